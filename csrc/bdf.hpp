@@ -1,0 +1,192 @@
+// BDF (24-bit BioSemi) files: a header that is believed only after it has been checked, and a decoder that touches
+// only the samples asked for.
+//
+// Shapes: a file is R records; a record holds, for each of S signals, its N samples of 3 bytes, one signal after the
+// other. A window is C chosen signals x T samples, written as (C, T), in microvolts.
+// value = (digital * gain + offset) * unit, in double, rounded once: the same numbers as MNE's.
+#pragma once
+
+#include <cmath>
+#include <cstdio>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "half.hpp"
+
+namespace eeg {
+
+// What is wrong with a file, in words for its owner. Derives from invalid_argument: a ValueError in Python.
+struct BadBdf : std::invalid_argument {
+    using std::invalid_argument::invalid_argument;
+};
+
+struct BdfSignal {
+    std::string label;
+    double gain = 1, offset = 0;  // digital -> physical
+    double unit = 1;              // physical -> microvolts
+};
+
+struct BdfHeader {
+    std::vector<BdfSignal> signals;      // without annotation channels and Status
+    std::vector<int64_t> byte_in_record; // where each signal's samples start in a record
+    int64_t header_bytes = 0, record_bytes = 0, records = 0;
+    int64_t samples_per_record = 0;      // the same for all signals kept
+    double sfreq = 0;
+    int64_t n_times() const { return records * samples_per_record; }
+};
+
+namespace detail {
+
+inline std::string field(const uint8_t* p, size_t width) {
+    size_t a = 0, b = width;
+    while (b > a && (p[b - 1] == ' ' || p[b - 1] == 0)) --b;
+    while (a < b && p[a] == ' ') ++a;
+    std::string text(reinterpret_cast<const char*>(p) + a, b - a);
+    for (char& c : text)
+        if (c < 32 || c > 126) c = '?';  // it may be printed in a message
+    return text;
+}
+
+inline double number(const std::string& text, const std::string& what) {
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    if (text.empty() || *end != 0 || !std::isfinite(value)) throw BadBdf("its header has '" + text + "' for " + what + ", not a number");
+    return value;
+}
+
+inline int64_t whole(const std::string& text, const std::string& what) {
+    const double value = number(text, what);
+    if (value != std::floor(value) || std::fabs(value) > 1e15) throw BadBdf("its header has '" + text + "' for " + what + ", not a whole number");
+    return static_cast<int64_t>(value);
+}
+
+inline std::string seconds(double s) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.1f", s);
+    return text;
+}
+
+// 4 samples a step: one 16-byte load holds them (12 bytes), a shuffle puts each into the top of its own 32-bit lane,
+// a shift carries the sign down. The compiler makes SSE/AVX or NEON of it.
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+typedef int32_t ints4 __attribute__((vector_size(16)));
+typedef double doubles4 __attribute__((vector_size(32)));
+typedef float floats4 __attribute__((vector_size(16)));
+
+inline int32_t sample24(const uint8_t* p) {
+    return static_cast<int32_t>(uint32_t(p[0]) << 8 | uint32_t(p[1]) << 16 | uint32_t(p[2]) << 24) >> 8;
+}
+
+inline void decode(const uint8_t* in, int64_t n, const BdfSignal& s, float* out) {
+    const double gain = s.gain, offset = s.offset, unit = s.unit;
+    const bytes16 spread = {16, 0, 1, 2, 16, 3, 4, 5, 16, 6, 7, 8, 16, 9, 10, 11};
+    int64_t i = 0;
+    for (; i + 6 <= n; i += 4) {  // 6: the load reads 16 bytes, so it must not start in the last 5 samples
+        bytes16 raw;
+        std::memcpy(&raw, in + 3 * i, 16);
+        const ints4 v = reinterpret_cast<ints4>(__builtin_shuffle(raw, bytes16{}, spread)) >> 8;
+        const floats4 f = __builtin_convertvector((__builtin_convertvector(v, doubles4) * gain + offset) * unit, floats4);
+        std::memcpy(out + i, &f, 16);
+    }
+    for (; i < n; ++i) out[i] = static_cast<float>((sample24(in + 3 * i) * gain + offset) * unit);
+}
+
+}  // namespace detail
+
+// Reads and checks the header of a BDF file of `size` bytes. Throws BadBdf with what is wrong.
+inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
+    using namespace detail;
+    if (size == 0) throw BadBdf("the file is empty");
+    if (size < 256 || data[0] != 0xFF || std::memcmp(data + 1, "BIOSEMI", 7) != 0)
+        throw BadBdf("it is not a BDF file (a BDF file starts with the byte 255 and 'BIOSEMI')");
+
+    BdfHeader h;
+    h.header_bytes = whole(field(data + 184, 8), "the size of the header");
+    h.records = whole(field(data + 236, 8), "the number of records");
+    const double record_seconds = number(field(data + 244, 8), "the length of a record");
+    const int64_t count = whole(field(data + 252, 4), "the number of signals");
+    if (count < 1 || count > 4096) throw BadBdf("its header says " + std::to_string(count) + " signals (1 to 4096 make sense)");
+    if (h.header_bytes != 256 * (count + 1))
+        throw BadBdf("its header says it is " + std::to_string(h.header_bytes) + " bytes long, but " + std::to_string(count) + " signals make " + std::to_string(256 * (count + 1)));
+    if (h.header_bytes > size) throw BadBdf("the file ends inside its header");
+    if (h.records < 0) throw BadBdf("its header says " + std::to_string(h.records) + " records: the recording was never closed");
+    if (!(record_seconds > 0) || record_seconds > 86400) throw BadBdf("its header says that a record lasts " + field(data + 244, 8) + " s");
+
+    const uint8_t* fields = data + 256;  // each field for all signals, then the next field
+    auto text = [&](int64_t before, int64_t width, int64_t signal) { return field(fields + count * before + width * signal, width); };
+    for (int64_t i = 0; i < count; ++i) {
+        BdfSignal s;
+        s.label = text(0, 16, i);
+        const std::string who = " of channel " + s.label;
+        const int64_t samples = whole(text(216, 8, i), "the samples a record" + who);
+        if (samples < 1 || samples > 1000000) throw BadBdf("its header says " + std::to_string(samples) + " samples a record for channel " + s.label);
+        const int64_t at = h.record_bytes;
+        h.record_bytes += 3 * samples;
+        if (s.label == "BDF Annotations" || s.label == "EDF Annotations" || s.label == "Status") continue;
+
+        if (h.signals.empty())
+            h.samples_per_record = samples;
+        else if (samples != h.samples_per_record)
+            throw BadBdf("its channels have different rates (" + std::to_string(h.samples_per_record) + " and, for " + s.label + ", " + std::to_string(samples) + " samples a record)");
+        const double physical_min = number(text(104, 8, i), "the physical minimum" + who), physical_max = number(text(112, 8, i), "the physical maximum" + who);
+        const double digital_min = number(text(120, 8, i), "the digital minimum" + who), digital_max = number(text(128, 8, i), "the digital maximum" + who);
+        double range = physical_max - physical_min;
+        if (range == 0 && s.label == "Cz") range = 1;  // the reference is constant: some writers say so in this way, and MNE reads it in this
+        if (range == 0 || digital_max == digital_min) throw BadBdf("channel " + s.label + " has no gain (its minimum and maximum are equal)");
+        s.gain = range / (digital_max - digital_min);
+        s.offset = physical_min - digital_min * s.gain;
+        const std::string unit = text(96, 8, i);
+        s.unit = unit == "mV" ? 1e3 : unit == "V" || unit.empty() ? 1e6 : 1;  // uV, or the two-byte micro sign
+        h.signals.push_back(s);
+        h.byte_in_record.push_back(at);
+    }
+    if (h.signals.empty()) throw BadBdf("it has no signal but annotations");
+    h.sfreq = static_cast<double>(h.samples_per_record) / record_seconds;
+
+    if (h.records > (INT64_MAX - h.header_bytes) / h.record_bytes) throw BadBdf("its header says " + std::to_string(h.records) + " records");
+    const int64_t expected = h.header_bytes + h.records * h.record_bytes;
+    if (size < expected) {
+        const double missing = static_cast<double>(expected - size) / static_cast<double>(h.record_bytes) * record_seconds;
+        throw BadBdf("the file ends " + seconds(missing) + " s before its header says");
+    }
+    if (size > expected) throw BadBdf("the file is " + std::to_string(size - expected) + " bytes longer than its header says");
+    if (h.records == 0) throw BadBdf("it holds no samples");
+    return h;
+}
+
+// Decodes `n` windows. starts (n), channels (C) numbers into h.signals, out (n, C, T), Out is float or uint16_t (half).
+// Samples before the first and after the last repeat the nearest one: margins may reach over the edge.
+// Returns how many samples float16 could not hold (they become the largest it can).
+template <class Out>
+int64_t read_windows(const uint8_t* data, const BdfHeader& h, const int64_t* starts, int64_t n, const int32_t* channels, int64_t C, int64_t T, Out* out) {
+    const int64_t N = h.samples_per_record, last = h.n_times();
+    int64_t clipped = 0;
+    std::vector<float> row(std::is_same<Out, float>::value ? 0 : static_cast<size_t>(T));
+    for (int64_t w = 0; w < n; ++w) {
+        const int64_t start = starts[w];
+        for (int64_t c = 0; c < C; ++c) {
+            const BdfSignal& s = h.signals[static_cast<size_t>(channels[c])];
+            const uint8_t* at = data + h.header_bytes + h.byte_in_record[static_cast<size_t>(channels[c])];
+            float* line;
+            Out* target = out + (w * C + c) * T;
+            if constexpr (std::is_same<Out, float>::value) line = target; else line = row.data();
+            int64_t t = 0;
+            for (; t < T && start + t < 0; ++t) detail::decode(at, 1, s, line + t);
+            while (t < T && start + t < last) {
+                const int64_t record = (start + t) / N, inside = (start + t) % N;
+                const int64_t run = std::min(std::min(N - inside, T - t), last - (start + t));
+                detail::decode(at + record * h.record_bytes + 3 * inside, run, s, line + t);
+                t += run;
+            }
+            for (; t < T; ++t) detail::decode(at + (h.records - 1) * h.record_bytes + 3 * (N - 1), 1, s, line + t);
+            if constexpr (!std::is_same<Out, float>::value) clipped += to_half(line, T, target);
+        }
+    }
+    return clipped;
+}
+
+}  // namespace eeg

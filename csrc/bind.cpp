@@ -1,0 +1,89 @@
+// eeg._native: the list of what Python may call. This file alone knows pybind11; each entry checks its arguments,
+// takes pointers, lets go of the GIL and calls the kernel. Arrays are C-contiguous and never converted silently.
+
+#include <string>
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "bdf.hpp"
+#include "mapped.hpp"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+template <class T>
+using array = py::array_t<T, py::array::c_style>;
+
+namespace {
+
+std::string shape_of(const py::array& a) {
+    std::string text = "(";
+    for (py::ssize_t i = 0; i < a.ndim(); ++i) text += (i ? ", " : "") + std::to_string(a.shape(i));
+    return text + ")";
+}
+
+[[noreturn]] void wrong(const std::string& name, const std::string& expected, const py::array& got) {
+    throw py::value_error(name + " must be " + expected + ", got shape " + shape_of(got) + " of " + py::cast<std::string>(py::str(got.dtype())));
+}
+
+class Bdf {
+  public:
+    explicit Bdf(const std::string& path) : file_(path), header_(eeg::parse_bdf(file_.data(), file_.size())) {}
+
+    int64_t read(array<int64_t> starts, array<int32_t> channels, py::array out) const {
+        const bool half = py::isinstance<py::array_t<uint16_t>>(out), single = py::isinstance<py::array_t<float>>(out);
+        if (!half && !single) throw py::type_error("out must be float32, or uint16 (the bits of float16), got " + py::cast<std::string>(py::str(out.dtype())));
+        if (starts.ndim() != 1) wrong("starts", "one number a window", starts);
+        if (channels.ndim() != 1 || channels.size() == 0) wrong("channels", "a list of signal numbers", channels);
+        const int64_t n = starts.size(), C = channels.size();
+        if (out.ndim() != 3 || out.shape(0) != n || out.shape(1) != C || !(out.flags() & py::array::c_style))
+            wrong("out", "C-contiguous (" + std::to_string(n) + ", " + std::to_string(C) + ", T)", out);
+        const int64_t T = out.shape(2), signals = static_cast<int64_t>(header_.signals.size());
+        for (int64_t i = 0; i < C; ++i)
+            if (channels.data()[i] < 0 || channels.data()[i] >= signals) throw py::index_error("signal " + std::to_string(channels.data()[i]) + " of " + std::to_string(signals));
+        for (int64_t i = 0; i < n; ++i)  // a window must touch the recording; its margins may reach over the edge
+            if (starts.data()[i] <= -T || starts.data()[i] >= header_.n_times())
+                throw py::index_error("a window at sample " + std::to_string(starts.data()[i]) + " of a recording of " + std::to_string(header_.n_times()));
+        const int64_t* s = starts.data();
+        const int32_t* c = channels.data();
+        void* o = out.mutable_data();
+        py::gil_scoped_release release;
+        return half ? eeg::read_windows(file_.data(), header_, s, n, c, C, T, static_cast<uint16_t*>(o))
+                    : eeg::read_windows(file_.data(), header_, s, n, c, C, T, static_cast<float*>(o));
+    }
+    std::vector<std::string> labels() const {
+        std::vector<std::string> all;
+        for (const auto& s : header_.signals) all.push_back(s.label);
+        return all;
+    }
+    double sfreq() const { return header_.sfreq; }
+    int64_t n_times() const { return header_.n_times(); }
+
+  private:
+    eeg::Mapped file_;
+    eeg::BdfHeader header_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+    m.doc() = "The hot path of eeg in C++: see csrc/.";
+    py::register_exception_translator([](std::exception_ptr p) {
+        try {
+            if (p) std::rethrow_exception(p);
+        } catch (const std::system_error& e) {
+            py::set_error(PyExc_OSError, py::make_tuple(e.code().value(), e.code().message(), std::string(e.what()).substr(0, std::string(e.what()).rfind(": "))));
+        }
+    });
+
+    py::class_<Bdf>(m, "Bdf", "A BDF file, mapped. ValueError says what is wrong with its header.")
+        .def(py::init<const std::string&>(), "path"_a)
+        .def_property_readonly("labels", &Bdf::labels)
+        .def_property_readonly("sfreq", &Bdf::sfreq)
+        .def_property_readonly("n_times", &Bdf::n_times)
+        .def("read", &Bdf::read, "starts"_a.noconvert(), "channels"_a.noconvert(), "out"_a.noconvert(),
+             "Decode windows into out (n, C, T), microvolts; float32, or uint16 for the bits of float16. Samples past an edge repeat the nearest.\n"
+             "Returns how many samples float16 could not hold.");
+}

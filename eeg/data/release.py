@@ -1,0 +1,146 @@
+"""A release on disk: its folder by any of the names it is published under, its recordings, its participants."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from eeg import UserError
+
+DATASETS = {f"R{i}": f"ds{number:06d}" for i, number in enumerate((5505, 5506, 5507, 5508, 5509, 5510, 5511, 5512, 5514, 5515, 5516), 1)}
+TASKS = (
+    "RestingState", "DespicableMe", "DiaryOfAWimpyKid", "FunwithFractals", "ThePresent",
+    "contrastChangeDetection", "seqLearning6target", "seqLearning8target", "surroundSupp", "symbolSearch",
+)  # fmt: skip
+FACTORS = ("p_factor", "attention", "internalizing", "externalizing")
+CHANNELS = tuple(f"E{i}" for i in range(1, 129)) + ("Cz",)
+
+_SIGNAL = re.compile(r"sub-([A-Za-z0-9]+)_task-([A-Za-z0-9]+)(?:_run-([0-9]+))?_eeg\.(bdf|set|edf)")
+_FORMATS = ("bdf", "set", "edf")  # where one recording lies in several, the first
+
+
+class BadRecording(ValueError):
+    """One recording cannot be used; the message is the reason. The release goes on without it."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording of one subject in one task. `run` is 0 where the task has no runs."""
+
+    subject: str
+    task: str
+    run: int
+    signal: Path  # ..._eeg.bdf, .set or .edf
+
+    @property
+    def events(self):
+        return self.signal.with_name(self.signal.stem.removesuffix("_eeg") + "_events.tsv")
+
+    def __str__(self):
+        return f"sub-{self.subject} {self.task}" + (f" run {self.run}" if self.run else "")
+
+
+@dataclass(frozen=True)
+class Release:
+    name: str  # R1
+    mini: bool
+    folder: Path
+
+    @property
+    def label(self):
+        return f"{self.name} mini" if self.mini else self.name
+
+    @property
+    def simulated(self):
+        """Whether its dataset_description.json says that it is simulated."""
+        try:
+            return "simulated" in (self.folder / "dataset_description.json").read_text().lower()
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def recordings(self, tasks):
+        """The recordings of these tasks for which a signal file exists, sorted as their file names are."""
+        found = {}
+        for subject in sorted(e.name for e in os.scandir(self.folder) if e.name.startswith("sub-") and e.is_dir()):
+            eeg = self.folder / subject / "eeg"
+            if not eeg.is_dir():
+                continue
+            for name in sorted(os.listdir(eeg)):
+                match = _SIGNAL.fullmatch(name)
+                if match and match[2] in tasks:
+                    recording = Recording(match[1], match[2], int(match[3] or 0), eeg / name)
+                    key = name.rsplit(".", 1)[0]
+                    if key not in found or _FORMATS.index(match[4]) < _FORMATS.index(found[key].signal.suffix[1:]):
+                        found[key] = recording
+        return list(found.values())
+
+    def participants(self):
+        """subject -> {"age": float, "sex": "M" or "F", and the four factors}; NaN and "" where the file says n/a. {} without the file."""
+        path = self.folder / "participants.tsv"
+        if not path.exists():
+            return {}
+        table = read_tsv(path)
+        if "participant_id" not in table:
+            raise UserError(f"{path} has no column participant_id (its columns: {', '.join(table)})")
+        rows = {}
+        for i, name in enumerate(table["participant_id"]):
+            row = {key: _number(table[key][i]) if key in table else float("nan") for key in ("age", *FACTORS)}
+            row["sex"] = table["sex"][i] if "sex" in table and table["sex"][i] in ("M", "F") else ""
+            rows[name.removeprefix("sub-")] = row
+        return rows
+
+
+def folder_names(name, mini):
+    """The folders a release may lie in, in the order they are looked for."""
+    number, dataset = name[1:], DATASETS.get(name)
+    if mini:
+        names = [f"{name}_mini_L100_bdf", dataset and f"{dataset}-bdf-mini", f"EEG2025r{number}mini"]
+    else:
+        names = [f"{name}_L100_bdf", dataset and f"{dataset}-bdf", f"EEG2025r{number}", f"{name}_L100", dataset, f"cmi_bids_{name}"]
+    return [n for n in names if n]
+
+
+def find_release(name, data, mini=False):
+    """The release in the data root. Raises UserError with the folders looked for and the commands that would make it."""
+    if not re.fullmatch(r"R[1-9][0-9]?", name):
+        raise UserError(f"'{name}' is not a release; releases are called R1, R2, ... R12")
+    names = folder_names(name, mini)
+    for folder in names:
+        if (data / folder).is_dir():
+            return Release(name, mini, data / folder)
+    flags = f"--release {name}" + (" --mini" if mini else "")
+    raise UserError(
+        f"no release {name}{' mini' if mini else ''} under {data}/ (looked for {', '.join(names)})\n"
+        f"       get it with: python run/download.py {flags}, or simulate one: python run/synth.py {flags}"
+    )
+
+
+def read_tsv(path):
+    """A table of tab-separated text as {column: list of str}. Raises BadRecording where it is none."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise BadRecording(f"there is no {path.name}") from None
+    except UnicodeDecodeError:
+        raise BadRecording(f"{path.name} is not text") from None
+    rows = [line.split("\t") for line in lines if line.strip()]
+    if not rows:
+        raise BadRecording(f"{path.name} is empty")
+    names = [name.strip() for name in rows[0]]
+    short = next((i for i, row in enumerate(rows) if len(row) < len(names)), None)
+    if short is not None:
+        raise BadRecording(f"{path.name} has {len(rows[short])} columns in row {short} and {len(names)} in its first")
+    return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
+
+
+def read_json(path):
+    """A JSON file, {} where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

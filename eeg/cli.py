@@ -6,8 +6,10 @@ A script is: parse the arguments (nothing heavy imported yet), import, work. `ru
 
 import argparse
 import os
+import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 from eeg import UserError
@@ -27,6 +29,64 @@ def positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return value
+
+
+def release(text):
+    """argparse type: the name of a release."""
+    if not re.fullmatch(r"R[1-9][0-9]?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a release; releases are called R1, R2, ... R12")
+    return text
+
+
+def seconds(text):
+    """argparse type: a length of time, 0 to 10 s."""
+    value = float(text)
+    if not 0 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"{text} is not a length of time from 0 to 10 s")
+    return value
+
+
+def anonymous_memory():
+    """Bytes of memory that are this process's own; pages of mapped files, which the system can drop, are not."""
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon"))
+
+
+class Progress:
+    """Shows long work: a tqdm bar on a terminal, a plain line every 10 s in a log. Notes the peak of memory as it goes.
+
+    Called as progress(done, total, bytes): how many of how many are done, and the bytes the last one made.
+    """
+
+    def __init__(self, unit):
+        self._unit, self._bar, self._bytes = unit, None, 0
+        self._start = self._said = self._looked = time.monotonic()
+        self.peak = anonymous_memory()
+
+    def __call__(self, done, total, size=0):
+        now = time.monotonic()
+        self._bytes += size
+        if now - self._looked > 0.02 or done == total:
+            self._looked, self.peak = now, max(self.peak, anonymous_memory())
+        if sys.stderr.isatty():
+            if self._bar is None:
+                from tqdm import tqdm
+
+                self._bar = tqdm(total=total, unit=f" {self._unit}", initial=done - 1)
+            self._bar.update(done - self._bar.n)
+            if size:
+                self._bar.set_postfix_str(f"{self._bytes / 1e9 / (now - self._start):.2f} GB/s", refresh=False)
+        elif now - self._said > 10:
+            self._said = now
+            print(f"{done}/{total} {self._unit}, {(total - done) * (now - self._start) / done:.0f} s left", flush=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+        self.peak = max(self.peak, anonymous_memory())
 
 
 def run(main):

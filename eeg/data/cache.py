@@ -1,0 +1,423 @@
+"""The cache: every window of a release in one HDF5 file whose X can be memory-mapped.
+
+`build` writes it. Events are cheap to read, so the number of windows is known before any sample is: the file is laid
+out first (metadata written, X's blocks reserved), then mapped, and the reader decodes from one map into the other.
+`Cache` reads one or several such files as one. h5py alone can read the file.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+import eeg
+from eeg import UserError
+from eeg.data.recording import open_signal
+from eeg.data.release import CHANNELS, FACTORS, BadRecording
+from eeg.data.trials import build_trials, flag_copies, read_events
+from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, fixed_windows, stimulus_windows
+
+FORMAT, VERSION = "eeg windows", 1
+CONTRAST = "contrastChangeDetection"
+
+_WINDOW = [("subject", "S16"), ("task", "S24"), ("run", "<i2"), ("recording", "<i4"), ("start", "<i8"), ("copy", "?"), ("fast", "?")]
+METADATA = {
+    1: np.dtype(_WINDOW + [("stimulus", "<f8"), ("response", "<f8"), ("rt_from_trialstart", "<f8"), ("correct", "i1"), ("side", "S5")]),
+    2: np.dtype(_WINDOW + [("age", "<f8"), ("sex", "S1")] + [(factor, "<f8") for factor in FACTORS]),
+}
+
+
+@dataclass
+class Settings:
+    """What decides the contents of a cache, besides the release's files."""
+
+    challenge: int = 1
+    tasks: tuple = (CONTRAST,)
+    dtype: str = "float32"
+    margin: float = 0.0  # seconds kept on both sides of each window
+    max_recordings: int | None = None
+
+
+@dataclass
+class Report:
+    """What a build did, for its closing lines."""
+
+    path: Path
+    built: bool = True
+    reason: str = ""  # why an existing file was built anew
+    windows: int = 0
+    subjects: int = 0
+    bytes: int = 0
+    dropped: Counter = field(default_factory=Counter)  # reason -> trials
+    flagged: Counter = field(default_factory=Counter)  # flag -> windows
+    skipped: list = field(default_factory=list)  # (recording, reason)
+    clipped: int = 0  # samples beyond what float16 holds
+
+
+def cache_path(folder, challenge, release, mini=False):
+    return folder / f"challenge{challenge}_{release}{'_mini' if mini else ''}_windows.h5"
+
+
+# ---------------------------------------------------------------------------------------------------- planning
+
+
+@dataclass
+class _Plan:
+    """One recording's windows before any of its samples is read."""
+
+    recording: object
+    starts: np.ndarray  # (n) int64, of the window itself, without margin
+    rows: np.ndarray  # (n) METADATA
+    labels: np.ndarray  # (n) float64
+    first: int = 0  # its first row in X
+
+
+def _trials(recording):
+    return build_trials(*read_events(recording.events)) if recording.task == CONTRAST else None
+
+
+def _plan(recording, trials, challenge, participants):
+    """-> (the _Plan of one recording, {reason: dropped trials}). Raises BadRecording where it cannot be used."""
+    if isinstance(trials, BadRecording):
+        raise trials
+    n_times = open_signal(recording).n_times
+    if challenge == 1:
+        kept, starts, dropped = stimulus_windows(trials, n_times)
+        rows = np.zeros(len(kept), METADATA[1])
+        for name in ("stimulus", "response", "rt_from_trialstart", "correct", "side", "copy", "fast"):
+            rows[name] = trials[name][kept]
+        labels = trials["rt_from_stimulus"][kept]
+    else:
+        participant = participants.get(recording.subject)
+        if participant is None:
+            raise BadRecording("its subject is not in participants.tsv")
+        if np.isnan(participant[TARGETS[2]]):
+            raise BadRecording(f"its subject has no {TARGETS[2]} factor (n/a in participants.tsv)")
+        if n_times < LENGTH[2]:
+            raise BadRecording(f"it lasts {n_times / SFREQ:.2f} s, a window {LENGTH[2] // SFREQ} s")
+        starts, dropped = fixed_windows(n_times), {}
+        rows = np.zeros(len(starts), METADATA[2])
+        for name, value in participant.items():
+            rows[name] = value
+        labels = np.full(len(starts), participant[TARGETS[2]])
+        if trials is not None and len(trials):
+            rows["fast"] = trials["fast"][0]
+            copied = trials[trials["copy"]]
+            if len(copied):  # the block from its first copied trial to its last
+                rows["copy"] = (starts / SFREQ >= copied["start"].min()) & ((starts + LENGTH[2]) / SFREQ <= copied["stop"].max())
+    rows["subject"], rows["task"], rows["run"] = recording.subject.encode(), recording.task.encode(), recording.run
+    rows["start"] = starts
+    return _Plan(recording, starts, rows, labels), dropped
+
+
+def _attempt(work, *arguments):
+    try:
+        return work(*arguments)
+    except BadRecording as e:
+        return e
+
+
+def _make_plans(release, settings, pool, report):
+    """The plans of the recordings with at least one window: their events, headers and flags are read, no samples."""
+    recordings = release.recordings(settings.tasks)[: settings.max_recordings]
+    participants = release.participants() if settings.challenge == 2 else {}
+    tables = list(pool.map(lambda r: _attempt(_trials, r), recordings))
+    for _, group in groupby(zip(recordings, tables), key=lambda pair: pair[0].subject):
+        flag_copies([table for _, table in group if isinstance(table, np.ndarray)])
+    if settings.challenge == 2:  # which needs no events: without them it has no flags
+        tables = [table if isinstance(table, np.ndarray) else None for table in tables]
+
+    plans = []
+    results = pool.map(lambda pair: _attempt(_plan, *pair, settings.challenge, participants), zip(recordings, tables))
+    for number, (recording, result) in enumerate(zip(recordings, results)):
+        if isinstance(result, BadRecording):
+            report.skipped.append((recording, str(result)))
+            continue
+        plan, dropped = result
+        report.dropped.update(dropped)
+        if len(plan.starts):
+            plan.rows["recording"] = number
+            plans.append(plan)
+        else:
+            report.skipped.append((recording, "it has no valid trial"))
+    return plans
+
+
+def _fingerprint(release, settings):
+    """A digest of the settings and of the name, size and time of every file a cache is made from."""
+    digest = hashlib.sha256(repr((VERSION, settings)).encode())
+    files = [release.folder / "participants.tsv"] if settings.challenge == 2 else []
+    for recording in release.recordings(settings.tasks)[: settings.max_recordings]:
+        files += [recording.signal] + [recording.events] * (recording.task == CONTRAST)
+    for path in files:
+        stat = path.stat() if path.exists() else None
+        digest.update(repr((str(path.relative_to(release.folder)), stat and (stat.st_size, stat.st_mtime_ns))).encode())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def _partial_file(path):
+    """Hold path.partial alone; gone at the end unless it was renamed.
+
+    The lock is the kernel's: it goes with the process, however that ends, and what a killed build left is built over.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                raise UserError(f"another process is building {path} at this moment; wait for it, or stop it") from None
+            if partial.exists() and partial.stat().st_ino == os.fstat(fd).st_ino:
+                break
+            os.close(fd)  # between our open and our lock another build published this very file
+    except OSError as e:
+        raise UserError(f"cannot write in {path.parent}/: {e.strerror}; name another folder with --cache DIR") from None
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
+    """Write all of a cache but X's samples, and reserve those. -> X, mapped."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    folder = partial.parent
+    help = "free some, or name another folder with --cache DIR"
+    if shutil.disk_usage(folder).free < size + (1 << 20):
+        raise UserError(f"{folder}/ has {shutil.disk_usage(folder).free / 1e6:,.0f} MB free, the cache takes {size / 1e6:,.0f} MB; {help}")
+    with h5py.File(partial, "w", libver="v110", locking=False, alignment_threshold=1 << 16, alignment_interval=4096) as f:
+        f.attrs.update(attributes)
+        f["y"], f["metadata"], f["recordings"] = labels, rows, recordings
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_layout(h5py.h5d.CONTIGUOUS)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        h5py.h5d.create(f.id, b"X", h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape), layout)
+        offset = f["X"].id.get_offset()
+    with open(partial, "r+b") as f:
+        try:
+            os.posix_fallocate(f.fileno(), offset, size)  # a full disk is an error here; in the map it would be a bus error
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise UserError(f"{folder}/ has no room for the {size / 1e6:,.0f} MB of the cache; {help}") from None
+    return np.memmap(partial, dtype, "r+", offset, shape)
+
+
+def _fill(X, plans, margin, pool, report, progress):
+    """Decode each recording's windows into its rows of X, all cores at once. -> the plans that could be read."""
+
+    def read(plan):
+        return open_signal(plan.recording).read(plan.starts - margin, X[plan.first : plan.first + len(plan.starts)])
+
+    futures = {pool.submit(_attempt, read, plan): plan for plan in plans}
+    failed = set()
+    try:
+        for done, future in enumerate(as_completed(futures), 1):
+            result, plan = future.result(), futures[future]
+            if isinstance(result, BadRecording):
+                report.skipped.append((plan.recording, str(result)))
+                failed.add(id(plan))
+            else:
+                report.clipped += result
+            if progress:
+                progress(done, len(plans), len(plan.starts) * X[0].nbytes)
+    finally:
+        for future in futures:
+            future.cancel()
+    return [plan for plan in plans if id(plan) not in failed]
+
+
+def build(release, settings, folder, jobs=None, force=False, progress=None):
+    """Write the cache of a release, unless an up-to-date one is there. -> Report; where it counts no windows, nothing was written.
+
+    progress(done, total, bytes) is called as each recording is finished. Raises UserError where the file cannot be written.
+    """
+    path = cache_path(folder, settings.challenge, release.name, release.mini)
+    report = Report(path)
+    fingerprint = _fingerprint(release, settings)
+    if path.exists() and not force:
+        try:
+            with h5py.File(path, "r", locking=False) as f:
+                if f.attrs.get("fingerprint") == fingerprint:
+                    report.built, report.windows, report.bytes = False, len(f["y"]), path.stat().st_size
+                    return report
+            report.reason = "the release's files or the settings have changed"
+        except OSError:
+            report.reason = "the file there cannot be read"
+
+    margin = round(settings.margin * SFREQ)
+    window = (len(CHANNELS), LENGTH[settings.challenge] + 2 * margin)
+    attributes = {
+        "format": FORMAT, "version": VERSION, "challenge": settings.challenge, "release": release.name, "mini": release.mini,
+        "simulated": release.simulated, "sfreq": float(SFREQ), "unit": "uV", "channels": np.array(CHANNELS, "S4"),
+        "tasks": np.array(settings.tasks, "S24"), "target": TARGETS[settings.challenge],
+        "window_samples": LENGTH[settings.challenge], "margin_samples": margin,
+        "windowing": f"from stimulus + {OFFSET} samples" if settings.challenge == 1 else f"every {STRIDE} samples",
+        "filter": "none for files at 100 Hz; files at other rates are filtered to 0.5-50 Hz and resampled to 100 Hz",
+        "package": eeg.__version__, "fingerprint": fingerprint,
+    }  # fmt: skip
+
+    def lay_out(file, plans):
+        for plan, first in zip(plans, np.cumsum([0] + [len(plan.starts) for plan in plans])):
+            plan.first = int(first)
+        rows, labels = (np.concatenate([getattr(plan, name) for plan in plans]) for name in ("rows", "labels"))
+        names = np.array([str(plan.recording.signal.relative_to(release.folder)).encode() for plan in plans])
+        return _lay_out(file, (len(rows), *window), settings.dtype, attributes, labels, rows, names), rows
+
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        plans = _make_plans(release, settings, pool, report)
+        if not plans:
+            return report
+        with _partial_file(path) as partial:
+            X, rows = lay_out(partial, plans)
+            kept = _fill(X, plans, margin, pool, report, progress)
+            if not kept:
+                return report
+            if len(kept) < len(plans):  # rare: some could not be read after all. Move the others together, in a second file
+                whole, old = X, [plan.first for plan in kept]
+                second = partial.with_name(partial.name + "2")
+                X, rows = lay_out(second, kept)
+                for plan, first in zip(kept, old):
+                    X[plan.first : plan.first + len(plan.starts)] = whole[first : first + len(plan.starts)]
+                del whole
+                os.replace(second, partial)
+            X.flush()
+            with open(partial, "rb") as f:
+                os.fsync(f.fileno())
+            os.replace(partial, path)
+    report.windows, report.subjects, report.bytes = len(rows), len(np.unique(rows["subject"])), path.stat().st_size
+    report.flagged.update({flag: int(rows[flag].sum()) for flag in ("copy", "fast") if rows[flag].any()})
+    return report
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+class Cache:
+    """One or several cache files as one: len() windows, `X` mapped and never read whole, labels and metadata in memory.
+
+    parts: the (N_i, C, T) arrays of the files, in order; first (files + 1): the number of each one's first window.
+    Opening costs the same for any size; a Cache can be used in, and sent to, other processes.
+    """
+
+    def __init__(self, paths):
+        self.paths = [Path(p) for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
+        if not self.paths:
+            raise UserError("no cache was named; build one with: python run/cache.py --release R1")
+        self.parts, self.attributes = [], []
+        for path in self.paths:
+            X, attributes = _open(path)
+            self.parts.append(X)
+            self.attributes.append(attributes)
+        self._check_same()
+        self.first = np.cumsum([0] + [len(X) for X in self.parts])
+        one = self.attributes[0]
+        self.challenge, self.sfreq, self.channels = int(one["challenge"]), float(one["sfreq"]), [name.decode() for name in one["channels"]]
+        self.margin, self.window = int(one["margin_samples"]), int(one["window_samples"])  # samples
+        self.simulated = any(bool(a["simulated"]) for a in self.attributes)
+
+    def _check_same(self):
+        wanted = self.attributes[0]
+        for path, X, found in zip(self.paths, self.parts, self.attributes):
+            for key in ("challenge", "sfreq", "unit", "target", "window_samples", "margin_samples", "windowing"):
+                if found[key] != wanted[key]:
+                    raise UserError(f"{path} has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they cannot be used together; {rebuild(found)}")
+            if X.dtype != self.parts[0].dtype or X.shape[1:] != self.parts[0].shape[1:] or (found["channels"] != wanted["channels"]).any():
+                raise UserError(f"{path} holds windows {X.shape[1:]} of {X.dtype}, {self.paths[0]} {self.parts[0].shape[1:]} of {self.parts[0].dtype}; {rebuild(found)}")
+
+    def __len__(self):
+        return int(self.first[-1])
+
+    def __getitem__(self, i):
+        """Window i as stored: (C, T with margins), microvolts."""
+        i = range(len(self))[i]
+        part = int(np.searchsorted(self.first, i, "right")) - 1
+        return self.parts[part][i - self.first[part]]
+
+    @cached_property
+    def y(self):
+        """(N,) float64."""
+        return self._read("y")
+
+    @cached_property
+    def metadata(self):
+        """(N,) one record a window, see METADATA."""
+        return self._read("metadata")
+
+    @cached_property
+    def release(self):
+        """(N,) str: the release of each window."""
+        return np.repeat([str(a["release"]) for a in self.attributes], np.diff(self.first))
+
+    @cached_property
+    def features(self):
+        """(N, F) float32, or None where run/features.py has not been run on every file."""
+        return self._read("neuro_features", optional=True)
+
+    def _read(self, name, optional=False):
+        arrays = []
+        for path in self.paths:
+            with h5py.File(path, "r", locking=False) as f:
+                if optional and name not in f:
+                    return None
+                arrays.append(f[name][()])
+        return np.concatenate(arrays)
+
+    def __reduce__(self):
+        return Cache, (self.paths,)
+
+
+def rebuild(attributes):
+    """The command that builds this cache anew, as a phrase of an error message."""
+    flags = f"--release {attributes['release']}" + (" --mini" if attributes["mini"] else "") + (f" --challenge {attributes['challenge']}" if attributes["challenge"] != 1 else "")
+    return f"rebuild it with: python run/cache.py {flags} --force"
+
+
+def find_caches(folder, challenge, releases, mini=False):
+    """The Cache of these releases. Raises UserError with the command that builds what is missing."""
+    paths = [cache_path(folder, challenge, release, mini) for release in releases]
+    missing = [release for release, path in zip(releases, paths) if not path.exists()]
+    if missing:
+        flags = f"--release {' '.join(missing)}" + (" --mini" if mini else "") + (f" --challenge {challenge}" if challenge != 1 else "")
+        absent = cache_path(folder, challenge, missing[0], mini)
+        raise UserError(f"no cache of {', '.join(missing)} for challenge {challenge} in {folder}/ (looked for {absent.name}); build it with: python run/cache.py {flags}")
+    return Cache(paths)
+
+
+def _open(path):
+    try:
+        with h5py.File(path, "r", locking=False) as f:
+            attributes = dict(f.attrs)
+            if attributes.get("format") != FORMAT:
+                raise UserError(f"{path} is not a cache of windows (its format is {attributes.get('format')!r}, expected {FORMAT!r})")
+            if attributes["version"] != VERSION:
+                raise UserError(f"{path} is a cache of version {attributes['version']}, this program reads version {VERSION}; {rebuild(attributes)}")
+            X = f["X"]
+            offset, shape, dtype = X.id.get_offset(), X.shape, X.dtype
+    except FileNotFoundError:
+        raise UserError(f"there is no cache {path}; build one with: python run/cache.py --release R1") from None
+    except (OSError, KeyError) as e:
+        raise UserError(f"{path} cannot be read as a cache ({' '.join(str(e).split())}); build it anew with: python run/cache.py --force") from None
+    if offset is None or path.stat().st_size < offset + int(np.prod(shape)) * dtype.itemsize:
+        raise UserError(f"{path} ends before its windows do: it was copied or written in part; {rebuild(attributes)}")
+    return np.memmap(path, dtype, "r", offset, shape), attributes

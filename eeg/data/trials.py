@@ -39,7 +39,7 @@ def read_events(path):
 def build_trials(onsets, values, feedback):
     """The trial table (n) of TRIAL from the events of one recording. Events without an onset are in no trial."""
     starts = onsets[values == "contrastTrial_start"]
-    stops = np.append(starts[1:], np.nan)
+    stops = np.append(starts, np.nan)[1:]
     ends = onsets[values == "end_experiment"]
     if len(starts) and len(ends) and ends[-1] > starts[-1]:
         stops[-1] = ends[-1]

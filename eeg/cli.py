@@ -31,6 +31,14 @@ def positive(text):
     return value
 
 
+def at_least_0(text):
+    """argparse type: a number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
 def release(text):
     """argparse type: the name of a release."""
     if not re.fullmatch(r"R[1-9][0-9]?", text):

@@ -1,0 +1,308 @@
+"""Side by side with what a user would otherwise use: one row a measurement.
+
+    make bench                         makes the peers' environment, then runs all rows
+    python run/bench.py cache decode   some rows
+
+Ours and the peer's run in turn; results are compared before a time counts. A ratio is peer / ours (larger is better),
+of the medians, with the range over the rounds. "x floor" is our time over that of the machine's own limit, measured in
+the same run. All data is simulated.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from eeg import UserError, cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ROOT / "build" / "peers" / "bin" / "python"
+DATA = ROOT / "build" / "bench"
+
+
+# ---------------------------------------------------------------------------------------------------- measuring
+
+
+def in_turn(rounds, *works):
+    """Run each work once to warm up, then all in turn, `rounds` times. Each returns its seconds or None to be timed. -> a list of times for each."""
+    times = [[] for _ in works]
+    for i in range(rounds + 1):
+        for work, own in zip(works, times):
+            start = time.perf_counter()
+            seconds = work()
+            own.append(time.perf_counter() - start if seconds is None else seconds)
+    return [own[1:] for own in times]
+
+
+def duration(times):
+    """A median with its range, in a unit that fits."""
+    median = statistics.median(times)
+    unit, scale = next((u, s) for u, s in (("s", 1), ("ms", 1e3), ("us", 1e6)) if median * s >= 1 or u == "us")
+    return f"{median * scale:.3g} {unit} ({min(times) * scale:.3g}..{max(times) * scale:.3g})"
+
+
+def row(name, ours, theirs=None, goal=None, floor=None, least=True, same=True, note=""):
+    """Print one row. -> whether it is as it should be: equal results, and the goal met. least: the goal is a least ratio, else a greatest."""
+    ratio = statistics.median(theirs) / statistics.median(ours) if theirs else None
+    met = goal is None or (ratio >= goal if least else 1 / ratio <= goal)
+    parts = [f"{name:<28}", f"{duration(ours):<26}", f"{duration(theirs) if theirs else '-':<26}"]
+    parts.append("-      " if ratio is None else f"{ratio:5.1f}x " if least else f"{1 / ratio:5.2f}  ")
+    parts.append("" if goal is None else f"goal {goal:g}x {'met' if met else 'NOT MET'}" if least else f"goal <= {goal:g} {'met' if met else 'NOT MET'}")
+    if floor:
+        parts.append(f" {statistics.median(ours) / floor:.1f} x floor")
+    print("".join(parts) + ("" if same else "  DIFFERENT RESULTS") + (f"  {note}" if note else ""), flush=True)
+    return met and same
+
+
+def copy_seconds(size):
+    """The floor of anything that makes `size` bytes: copying as many, one thread, from memory to memory."""
+    import numpy as np
+
+    source, target = np.ones(max(size, 1), np.uint8), np.zeros(max(size, 1), np.uint8)
+    times = in_turn(5, lambda: np.copyto(target, source))[0]
+    return statistics.median(times)
+
+
+class Peer:
+    """A child process in the peers' environment that does what it is asked: JSON lines in and out, arrays in a folder."""
+
+    def __init__(self):
+        if not PEERS.exists():
+            raise UserError(f"the peers' environment is missing ({PEERS.relative_to(ROOT)}); make it with: make bench")
+        self.folder = Path(tempfile.mkdtemp(prefix="bench"))
+        # what a chatty library prints must not get between the answers: they go through a file descriptor of their own
+        read, write = os.pipe()
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen([PEERS, __file__, "--peer", str(write), str(self.folder)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[write], env=environment, text=True)
+        os.close(write)
+        self._answers = os.fdopen(read)
+
+    def __call__(self, what, **arguments):
+        """Ask for a piece of work. -> its answer, a dict with `seconds`."""
+        self._process.stdin.write(json.dumps([what, arguments]) + "\n")
+        self._process.stdin.flush()
+        answer = self._answers.readline()
+        if not answer:
+            raise UserError(f"the peer ended while it did '{what}' (its own words are above)")
+        return json.loads(answer)
+
+    def array(self, name):
+        import numpy as np
+
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------------------------------- the peers' side
+
+
+def kit_windows(folder, challenge, out, save):
+    """The start kit's own pipeline on the BDF files of a release: every window in memory, in its order. Runs in the peers' environment."""
+    import math
+
+    import mne
+    import numpy as np
+    from braindecode.datasets.base import BaseConcatDataset, BaseDataset
+    from braindecode.preprocessing import Preprocessor, create_fixed_length_windows, create_windows_from_events, preprocess
+    from eegdash.hbn.windows import add_aux_anchors, add_extras_columns, annotate_trials_with_target, keep_only_recordings_with
+    import pandas as pd
+    from mne_bids import find_matching_paths
+
+    start = time.perf_counter()
+    people = pd.read_csv(Path(folder, "participants.tsv"), sep="\t").set_index("participant_id")
+    paths = find_matching_paths(folder, tasks="contrastChangeDetection", suffixes="eeg", extensions=".bdf", datatypes="eeg")
+    describe = lambda p: {"subject": p.subject, "run": p.run, "externalizing": people["externalizing"].get(f"sub-{p.subject}", math.nan)}
+    data = BaseConcatDataset([BaseDataset(mne.io.read_raw_bdf(p.fpath, verbose="error"), describe(p), target_name="externalizing") for p in paths])
+    lost = []
+    if challenge == 1:
+        settings = dict(target_field="rt_from_stimulus", epoch_length=2.0, require_stimulus=True, require_response=True)
+        preprocess(data, [Preprocessor(annotate_trials_with_target, apply_on_array=False, **settings), Preprocessor(add_aux_anchors, apply_on_array=False)], n_jobs=1)
+        anchored = keep_only_recordings_with("stimulus_anchor", data)
+        parts = []
+        for recording in anchored.datasets:  # one at a time: a window past its end makes the kit give up the recording
+            one = BaseConcatDataset([recording])
+            window = dict(mapping={"stimulus_anchor": 0}, trial_start_offset_samples=50, trial_stop_offset_samples=250, window_size_samples=200, window_stride_samples=100, preload=True)
+            try:
+                parts += add_extras_columns(create_windows_from_events(one, **window), one, desc="stimulus_anchor").datasets
+            except ValueError:
+                lost.append(Path(recording.raw.filenames[0]).name)
+        windows = BaseConcatDataset(parts)
+    else:
+        kept = [d for d in data.datasets if d.raw.n_times >= 400 and not math.isnan(d.description["externalizing"])]
+        windows = create_fixed_length_windows(BaseConcatDataset(kept), window_size_samples=400, window_stride_samples=200, drop_last_window=True)
+    X = np.empty((len(windows), 129, 200 * challenge), np.float32)
+    y = np.empty(len(windows))
+    for i, (x, target, _) in enumerate(windows):
+        X[i], y[i] = x, np.ravel(target)[0]
+    seconds = time.perf_counter() - start
+    if save:
+        starts = np.concatenate([d.metadata["i_start_in_trial"].to_numpy() for d in windows.datasets])
+        names = [Path(d.raw.filenames[0]).name for d in windows.datasets for _ in range(len(d))]
+        for name, array in dict(X=X, y=y, starts=starts, names=np.array(names)).items():
+            np.save(Path(out, f"{name}.npy"), array)
+    return {"seconds": seconds, "windows": len(X), "lost": lost}
+
+
+def kit_trials(files, out):
+    """The public trial builder on events files. -> one list of rows a file."""
+    import pandas as pd
+    from eegdash.hbn.windows import build_trial_table
+
+    columns = ["trial_start_onset", "stimulus_onset", "response_onset", "rt_from_stimulus", "rt_from_trialstart", "correct", "response_type"]
+    tables = [build_trial_table(pd.read_csv(file, sep="\t")) for file in files]
+    return {"tables": [t[columns].astype(object).where(t[columns].notna(), None).values.tolist() if len(t) else [] for t in tables]}
+
+
+def serve_peer(answers, out):
+    """The loop of the child process: `--peer`."""
+    import types
+
+    # torchaudio has no CPU build that fits this torch; braindecode imports these names, and what is measured here calls none of them
+    for module, names in {"torchaudio": (), "torchaudio.functional": ("fftconvolve", "filtfilt", "lfilter"), "torchaudio.transforms": ("Resample", "Spectrogram", "MelSpectrogram")}.items():
+        sys.modules[module] = types.ModuleType(module)
+        for name in names:
+            setattr(sys.modules[module], name, object)
+    sys.modules["torchaudio"].functional = sys.modules["torchaudio.functional"]
+    import warnings
+
+    warnings.simplefilter("ignore")
+    import logging
+
+    logging.disable(logging.WARNING)
+    work = {"windows": kit_windows, "trials": kit_trials}
+    with os.fdopen(answers, "w") as stream:
+        for line in sys.stdin:
+            what, arguments = json.loads(line)
+            print(json.dumps(work[what](out=out, **arguments)), file=stream, flush=True)
+
+
+# ---------------------------------------------------------------------------------------------------- the rows
+
+
+def simulated(release, subjects):
+    """A simulated release for the rows that need files. -> its folder."""
+    subprocess.run([sys.executable, ROOT / "run" / "synth.py", "--release", release, "--subjects", str(subjects), "--data", DATA / "data"], check=True, stdout=subprocess.DEVNULL)
+    return DATA / "data" / f"{release}_L100_bdf"
+
+
+def same_windows(peer, path, lost):
+    """Whether our cache holds the kit's windows: the same, in the same order, the same y, X to 1e-6. -> (equal, what differs)."""
+    import numpy as np
+    from eeg.data.cache import Cache
+    import h5py
+
+    cache = Cache(path)
+    with h5py.File(path, "r") as f:
+        names = [Path(name.decode()).name for name in f["recordings"][()]]
+    order = dict(zip(dict.fromkeys(cache.metadata["recording"].tolist()), names))
+    ours = np.array([order[r] for r in cache.metadata["recording"].tolist()])
+    kept = np.flatnonzero(~np.isin(ours, lost))  # a recording that the kit gives up, we keep but for one window
+    if len(kept) != len(peer.array("y")):
+        return False, f"{len(kept)} windows, the kit {len(peer.array('y'))}"
+    if (ours[kept] != peer.array("names")).any() or (cache.metadata["start"][kept] != peer.array("starts")).any():
+        return False, "other windows or another order"
+    if not np.allclose(cache.y[kept], peer.array("y"), rtol=1e-6, atol=0):
+        return False, "other labels"
+    theirs = peer.array("X")
+    for i, k in enumerate(kept):
+        if not np.allclose(cache[int(k)], theirs[i].astype(np.float64) * 1e6, rtol=1e-6, atol=0):
+            return False, f"window {k} differs"
+    return True, ""
+
+
+def bench_cache(rounds, goals={1: 25, 2: 12}):
+    """run/cache.py, a whole process with its start and its fsync, against the start kit's pipeline in a process that has imported everything."""
+    folder = simulated("R1", 20)
+    peer = Peer()
+    good = True
+    for challenge, goal in goals.items():
+        path = DATA / f"challenge{challenge}_R1_windows.h5"
+        command = [sys.executable, ROOT / "run" / "cache.py", "--release", "R1", "--challenge", str(challenge), "--data", DATA / "data", "--cache", DATA]
+
+        def ours():
+            path.unlink(missing_ok=True)
+            start = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            return time.perf_counter() - start
+
+        ours()
+        answer = peer("windows", folder=str(folder), challenge=challenge, save=True)
+        same, why = same_windows(peer, path, answer["lost"])
+        mine, theirs = in_turn(rounds, ours, lambda: peer("windows", folder=str(folder), challenge=challenge, save=False)["seconds"])
+        good &= row(f"cache, challenge {challenge}", mine, theirs, goal, copy_seconds(path.stat().st_size), same=same, note=f"{answer['windows']:,} windows {why}")
+    peer.close()
+    return good
+
+
+def bench_decode(rounds):
+    """Decoding whole recordings against a plain copy of the bytes that it writes, one thread each."""
+    import numpy as np
+    from eeg._native import Bdf
+
+    files = sorted(simulated("R1", 20).glob("sub-*/eeg/*.bdf"))[:10]
+    readers = [Bdf(str(file)) for file in files]
+    channels, zero = np.arange(129, dtype=np.int32), np.zeros(1, np.int64)
+    outs = [np.zeros((1, 129, bdf.n_times), np.float32) for bdf in readers]
+    sources = [np.ones_like(out) for out in outs]
+    ours, copy = in_turn(rounds, lambda: [bdf.read(zero, channels, out) for bdf, out in zip(readers, outs)] and None, lambda: [np.copyto(o, s) for o, s in zip(outs, sources)] and None)
+    return row("decode 24 bit, against copy", ours, copy, goal=2, least=False, note=f"{sum(o.nbytes for o in outs) / 1e9 / statistics.median(ours):.1f} GB/s")
+
+
+def bench_linear(rounds):
+    """Time and anonymous memory of run/cache.py at 10 and at 100 recordings."""
+    simulated("R2", 36)
+    seconds, peaks = {}, {}
+    for n in (10, 100):
+        command = [sys.executable, ROOT / "run" / "cache.py", "--release", "R2", "--challenge", "2", "--max-recordings", str(n), "--data", DATA / "data", "--cache", DATA]
+
+        def ours():
+            (DATA / "challenge2_R2_windows.h5").unlink(missing_ok=True)
+            start = time.perf_counter()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            peak = 0
+            while process.poll() is None:
+                try:
+                    peak = max(peak, *(int(line.split()[1]) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("RssAnon")))
+                except (OSError, TypeError):  # it has just ended
+                    pass
+                time.sleep(0.002)
+            peaks[n] = peak / 1e3
+            return time.perf_counter() - start
+
+        seconds[n] = in_turn(rounds, ours)[0]
+    ten, hundred = (statistics.median(seconds[n]) for n in (10, 100))
+    good = True
+    for n in (10, 100):
+        good &= row(f"{n} recordings, challenge 2", seconds[n], note=f"peak {peaks[n]:.0f} MB of its own memory, goal < 400 {'met' if peaks[n] < 400 else 'NOT MET'}") and peaks[n] < 400
+    print(f"  100 recordings take {hundred / ten:.1f} times as long as 10 ({'at most' if hundred / ten <= 12 else 'MORE THAN'} linear)")
+    return good
+
+
+ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear}
+
+
+def main():
+    if sys.argv[1:2] == ["--peer"]:
+        return serve_peer(int(sys.argv[2]), sys.argv[3])
+    p = cli.parser(__doc__)
+    p.add_argument("rows", nargs="*", metavar="NAME", help=f"rows to run: {', '.join(ROWS)} (default: all)")
+    p.add_argument("--rounds", type=cli.positive, default=5, metavar="N", help="how often each is timed (default 5)")
+    args = p.parse_args()
+    if unknown := [name for name in args.rows if name not in ROWS]:
+        p.error(f"no row '{unknown[0]}'; the rows are {', '.join(ROWS)}")
+    print(f"{'simulated data':<28}{'ours: median (range)':<26}{'peer':<26}ratio")
+    good = [ROWS[name](args.rounds) for name in args.rows or ROWS]
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -105,50 +105,61 @@ class Peer:
 # ---------------------------------------------------------------------------------------------------- the peers' side
 
 
-def kit_windows(folder, challenge, out, save):
-    """The start kit's own pipeline on the BDF files of a release: every window in memory, in its order. Runs in the peers' environment."""
+def kit_windows(root, challenge, out, lost=None):
+    """The start kit's pipeline, as its local scoring has it, on release R1 under `root`: every window through its loader, in its order.
+
+    Runs in the peers' environment. Without `lost` it saves what it made, and finds the recordings that the kit gives up
+    as a whole because their last window runs past the end; with it, it leaves those out and is timed.
+    """
     import math
 
-    import mne
     import numpy as np
-    from braindecode.datasets.base import BaseConcatDataset, BaseDataset
-    from braindecode.preprocessing import Preprocessor, create_fixed_length_windows, create_windows_from_events, preprocess
-    from eegdash.hbn.windows import add_aux_anchors, add_extras_columns, annotate_trials_with_target, keep_only_recordings_with
     import pandas as pd
-    from mne_bids import find_matching_paths
+    import torch
+    from braindecode.datasets.base import BaseConcatDataset
+    from braindecode.preprocessing import Preprocessor, create_fixed_length_windows, create_windows_from_events, preprocess
+    from eegdash import EEGChallengeDataset
+    from eegdash.hbn.windows import add_aux_anchors, add_extras_columns, annotate_trials_with_target, keep_only_recordings_with
 
     start = time.perf_counter()
-    people = pd.read_csv(Path(folder, "participants.tsv"), sep="\t").set_index("participant_id")
-    paths = find_matching_paths(folder, tasks="contrastChangeDetection", suffixes="eeg", extensions=".bdf", datatypes="eeg")
-    describe = lambda p: {"subject": p.subject, "run": p.run, "externalizing": people["externalizing"].get(f"sub-{p.subject}", math.nan)}
-    data = BaseConcatDataset([BaseDataset(mne.io.read_raw_bdf(p.fpath, verbose="error"), describe(p), target_name="externalizing") for p in paths])
-    lost = []
+    data = EEGChallengeDataset("R1", root, mini=False, query={"task": "contrastChangeDetection"}, download=False)
     if challenge == 1:
-        settings = dict(target_field="rt_from_stimulus", epoch_length=2.0, require_stimulus=True, require_response=True)
-        preprocess(data, [Preprocessor(annotate_trials_with_target, apply_on_array=False, **settings), Preprocessor(add_aux_anchors, apply_on_array=False)], n_jobs=1)
-        anchored = keep_only_recordings_with("stimulus_anchor", data)
-        parts = []
-        for recording in anchored.datasets:  # one at a time: a window past its end makes the kit give up the recording
-            one = BaseConcatDataset([recording])
-            window = dict(mapping={"stimulus_anchor": 0}, trial_start_offset_samples=50, trial_stop_offset_samples=250, window_size_samples=200, window_stride_samples=100, preload=True)
-            try:
-                parts += add_extras_columns(create_windows_from_events(one, **window), one, desc="stimulus_anchor").datasets
-            except ValueError:
-                lost.append(Path(recording.raw.filenames[0]).name)
-        windows = BaseConcatDataset(parts)
+        target = dict(target_field="rt_from_stimulus", epoch_length=2.0, require_stimulus=True, require_response=True)
+        preprocess(data, [Preprocessor(annotate_trials_with_target, apply_on_array=False, **target), Preprocessor(add_aux_anchors, apply_on_array=False)], n_jobs=1)
+        data = keep_only_recordings_with("stimulus_anchor", data)
+        window = dict(mapping={"stimulus_anchor": 0}, trial_start_offset_samples=50, trial_stop_offset_samples=250, window_size_samples=200, window_stride_samples=100, preload=True)
+        name = lambda d: Path(d.raw.filenames[0]).name
+        if lost is None:
+            lost, save = [], True
+            for d in data.datasets:
+                try:
+                    create_windows_from_events(BaseConcatDataset([d]), **window)
+                except ValueError as e:
+                    assert "trial_stop_offset_samples" in str(e), e
+                    lost.append(name(d))
+        else:
+            save = False
+        data = BaseConcatDataset([d for d in data.datasets if name(d) not in lost])
+        windows = add_extras_columns(create_windows_from_events(data, **window), data, desc="stimulus_anchor")
     else:
-        kept = [d for d in data.datasets if d.raw.n_times >= 400 and not math.isnan(d.description["externalizing"])]
-        windows = create_fixed_length_windows(BaseConcatDataset(kept), window_size_samples=400, window_stride_samples=200, drop_last_window=True)
+        save, lost = lost is None, []
+        people = pd.read_csv(next(Path(root).glob("EEG2025r1/participants.tsv")), sep="\t").set_index("participant_id")["externalizing"]
+        for d in data.datasets:  # offline, EEGDash does not read the factors
+            d.set_description({"externalizing": people.get(f"sub-{d.description['subject']}", math.nan)}, overwrite=True)
+        data = BaseConcatDataset([d for d in data.datasets if d.raw.n_times >= 400 and not math.isnan(d.description["externalizing"])])
+        windows = create_fixed_length_windows(data, window_size_samples=400, window_stride_samples=200, drop_last_window=True)
     X = np.empty((len(windows), 129, 200 * challenge), np.float32)
     y = np.empty(len(windows))
-    for i, (x, target, _) in enumerate(windows):
-        X[i], y[i] = x, np.ravel(target)[0]
+    for i, (x, target, *_) in enumerate(torch.utils.data.DataLoader(windows, batch_size=1)):
+        X[i], y[i] = x[0], target.ravel()[0]
     seconds = time.perf_counter() - start
     if save:
+        if challenge == 2:
+            y = np.concatenate([np.full(len(d), float(d.description["externalizing"])) for d in windows.datasets])
         starts = np.concatenate([d.metadata["i_start_in_trial"].to_numpy() for d in windows.datasets])
         names = [Path(d.raw.filenames[0]).name for d in windows.datasets for _ in range(len(d))]
-        for name, array in dict(X=X, y=y, starts=starts, names=np.array(names)).items():
-            np.save(Path(out, f"{name}.npy"), array)
+        for key, array in dict(X=X, y=y, starts=starts, names=np.array(names)).items():
+            np.save(Path(out, f"{key}.npy"), array)
     return {"seconds": seconds, "windows": len(X), "lost": lost}
 
 
@@ -191,6 +202,9 @@ def serve_peer(answers, out):
 def simulated(release, subjects):
     """A simulated release for the rows that need files. -> its folder."""
     subprocess.run([sys.executable, ROOT / "run" / "synth.py", "--release", release, "--subjects", str(subjects), "--data", DATA / "data"], check=True, stdout=subprocess.DEVNULL)
+    kit_name = DATA / "data" / f"EEG2025r{release[1:]}"
+    if not kit_name.is_symlink():
+        kit_name.symlink_to(f"{release}_L100_bdf")
     return DATA / "data" / f"{release}_L100_bdf"
 
 
@@ -235,9 +249,9 @@ def bench_cache(rounds, goals={1: 25, 2: 12}):
             return time.perf_counter() - start
 
         ours()
-        answer = peer("windows", folder=str(folder), challenge=challenge, save=True)
+        answer = peer("windows", root=str(folder.parent), challenge=challenge)
         same, why = same_windows(peer, path, answer["lost"])
-        mine, theirs = in_turn(rounds, ours, lambda: peer("windows", folder=str(folder), challenge=challenge, save=False)["seconds"])
+        mine, theirs = in_turn(rounds, ours, lambda: peer("windows", root=str(folder.parent), challenge=challenge, lost=answer["lost"])["seconds"])
         good &= row(f"cache, challenge {challenge}", mine, theirs, goal, copy_seconds(path.stat().st_size), same=same, note=f"{answer['windows']:,} windows {why}")
     peer.close()
     return good

@@ -109,8 +109,8 @@ def test_a_copied_block_is_copied_in_signal_too(cache):
 
 def test_the_parietal_positivity_peaks_at_the_response(cache):
     x, _ = locked_to_response(cache, "E62")
-    mean = x.mean(0)
-    assert mean[45:65].mean() - mean[:20].mean() > 1.5 and 50 <= mean.argmax() <= 66
+    mean = np.convolve(x.mean(0), np.ones(15) / 15, "same")  # without the alpha that is left
+    assert mean[45:65].mean() - mean[:20].mean() > 1.5 and 48 <= mean.argmax() <= 68
 
 
 def test_the_motor_potential_is_on_the_other_side_of_the_hand(cache):

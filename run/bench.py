@@ -216,9 +216,8 @@ def same_windows(peer, path, lost):
 
     cache = Cache(path)
     with h5py.File(path, "r") as f:
-        names = [Path(name.decode()).name for name in f["recordings"][()]]
-    order = dict(zip(dict.fromkeys(cache.metadata["recording"].tolist()), names))
-    ours = np.array([order[r] for r in cache.metadata["recording"].tolist()])
+        names = np.array([Path(name.decode()).name for name in f["recordings"][()]])
+    ours = names[cache.metadata["recording"]]
     kept = np.flatnonzero(~np.isin(ours, lost))  # a recording that the kit gives up, we keep but for one window
     if len(kept) != len(peer.array("y")):
         return False, f"{len(kept)} windows, the kit {len(peer.array('y'))}"

@@ -2,6 +2,7 @@
 // takes pointers, lets go of the GIL and calls the kernel. Arrays are C-contiguous and never converted silently.
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <pybind11/numpy.h>
@@ -11,6 +12,7 @@
 #include "bdf.hpp"
 #include "file.hpp"
 #include "windows.hpp"
+#include "depthwise.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -131,6 +133,42 @@ eeg::Augment make_augment(uint32_t seed, uint32_t epoch, int32_t shift, float sc
     return {seed, epoch, shift, scale, dropout, noise, mask, mirror, mix, scale > 0 || dropout > 0 || noise > 0 || mask > 0 || mirror > 0};
 }
 
+void same_shape(const std::string& name, const py::array& a, const std::string& like, const py::array& b) {
+    if (a.ndim() != b.ndim() || !std::equal(a.shape(), a.shape() + a.ndim(), b.shape())) wrong(name, shape_of(b) + " as " + like, a);
+}
+
+void check_depthwise(const array<float>& x, const array<float>& weight, int64_t dilation, int threads) {
+    if (x.ndim() != 3 || x.shape(1) == 0 || x.shape(2) == 0) wrong("x", "(windows, samples, channels) with at least one sample and one channel", x);
+    if (weight.ndim() != 2 || weight.shape(0) != x.shape(2) || weight.shape(1) % 2 == 0) wrong("weight", "(" + std::to_string(x.shape(2)) + " channels, an odd number of taps)", weight);
+    if (dilation < 1) throw py::value_error("dilation must be at least 1 sample, got " + std::to_string(dilation));
+    if (threads < 0 || threads > 4096) throw py::value_error("threads must be 0 (as OpenMP chooses) to 4096, got " + std::to_string(threads));
+}
+
+void depthwise_forward(array<float> x, array<float> weight, std::optional<array<float>> bias, int64_t dilation, array<float> y, int threads) {
+    check_depthwise(x, weight, dilation, threads);
+    if (bias && (bias->ndim() != 1 || bias->shape(0) != x.shape(2))) wrong("bias", "one number a channel (" + std::to_string(x.shape(2)) + ")", *bias);
+    same_shape("y", y, "x", x);
+    const int64_t B = x.shape(0), T = x.shape(1), C = x.shape(2), K = weight.shape(1);
+    const float *in = x.data(), *w = weight.data(), *b = bias ? bias->data() : nullptr;
+    float* out = y.mutable_data();
+    py::gil_scoped_release release;
+    eeg::depthwise_forward(in, w, b, B, T, C, K, dilation, threads, out);
+}
+
+void depthwise_backward(array<float> x, array<float> weight, array<float> gy, int64_t dilation, std::optional<array<float>> gx, std::optional<array<float>> gw,
+                        std::optional<array<float>> gb, int threads) {
+    check_depthwise(x, weight, dilation, threads);
+    same_shape("gy", gy, "x", x);
+    if (gx) same_shape("gx", *gx, "x", x);
+    if (gw) same_shape("gw", *gw, "weight", weight);
+    if (gb && (gb->ndim() != 1 || gb->shape(0) != x.shape(2))) wrong("gb", "one number a channel (" + std::to_string(x.shape(2)) + ")", *gb);
+    const int64_t B = x.shape(0), T = x.shape(1), C = x.shape(2), K = weight.shape(1);
+    const float *in = x.data(), *w = weight.data(), *g = gy.data();
+    float *to_x = gx ? gx->mutable_data() : nullptr, *to_w = gw ? gw->mutable_data() : nullptr, *to_b = gb ? gb->mutable_data() : nullptr;
+    py::gil_scoped_release release;
+    eeg::depthwise_backward(in, w, g, B, T, C, K, dilation, threads, to_x, to_w, to_b);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -156,4 +194,8 @@ PYBIND11_MODULE(_native, m) {
         .def(py::init(&make_augment), py::kw_only(), "seed"_a = 0, "epoch"_a = 0, "shift"_a = 0, "scale"_a = 0.0f, "dropout"_a = 0.0f, "noise"_a = 0.0f, "mask"_a = 0.0f, "mirror"_a = 0.0f, "mix"_a = 0.0f);
     m.def("gather", &gather, "parts"_a, "part"_a.noconvert(), "row"_a.noconvert(), "offset"_a.noconvert(), "window"_a.noconvert(), "mirror"_a.noconvert(), "out"_a.noconvert(), "shift"_a.noconvert(),
           "mix"_a.noconvert(), "zscore"_a, "augment"_a, "threads"_a = 0, "Fill out (B, C, T) with windows of cache parts (N, C, S); writes what was drawn into shift and mix (B).");
+    m.def("depthwise_forward", &depthwise_forward, "x"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.noconvert(), "dilation"_a, "y"_a.noconvert(), "threads"_a = 0,
+          "y (B, T, C) = x (B, T, C) convolved over time, each channel with its own row of weight (C, K), + bias (C) or None. K is odd, zeros stand outside x.");
+    m.def("depthwise_backward", &depthwise_backward, "x"_a.noconvert(), "weight"_a.noconvert(), "gy"_a.noconvert(), "dilation"_a, "gx"_a.noconvert(), "gw"_a.noconvert(),
+          "gb"_a.noconvert(), "threads"_a = 0, "From gy, the gradient of y: those of x, weight and bias into gx, gw and gb, where these are not None.");
 }

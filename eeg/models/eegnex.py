@@ -337,6 +337,9 @@ class _Folded(nn.Module):
         for name, value in parts.items():
             self.register_buffer(name, value.detach().to(net.conv1.weight.dtype, copy=True))
         self.act3, self.act5, self.pool5 = (copy.deepcopy(module) for module in (net.act3, net.act5, net.pool5))
+        for act in (self.act3, self.act5):
+            if hasattr(act, "inplace"):
+                act.inplace = True
         self.pool3 = net.pool3.kernel_size[1]
         self.dilation4, self.dilation5 = net.conv4.dilation, net.conv5.dilation
         self.eval()

@@ -233,7 +233,7 @@ def same_windows(peer, path, lost):
 
 
 def bench_cache(rounds, goals={1: 25, 2: 12}):
-    """run/cache.py, with its fsync, against the start kit's pipeline: both with everything imported, and both as whole processes."""
+    """run/cache.py against the start kit's pipeline: both with everything imported, and both as whole processes."""
     from eeg.data.cache import Settings, build
     from eeg.data.release import find_release
 

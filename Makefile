@@ -26,3 +26,39 @@ $(BUILT): $(VENV)/bin/python setup.py pyproject.toml $(wildcard csrc/*.hpp csrc/
 
 test: build
 	$(PY) -m pytest
+
+# Simulated releases through every step there is, in a folder of their own: nobody's data is touched.
+DEMO := --data build/demo/data --cache build/demo/cache
+demo: build
+	$(PY) run/synth.py --release R1 --subjects 8 $(DEMO)
+	$(PY) run/synth.py --release R5 --subjects 4 $(DEMO)
+	$(PY) run/synth.py --release R6 --subjects 4 $(DEMO)
+	$(PY) run/cache.py --release R1 R5 R6 $(DEMO) --plot build/demo/cache.png
+	$(PY) run/cache.py --release R1 R5 R6 --challenge 2 $(DEMO)
+
+lint: build
+	$(PY) -m pip install --quiet ruff
+	$(PY) -m ruff check eeg run tests setup.py
+	$${CXX:-g++} -std=c++17 -fopenmp -fsyntax-only -Wall -Wextra -Wshadow -Werror tests/csrc/fuzz_bdf.cpp
+
+# The native code under the address and undefined-behaviour sanitizers: its tests, and a fuzzer over the BDF reader.
+SANITIZED := build/sanitize
+sanitize: build
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r eeg tests pyproject.toml $(SANITIZED)/ && rm -f $(SANITIZED)/eeg/*.so
+	EEG_SANITIZE=1 $(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/objects
+	cd $(SANITIZED) && PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" $(PY) -m pytest tests/csrc
+	$${CXX:-g++} -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all tests/csrc/fuzz_bdf.cpp -o $(SANITIZED)/fuzz_bdf
+	$(SANITIZED)/fuzz_bdf 1000000
+
+# What a user would otherwise use, in an environment of its own.
+PEERS := torch==2.13.0 braindecode==1.8.1 eegdash==0.9.1 mne-features==0.3.2
+build/peers.built:
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/pip install --quiet $(PEERS)
+	@touch $@
+
+bench: build build/peers.built
+	$(PY) run/bench.py
+
+clean:
+	rm -rf build eeg/*.so *.egg-info

@@ -234,25 +234,43 @@ def same_windows(peer, path, lost):
 
 
 def bench_cache(rounds, goals={1: 25, 2: 12}):
-    """run/cache.py, a whole process with its start and its fsync, against the start kit's pipeline in a process that has imported everything."""
+    """run/cache.py, with its fsync, against the start kit's pipeline: both with everything imported, and both as whole processes."""
+    from eeg.data.cache import Settings, build
+    from eeg.data.release import find_release
+
     folder = simulated("R1", 20)
     peer = Peer()
     good = True
     for challenge, goal in goals.items():
         path = DATA / f"challenge{challenge}_R1_windows.h5"
-        command = [sys.executable, ROOT / "run" / "cache.py", "--release", "R1", "--challenge", str(challenge), "--data", DATA / "data", "--cache", DATA]
-
-        def ours():
+        def build_here():
             path.unlink(missing_ok=True)
             start = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            build(find_release("R1", DATA / "data"), Settings(challenge), DATA)
             return time.perf_counter() - start
 
-        ours()
+        def command():
+            path.unlink(missing_ok=True)
+            start = time.perf_counter()
+            subprocess.run([sys.executable, ROOT / "run" / "cache.py", "--release", "R1", "--challenge", str(challenge), "--data", DATA / "data", "--cache", DATA], check=True, stdout=subprocess.DEVNULL)
+            return time.perf_counter() - start
+
+        def kit(peer=peer):
+            return peer("windows", root=str(folder.parent), challenge=challenge, lost=answer["lost"])["seconds"]
+
+        def kit_process():
+            own = Peer()
+            kit(own)
+            own.close()
+
+        command()
         answer = peer("windows", root=str(folder.parent), challenge=challenge)
         same, why = same_windows(peer, path, answer["lost"])
-        mine, theirs = in_turn(rounds, ours, lambda: peer("windows", root=str(folder.parent), challenge=challenge, lost=answer["lost"])["seconds"])
-        good &= row(f"cache, challenge {challenge}", mine, theirs, goal, copy_seconds(path.stat().st_size), same=same, note=f"{answer['windows']:,} windows {why}")
+        floor = copy_seconds(path.stat().st_size)
+        here, theirs, process, whole = in_turn(rounds, build_here, kit, command, kit_process)
+        note = f"{answer['windows']:,} windows {why}"
+        good &= row(f"cache {challenge}, imports done", here, theirs, goal, floor, same=same, note=note)
+        good &= row(f"cache {challenge}, whole process", process, whole, goal, floor, same=same, note=f"against the kit without its imports {statistics.median(theirs) / statistics.median(process):.1f}x")
     peer.close()
     return good
 

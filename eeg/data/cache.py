@@ -128,19 +128,19 @@ def _attempt(work, *arguments):
         return e
 
 
-def _make_plans(release, settings, pool, report):
+def _make_plans(release, settings, report):
     """The plans of the recordings with at least one window: their events, headers and flags are read, no samples."""
     recordings = release.recordings(settings.tasks)[: settings.max_recordings]
     participants = release.participants() if settings.challenge == 2 else {}
-    tables = list(pool.map(lambda r: _attempt(_trials, r), recordings))
+    tables = [_attempt(_trials, recording) for recording in recordings]
     for _, group in groupby(zip(recordings, tables), key=lambda pair: pair[0].subject):
         flag_copies([table for _, table in group if isinstance(table, np.ndarray)])
     if settings.challenge == 2:  # which needs no events: without them it has no flags
         tables = [table if isinstance(table, np.ndarray) else None for table in tables]
 
     plans = []
-    results = pool.map(lambda pair: _attempt(_plan, *pair, settings.challenge, participants), zip(recordings, tables))
-    for number, (recording, result) in enumerate(zip(recordings, results)):
+    for number, (recording, trials) in enumerate(zip(recordings, tables)):
+        result = _attempt(_plan, recording, trials, settings.challenge, participants)
         if isinstance(result, BadRecording):
             report.skipped.append((recording, str(result)))
             continue
@@ -223,27 +223,27 @@ def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
     return np.memmap(partial, dtype, "r+", offset, shape)
 
 
-def _fill(X, plans, margin, pool, report, progress):
+def _fill(X, plans, margin, jobs, report, progress):
     """Decode each recording's windows into its rows of X, all cores at once. -> the plans that could be read."""
-
-    def read(plan):
-        return open_signal(plan.recording).read(plan.starts - margin, X[plan.first : plan.first + len(plan.starts)])
-
-    futures = {pool.submit(_attempt, read, plan): plan for plan in plans}
     failed = set()
-    try:
-        for done, future in enumerate(as_completed(futures), 1):
-            result, plan = future.result(), futures[future]
-            if isinstance(result, BadRecording):
-                report.skipped.append((plan.recording, str(result)))
-                failed.add(id(plan))
-            else:
-                report.clipped += result
-            if progress:
-                progress(done, len(plans), len(plan.starts) * X[0].nbytes)
-    finally:
-        for future in futures:
-            future.cancel()
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+
+        def read(plan):
+            return open_signal(plan.recording).read(plan.starts - margin, X[plan.first : plan.first + len(plan.starts)])
+
+        futures = {pool.submit(_attempt, read, plan): plan for plan in plans}
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                result, plan = future.result(), futures[future]
+                if isinstance(result, BadRecording):
+                    report.skipped.append((plan.recording, str(result)))
+                    failed.add(id(plan))
+                else:
+                    report.clipped += result
+                if progress:
+                    progress(done, len(plans), len(plan.starts) * X[0].nbytes)
+        finally:
+            pool.shutdown(cancel_futures=True)
     return [plan for plan in plans if id(plan) not in failed]
 
 
@@ -284,27 +284,24 @@ def build(release, settings, folder, jobs=None, force=False, progress=None):
         names = np.array([str(plan.recording.signal.relative_to(release.folder)).encode() for plan in plans])
         return _lay_out(file, (len(rows), *window), settings.dtype, attributes, labels, rows, names), rows
 
-    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-        plans = _make_plans(release, settings, pool, report)
-        if not plans:
+    plans = _make_plans(release, settings, report)
+    if not plans:
+        return report
+    with _partial_file(path) as partial:
+        X, rows = lay_out(partial, plans)
+        kept = _fill(X, plans, margin, jobs, report, progress)
+        if not kept:
             return report
-        with _partial_file(path) as partial:
-            X, rows = lay_out(partial, plans)
-            kept = _fill(X, plans, margin, pool, report, progress)
-            if not kept:
-                return report
-            if len(kept) < len(plans):  # rare: some could not be read after all. Move the others together, in a second file
-                whole, old = X, [plan.first for plan in kept]
-                second = partial.with_name(partial.name + "2")
-                X, rows = lay_out(second, kept)
-                for plan, first in zip(kept, old):
-                    X[plan.first : plan.first + len(plan.starts)] = whole[first : first + len(plan.starts)]
-                del whole
-                os.replace(second, partial)
-            X.flush()
-            with open(partial, "rb") as f:
-                os.fsync(f.fileno())
-            os.replace(partial, path)
+        if len(kept) < len(plans):  # rare: some could not be read after all. Move the others together, in a second file
+            whole, old = X, [plan.first for plan in kept]
+            second = partial.with_name(partial.name + "2")
+            X, rows = lay_out(second, kept)
+            for plan, first in zip(kept, old):
+                X[plan.first : plan.first + len(plan.starts)] = whole[first : first + len(plan.starts)]
+            os.replace(second, partial)
+        with open(partial, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(partial, path)
     report.windows, report.subjects, report.bytes = len(rows), len(np.unique(rows["subject"])), path.stat().st_size
     report.flagged.update({flag: int(rows[flag].sum()) for flag in ("copy", "fast") if rows[flag].any()})
     return report
@@ -418,6 +415,6 @@ def _open(path):
         raise UserError(f"there is no cache {path}; build one with: python run/cache.py --release R1") from None
     except (OSError, KeyError) as e:
         raise UserError(f"{path} cannot be read as a cache ({' '.join(str(e).split())}); build it anew with: python run/cache.py --force") from None
-    if offset is None or path.stat().st_size < offset + int(np.prod(shape)) * dtype.itemsize:
-        raise UserError(f"{path} ends before its windows do: it was copied or written in part; {rebuild(attributes)}")
+    if offset is None:
+        raise UserError(f"{path} holds its windows in chunks, which cannot be mapped; {rebuild(attributes)}")
     return np.memmap(path, dtype, "r", offset, shape), attributes

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 
+from eeg._native import Bdf
 from eeg.data.release import CHANNELS, BadRecording
 from eeg.data.windows import SFREQ
 
@@ -33,8 +34,6 @@ def _order(names):
 
 class _Bdf:
     def __init__(self, path):
-        from eeg._native import Bdf
-
         try:
             self._bdf = Bdf(str(path))
         except ValueError as e:

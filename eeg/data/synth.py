@@ -227,12 +227,12 @@ def signals(rng, head, subject, seconds, trials=(), closed=(), fast=False, snr=1
             for which, depth in ((hand, 0.6), ({"left": "right", "right": "left"}[hand], 0.35)):
                 level[which][near] -= depth * ramp(s, [(moved - 0.7, 0), (moved - 0.1, 1), (moved + 0.4, 1), (moved + 0.9, -0.3), (moved + 1.6, 0)])
     for hand, place in hands.items():
-        rhythm = 4.5 * coloured(rng, 1, n, band(peak + 0.8, 0.8))[0] + 2.2 * coloured(rng, 1, n, band(20 + rng.standard_normal(), 2.0))[0]
+        rhythm = 3.5 * coloured(rng, 1, n, band(peak + 0.8, 0.8))[0] + 1.5 * coloured(rng, 1, n, band(20 + rng.standard_normal(), 2.0))[0]
         x += place[:, None] * (rhythm * np.maximum(level[hand], 0.1))
     if len(trials):
         flicker = sum(contrast[side] * np.sin(2 * np.pi * hz * t + rng.uniform(0, 2 * np.pi)) for side, hz in (("left", 20), ("right", 25)))
         x += head.over("E75", width=0.35)[:, None] * (1.5 * snr * flicker).astype(np.float32)
-        x += head.over("E62", width=0.45)[:, None] * (8 * snr * parietal)
+        x += head.over("E62", "E72", width=0.35)[:, None] * (10 * snr * parietal)
         for hand, place in hands.items():
             x -= place[:, None] * (3.5 * snr * potential[hand])
 

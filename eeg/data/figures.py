@@ -1,0 +1,92 @@
+"""Pictures of what is in a cache, for the eye that would otherwise not look."""
+
+import numpy as np
+
+from eeg.data.release import CHANNELS
+
+
+def plot_cache(cache, file):
+    """Response times, windows a subject, grand averages at Pz, C3 and C4 (challenge 1), bad channels on the scalp -> an image file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    meta, subjects = cache.metadata, np.unique(cache.metadata["subject"])
+    fig, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    kind = " (simulated)" if cache.simulated else ""
+    fig.suptitle(f"challenge {cache.challenge}, {' '.join(dict.fromkeys(cache.release))}{kind}: {len(cache):,} windows of {len(subjects)} subjects")
+
+    ax = axes[0, 0]
+    if cache.challenge == 1:
+        ax.hist([cache.y[~meta["fast"]], cache.y[meta["fast"]]], np.arange(0, 2.55, 0.05), stacked=True, color=["C0", "C1"], label=["usual time line", "fast time line"])
+        ax.axvspan(0, 0.5, color="0.9", zorder=0)
+        ax.text(0.25, 0.97, "before the\nwindow", ha="center", va="top", transform=ax.get_xaxis_transform(), fontsize=8)
+        ax.set(xlabel="response time from stimulus (s)", ylabel="windows", title=f"response times: mean {cache.y.mean():.2f} s, std {cache.y.std():.2f} s")
+        ax.legend(fontsize=8)
+    else:
+        values = [cache.y[meta["subject"] == s][0] for s in subjects]
+        ax.hist(values, 20)
+        ax.set(xlabel="externalizing", ylabel="subjects", title=f"labels: mean {np.mean(values):.2f}, std {np.std(values):.2f} over subjects")
+
+    ax = axes[0, 1]
+    counts, copies = (np.array([(own & chosen).sum() for own in (meta["subject"] == s for s in subjects)]) for chosen in (True, meta["copy"]))
+    counts, copies = counts[np.argsort(-counts)], copies[np.argsort(-counts)]
+    ax.bar(range(len(counts)), counts, 1, label="windows")
+    ax.bar(range(len(copies)), copies, 1, color="C3", label="of them copies")
+    ax.set(xlabel="subject, by number of windows", ylabel="windows", title="windows a subject")
+    ax.legend(fontsize=8)
+
+    _averages(cache, axes[1, 0])
+    _bad_channels(cache, axes[1, 1])
+    fig.savefig(file, dpi=110)
+    plt.close(fig)
+
+
+def _averages(cache, ax):
+    """Means over up to 4,000 windows, spread over the cache, without their own mean."""
+    chosen = np.linspace(0, len(cache) - 1, min(len(cache), 4000)).astype(int)
+    rows = [CHANNELS.index(name) for name in ("E62", "E36", "E104")]
+    X = np.stack([cache[int(i)][rows] for i in chosen]).astype(np.float32)
+    X -= X.mean(2, keepdims=True)
+    if cache.challenge == 1:
+        t = 0.5 + (np.arange(X.shape[2]) - cache.margin) / cache.sfreq
+        side = cache.metadata["side"][chosen]
+        ax.plot(t, X[:, 0].mean(0), "k", lw=2, label="Pz (E62)")
+        for hand, style in ((b"left", "-"), (b"right", "--")):
+            for row, name, colour in ((1, "C3 (E36)", "C0"), (2, "C4 (E104)", "C1")):
+                if (side == hand).any():
+                    ax.plot(t, X[side == hand, row].mean(0), colour + style, lw=1, label=f"{name}, {hand.decode()} hand")
+        ax.axvline(cache.y.mean(), color="0.6", lw=0.8)
+        ax.set(xlabel="time from stimulus (s); grey: mean response", ylabel="uV", title="grand averages")
+    else:
+        f = np.fft.rfftfreq(X.shape[2], 1 / cache.sfreq)
+        power = (np.abs(np.fft.rfft(X * np.hanning(X.shape[2]), axis=2)) ** 2).mean(0)
+        for row, name in enumerate(("Pz (E62)", "C3 (E36)", "C4 (E104)")):
+            ax.semilogy(f[2:-1], power[row, 2:-1], label=name)
+        ax.set(xlabel="Hz", ylabel="power (arbitrary)", title="mean spectra")
+    ax.legend(fontsize=7)
+
+
+def bad_channels(cache, windows=4):
+    """(recordings, 129) bool: flat, or five times as large as the recording's median channel, in `windows` windows of each."""
+    keys = np.char.add(cache.release.astype(str), cache.metadata["recording"].astype(str))
+    bad = []
+    for key in dict.fromkeys(keys):
+        rows = np.flatnonzero(keys == key)
+        rows = rows[np.linspace(0, len(rows) - 1, min(windows, len(rows))).astype(int)]
+        spread = np.median([cache[int(i)].astype(np.float32).std(1) for i in rows], 0)
+        bad.append((spread < 1e-3) | (spread > 5 * np.median(spread)))
+    return np.array(bad)
+
+
+def _bad_channels(cache, ax):
+    import mne
+
+    share = bad_channels(cache)[:, :128].mean(0) * 100  # Cz, the reference, is flat by construction
+    info = mne.create_info(list(CHANNELS[:128]), cache.sfreq, "eeg").set_montage("GSN-HydroCel-129", on_missing="ignore")
+    image, _ = mne.viz.plot_topomap(share, info, axes=ax, show=False, cmap="Reds", vlim=(0, max(5, share.max())), contours=0, sensors="k.", extrapolate="local")
+    ax.figure.colorbar(image, ax=ax, shrink=0.7, label="% of recordings")
+    worst = np.argsort(-share)[:3]
+    named = ", ".join(f"{CHANNELS[i]} {share[i]:.0f} %" for i in worst if share[i] > 0)
+    ax.set_title("bad channels (flat, or 5 x the median)" + (f"\nmost often {named}" if named else ""), fontsize=10)

@@ -9,6 +9,7 @@
 
 #include "bdf.hpp"
 #include "features.hpp"
+#include "lagged.hpp"
 #include "mapped.hpp"
 
 namespace py = pybind11;
@@ -117,6 +118,21 @@ void channel_features(py::array X, int64_t first, int64_t T, array<float> out, i
     else eeg::channel_features(static_cast<const float*>(w.data), w.N, w.C, w.stride, first, T, threads, o);
 }
 
+void lagged_correlations(py::array X, int64_t first, int64_t T, array<int32_t> lags, array<float> out, int threads) {
+    const Windows w(X, first, T, threads);
+    if (lags.ndim() != 1) wrong("lags", "a list of samples", lags);
+    for (int64_t i = 0; i < lags.size(); ++i)
+        if (lags.data()[i] < 0) throw py::value_error("a lag must be 0 or more samples, got " + std::to_string(lags.data()[i]));
+    if (out.ndim() != 3 || out.shape(0) != w.N || out.shape(1) != lags.size() || out.shape(2) != eeg::n_lag_summaries)
+        wrong("out", "(" + std::to_string(w.N) + ", " + std::to_string(lags.size()) + ", " + std::to_string(eeg::n_lag_summaries) + ")", out);
+    const int32_t* l = lags.data();
+    const int64_t n = lags.size();
+    float* o = out.mutable_data();
+    py::gil_scoped_release release;
+    if (w.half) eeg::lagged_correlations(static_cast<const uint16_t*>(w.data), w.N, w.C, w.stride, first, T, l, n, threads, o);
+    else eeg::lagged_correlations(static_cast<const float*>(w.data), w.N, w.C, w.stride, first, T, l, n, threads, o);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -143,4 +159,6 @@ PYBIND11_MODULE(_native, m) {
           "chosen: the channels of any group; members: positions in chosen, sizes of them for each group. out (N, F) float32, see eeg/data/features.py.");
     m.def("channel_features", &channel_features, "X"_a.noconvert(), "first"_a, "T"_a, "out"_a.noconvert(), "threads"_a,
           "out (N, C, 10) float32: each channel's power in five bands, power, Hjorth mobility and complexity, line length, kurtosis; NaN for a flat channel.");
+    m.def("lagged_correlations", &lagged_correlations, "X"_a.noconvert(), "first"_a, "T"_a, "lags"_a.noconvert(), "out"_a.noconvert(), "threads"_a,
+          "out (N, lags, 4) float32: mean |r|, mean of the diagonal, mean off it, entropy, of r between all channels and all channels `lag` samples later.");
 }

@@ -93,8 +93,8 @@ struct Dft {
                     const double *row = a + (block * 4 + part) * L * 4, *w = table.front().value + part * L * P + j;
                     for (int64_t t = 0; t < L; ++t, row += 4, w += P) {
                         const doubles8* v = reinterpret_cast<const doubles8*>(w);
-                        for (int c = 0; c < 4; ++c)
-                            for (int i = 0; i < 3; ++i) s[c][i] += row[c] * v[i];
+                        const doubles8 v0 = v[0], v1 = v[1], v2 = v[2];
+                        for (int c = 0; c < 4; ++c) s[c][0] += row[c] * v0, s[c][1] += row[c] * v1, s[c][2] += row[c] * v2;
                     }
                     for (int c = 0; c < 4; ++c)
                         for (int i = 0; i < 3; ++i) reinterpret_cast<doubles8*>(out + ((block * 4 + part) * 4 + c) * P + j)[i] = s[c][i];

@@ -39,12 +39,8 @@ def main():
         for name, definition in FEATURES.items():
             print(f"{name:24s}{definition}")
         return
-    import torch
-
     from eeg.data.cache import find_caches
 
-    if args.jobs:
-        torch.set_num_threads(args.jobs)
     cache = find_caches(args.cache, args.challenge, dict.fromkeys(args.release), args.mini)
     for path in cache.paths:
         start = time.perf_counter()

@@ -83,7 +83,6 @@ def _definitions():
 
 
 FEATURES = dict(_definitions())
-_LAGGED = 4 * len(LAGS)
 
 
 # ---------------------------------------------------------------------------------------------------- computing
@@ -104,50 +103,12 @@ def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
     length = X.shape[2] - first if length is None else length
     listed = [list(channels).index(name) for group in GROUPS.values() for name in group]
     chosen = np.unique(listed).astype(np.int32)
-    out = np.empty((len(X), len(FEATURES) - _LAGGED), np.float32)
-    _native.window_features(
-        np.ascontiguousarray(X).view(np.uint16 if X.dtype == np.float16 else np.float32), first, length,
-        chosen, np.searchsorted(chosen, listed).astype(np.int32), np.array([len(g) for g in GROUPS.values()], np.int32), out, threads or os.cpu_count(),
-    )  # fmt: skip
-    return np.hstack([out, lagged(X[:, :, first : first + length])])
-
-
-def lagged(X, chunk=32):
-    """Summaries of the correlations of each channel with each other one some samples later. (N, C, T) -> (N, 4 x lags) float32.
-
-    One matrix product a window and lag, in chunks that stay in the processor's cache.
-    """
-    import torch
-
-    out = np.empty((len(X), _LAGGED), np.float32)
-    with torch.inference_mode():
-        for at in range(0, len(X), chunk):
-            out[at : at + chunk] = _lagged(torch.from_numpy(X[at : at + chunk].astype(np.float32))).numpy()
-    return out
-
-
-def _lagged(x):
-    import torch
-
-    columns = []
-    x = torch.where(torch.isfinite(x).all(-1, keepdim=True), x, 0)  # from here on the same as a flat channel
-    for lag in LAGS:
-        if x.shape[-1] < lag + 3:
-            columns += [torch.full((len(x),), torch.nan)] * 4
-            continue
-        ends, used = [], True
-        for part in (x[..., :-lag], x[..., lag:]):
-            used = used & (part != part[..., :1]).any(-1)
-            part = part - part.mean(-1, keepdim=True)
-            ends.append(part / part.norm(dim=-1, keepdim=True))
-        early, late = (torch.where(used[..., None], part, 0) for part in ends)
-        r, n = torch.bmm(early, late.mT), used.sum(-1)
-        diagonal, square = r.diagonal(dim1=1, dim2=2).sum(-1), r.square()
-        total = square.sum((1, 2))
-        entropy = total.log() - (square * square.clamp_min(1e-37).log()).sum((1, 2)) / total
-        columns += [r.abs().sum((1, 2)) / n**2, diagonal / n, (r.sum((1, 2)) - diagonal) / (n * (n - 1)), entropy / (2 * n.log())]
-    out = torch.stack(columns, 1)
-    return torch.where(torch.isfinite(out), out, torch.nan)
+    X, threads = np.ascontiguousarray(X).view(np.uint16 if X.dtype == np.float16 else np.float32), threads or os.cpu_count()
+    out, late = np.empty((len(X), len(FEATURES) - 4 * len(LAGS)), np.float32), np.empty((len(X), len(LAGS), 4), np.float32)
+    sizes, members = np.array([len(group) for group in GROUPS.values()], np.int32), np.searchsorted(chosen, listed).astype(np.int32)
+    _native.window_features(X, first, length, chosen, members, sizes, out, threads)
+    _native.lagged_correlations(X, first, length, np.array(LAGS, np.int32), late, threads)
+    return np.hstack([out, late.reshape(len(X), -1)])
 
 
 def normalisation(features, rows):

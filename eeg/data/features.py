@@ -108,7 +108,7 @@ def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
     sizes, members = np.array([len(group) for group in GROUPS.values()], np.int32), np.searchsorted(chosen, listed).astype(np.int32)
     _native.window_features(X, first, length, chosen, members, sizes, out, threads)
     _native.lagged_correlations(X, first, length, np.array(LAGS, np.int32), late, threads)
-    return np.hstack([out, late.reshape(len(X), -1)])
+    return np.hstack([out, late.reshape(len(X), 4 * len(LAGS))])
 
 
 def normalisation(features, rows):

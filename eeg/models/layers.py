@@ -44,6 +44,8 @@ class NeuroFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, x):
+        if x.shape[0] == 0 or x.shape[-1] < 2:  # a single sample is as flat as can be
+            return x.new_full((len(x), len(self.names)), torch.nan if self.median is None else 0, dtype=torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             usable = torch.isfinite(x).all(-1) & (x != x[..., :1]).any(-1)  # (N, C)
@@ -153,7 +155,7 @@ def _spectrum(x):
 def _amplitude(x, hertz):
     """Amplitude at one frequency under a Hann window along the last axis."""
     n = x.shape[-1]
-    if n == 0:
+    if n < 2:
         return x.new_full(x.shape[:-1], torch.nan)
     angle = 2 * math.pi * hertz / 100 * torch.arange(n, device=x.device, dtype=torch.float64)
     window = _hann(n, x)

@@ -26,16 +26,22 @@ namespace eeg {
 constexpr int n_bands = 5, n_groups = 5, n_channel_features = n_bands + 5, n_features = 33 + n_groups * n_channel_features;
 enum Group { parietal, motor_left, motor_right, frontal, occipital };
 
-namespace detail {
+namespace feature {
 
 constexpr double rate = 100, nan = std::numeric_limits<double>::quiet_NaN();  // Hz
 constexpr double bands[n_bands][2] = {{0.5, 4}, {4, 8}, {8, 13}, {13, 30}, {30, 45}};  // Hz, both ends included
 constexpr double top = 45;
-constexpr int64_t batch = 32;      // channels transformed together
+constexpr int64_t batch = 4;       // blocks of 8 channels transformed together
 constexpr int64_t smoothing = 10;  // samples; a mean over 100 ms is blind to 10, 20 and 30 Hz: alpha and the flicker
 
+// Eight channels go side by side through everything that is done to each: no sum over a vector's lanes is ever needed.
 typedef double doubles8 __attribute__((vector_size(64), may_alias));
-struct Line64 { alignas(64) double value[8]; };  // a vector of these starts on a cache line, as doubles8 must
+typedef int64_t ints8 __attribute__((vector_size(64), may_alias));
+typedef float floats8 __attribute__((vector_size(32), may_alias));
+typedef int32_t order8 __attribute__((vector_size(32)));
+struct Lanes8 { alignas(64) double value[8]; };
+inline doubles8& lanes(Lanes8& l) { return *reinterpret_cast<doubles8*>(l.value); }
+inline const doubles8& lanes(const Lanes8& l) { return *reinterpret_cast<const doubles8*>(l.value); }
 
 struct Range { int64_t first, last; };  // bins first ... last - 1
 
@@ -45,59 +51,62 @@ inline Range bins_between(double low, double high, int64_t n) {
     return {static_cast<int64_t>(std::ceil(low * per_hertz - 1e-9)), static_cast<int64_t>(std::floor(high * per_hertz + 1e-9)) + 1};
 }
 
-// The DFT of 4 channels at a time as four products with fixed tables. For even T the symmetries of sine and cosine
+// The DFT of 8 channels at a time as four products with fixed tables. For even T the symmetries of sine and cosine
 // about T/4 and T/2 fold T terms into T/4 + 1: even and odd bins, cosine and sine, each see their own folded signal.
 struct Dft {
-    int64_t T, L, K, P;         // samples, terms after folding, bins, bins of one parity padded to whole vectors
+    static constexpr int64_t width = 24;  // bins summed at once: as many registers
+    int64_t T, L, K, P;                   // samples, terms after folding, bins, bins of one parity padded to whole widths
     bool folded;
-    std::vector<Line64> table;  // (4, L, P): even cosine, even sine, odd cosine, odd sine
+    std::vector<double> table;  // (4, P / width, L, width): even cosine, even sine, odd cosine, odd sine
 
     explicit Dft(int64_t T_) : T(T_), folded(T_ % 2 == 0) {
         L = folded ? T / 4 + 1 : T;
         K = std::min(bins_between(0, top, T).last + 1, T / 2 + 1);  // one more than needed: the Hann window looks at neighbours
-        P = ((K + 1) / 2 + 23) / 24 * 24;
-        table.assign(static_cast<size_t>(4 * L * P / 8), Line64{});
-        double* at = table.front().value;
+        P = ((K + 1) / 2 + width - 1) / width * width;
+        table.assign(static_cast<size_t>(4 * L * P), 0.0);
         for (int part = 0; part < 4; ++part)
             for (int64_t t = 0; t < L; ++t)
                 for (int64_t k = part / 2, j = 0; k < K; k += 2, ++j) {
                     const double angle = 2 * M_PI * static_cast<double>(k * t % T) / static_cast<double>(T);
-                    at[(part * L + t) * P + j] = part % 2 ? std::sin(angle) : std::cos(angle);
+                    table[static_cast<size_t>(part * L * P + (j / width * L + t) * width + j % width)] = part % 2 ? std::sin(angle) : std::cos(angle);
                 }
     }
-    // d (T) -> one lane of a (4, L, 4)
-    void fold(const double* d, double* a) const {
-        double *ec = a, *es = ec + 4 * L, *oc = es + 4 * L, *os = oc + 4 * L;
+    // d (T) -> a (4, L)
+    void fold(const Lanes8* d, Lanes8* a) const {
+        Lanes8 *ec = a, *es = ec + L, *oc = es + L, *os = oc + L;
         if (!folded) {
-            for (int64_t t = 0; t < T; ++t) ec[4 * t] = es[4 * t] = oc[4 * t] = os[4 * t] = d[t];
+            for (Lanes8* part : {ec, es, oc, os}) std::copy(d, d + T, part);
             return;
         }
         const int64_t H = T / 2;
         for (int64_t t = 0; t < L; ++t) {
-            const double sum = d[t] + d[t + H], difference = d[t] - d[t + H];
-            const bool alone = t == 0 || 2 * t == H;  // its mirror image is itself
-            const double mirror_sum = alone ? 0 : d[H - t] + d[T - t], mirror_difference = alone ? 0 : d[H - t] - d[T - t];
-            ec[4 * t] = sum + mirror_sum;
-            es[4 * t] = sum - mirror_sum;
-            oc[4 * t] = difference - mirror_difference;
-            os[4 * t] = difference + mirror_difference;
+            const doubles8 sum = lanes(d[t]) + lanes(d[t + H]), difference = lanes(d[t]) - lanes(d[t + H]);
+            doubles8 mirror_sum = {}, mirror_difference = {};
+            if (t > 0 && 2 * t != H) {  // else it is its own mirror image
+                mirror_sum = lanes(d[H - t]) + lanes(d[T - t]);
+                mirror_difference = lanes(d[H - t]) - lanes(d[T - t]);
+            }
+            lanes(ec[t]) = sum + mirror_sum;
+            lanes(es[t]) = sum - mirror_sum;
+            lanes(oc[t]) = difference - mirror_difference;
+            lanes(os[t]) = difference + mirror_difference;
         }
     }
-    // n blocks of 4 channels: a (n, 4 parts, L, 4) -> out (n, 4 parts, 4, P). A slice of the table stays in the first
-    // cache while all blocks pass it.
-    void transform(const double* a, int64_t n, double* out) const {
-        for (int part = 0; part < 4; ++part)
-            for (int64_t j = 0; j < P; j += 24)
+    // n blocks of 8 channels: a (n, 4, L) -> out (n, 4, P). A slice of the table stays in the first cache while all pass it.
+    void transform(const Lanes8* a, int64_t n, Lanes8* out) const {
+        for (int64_t part = 0; part < 4; ++part)
+            for (int64_t j = 0; j < P; j += width)
                 for (int64_t block = 0; block < n; ++block) {
-                    doubles8 s[4][3] = {};  // 12 registers: 4 channels x 24 bins
-                    const double *row = a + (block * 4 + part) * L * 4, *w = table.front().value + part * L * P + j;
-                    for (int64_t t = 0; t < L; ++t, row += 4, w += P) {
-                        const doubles8* v = reinterpret_cast<const doubles8*>(w);
-                        const doubles8 v0 = v[0], v1 = v[1], v2 = v[2];
-                        for (int c = 0; c < 4; ++c) s[c][0] += row[c] * v0, s[c][1] += row[c] * v1, s[c][2] += row[c] * v2;
+                    doubles8 s[width] = {};
+                    const Lanes8* row = a + (block * 4 + part) * L;
+                    const double* w = table.data() + part * L * P + j * L;
+                    for (int64_t t = 0; t < L; ++t, w += width) {
+                        const doubles8 x = lanes(row[t]);
+#pragma GCC unroll 24
+                        for (int i = 0; i < width; ++i) s[i] += w[i] * x;
                     }
-                    for (int c = 0; c < 4; ++c)
-                        for (int i = 0; i < 3; ++i) reinterpret_cast<doubles8*>(out + ((block * 4 + part) * 4 + c) * P + j)[i] = s[c][i];
+#pragma GCC unroll 24
+                    for (int i = 0; i < width; ++i) lanes(out[(block * 4 + part) * P + j + i]) = s[i];
                 }
     }
 };
@@ -119,14 +128,14 @@ struct ShortDft {
             }
         }
     }
-    // x (n) -> power (P), |DFT|^2 of x less its mean; z (2, P) is scratch
-    void operator()(const double* x, double* z, double* power) const {
+    // x (n), every `stride`-th -> power (P), |DFT|^2 of x less its mean; z (2, P) is scratch
+    void operator()(const double* x, int64_t stride, double* z, double* power) const {
         double mean = 0;
-        for (int64_t t = 0; t < n; ++t) mean += x[t];
+        for (int64_t t = 0; t < n; ++t) mean += x[t * stride];
         mean /= static_cast<double>(std::max<int64_t>(n, 1));
         std::fill(z, z + 2 * P, 0.0);
         for (int64_t t = 0; t < n; ++t)
-            for (int64_t k = 0; k < 2 * P; ++k) z[k] += (x[t] - mean) * table[static_cast<size_t>(2 * t * P + k)];
+            for (int64_t k = 0; k < 2 * P; ++k) z[k] += (x[t * stride] - mean) * table[static_cast<size_t>(2 * t * P + k)];
         for (int64_t k = 0; k < P; ++k) power[k] = z[k] * z[k] + z[P + k] * z[P + k];
     }
 };
@@ -191,101 +200,120 @@ struct Channel {
     double band[n_bands], power, mobility, complexity, line_length, kurtosis;
 };
 
-// x (T) -> d (T) = x less its mean, and all of Channel but its bands.
-inline Channel describe(const float* x, int64_t T, double* d) {
-    Channel c{};
-    double sum = 0;
-    int64_t bad = 0, moves = 0;
-#pragma omp simd reduction(+ : sum, bad, moves)
+// 8 rows of T floats -> x (T), as doubles.
+inline void side_by_side(const float* const* rows, int64_t T, Lanes8* x) {
+    const order8 low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+    int64_t t = 0;
+    for (; t + 8 <= T; t += 8) {  // three rounds of perfect shuffles transpose 8 x 8
+        floats8 v[8], u[8];
+        for (int c = 0; c < 8; ++c) std::memcpy(&v[c], rows[c] + t, sizeof v[c]);
+        for (int round = 0; round < 3; ++round) {
+            for (int c = 0; c < 4; ++c) u[2 * c] = __builtin_shuffle(v[c], v[c + 4], low), u[2 * c + 1] = __builtin_shuffle(v[c], v[c + 4], high);
+            for (int c = 0; c < 8; ++c) v[c] = u[c];
+        }
+        for (int c = 0; c < 8; ++c) lanes(x[t + c]) = __builtin_convertvector(v[c], doubles8);
+    }
+    for (; t < T; ++t)
+        for (int c = 0; c < 8; ++c) x[t].value[c] = static_cast<double>(rows[c][t]);
+}
+
+// x (T) of 8 channels -> x less its mean, zero where it cannot be used; all of each Channel but its bands.
+inline void describe(Lanes8* x, int64_t T, Channel* channels) {
+    const doubles8 first = lanes(x[0]), second = lanes(x[std::min<int64_t>(1, T - 1)]) - 2 * first, last = lanes(x[T - 1]), end = last - lanes(x[std::max<int64_t>(T - 2, 0)]), zero = {};
+    doubles8 sum = {}, junk = {}, low = first, high = first;
     for (int64_t t = 0; t < T; ++t) {
-        sum += static_cast<double>(x[t]);
-        bad += !(std::fabs(x[t]) <= FLT_MAX);
-        moves += x[t] != x[0];
+        const doubles8 v = lanes(x[t]);
+        sum += v;
+        junk += v - v;  // 0 unless infinite or NaN
+        low = v < low ? v : low;
+        high = v > high ? v : high;
     }
-    c.usable = !bad && moves;
-    if (!c.usable) {
-        std::fill(d, d + T, 0.0);
-        return c;
+    const double n = static_cast<double>(T);
+    const doubles8 mean = sum / n;
+    const ints8 usable = (junk == 0) & (low < high);
+    for (int64_t t = 0; t < T; ++t) lanes(x[t]) = usable ? lanes(x[t]) - mean : zero;
+    doubles8 s2 = {}, s4 = {}, steps = {}, steps2 = {}, bends2 = {};  // two samples a turn: a sum waits for itself
+    const auto at = [&](int64_t t) -> const doubles8& { return lanes(x[t]); };
+    const auto size = [&](doubles8 v) { return v < 0 ? -v : v; };
+    int64_t t = 0;
+    for (; t + 2 <= T; t += 2) {
+        const doubles8 a = at(t) * at(t), b = at(t + 1) * at(t + 1);
+        s2 += a + b;
+        s4 += a * a + b * b;
     }
-    const double n = static_cast<double>(T), mean = sum / n;
-    double s2 = 0, s4 = 0, steps = 0, steps2 = 0, bends2 = 0;
-#pragma omp simd reduction(+ : s2, s4)
-    for (int64_t t = 0; t < T; ++t) {
-        const double v = static_cast<double>(x[t]) - mean;
-        d[t] = v;
-        s2 += v * v;
-        s4 += v * v * v * v;
-    }
-#pragma omp simd reduction(+ : steps, steps2)
-    for (int64_t t = 1; t < T; ++t) {
-        const double step = d[t] - d[t - 1];
-        steps += std::fabs(step);
-        steps2 += step * step;
-    }
-#pragma omp simd reduction(+ : bends2)
-    for (int64_t t = 2; t < T; ++t) {
-        const double bend = d[t] - 2 * d[t - 1] + d[t - 2];
+    if (t < T) s2 += at(t) * at(t), s4 += at(t) * at(t) * at(t) * at(t);
+    for (t = 1; t + 2 <= T; t += 2) {
+        const doubles8 a = at(t) - at(t - 1), b = at(t + 1) - at(t), bend = b - a;
+        steps += size(a) + size(b);
+        steps2 += a * a + b * b;
         bends2 += bend * bend;
+        if (t + 2 < T) {
+            const doubles8 next = at(t + 2) - at(t + 1) - b;
+            bends2 += next * next;
+        }
     }
-    c.power = s2 / n;
-    c.line_length = steps / (n - 1);
-    c.kurtosis = n * s4 / (s2 * s2);
+    if (t < T) steps += size(at(t) - at(t - 1)), steps2 += (at(t) - at(t - 1)) * (at(t) - at(t - 1));
     // Hjorth as in mne-features: a zero stands before the signal, and another before its differences, so the first
     // sample counts as a step. The sums are over T or T + 1 values, the variances divide by one less.
-    const double first = static_cast<double>(x[0]), last = static_cast<double>(x[T - 1]), step = last - static_cast<double>(x[T - 2]);
-    const double second = static_cast<double>(x[1]) - 2 * first;
-    const double dx2 = first * first + steps2, ddx2 = first * first + second * second + bends2;
-    const double var = (s2 + mean * mean * n / (n + 1)) / n;
-    const double var_dx = (dx2 - last * last / n) / (n - 1), var_0dx = (dx2 - last * last / (n + 1)) / n;
-    const double var_ddx = (ddx2 - step * step / n) / (n - 1);
-    c.mobility = std::sqrt(var_dx / var);
-    c.complexity = std::sqrt(var_ddx / var_0dx) / c.mobility;
-    return c;
+    const doubles8 dx2 = first * first + steps2, ddx2 = first * first + second * second + bends2;
+    const doubles8 var = (s2 + mean * mean * n / (n + 1)) / n;
+    const doubles8 var_dx = (dx2 - last * last / n) / (n - 1), var_0dx = (dx2 - last * last / (n + 1)) / n, var_ddx = (ddx2 - end * end / n) / (n - 1);
+    const doubles8 power = s2 / n, mobility2 = var_dx / var, complexity2 = var_ddx / var_0dx / mobility2, line_length = steps / (n - 1), kurtosis = n * s4 / (s2 * s2);
+    for (int c = 0; c < 8; ++c) channels[c] = {usable[c] != 0, {}, power[c], std::sqrt(mobility2[c]), std::sqrt(complexity2[c]), line_length[c], kurtosis[c]};
 }
 
 struct Scratch {
-    std::vector<Channel> channel;  // those chosen and, last, the mean of each group
-    std::vector<Line64> parts;
-    std::vector<double> d, folded, re, im, wave, smooth, hann, power, z, log_x, log_y;
-    std::vector<float> row;
+    int64_t T, K;
+    std::vector<Channel> channel;                  // those chosen, to the next 8; then the mean of each group
+    std::vector<Lanes8> d, folded, parts, hann;    // (blocks, T) signals less their means; ...; (blocks, K) spectra
+    std::vector<double> wave, smooth, spectrum, power, z, log_x, log_y;
+    std::vector<float> rows;
 
-    Scratch(const Plan& p, int64_t M)
-        : channel(static_cast<size_t>(M + n_groups)), parts(static_cast<size_t>(4 * batch * p.dft.P / 8)), d(static_cast<size_t>(M * p.T)), folded(static_cast<size_t>(4 * batch * p.dft.L)), re(static_cast<size_t>(2 * p.dft.P)), im(re),
-          wave(static_cast<size_t>(n_groups * p.T)), smooth(static_cast<size_t>(p.T)), hann(static_cast<size_t>(M * p.dft.K)),
-          power(static_cast<size_t>(std::max({p.quarter.P, p.half.P, p.whole.P}))), z(std::max(2 * power.size(), static_cast<size_t>(p.T))), log_x(static_cast<size_t>(p.dft.K)), log_y(log_x), row(static_cast<size_t>(p.T)) {}
+    Scratch(const Plan& p, int64_t M, bool spectra)
+        : T(p.T), K(p.dft.K), channel(static_cast<size_t>((M + 7) / 8 * 8 + n_groups)), d(static_cast<size_t>((M + 7) / 8 * T)), folded(static_cast<size_t>(4 * batch * p.dft.L)),
+          parts(static_cast<size_t>(4 * batch * p.dft.P)), hann(static_cast<size_t>(spectra ? (M + 7) / 8 * K : 0)), wave(static_cast<size_t>(n_groups * T)), smooth(static_cast<size_t>(T)),
+          spectrum(static_cast<size_t>(K)), power(static_cast<size_t>(std::max({p.quarter.P, p.half.P, p.whole.P}))), z(std::max(2 * power.size(), static_cast<size_t>(T))),
+          log_x(static_cast<size_t>(K)), log_y(log_x), rows(static_cast<size_t>(8 * T)) {}
+
+    const double* signal(int64_t m) const { return d[static_cast<size_t>(m / 8 * T)].value + m % 8; }  // every 8th value
+    double hann_power(int64_t m, int64_t k) const { return hann[static_cast<size_t>(m / 8 * K + k)].value[m % 8]; }
+    Channel& mean(int group) { return channel[channel.size() - n_groups + static_cast<size_t>(group)]; }
 };
 
-// A window's chosen channels (M) -> s.d, s.channel and, where asked for, s.hann: (M, K) |Hann-windowed DFT|^2.
+// A window's chosen channels (M; all of them where there is no list) -> s.d, s.channel and, where there is room for it, s.hann.
 template <class In>
-void describe_channels(const In* window, int64_t stride, const int32_t* chosen, int64_t M, const Plan& p, Scratch& s, bool hann) {
-    const int64_t T = p.T, K = p.dft.K, P = p.dft.P;
-    for (int64_t m = 0; m < M; m += batch) {
-        const int64_t n = std::min(batch, M - m);
-        if (n % 4) std::fill(s.folded.begin(), s.folded.end(), 0.0);
-        for (int64_t c = 0; c < n; ++c) {
-            const In* x = window + stride * (chosen ? chosen[m + c] : m + c);
-            const float* line;
-            if constexpr (std::is_same<In, float>::value) line = x;
-            else from_half(x, T, s.row.data()), line = s.row.data();
-            double* d = s.d.data() + (m + c) * T;
-            s.channel[static_cast<size_t>(m + c)] = describe(line, T, d);
-            p.dft.fold(d, s.folded.data() + c / 4 * 16 * p.dft.L + c % 4);
-        }
-        p.dft.transform(s.folded.data(), (n + 3) / 4, s.parts.front().value);
-        for (int64_t c = 0; c < n; ++c) {
-            const double *ec = s.parts.front().value + (c / 4 * 16 + c % 4) * P, *es = ec + 4 * P, *oc = es + 4 * P, *os = oc + 4 * P;
-            double *re = s.re.data(), *im = s.im.data(), *power = s.hann.data() + (m + c) * K;
-            for (int64_t j = 0; j < P; ++j) re[2 * j] = ec[j], re[2 * j + 1] = oc[j], im[2 * j] = es[j], im[2 * j + 1] = os[j];
-            for (int b = 0; b < n_bands; ++b) {
-                double sum = p.band[b].first < p.band[b].last ? 0 : nan;  // no bin: nothing to say
-#pragma omp simd reduction(+ : sum)
-                for (int64_t k = p.band[b].first; k < p.band[b].last; ++k) sum += re[k] * re[k] + im[k] * im[k];
-                s.channel[static_cast<size_t>(m + c)].band[b] = sum * 2 / static_cast<double>(T * T);
+void describe_channels(const In* window, int64_t stride, const int32_t* chosen, int64_t M, const Plan& p, Scratch& s) {
+    const int64_t T = p.T, K = p.dft.K, P = p.dft.P, blocks = (M + 7) / 8;
+    for (int64_t from = 0; from < blocks; from += batch) {
+        const int64_t n = std::min(batch, blocks - from);
+        for (int64_t block = 0; block < n; ++block) {
+            const float* rows[8];
+            for (int64_t c = 0; c < 8; ++c) {
+                const int64_t m = std::min((from + block) * 8 + c, M - 1);  // the last one again where there are no more
+                const In* x = window + stride * (chosen ? chosen[m] : m);
+                if constexpr (std::is_same<In, float>::value) rows[c] = x;
+                else from_half(x, T, s.rows.data() + c * T), rows[c] = s.rows.data() + c * T;
             }
-            if (!hann) continue;
+            Lanes8* d = s.d.data() + (from + block) * T;
+            side_by_side(rows, T, d);
+            describe(d, T, s.channel.data() + (from + block) * 8);
+            p.dft.fold(d, s.folded.data() + block * 4 * p.dft.L);
+        }
+        p.dft.transform(s.folded.data(), n, s.parts.data());
+        for (int64_t block = 0; block < n; ++block) {
+            const Lanes8 *even = s.parts.data() + block * 4 * P, *odd = even + 2 * P;  // cosine, then P on sine
+            auto re = [&](int64_t k) -> const doubles8& { return lanes((k % 2 ? odd : even)[k / 2]); };
+            auto im = [&](int64_t k) -> const doubles8& { return lanes((k % 2 ? odd : even)[P + k / 2]); };
+            for (int b = 0; b < n_bands; ++b) {
+                doubles8 sum = {};
+                for (int64_t k = p.band[b].first; k < p.band[b].last; ++k) sum += re(k) * re(k) + im(k) * im(k);
+                const double scale = p.band[b].first < p.band[b].last ? 2 / static_cast<double>(T * T) : nan;  // no bin: nothing to say
+                for (int c = 0; c < 8; ++c) s.channel[static_cast<size_t>((from + block) * 8 + c)].band[b] = sum[c] * scale;
+            }
+            if (s.hann.empty()) continue;
             for (int64_t k = 1; k + 1 < K; ++k) {  // a Hann window is three bins wide
-                const double a = 0.5 * re[k] - 0.25 * (re[k - 1] + re[k + 1]), b = 0.5 * im[k] - 0.25 * (im[k - 1] + im[k + 1]);
-                power[k] = a * a + b * b;
+                const doubles8 a = 0.5 * re(k) - 0.25 * (re(k - 1) + re(k + 1)), b = 0.5 * im(k) - 0.25 * (im(k - 1) + im(k + 1));
+                lanes(s.hann[static_cast<size_t>((from + block) * K + k)]) = a * a + b * b;
             }
         }
     }
@@ -351,7 +379,7 @@ inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const 
     for (int64_t i = offset[motor_left]; i < offset[motor_right + 1]; ++i) {
         if (!s.channel[static_cast<size_t>(members[i])].usable) continue;
         for (int q = 0; q < 4; ++q) {
-            p.quarter(s.d.data() + members[i] * T + q * p.quarter.n, z, power);
+            p.quarter(s.signal(members[i]) + 8 * q * p.quarter.n, 8, z, power);
             mu[q] += total(power, n_mu);
             beta[q] += total(power + n_mu, n_beta);
         }
@@ -359,22 +387,22 @@ inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const 
     for (int64_t i = offset[occipital]; i < offset[occipital + 1]; ++i) {
         if (!s.channel[static_cast<size_t>(members[i])].usable) continue;
         for (int h = 0; h < 2; ++h) {
-            p.half(s.d.data() + members[i] * T + h * p.half.n, z, power);
+            p.half(s.signal(members[i]) + 8 * h * p.half.n, 8, z, power);
             alpha[h] += total(power, p.half.count);
         }
     }
     // The flicker has one phase everywhere in visual cortex: the group's mean signal keeps it and loses what has none.
     const double* seen = s.wave.data() + occipital * T;
-    p.whole(seen, z, power);
+    p.whole(seen, 1, z, power);
     for (int f = 0; f < 2; ++f) flicker[f] = 2 * std::sqrt(power[f]) / p.whole.sum;
     for (int q = 0; q < 4; ++q) {
-        p.quarter(seen + q * p.quarter.n, z, power);
+        p.quarter(seen + q * p.quarter.n, 1, z, power);
         for (int f = 0; f < 2; ++f) flickers[q][f] = 2 * std::sqrt(power[n_mu + n_beta + f]) / p.quarter.sum;
     }
     for (double* course : {mu, beta})
         for (int q = 0; q < 4; ++q) *out++ = std::log10(4 * course[q] / total(course, 4));
     *out++ = std::log10(alpha[1] / alpha[0]);  // alpha_suppression
-    const Channel& front = s.channel[s.channel.size() - n_groups + frontal];
+    const Channel& front = s.mean(frontal);
     *out++ = std::log10(front.band[1] / front.band[3]);  // theta_beta_ratio
     for (double amplitude : flicker) *out++ = amplitude;             // ssvep20, ssvep25
     for (auto& both : flickers) *out++ = both[0] - both[1];          // ssvep_difference_1 ... 4
@@ -385,7 +413,7 @@ inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const 
 inline double* spectral_shape(const Plan& p, Scratch& s, const int32_t* members, const int64_t* offset, int64_t M, double* out) {
     const int64_t K = p.dft.K;
     const double density = 2 / (rate * 0.375 * static_cast<double>(p.T));  // |DFT|^2 -> uV^2/Hz; 3/8 is a Hann window's mean square
-    double* spectrum = s.re.data();                                         // free again by now
+    double* spectrum = s.spectrum.data();
     auto mean_spectrum = [&](const int32_t* list, int64_t n) {
         std::fill(spectrum, spectrum + K, 0.0);
         int64_t used = 0;
@@ -393,7 +421,7 @@ inline double* spectral_shape(const Plan& p, Scratch& s, const int32_t* members,
             const int64_t m = list ? list[i] : i;
             if (!s.channel[static_cast<size_t>(m)].usable) continue;
             ++used;
-            for (int64_t k = 1; k + 1 < K; ++k) spectrum[k] += s.hann[static_cast<size_t>(m * K + k)];
+            for (int64_t k = 1; k + 1 < K; ++k) spectrum[k] += s.hann_power(m, k);
         }
         for (int64_t k = 0; k < K; ++k) spectrum[k] *= density / static_cast<double>(used);
     };
@@ -421,8 +449,7 @@ inline double* spectral_shape(const Plan& p, Scratch& s, const int32_t* members,
 template <class In>
 void features_of(const In* window, int64_t stride, const int32_t* chosen, int64_t M, const int32_t* members, const int64_t* offset, const Plan& p, Scratch& s, float* result) {
     const int64_t T = p.T;
-    describe_channels(window, stride, chosen, M, p, s, true);
-    Channel* mean = s.channel.data() + s.channel.size() - n_groups;
+    describe_channels(window, stride, chosen, M, p, s);
     for (int group = 0; group < n_groups; ++group) {  // means over a group's usable channels; 0 / 0 is NaN where there are none
         double sum[n_channel_features] = {}, used = 0, *wave = s.wave.data() + group * T;
         std::fill(wave, wave + T, 0.0);
@@ -430,19 +457,19 @@ void features_of(const In* window, int64_t stride, const int32_t* chosen, int64_
             const Channel& c = s.channel[static_cast<size_t>(members[i])];
             if (!c.usable) continue;
             ++used;
-            const double own[] = {c.band[0], c.band[1], c.band[2], c.band[3], c.band[4], c.power, c.mobility, c.complexity, c.line_length, c.kurtosis}, *d = s.d.data() + members[i] * T;
+            const double own[] = {c.band[0], c.band[1], c.band[2], c.band[3], c.band[4], c.power, c.mobility, c.complexity, c.line_length, c.kurtosis}, *d = s.signal(members[i]);
             for (int f = 0; f < n_channel_features; ++f) sum[f] += own[f];
-            for (int64_t t = 0; t < T; ++t) wave[t] += d[t];
+            for (int64_t t = 0; t < T; ++t) wave[t] += d[8 * t];
         }
         for (int64_t t = 0; t < T; ++t) wave[t] /= used;
         for (double& f : sum) f /= used;
-        mean[group] = {used > 0, {sum[0], sum[1], sum[2], sum[3], sum[4]}, sum[5], sum[6], sum[7], sum[8], sum[9]};
+        s.mean(group) = {used > 0, {sum[0], sum[1], sum[2], sum[3], sum[4]}, sum[5], sum[6], sum[7], sum[8], sum[9]};
     }
     double all[n_features], *out = potentials(p, s, all);
     out = courses(p, s, members, offset, out);
     out = spectral_shape(p, s, members, offset, M, out);
     for (int group = 0; group < n_groups; ++group) {
-        const Channel& c = mean[group];
+        const Channel& c = s.mean(group);
         for (double power : c.band) *out++ = std::log10(power);
         for (double value : {std::log10(c.power), c.mobility, c.complexity, c.line_length, c.kurtosis}) *out++ = value;
     }
@@ -451,34 +478,34 @@ void features_of(const In* window, int64_t stride, const int32_t* chosen, int64_
 
 // Runs work(window number, scratch) over all windows; a window belongs to one thread, so their number changes nothing.
 template <class Work>
-void over_windows(int64_t N, int threads, const Plan& p, int64_t M, const Work& work) {
-    std::vector<Scratch> scratch(static_cast<size_t>(threads), Scratch(p, M));  // here, where running out of memory may throw
+void over_windows(int64_t N, int threads, const Plan& p, int64_t M, bool spectra, const Work& work) {
+    std::vector<Scratch> scratch(static_cast<size_t>(threads), Scratch(p, M, spectra));  // here, where running out of memory may throw
 #pragma omp parallel for schedule(dynamic, 16) num_threads(threads)
     for (int64_t w = 0; w < N; ++w) work(w, scratch[static_cast<size_t>(omp_get_thread_num())]);
 }
 
-}  // namespace detail
+}  // namespace feature
 
 // X (N, C, stride), of which samples `first` to `first + T` count -> out (N, n_features), NaN where a feature cannot be computed.
 // chosen (M): the channels of any group; members: positions in chosen, sizes (n_groups) of them a group.
 template <class In>
 void window_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T, const int32_t* chosen, int64_t M, const int32_t* members, const int32_t* sizes, int threads, float* out) {
-    const detail::Plan plan(T);
+    const feature::Plan plan(T);
     int64_t offset[n_groups + 1] = {};
     for (int g = 0; g < n_groups; ++g) offset[g + 1] = offset[g] + sizes[g];
-    detail::over_windows(N, threads, plan, M, [&](int64_t w, detail::Scratch& s) {
-        detail::features_of(X + w * C * stride + first, stride, chosen, M, members, offset, plan, s, out + w * n_features);
+    feature::over_windows(N, threads, plan, M, true, [&](int64_t w, feature::Scratch& s) {
+        feature::features_of(X + w * C * stride + first, stride, chosen, M, members, offset, plan, s, out + w * n_features);
     });
 }
 
 // The same X -> out (N, C, 10): each channel's powers in the five bands, power (uV^2), mobility, complexity, line length, kurtosis.
 template <class In>
 void channel_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T, int threads, float* out) {
-    const detail::Plan plan(T);
-    detail::over_windows(N, threads, plan, C, [&](int64_t w, detail::Scratch& s) {
-        detail::describe_channels(X + w * C * stride + first, stride, nullptr, C, plan, s, false);
+    const feature::Plan plan(T);
+    feature::over_windows(N, threads, plan, C, false, [&](int64_t w, feature::Scratch& s) {
+        feature::describe_channels(X + w * C * stride + first, stride, nullptr, C, plan, s);
         for (int64_t c = 0; c < C; ++c) {
-            const detail::Channel& one = s.channel[static_cast<size_t>(c)];
+            const feature::Channel& one = s.channel[static_cast<size_t>(c)];
             float* at = out + (w * C + c) * n_channel_features;
             const double values[] = {one.band[0], one.band[1], one.band[2], one.band[3], one.band[4], one.power, one.mobility, one.complexity, one.line_length, one.kurtosis};
             for (int f = 0; f < n_channel_features; ++f) at[f] = one.usable ? static_cast<float>(values[f]) : std::numeric_limits<float>::quiet_NaN();

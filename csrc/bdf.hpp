@@ -110,7 +110,13 @@ __attribute__((optimize("fp-contract=off"), noinline)) inline void decode(const 
 
 }  // namespace detail
 
-// Reads and checks the header of a BDF file of `size` bytes. Throws BadBdf with what is wrong.
+// Checks the header of a BDF file of `size` bytes, of which `data` holds at least those of the header that it declares
+// (bdf_header_bytes) or all. Throws BadBdf with what is wrong.
+inline int64_t bdf_header_bytes(const uint8_t* first256) {
+    const int64_t count = std::atoll(detail::field(first256 + 252, 4).c_str());
+    return 256 * (std::min<int64_t>(std::max<int64_t>(count, 0), 4096) + 1);
+}
+
 inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
     using namespace detail;
     if (size == 0) throw BadBdf("the file is empty");
@@ -173,34 +179,35 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
 }
 
 // Decodes `n` windows. starts (n), channels (C) numbers into h.signals, out (n, C, T), Out is float or uint16_t (half).
+// records(first, count) gives the bytes of so many records, good until the next call.
 // Samples before the first and after the last repeat the nearest one: margins may reach over the edge.
 // Returns how many samples float16 could not hold (they become the largest it can).
-template <class Out>
-int64_t read_windows(const uint8_t* data, const BdfHeader& h, const int64_t* starts, int64_t n, const int32_t* channels, int64_t C, int64_t T, Out* out) {
-    const int64_t N = h.samples_per_record, last = h.n_times();
-    const uint8_t* end = data + h.header_bytes + h.records * h.record_bytes;
-    const int64_t block = std::max<int64_t>(4 * N, 1);  // samples a pass: few enough records that their channels are read as few long streams
+template <class Out, class Records>
+int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts, int64_t n, const int32_t* channels, int64_t C, int64_t T, Out* out) {
+    const int64_t N = h.samples_per_record, last = h.n_times() - 1;
+    const int64_t block = 4 * N;  // samples a pass: few enough records that they stay in the cache
     int64_t clipped = 0;
     std::vector<float> row(std::is_same<Out, float>::value ? 0 : static_cast<size_t>(std::min(block, T)));
+    const auto inside = [&](int64_t sample) { return std::min(std::max<int64_t>(sample, 0), last); };
     for (int64_t w = 0; w < n; ++w)
         for (int64_t from = 0; from < T; from += block) {
-            const int64_t start = starts[w] + from, length = std::min(block, T - from);
+            const int64_t start = starts[w] + from, stop = start + std::min(block, T - from);
+            const int64_t first = inside(start) / N, count = inside(stop - 1) / N - first + 1;
+            const uint8_t* data = records(first, count);
+            const uint8_t* end = data + count * h.record_bytes;
             for (int64_t c = 0; c < C; ++c) {
                 const BdfSignal& s = h.signals[static_cast<size_t>(channels[c])];
-                const uint8_t* at = data + h.header_bytes + h.byte_in_record[static_cast<size_t>(channels[c])];
+                const uint8_t* at = data + h.byte_in_record[static_cast<size_t>(channels[c])];
                 Out* target = out + (w * C + c) * T + from;
                 float* line;
                 if constexpr (std::is_same<Out, float>::value) line = target; else line = row.data();
-                int64_t t = 0;
-                for (; t < length && start + t < 0; ++t) detail::decode(at, 1, end, s, line + t);
-                while (t < length && start + t < last) {
-                    const int64_t record = (start + t) / N, inside = (start + t) % N;
-                    const int64_t run = std::min(N - inside, length - t);
-                    detail::decode(at + record * h.record_bytes + 3 * inside, run, end, s, line + t);
+                for (int64_t t = start; t < stop;) {
+                    const int64_t sample = inside(t), in_record = sample % N;
+                    const int64_t run = t != sample ? 1 : std::min(std::min(N - in_record, stop - t), last + 1 - t);
+                    detail::decode(at + (sample / N - first) * h.record_bytes + 3 * in_record, run, end, s, line + (t - start));
                     t += run;
                 }
-                for (; t < length; ++t) detail::decode(at + (h.records - 1) * h.record_bytes + 3 * (N - 1), 1, end, s, line + t);
-                if constexpr (!std::is_same<Out, float>::value) clipped += to_half(line, length, target);
+                if constexpr (!std::is_same<Out, float>::value) clipped += to_half(line, stop - start, target);
             }
         }
     return clipped;

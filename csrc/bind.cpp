@@ -1,6 +1,8 @@
 // eeg._native: the list of what Python may call. This file alone knows pybind11; each entry checks its arguments,
 // takes pointers, lets go of the GIL and calls the kernel. Arrays are C-contiguous and never converted silently.
 
+#include <memory>
+#include <optional>
 #include <string>
 
 #include <pybind11/numpy.h>
@@ -8,9 +10,11 @@
 #include <pybind11/stl.h>
 
 #include "bdf.hpp"
+#include "file.hpp"
+#include "windows.hpp"
+#include "depthwise.hpp"
 #include "features.hpp"
 #include "lagged.hpp"
-#include "mapped.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -32,7 +36,15 @@ std::string shape_of(const py::array& a) {
 
 class Bdf {
   public:
-    explicit Bdf(const std::string& path) : file_(path), header_(eeg::parse_bdf(file_.data(), file_.size())) {}
+    explicit Bdf(const std::string& path) : file_(path) {
+        std::vector<uint8_t> head(static_cast<size_t>(std::min<int64_t>(256, file_.size())));
+        file_.read(0, static_cast<int64_t>(head.size()), head.data());
+        if (head.size() == 256) {
+            head.resize(static_cast<size_t>(std::min(eeg::bdf_header_bytes(head.data()), file_.size())));
+            file_.read(0, static_cast<int64_t>(head.size()), head.data());
+        }
+        header_ = eeg::parse_bdf(head.data(), file_.size());
+    }
 
     int64_t read(array<int64_t> starts, array<int32_t> channels, py::array out) const {
         const bool half = py::isinstance<py::array_t<uint16_t>>(out), single = py::isinstance<py::array_t<float>>(out);
@@ -52,8 +64,15 @@ class Bdf {
         const int32_t* c = channels.data();
         void* o = out.mutable_data();
         py::gil_scoped_release release;
-        return half ? eeg::read_windows(file_.data(), header_, s, n, c, C, T, static_cast<uint16_t*>(o))
-                    : eeg::read_windows(file_.data(), header_, s, n, c, C, T, static_cast<float*>(o));
+        std::unique_ptr<uint8_t[]> buffer;
+        int64_t room = 0;
+        const auto records = [&](int64_t first, int64_t count) {
+            const int64_t bytes = count * header_.record_bytes;
+            if (bytes > room) buffer.reset(new uint8_t[static_cast<size_t>(bytes)]), room = bytes;
+            file_.read(header_.header_bytes + first * header_.record_bytes, bytes, buffer.get());
+            return static_cast<const uint8_t*>(buffer.get());
+        };
+        return half ? eeg::read_windows(header_, records, s, n, c, C, T, static_cast<uint16_t*>(o)) : eeg::read_windows(header_, records, s, n, c, C, T, static_cast<float*>(o));
     }
     std::vector<std::string> labels() const {
         std::vector<std::string> all;
@@ -64,9 +83,93 @@ class Bdf {
     int64_t n_times() const { return header_.n_times(); }
 
   private:
-    eeg::Mapped file_;
+    eeg::File file_;
     eeg::BdfHeader header_;
 };
+
+template <class T>
+void check_list(const std::string& name, const array<T>& a, int64_t n) {
+    if (a.ndim() != 1 || a.size() != n) wrong(name, "one number a window (" + std::to_string(n) + ")", a);
+}
+
+void gather(const std::vector<py::array>& parts, array<int32_t> part, array<int64_t> row, array<int32_t> offset, array<int64_t> window, array<int32_t> mirror, array<float> out,
+            array<int32_t> shift, array<float> mix, bool zscore, const eeg::Augment& augment, int threads) {
+    if (out.ndim() != 3) wrong("out", "(B, C, T)", out);
+    const int64_t B = out.shape(0), C = out.shape(1), T = out.shape(2);
+    check_list("part", part, B), check_list("row", row, B), check_list("offset", offset, B), check_list("window", window, B), check_list("shift", shift, B), check_list("mix", mix, B);
+    if (mirror.ndim() != 1 || mirror.size() != C) wrong("mirror", "one channel number a channel (" + std::to_string(C) + ")", mirror);
+    for (int64_t c = 0; c < C; ++c)
+        if (mirror.data()[c] < 0 || mirror.data()[c] >= C) throw py::index_error("mirror names channel " + std::to_string(mirror.data()[c]) + " of " + std::to_string(C));
+    if (T < 1 && B > 0) throw py::value_error("windows of no samples: out is " + shape_of(out));
+    if (parts.empty()) throw py::value_error("no cache part was given");
+    std::vector<eeg::Part> data;
+    const int64_t S = parts[0].ndim() == 3 ? parts[0].shape(2) : -1;
+    for (const auto& a : parts) {
+        const bool half = py::isinstance<py::array_t<uint16_t>>(a);
+        if (!half && !py::isinstance<py::array_t<float>>(a)) throw py::type_error("a cache part must be float32, or uint16 (the bits of float16), got " + py::cast<std::string>(py::str(a.dtype())));
+        if (a.ndim() != 3 || a.shape(1) != C || a.shape(2) != S || !(a.flags() & py::array::c_style)) wrong("a cache part", "C-contiguous (N, " + std::to_string(C) + ", " + std::to_string(S) + ")", a);
+        data.push_back({a.data(), half});
+    }
+    for (int64_t b = 0; b < B; ++b) {
+        const int32_t p = part.data()[b];
+        if (p < 0 || p >= static_cast<int64_t>(parts.size())) throw py::index_error("window " + std::to_string(b) + " is of part " + std::to_string(p) + " of " + std::to_string(parts.size()));
+        if (row.data()[b] < 0 || row.data()[b] >= parts[static_cast<size_t>(p)].shape(0))
+            throw py::index_error("window " + std::to_string(b) + " is row " + std::to_string(row.data()[b]) + " of " + std::to_string(parts[static_cast<size_t>(p)].shape(0)));
+        if (int64_t(offset.data()[b]) - augment.shift < 0 || int64_t(offset.data()[b]) + augment.shift + T > S)
+            throw py::index_error("window " + std::to_string(b) + " from sample " + std::to_string(offset.data()[b]) + " +- " + std::to_string(augment.shift) + ", " + std::to_string(T) + " long, leaves the " + std::to_string(S) + " stored");
+    }
+    if (threads < 0) throw py::value_error("threads must be 0 (all) or more, got " + std::to_string(threads));
+    float* o = out.mutable_data();
+    int32_t* s = shift.mutable_data();
+    float* m = mix.mutable_data();
+    py::gil_scoped_release release;
+    eeg::gather(data.data(), part.data(), row.data(), offset.data(), window.data(), B, C, S, T, zscore, augment, mirror.data(), o, s, m, threads ? threads : omp_get_max_threads());
+}
+
+eeg::Augment make_augment(uint32_t seed, uint32_t epoch, int32_t shift, float scale, float dropout, float noise, float mask, float mirror, float mix) {
+    auto check = [](const char* name, float value, float most) {
+        if (!(value >= 0 && value <= most)) throw py::value_error(std::string(name) + " must lie from 0 to " + std::to_string(most) + ", got " + std::to_string(value));
+    };
+    check("scale", scale, 1), check("dropout", dropout, 1), check("noise", noise, 100), check("mask", mask, 1), check("mirror", mirror, 1), check("mix", mix, 1);
+    if (shift < 0) throw py::value_error("shift must be 0 or more samples, got " + std::to_string(shift));
+    return {seed, epoch, shift, scale, dropout, noise, mask, mirror, mix, scale > 0 || dropout > 0 || noise > 0 || mask > 0 || mirror > 0};
+}
+
+void same_shape(const std::string& name, const py::array& a, const std::string& like, const py::array& b) {
+    if (a.ndim() != b.ndim() || !std::equal(a.shape(), a.shape() + a.ndim(), b.shape())) wrong(name, shape_of(b) + " as " + like, a);
+}
+
+void check_depthwise(const array<float>& x, const array<float>& weight, int64_t dilation, int threads) {
+    if (x.ndim() != 3 || x.shape(1) == 0 || x.shape(2) == 0) wrong("x", "(windows, samples, channels) with at least one sample and one channel", x);
+    if (weight.ndim() != 2 || weight.shape(0) != x.shape(2) || weight.shape(1) % 2 == 0) wrong("weight", "(" + std::to_string(x.shape(2)) + " channels, an odd number of taps)", weight);
+    if (dilation < 1) throw py::value_error("dilation must be at least 1 sample, got " + std::to_string(dilation));
+    if (threads < 0 || threads > 4096) throw py::value_error("threads must be 0 (as OpenMP chooses) to 4096, got " + std::to_string(threads));
+}
+
+void depthwise_forward(array<float> x, array<float> weight, std::optional<array<float>> bias, int64_t dilation, array<float> y, int threads) {
+    check_depthwise(x, weight, dilation, threads);
+    if (bias && (bias->ndim() != 1 || bias->shape(0) != x.shape(2))) wrong("bias", "one number a channel (" + std::to_string(x.shape(2)) + ")", *bias);
+    same_shape("y", y, "x", x);
+    const int64_t B = x.shape(0), T = x.shape(1), C = x.shape(2), K = weight.shape(1);
+    const float *in = x.data(), *w = weight.data(), *b = bias ? bias->data() : nullptr;
+    float* out = y.mutable_data();
+    py::gil_scoped_release release;
+    eeg::depthwise_forward(in, w, b, B, T, C, K, dilation, threads, out);
+}
+
+void depthwise_backward(array<float> x, array<float> weight, array<float> gy, int64_t dilation, std::optional<array<float>> gx, std::optional<array<float>> gw,
+                        std::optional<array<float>> gb, int threads) {
+    check_depthwise(x, weight, dilation, threads);
+    same_shape("gy", gy, "x", x);
+    if (gx) same_shape("gx", *gx, "x", x);
+    if (gw) same_shape("gw", *gw, "weight", weight);
+    if (gb && (gb->ndim() != 1 || gb->shape(0) != x.shape(2))) wrong("gb", "one number a channel (" + std::to_string(x.shape(2)) + ")", *gb);
+    const int64_t B = x.shape(0), T = x.shape(1), C = x.shape(2), K = weight.shape(1);
+    const float *in = x.data(), *w = weight.data(), *g = gy.data();
+    float *to_x = gx ? gx->mutable_data() : nullptr, *to_w = gw ? gw->mutable_data() : nullptr, *to_b = gb ? gb->mutable_data() : nullptr;
+    py::gil_scoped_release release;
+    eeg::depthwise_backward(in, w, g, B, T, C, K, dilation, threads, to_x, to_w, to_b);
+}
 
 // The windows that features are computed from: (N, C, samples), of which T count, from `first` on.
 struct Windows {
@@ -74,13 +177,14 @@ struct Windows {
     bool half;
     int64_t N, C, stride;
 
-    Windows(const py::array& X, int64_t first, int64_t T, int threads) : half(py::isinstance<py::array_t<uint16_t>>(X)) {
+    Windows(const py::array& X, int64_t first, int64_t T, int& threads) : half(py::isinstance<py::array_t<uint16_t>>(X)) {
         if (!half && !py::isinstance<py::array_t<float>>(X)) throw py::type_error("X must be float32, or uint16 (the bits of float16), got " + py::cast<std::string>(py::str(X.dtype())));
         if (X.ndim() != 3 || X.shape(1) == 0 || !(X.flags() & py::array::c_style)) wrong("X", "C-contiguous (windows, channels, samples)", X);
         data = X.data(), N = X.shape(0), C = X.shape(1), stride = X.shape(2);
         if (T < 1 || T > 100000 || first < 0 || first > stride - T)
             throw py::value_error("samples " + std::to_string(first) + " to " + std::to_string(first + T) + " must lie in windows of " + std::to_string(stride) + " samples, and be 1 to 100000");
-        if (threads < 1 || threads > 1024) throw py::value_error("threads must be 1 to 1024, got " + std::to_string(threads));
+        if (threads < 0 || threads > 4096) throw py::value_error("threads must be 0 (as OpenMP chooses) to 4096, got " + std::to_string(threads));
+        if (threads == 0) threads = omp_get_max_threads();
     }
 };
 
@@ -145,7 +249,7 @@ PYBIND11_MODULE(_native, m) {
         }
     });
 
-    py::class_<Bdf>(m, "Bdf", "A BDF file, mapped. ValueError says what is wrong with its header.")
+    py::class_<Bdf>(m, "Bdf", "A BDF file. ValueError says what is wrong with its header.")
         .def(py::init<const std::string&>(), "path"_a)
         .def_property_readonly("labels", &Bdf::labels)
         .def_property_readonly("sfreq", &Bdf::sfreq)
@@ -154,11 +258,19 @@ PYBIND11_MODULE(_native, m) {
              "Decode windows into out (n, C, T), microvolts; float32, or uint16 for the bits of float16. Samples past an edge repeat the nearest.\n"
              "Returns how many samples float16 could not hold.");
 
-    m.def("window_features", &window_features, "X"_a.noconvert(), "first"_a, "T"_a, "chosen"_a.noconvert(), "members"_a.noconvert(), "sizes"_a.noconvert(), "out"_a.noconvert(), "threads"_a,
+    py::class_<eeg::Augment>(m, "Augment", "What to draw for each window, see csrc/augment.hpp; everything 0 is off.")
+        .def(py::init(&make_augment), py::kw_only(), "seed"_a = 0, "epoch"_a = 0, "shift"_a = 0, "scale"_a = 0.0f, "dropout"_a = 0.0f, "noise"_a = 0.0f, "mask"_a = 0.0f, "mirror"_a = 0.0f, "mix"_a = 0.0f);
+    m.def("gather", &gather, "parts"_a, "part"_a.noconvert(), "row"_a.noconvert(), "offset"_a.noconvert(), "window"_a.noconvert(), "mirror"_a.noconvert(), "out"_a.noconvert(), "shift"_a.noconvert(),
+          "mix"_a.noconvert(), "zscore"_a, "augment"_a, "threads"_a = 0, "Fill out (B, C, T) with windows of cache parts (N, C, S); writes what was drawn into shift and mix (B).");
+    m.def("depthwise_forward", &depthwise_forward, "x"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.noconvert(), "dilation"_a, "y"_a.noconvert(), "threads"_a = 0,
+          "y (B, T, C) = x (B, T, C) convolved over time, each channel with its own row of weight (C, K), + bias (C) or None. K is odd, zeros stand outside x.");
+    m.def("depthwise_backward", &depthwise_backward, "x"_a.noconvert(), "weight"_a.noconvert(), "gy"_a.noconvert(), "dilation"_a, "gx"_a.noconvert(), "gw"_a.noconvert(),
+          "gb"_a.noconvert(), "threads"_a = 0, "From gy, the gradient of y: those of x, weight and bias into gx, gw and gb, where these are not None.");
+    m.def("window_features", &window_features, "X"_a.noconvert(), "first"_a, "T"_a, "chosen"_a.noconvert(), "members"_a.noconvert(), "sizes"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 0,
           "The features of windows X (N, C, samples), microvolts at 100 Hz, float32 or uint16 (the bits of float16), from their samples first ... first + T.\n"
           "chosen: the channels of any group; members: positions in chosen, sizes of them for each group. out (N, F) float32, see eeg/data/features.py.");
-    m.def("channel_features", &channel_features, "X"_a.noconvert(), "first"_a, "T"_a, "out"_a.noconvert(), "threads"_a,
+    m.def("channel_features", &channel_features, "X"_a.noconvert(), "first"_a, "T"_a, "out"_a.noconvert(), "threads"_a = 0,
           "out (N, C, 10) float32: each channel's power in five bands, power, Hjorth mobility and complexity, line length, kurtosis; NaN for a flat channel.");
-    m.def("lagged_correlations", &lagged_correlations, "X"_a.noconvert(), "first"_a, "T"_a, "lags"_a.noconvert(), "out"_a.noconvert(), "threads"_a,
+    m.def("lagged_correlations", &lagged_correlations, "X"_a.noconvert(), "first"_a, "T"_a, "lags"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 0,
           "out (N, lags, 4) float32: mean |r|, mean of the diagonal, mean off it, entropy, of r between all channels and all channels `lag` samples later.");
 }

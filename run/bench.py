@@ -216,9 +216,8 @@ def same_windows(peer, path, lost):
 
     cache = Cache(path)
     with h5py.File(path, "r") as f:
-        names = [Path(name.decode()).name for name in f["recordings"][()]]
-    order = dict(zip(dict.fromkeys(cache.metadata["recording"].tolist()), names))
-    ours = np.array([order[r] for r in cache.metadata["recording"].tolist()])
+        names = np.array([Path(name.decode()).name for name in f["recordings"][()]])
+    ours = names[cache.metadata["recording"]]
     kept = np.flatnonzero(~np.isin(ours, lost))  # a recording that the kit gives up, we keep but for one window
     if len(kept) != len(peer.array("y")):
         return False, f"{len(kept)} windows, the kit {len(peer.array('y'))}"
@@ -276,17 +275,22 @@ def bench_cache(rounds, goals={1: 25, 2: 12}):
 
 
 def bench_decode(rounds):
-    """Decoding whole recordings against a plain copy of the bytes that it writes, one thread each."""
+    """From a file's bytes to float32 windows of 4 s, against a plain copy of the same bytes out of the file. One thread each, files open."""
     import numpy as np
     from eeg._native import Bdf
 
     files = sorted(simulated("R1", 20).glob("sub-*/eeg/*.bdf"))[:10]
-    readers = [Bdf(str(file)) for file in files]
-    channels, zero = np.arange(129, dtype=np.int32), np.zeros(1, np.int64)
-    outs = [np.zeros((1, 129, bdf.n_times), np.float32) for bdf in readers]
-    sources = [np.ones_like(out) for out in outs]
-    ours, copy = in_turn(rounds, lambda: [bdf.read(zero, channels, out) for bdf, out in zip(readers, outs)] and None, lambda: [np.copyto(o, s) for o, s in zip(outs, sources)] and None)
-    return row("decode 24 bit, against copy", ours, copy, goal=2, least=False, note=f"{sum(o.nbytes for o in outs) / 1e9 / statistics.median(ours):.1f} GB/s")
+    readers, plain = [Bdf(str(file)) for file in files], [open(file, "rb", buffering=0) for file in files]
+    channels, starts = np.arange(129, dtype=np.int32), [np.arange(0, bdf.n_times - 399, 400) for bdf in readers]
+    outs = [np.zeros((len(s), 129, 400), np.float32) for s in starts]
+    buffers = [np.zeros(file.stat().st_size, np.uint8) for file in files]
+
+    def copy():
+        for file, buffer in zip(plain, buffers):
+            os.preadv(file.fileno(), [buffer], 0)
+
+    ours, theirs = in_turn(rounds, lambda: [bdf.read(s, channels, out) for bdf, s, out in zip(readers, starts, outs)] and None, copy)
+    return row("decode 24 bit, against copy", ours, theirs, goal=2, least=False, note=f"makes {sum(o.nbytes for o in outs) / 1e9 / statistics.median(ours):.1f} GB/s")
 
 
 def bench_linear(rounds):
@@ -319,7 +323,108 @@ def bench_linear(rounds):
     return good
 
 
-ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear}
+def training_cache():
+    """A simulated cache with margins, for the rows that read batches."""
+    folder = simulated("R1", 20)
+    subprocess.run([sys.executable, ROOT / "run" / "cache.py", "--release", "R1", "--margin", "0.25", "--data", folder.parent, "--cache", DATA / "margin"], check=True, stdout=subprocess.DEVNULL)
+    from eeg.data.cache import Cache
+
+    return Cache(DATA / "margin" / "challenge1_R1_windows.h5")
+
+
+def bench_gather(rounds):
+    """All windows of a mapped cache in random batches of 64, against copying them in order. One thread each."""
+    import numpy as np
+    from eeg._native import Augment, gather
+
+    cache = training_cache()
+    X, n = cache.parts[0], len(cache) // 64 * 64
+    order = np.random.default_rng(0).permutation(len(cache))[:n].astype(np.int64)
+    out, shift, mix, zero = np.empty((64, *X.shape[1:]), np.float32), np.zeros(64, np.int32), np.zeros(64, np.float32), np.zeros(64, np.int32)
+    mirror = np.arange(X.shape[1], dtype=np.int32)
+
+    def ours(zscore=False):
+        for i in range(0, n, 64):
+            gather([X], zero, order[i : i + 64], zero, order[i : i + 64], mirror, out, shift, mix, zscore, Augment(), 1)
+
+    def copy():
+        for i in range(0, n, 64):
+            np.copyto(out, X[i : i + 64])
+
+    ours()
+    same = (out == X[order[n - 64 :]]).all()
+    mine, scored, theirs = in_turn(rounds, ours, lambda: ours(True), copy)
+    good = row("gather, random windows", mine, theirs, goal=1 / 0.6, least=False, same=same, note=f"{n * X[0].nbytes / 1e9 / statistics.median(mine):.1f} GB/s")
+    return row("gather and z-score", scored, theirs, least=False) and good
+
+
+def bench_augment(rounds):
+    """Every augmentation at once on batches of 64, fused into the gather, against the same, gather and all, written with torch operations. All cores each."""
+    import numpy as np
+    import torch
+    from eeg._native import Augment, gather
+    from eeg.data.augment import mirrored
+
+    cache = training_cache()
+    X, mirror = cache.parts[0], mirrored(cache.channels)
+    B, C, T, margin = 64, X.shape[1], cache.window, cache.margin
+    rows = np.random.default_rng(0).permutation(len(cache))[:B].astype(np.int64)
+    out, shift, mix, zero = np.empty((B, C, T), np.float32), np.zeros(B, np.int32), np.zeros(B, np.float32), np.zeros(B, np.int32)
+    everything = Augment(seed=1, epoch=1, shift=margin, scale=0.2, dropout=0.1, noise=0.01, mask=0.1, mirror=0.5, mix=0.2)
+    other, steps = torch.from_numpy(mirror).long(), torch.arange(T)
+    beta = torch.distributions.Beta(0.2, 0.2)
+
+    def ours():
+        gather([X], zero, rows, zero + margin, rows, mirror, out, shift, mix, False, everything, 0)
+
+    def theirs():
+        moved = margin + torch.randint(-margin, margin + 1, (B, 1, 1)) + steps
+        x = torch.from_numpy(X[rows]).gather(2, moved.expand(B, C, T))
+        x = torch.where(torch.rand(B, 1, 1) < 0.5, x[:, other], x)
+        x = x * (0.8 + 0.4 * torch.rand(B, 1, 1))
+        x = x + 0.01 * x.std(2, keepdim=True) * torch.randn_like(x)
+        x = x * (torch.rand(B, C, 1) >= 0.1)
+        length = (0.1 * T * torch.rand(B, 1, 1)).round()
+        begin = (torch.rand(B, 1, 1) * (T - length + 1)).floor()
+        x = x.masked_fill((steps >= begin) & (steps < begin + length), 0)
+        return x, beta.sample((B,))
+
+    ours()
+    a, b = np.abs(out).mean(), float(np.mean([theirs()[0].abs().mean() for _ in range(5)]))
+    same = abs(a / b - 1) < 0.1 and abs((out == 0).all(2).mean() - 0.1) < 0.03  # other draws of the same distribution
+    mine, peer = in_turn(max(rounds, 15), ours, lambda: theirs() and None)
+    return row("augment, everything on", mine, peer, 10, copy_seconds(out.nbytes), same=same)
+
+
+def bench_depthwise(rounds):
+    """DepthwiseConv1d against torch's conv1d(groups=channels): forward, input and weight gradient. All cores each."""
+    import torch
+    from torch.nn import functional as F
+    from eeg.models.layers import DepthwiseConv1d
+
+    torch.manual_seed(0)
+    good = True
+    for B, C, T, K, dilation in ((64, 129, 200, 15, 1), (64, 160, 200, 15, 8), (64, 160, 200, 7, 4)):
+        layer = DepthwiseConv1d(C, K, dilation, bias=False)
+        x, up = torch.randn(B, T, C, requires_grad=True), torch.randn(B, T, C)
+        first, up_first = x.detach().transpose(1, 2).contiguous().requires_grad_(), up.transpose(1, 2).contiguous()  # torch's own layout
+
+        def ours():
+            y = layer(x)
+            return y.detach(), *torch.autograd.grad(y, (x, layer.weight), up)
+
+        def theirs():
+            y = F.conv1d(first, layer.weight, padding=K // 2 * dilation, dilation=dilation, groups=C)
+            return y.detach(), *torch.autograd.grad(y, (first, layer.weight), up_first)
+
+        (y, gx, gw), (y1, gx1, gw1) = ours(), theirs()
+        same = all((a - b).abs().max() <= 1e-5 * b.abs().max() for a, b in ((y, y1.transpose(1, 2)), (gx, gx1.transpose(1, 2)), (gw, gw1)))
+        mine, peer = in_turn(max(rounds, 15), lambda: ours() and None, lambda: theirs() and None)
+        good &= row(f"depthwise {C} x {K}, dilation {dilation}", mine, peer, 5 if C == 129 else None, copy_seconds(5 * x.nbytes) / 2, same=same)
+    return good
+
+
+ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "depthwise": bench_depthwise}
 
 
 def main():

@@ -1,7 +1,7 @@
 """The cache: every window of a release in one HDF5 file whose X can be memory-mapped.
 
 `build` writes it. Events are cheap to read, so the number of windows is known before any sample is: the file is laid
-out first (metadata written, X's blocks reserved), then mapped, and the reader decodes from one map into the other.
+out first (metadata written, X's blocks reserved), and the recordings are decoded straight into their places.
 `Cache` reads one or several such files as one. h5py alone can read the file.
 """
 
@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -198,7 +199,7 @@ def _partial_file(path):
 
 
 def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
-    """Write all of a cache but X's samples, and reserve those. -> X, mapped."""
+    """Write all of a cache but X's samples, and reserve their place. -> its offset in the file."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     folder = partial.parent
     help = "free some, or name another folder with --cache DIR"
@@ -215,21 +216,34 @@ def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
         offset = f["X"].id.get_offset()
     with open(partial, "r+b") as f:
         try:
-            os.posix_fallocate(f.fileno(), offset, size)  # a full disk is an error here; in the map it would be a bus error
+            os.posix_fallocate(f.fileno(), offset, size)  # a full disk is an error now, and not after minutes of work
         except OSError as e:
             if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise UserError(f"{folder}/ has no room for the {size / 1e6:,.0f} MB of the cache; {help}") from None
-    return np.memmap(partial, dtype, "r+", offset, shape)
+    return offset
 
 
-def _fill(X, plans, margin, jobs, report, progress):
-    """Decode each recording's windows into its rows of X, all cores at once. -> the plans that could be read."""
+def _fill(partial, offset, window, dtype, plans, margin, jobs, report, progress):
+    """Decode each recording's windows, all cores at once, and write them to their place. -> the plans that could be read.
+
+    Through a buffer that stays in a core's cache and pwrite: a map of the file would be a page fault every 4 KB.
+    """
+    own = threading.local()
+    size = int(np.prod(window)) * np.dtype(dtype).itemsize
+    many = max(1, 500_000 // size)
     failed = set()
-    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+    with open(partial, "r+b") as file, ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
 
         def read(plan):
-            return open_signal(plan.recording).read(plan.starts - margin, X[plan.first : plan.first + len(plan.starts)])
+            if not hasattr(own, "buffer"):
+                own.buffer = np.empty((many, *window), dtype)
+            signal, clipped = open_signal(plan.recording), 0
+            for i in range(0, len(plan.starts), many):
+                out = own.buffer[: len(plan.starts) - i]
+                clipped += signal.read(plan.starts[i : i + many] - margin, out)
+                os.pwrite(file.fileno(), out, offset + (plan.first + i) * size)
+            return clipped
 
         futures = {pool.submit(_attempt, read, plan): plan for plan in plans}
         try:
@@ -241,9 +255,10 @@ def _fill(X, plans, margin, jobs, report, progress):
                 else:
                     report.clipped += result
                 if progress:
-                    progress(done, len(plans), len(plan.starts) * X[0].nbytes)
+                    progress(done, len(plans), len(plan.starts) * size)
         finally:
             pool.shutdown(cancel_futures=True)
+        os.fsync(file.fileno())
     return [plan for plan in plans if id(plan) not in failed]
 
 
@@ -281,26 +296,29 @@ def build(release, settings, folder, jobs=None, force=False, progress=None):
         for plan, first in zip(plans, np.cumsum([0] + [len(plan.starts) for plan in plans])):
             plan.first = int(first)
         rows, labels = (np.concatenate([getattr(plan, name) for plan in plans]) for name in ("rows", "labels"))
-        names = np.array([str(plan.recording.signal.relative_to(release.folder)).encode() for plan in plans])
+        names = np.array([str(r.signal.relative_to(release.folder)).encode() for r in release.recordings(settings.tasks)[: settings.max_recordings]])
         return _lay_out(file, (len(rows), *window), settings.dtype, attributes, labels, rows, names), rows
 
     plans = _make_plans(release, settings, report)
     if not plans:
         return report
     with _partial_file(path) as partial:
-        X, rows = lay_out(partial, plans)
-        kept = _fill(X, plans, margin, jobs, report, progress)
+        offset, rows = lay_out(partial, plans)
+        kept = _fill(partial, offset, window, settings.dtype, plans, margin, jobs, report, progress)
         if not kept:
             return report
         if len(kept) < len(plans):  # rare: some could not be read after all. Move the others together, in a second file
-            whole, old = X, [plan.first for plan in kept]
+            whole = np.memmap(partial, settings.dtype, "r", offset, (len(rows), *window))
+            parts = [whole[plan.first : plan.first + len(plan.starts)] for plan in kept]
             second = partial.with_name(partial.name + "2")
-            X, rows = lay_out(second, kept)
-            for plan, first in zip(kept, old):
-                X[plan.first : plan.first + len(plan.starts)] = whole[first : first + len(plan.starts)]
+            offset, rows = lay_out(second, kept)
+            with open(second, "r+b") as file:
+                file.seek(offset)
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(second, partial)
-        with open(partial, "rb") as f:
-            os.fsync(f.fileno())
         os.replace(partial, path)
     report.windows, report.subjects, report.bytes = len(rows), len(np.unique(rows["subject"])), path.stat().st_size
     report.flagged.update({flag: int(rows[flag].sum()) for flag in ("copy", "fast") if rows[flag].any()})

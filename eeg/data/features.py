@@ -103,7 +103,7 @@ def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
     length = X.shape[2] - first if length is None else length
     listed = [list(channels).index(name) for group in GROUPS.values() for name in group]
     chosen = np.unique(listed).astype(np.int32)
-    X, threads = np.ascontiguousarray(X).view(np.uint16 if X.dtype == np.float16 else np.float32), threads or os.cpu_count()
+    X, threads = np.ascontiguousarray(X).view(np.uint16 if X.dtype == np.float16 else np.float32), threads or 0
     out, late = np.empty((len(X), len(FEATURES) - 4 * len(LAGS)), np.float32), np.empty((len(X), len(LAGS), 4), np.float32)
     sizes, members = np.array([len(group) for group in GROUPS.values()], np.int32), np.searchsorted(chosen, listed).astype(np.int32)
     _native.window_features(X, first, length, chosen, members, sizes, out, threads)

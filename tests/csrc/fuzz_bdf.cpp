@@ -66,6 +66,7 @@ int main(int count, char** words) {
         std::copy(whole.begin(), whole.end(), file.get());
         try {
             const eeg::BdfHeader h = eeg::parse_bdf(file.get(), static_cast<int64_t>(whole.size()));
+            const auto records = [&](int64_t first, int64_t) { return file.get() + h.header_bytes + first * h.record_bytes; };
             const int64_t T = 1 + below(40);
             const int64_t starts[] = {below(h.n_times()), -below(T), h.n_times() - 1};
             std::vector<int32_t> channels;
@@ -73,8 +74,8 @@ int main(int count, char** words) {
             const int64_t C = static_cast<int64_t>(channels.size());
             std::vector<float> out(static_cast<size_t>(3 * C * T));
             std::vector<uint16_t> half(out.size());
-            eeg::read_windows(file.get(), h, starts, 3, channels.data(), C, T, out.data());
-            eeg::read_windows(file.get(), h, starts, 3, channels.data(), C, T, half.data());
+            eeg::read_windows(h, records, starts, 3, channels.data(), C, T, out.data());
+            eeg::read_windows(h, records, starts, 3, channels.data(), C, T, half.data());
             sum += out[0];
             ++decoded;
         } catch (const eeg::BadBdf&) {

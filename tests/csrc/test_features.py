@@ -262,7 +262,7 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="group 3 has 0 channels"):
         run_windows(X, LAYOUT | {"frontal": []})
     with pytest.raises(ValueError, match="threads"):
-        run_windows(X, threads=0)
+        run_windows(X, threads=-1)
     with pytest.raises(ValueError, match="lag"):
         run_lagged(X, (-1,))
     chosen = members = np.arange(5, dtype=np.int32)

@@ -201,6 +201,8 @@ def test_a_recording_that_fails_while_it_is_read_leaves_no_hole(release_folder, 
     report = build(release, Settings(), release_folder.parent.parent / "cache", force=True)
     cache = Cache(report.path)
     np.testing.assert_array_equal(cache.parts[0], expected)
+    with h5py.File(report.path, locking=False) as f:  # the recording's number is its place in this list, whatever was skipped
+        assert [f["recordings"][r].decode()[4:16] for r in cache.metadata["recording"]] == [s.decode() for s in cache.metadata["subject"]]
     assert report.windows == len(cache.y) == len(cache.metadata) == 12 and "not finite" in report.skipped[0][1]
     assert files_left(release_folder) == ["challenge1_R1_windows.h5"]
 

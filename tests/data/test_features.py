@@ -68,10 +68,11 @@ def test_a_cache_gets_the_features_of_its_windows(release_folder, settings):
 
 def test_up_to_date_features_are_kept(path, monkeypatch):
     assert add(path).computed and not add(path).computed
-    size, before = path.stat().st_size, contents(path)
+    size, before, inode = path.stat().st_size, contents(path), path.stat().st_ino
     for _ in range(3):  # each replaces the one before it
         assert add(path, force=True).computed
     assert contents(path) == before and path.stat().st_size < size + 3 * 60_000
+    assert path.stat().st_ino == inode  # in place: no copy of X was made
     monkeypatch.setattr(features, "VERSION", features.VERSION + 1)
     assert add(path).computed and not add(path).computed
 

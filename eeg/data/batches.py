@@ -1,0 +1,154 @@
+"""Batches of a cache: shuffled by a seed, augmented, filled ahead of the model by one thread, restarted anywhere.
+
+No worker processes: the native gather uses all cores for the millisecond that a batch takes.
+"""
+
+import mmap
+import queue
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from eeg import UserError, _native
+from eeg.data.augment import Augment, mirrored
+
+
+@dataclass
+class Batch:
+    """One batch; its arrays are good until the next but one is asked for."""
+
+    index: int  # its number in the epoch
+    rows: np.ndarray  # (B,) int64: the windows' numbers in the cache
+    x: np.ndarray  # (B, C, T) float32
+    y: np.ndarray  # (B,) float32: the label, which no shift changes
+    shift: np.ndarray  # (B,) int32 samples: the window was opened so much later, so an event in it lies so much earlier
+    mix: np.ndarray  # (B,) float32: mixup's weight of the window itself, 1 where mixup is off
+
+
+class Batches:
+    """The batches of some windows of a cache.
+
+    rows: the windows to go through (default all). length: samples a window (default the cache's own), cut from the middle
+    of what is stored, so that Augment.shift may move it either way. shuffle: a permutation by (seed, epoch); off, the
+    windows come in order. balance: subjects are drawn equally often, windows with replacement. rank, world: this process
+    takes every world-th window of each global batch of batch_size * world. An epoch has the same number of batches in
+    every process; shuffled, the last incomplete global batch is left out, in order it is kept (and may be empty).
+    """
+
+    def __init__(self, cache, rows=None, batch_size=64, seed=0, augment=Augment(), zscore=False, length=None, shuffle=True, balance=False, rank=0, world=1, ahead=2, pin=False, threads=0):
+        self.cache, self.rows = cache, np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
+        if self.rows.ndim != 1 or len(self.rows) == 0:
+            raise UserError("there is no window to make batches of")
+        if self.rows.min() < 0 or self.rows.max() >= len(cache):
+            raise UserError(f"windows {self.rows.min()} to {self.rows.max()} were asked for of a cache of {len(cache)}")
+        if batch_size < 1 or not 0 <= rank < world:
+            raise UserError(f"a batch of {batch_size} for process {rank} of {world} makes no sense")
+        self.batch_size, self.seed, self.augment, self.zscore = batch_size, seed, augment, zscore
+        self.shuffle, self.balance, self.rank, self.world, self.ahead, self.pin, self.threads = shuffle, balance, rank, world, ahead, pin, threads
+        _, self.channels, stored = cache.parts[0].shape
+        self.length = length or cache.window
+        self.offset = (stored - self.length) // 2
+        room, wanted = self.offset / cache.sfreq, round(augment.shift * cache.sfreq)
+        if self.length > stored:
+            raise UserError(f"windows of {self.length} samples were asked for, the cache stores {stored}")
+        if wanted > self.offset or wanted > stored - self.length - self.offset:
+            raise UserError(f"a time shift of {augment.shift} s was asked for, the cache has {room} s around its windows; build it with: python run/cache.py --margin {augment.shift}")
+        if balance:
+            names = np.char.add(cache.release[self.rows].astype(str), cache.metadata["subject"][self.rows].astype(str))
+            self._subjects = np.unique(names, return_inverse=True)[1]
+        self._mirror = mirrored(cache.channels)
+        self._parts = [X.view(np.uint16) if X.dtype == np.float16 else X for X in cache.parts]
+        self._labels = cache.y.astype(np.float32)
+        for X in cache.parts:  # windows are asked for one by one, ahead of use: reading on beyond them would only push out what others need
+            X._mmap.madvise(mmap.MADV_RANDOM)
+
+    def __len__(self):
+        whole, rest = divmod(len(self.rows), self.batch_size * self.world)
+        return max(1, whole) if self.shuffle else whole + (rest > 0)
+
+    def order(self, epoch):
+        """The windows of an epoch, in order, for all processes together: (n,) int64."""
+        if not self.shuffle:
+            return self.rows
+        rng = np.random.default_rng([self.seed, epoch])
+        if not self.balance:
+            return self.rows[rng.permutation(len(self.rows))]
+        weight = 1 / np.bincount(self._subjects)[self._subjects]
+        return self.rows[rng.choice(len(self.rows), len(self.rows), p=weight / weight.sum())]
+
+    def epoch(self, epoch, start=0):
+        """Go through the batches of an epoch, from batch `start` on. The thread that fills them ends with the loop, however that ends."""
+        order = self.order(epoch)
+        buffers = [self._buffer() for _ in range(self.ahead + 2)]  # one with the model, one being filled, the others waiting
+        free, filled, stop = queue.SimpleQueue(), queue.SimpleQueue(), threading.Event()
+        for buffer in buffers:
+            free.put(buffer)
+        draws = self.augment.native(self.seed, epoch, self.cache.sfreq)
+
+        def fill():
+            try:
+                chosen = self._chosen(order, start) if start < len(self) else None
+                for index in range(start, len(self)):
+                    following = self._chosen(order, index + 1) if index + 1 < len(self) else None
+                    if following is not None:
+                        self._announce(following)
+                    buffer = free.get()
+                    if stop.is_set():
+                        return
+                    filled.put(self._gather(index, chosen, buffer, draws))
+                    chosen = following
+                filled.put(None)
+            except BaseException as e:  # it belongs to the loop that waits for the batch
+                filled.put(e)
+
+        thread = threading.Thread(target=fill, name="batches", daemon=True)
+        thread.start()
+        try:
+            held = []
+            while (batch := filled.get()) is not None:
+                if isinstance(batch, BaseException):
+                    raise batch
+                yield batch
+                held.append(batch)
+                if len(held) > 1:
+                    free.put(held.pop(0).buffer)
+        finally:
+            stop.set()
+            free.put(None)
+            thread.join()
+
+    def _chosen(self, order, index):
+        """This process's windows of batch `index`: every world-th of the global batch."""
+        size = self.batch_size * self.world
+        return np.ascontiguousarray(order[index * size : (index + 1) * size][self.rank :: self.world])
+
+    def _places(self, rows):
+        part = np.searchsorted(self.cache.first, rows, "right") - 1
+        return part.astype(np.int32), rows - self.cache.first[part]
+
+    def _announce(self, rows):
+        """Tell the system which windows come next, so that it reads them now, and only them."""
+        size = self._parts[0][0].nbytes
+        for part, row in zip(*self._places(rows)):
+            X = self.cache.parts[part]
+            begin = X.offset % mmap.ALLOCATIONGRANULARITY + int(row) * size
+            page = begin - begin % mmap.PAGESIZE
+            X._mmap.madvise(mmap.MADV_WILLNEED, page, begin + size - page)
+
+    def _buffer(self):
+        shape = (self.batch_size, self.channels, self.length)
+        if self.pin:
+            import torch
+
+            return torch.empty(shape, pin_memory=True).numpy()
+        return np.empty(shape, np.float32)
+
+    def _gather(self, index, rows, buffer, draws):
+        part, row = self._places(rows)
+        x, shift, mix = buffer[: len(rows)], np.zeros(len(rows), np.int32), np.ones(len(rows), np.float32)
+        offset = np.full(len(rows), self.offset, np.int32)
+        _native.gather(self._parts, part, row, offset, rows, self._mirror, x, shift, mix, self.zscore, draws, self.threads)
+        batch = Batch(index, rows, x, self._labels[rows], shift, mix)
+        batch.buffer = buffer
+        return batch

@@ -1,0 +1,369 @@
+"""EEGNeX (Chen et al. 2024, doi:10.1016/j.bspc.2023.105475) without its cost: the same function, gradients and running statistics, in another order.
+
+B windows, C electrodes, T samples; F1, F2 filters of blocks 1 and 2, D spatial filters for each of the F2, K taps; f in F2, i in F1, d in D, s, t in T.
+
+As published, blocks 1 and 2 filter every electrode F2 times and only then does block 3 mix electrodes. But all of it up to block 3's batch norm
+is linear, so the order can be exchanged: mix electrodes first, and filter F2 D signals instead of F2 C.
+
+    y_fc = A_f x_c + k_f                 blocks 1 and 2: A_f (T, T) is both filters and block 1's batch norm, k_f (T) the latter's shift
+    v_fd = A_f u_fd,  u_fd = sum_c w_fdc x_c        block 3, but for constants
+
+A_f row by row: around sample t the taps of block 2 that see a sample inside the window, each composed with block 1. A row has 2K-1 entries, its band.
+
+The batch norms of blocks 1 and 2 need moments of signals that are never formed. They follow from the batch's own m = E x (T) and S = cov x (T, T),
+expectations over windows and electrodes; with Q_kl = avg_t S[t+k, t+l], the covariance of a filter's view of the window,
+
+    block 1:  var_i = h_i Q h_i + var_t (H_i m)      block 2:  var_f = avg_t (A_f S A_f')_tt + var_t (A_f m + k_f)
+
+x is centred by m before all products: a difference of raw moments would cancel where a signal rides on an offset. S does not depend on the weights,
+so it has no backward pass, and the gradient of A S A' is 2 A S, which forward has computed already.
+"""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class EEGNeX(nn.Module):
+    """(B, n_chans, n_times) -> (B, n_outputs). Settings, initial weights and constraints are braindecode's. Layers hold parameters and statistics; some are never called."""
+
+    def __init__(
+        self, n_chans=129, n_times=200, n_outputs=1, *, activation=nn.ELU, depth_multiplier=2, filter_1=8, filter_2=32, drop_prob=0.5, kernel_block_1_2=64,
+        kernel_block_4=16, dilation_block_4=2, avg_pool_block4=4, kernel_block_5=16, dilation_block_5=4, avg_pool_block5=8, max_norm_conv=1.0, max_norm_linear=0.25,
+    ):  # fmt: skip
+        super().__init__()
+        pooled = (n_times + 2 - avg_pool_block4) // avg_pool_block4 + 1  # pooling pads one sample at either end
+        features = filter_1 * ((pooled + 2 - avg_pool_block5) // avg_pool_block5 + 1)
+        if pooled < 1 or features < 1:
+            raise ValueError(f"EEGNeX: {n_times} samples are too few to pool by {avg_pool_block4} and then by {avg_pool_block5}")
+        self.n_chans, self.n_times, self.max_norm_conv, self.max_norm_linear = n_chans, n_times, max_norm_conv, max_norm_linear
+        filter_3 = filter_2 * depth_multiplier
+        self.conv1 = nn.Conv2d(1, filter_1, (1, kernel_block_1_2), bias=False)
+        self.bn1 = nn.BatchNorm2d(filter_1)
+        self.conv2 = nn.Conv2d(filter_1, filter_2, (1, kernel_block_1_2), bias=False)
+        self.bn2 = nn.BatchNorm2d(filter_2)
+        self.conv3 = nn.Conv2d(filter_2, filter_3, (n_chans, 1), groups=filter_2, bias=False)
+        nn.init.xavier_uniform_(self.conv3.weight)
+        self.bn3 = nn.BatchNorm2d(filter_3)
+        self.act3 = activation()
+        self.pool3 = nn.AvgPool2d((1, avg_pool_block4), padding=(0, 1))
+        self.drop3 = Dropout(drop_prob)
+        self.conv4 = nn.Conv2d(filter_3, filter_2, (1, kernel_block_4), dilation=(1, dilation_block_4), padding="same", bias=False)
+        self.bn4 = nn.BatchNorm2d(filter_2)
+        self.conv5 = nn.Conv2d(filter_2, filter_1, (1, kernel_block_5), dilation=(1, dilation_block_5), padding="same", bias=False)
+        self.bn5 = nn.BatchNorm2d(filter_1)
+        self.act5 = activation()
+        self.pool5 = nn.AvgPool2d((1, avg_pool_block5), padding=(0, 1))
+        self.drop5 = Dropout(drop_prob)
+        self.head = nn.Linear(features, n_outputs)
+        # inside[t, k]: tap k of block 2, around sample t, sees a sample of the window and not its padding
+        seen = torch.arange(n_times)[:, None] + torch.arange(kernel_block_1_2) - _left(kernel_block_1_2)
+        self.register_buffer("inside", ((seen >= 0) & (seen < n_times)).float(), persistent=False)
+
+    def forward(self, x):
+        if x.shape[1:] != (self.n_chans, self.n_times):
+            raise ValueError(f"EEGNeX: windows have shape {tuple(x.shape)}, expected (batch, {self.n_chans}, {self.n_times})")
+        with torch.autocast(x.device.type, enabled=False):  # moments and band stay float32: they are most of what float16 and bfloat16 would ruin
+            x = self._blocks123(x.to(torch.promote_types(x.dtype, torch.float32)))
+        x = self.drop3(x.to(self.conv4.weight.dtype))[:, :, None]
+        x = F.conv2d(x, self._by_depth(self.conv4.weight, 1), padding="same", dilation=self.conv4.dilation)
+        x = self.conv5(self.bn4(x).contiguous(memory_format=torch.channels_last))  # so laid out, conv5 takes half the time on a CPU
+        x = self.drop5(self.pool5(self.act5(self.bn5(x))))
+        return F.linear(x.flatten(1), self.head.weight.renorm(2, 0, self.max_norm_linear), self.head.bias)
+
+    def _blocks123(self, x):
+        """Pooled activations (B, D F2, pooled), float32 or float64, filters ordered (d, f): then the result of every product is where the next one wants it."""
+        bn1, bn2, bn3, depth = self.bn1, self.bn2, self.bn3, self.conv3.out_channels // self.conv3.groups
+        h1, h2, w, g1, b1, g2, b2, g3, b3 = (p.to(x.dtype) for p in (
+            self.conv1.weight.flatten(1), self.conv2.weight[:, :, 0], self._by_depth(self.conv3.weight.renorm(2, 0, self.max_norm_conv).flatten(1), 0),
+            bn1.weight, bn1.bias, bn2.weight, bn2.bias, self._by_depth(bn3.weight, 0), self._by_depth(bn3.bias, 0)))  # fmt: skip
+        m = S = None
+        if _by_batch(bn1) or _by_batch(bn2):
+            m = x.mean((0, 1))
+            x = x - m
+            S = _gram(x)
+
+        mean, var = _block1_moments(h1, m, S) if _by_batch(bn1) else (bn1.running_mean, bn1.running_var)
+        _track(bn1, mean, var, x.numel())
+        a1 = g1 * torch.rsqrt(var + bn1.eps)
+        band, k = _compose(h1 * a1[:, None], b1 - a1 * mean, h2, self.inside.to(x.dtype))
+
+        v, spread = _Filter.apply(F.conv1d(x, w[:, :, None]), band, S)
+        y = k if m is None else k + (band * _views(m, band.shape[2], 2 * _left(self.inside.shape[1]))).sum(2)  # (F2, T) what blocks 1 and 2 say to the mean
+        mean, var = (y.mean(1), spread + y.var(1, unbiased=False)) if _by_batch(bn2) else (bn2.running_mean, bn2.running_var)
+        _track(bn2, mean, var, x.numel())
+        # block 2's batch norm: v turns into a2 (v + c) + sum_c w b2
+        a2 = (g2 * torch.rsqrt(var + bn2.eps)).repeat(depth)
+        total = w.sum(1)
+        c = total[:, None] * (y - mean[:, None] + 0 * b2[:, None]).repeat(depth, 1)  # in training block 3's norm takes b2 out again: its gradient is 0, not None
+        shift = total * b2.repeat(depth)
+
+        if not _by_batch(bn3):
+            scale = g3 * torch.rsqrt(self._by_depth(bn3.running_var, 0) + bn3.eps)
+            offset = scale * (shift - self._by_depth(bn3.running_mean, 0)) + b3
+            scale = (scale * a2)[:, None]
+            return self.pool3(self.act3(v * scale + (c * scale + offset[:, None])))
+        if type(self.act3) is nn.ELU and self.act3.alpha == 1:
+            out, mean, var = _NormELUPool.apply(v, c, a2, g3, b3, bn3.eps, self.pool3.kernel_size[1])
+        else:
+            v = v + c
+            var, mean = torch.var_mean(v, (0, 2), unbiased=False)
+            scale = g3 * a2 * torch.rsqrt(a2 * a2 * var + bn3.eps)
+            out = self.pool3(self.act3((v - mean[:, None]) * scale[:, None] + b3[:, None]))
+        with torch.no_grad():
+            mean, var = (p.view(depth, -1).t().flatten() for p in (mean * a2 + shift, var * a2 * a2))
+            _track(bn3, mean, var, x.shape[0] * x.shape[2])
+        return out
+
+    def _by_depth(self, weight, dim):
+        """The F3 filters along dim, stored (f, d), ordered (d, f)."""
+        return weight.unflatten(dim, (self.conv3.groups, -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout; on a CPU with 16 random bits for each element, p rounded to them: ten times as fast as torch's Bernoulli."""
+
+    def forward(self, x):
+        n = round(self.p * 65536)
+        if not self.training or not x.is_cpu or n in (0, 65536):
+            return super().forward(x)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        return x * (bits[: x.numel()].view(x.shape) >= n - 32768).to(x.dtype).mul_(65536 / (65536 - n))
+
+
+def _left(taps):
+    """Zeros that "same" padding puts before a window."""
+    return (taps - 1) // 2
+
+
+def _by_batch(bn):
+    return bn.training or bn.running_mean is None
+
+
+@torch.no_grad()
+def _track(bn, mean, var, n):
+    """What nn.BatchNorm2d.forward does to its buffers, for moments (var biased) over n values."""
+    if not bn.training or not bn.track_running_stats:
+        return
+    bn.num_batches_tracked += 1
+    rate = 1 / bn.num_batches_tracked.item() if bn.momentum is None else bn.momentum
+    bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), rate)
+    bn.running_var.lerp_((var * (n / max(n - 1, 1))).to(bn.running_var.dtype), rate)
+
+
+def _views(m, taps, left):
+    """What a filter of so many taps, left of them ahead, sees around each sample of m (T), zeros outside: (T, taps)."""
+    return F.pad(m, (left, taps - 1 - left)).unfold(0, taps, 1)
+
+
+def _onednn(x):
+    """Whether to write a product as a convolution: oneDNN's run at twice the rate of MKL's products on processors that are not Intel's."""
+    return x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+
+
+def _channels(x):
+    """(n, h, w, c) as the (n, c, h, w) that oneDNN takes as it lies; made otherwise, one-pixel kernels keep strides from which it makes slow copies."""
+    return x.permute(0, 3, 1, 2)
+
+
+def _pixels(x):
+    return x.permute(0, 2, 3, 1)
+
+
+def _gram(x):
+    """E x x' over windows and electrodes: (B, C, T) -> (T, T)."""
+    n, T = x.shape[0] * x.shape[1], x.shape[2]
+    if _onednn(x) and not x.requires_grad:
+        x = _channels(x[:, :, None])  # electrodes as pixels, samples as channels
+        return torch.nn.grad.conv2d_weight(x, (T, T, 1, 1), x)[:, :, 0, 0] / n
+    x = x.reshape(n, T)
+    return x.t() @ x / n
+
+
+def _block1_moments(h, m, S):
+    """Mean and variance (F1) of filters h (F1, K) over the batch, from its moments."""
+    taps, left, T = h.shape[1], _left(h.shape[1]), len(m)
+    y = _views(m, taps, left) @ h.t()
+    around = F.pad(S, (left, taps - 1 - left) * 2)
+    Q = around.as_strided((T, taps, taps), (around.stride(0) + 1, around.stride(0), 1)).mean(0)
+    return y.mean(0), ((h @ Q) * h).sum(1) + y.var(0, unbiased=False)
+
+
+def _compose(h, b, h2, inside):
+    """Filters h (F1, K) with shifts b (F1), then h2 (F2, F1, K), neither seeing past the window: band (F2, T, 2K-1) and shift (F2, T)."""
+    taps = h.shape[1]
+    pairs = h2.transpose(1, 2) @ h  # (F2, K, K): tap k of block 2 with tap l of block 1 reaches sample k + l
+    rows = F.pad(pairs, (0, taps)).flatten(1)[:, : taps * (2 * taps - 1)].unflatten(1, (taps, -1))  # each row one further to the right
+    return inside @ rows, (b @ h2) @ inside.t()
+
+
+def _apply(u, A):
+    """A_f on the signals of filter f: (B, D F2, T), (F2, T', T) -> (B, D F2, T')."""
+    filters, rows, cols = A.shape
+    signals = u.reshape(-1, filters, cols)
+    if _onednn(u) and len(signals) > 16:  # fewer do not repay its copy of A; signals as pixels, (f, t) as channels in F2 groups
+        out = _pixels(F.conv2d(_channels(signals.flatten(1)[None, None]), _channels(A.reshape(-1, 1, 1, cols)), groups=filters))
+    else:
+        out = torch.bmm(signals.transpose(0, 1), A.transpose(1, 2)).transpose(0, 1)
+    return out.reshape(*u.shape[:2], rows)
+
+
+def _matrix(band):
+    """band (F2, T, 2K-1) -> A (F2, T, T): row t holds its band's entries from column t - 2 left(K) on."""
+    filters, T, width = band.shape
+    left = 2 * _left((width + 1) // 2)
+    padded = band.new_zeros(filters, T, T + width - 1)
+    _diagonals(padded, width).copy_(band)
+    return padded[:, :, left : left + T].contiguous()
+
+
+def _band(A, width):
+    """The entries of A that a band holds, zeros where it reaches past the window."""
+    left = 2 * _left((width + 1) // 2)
+    return _diagonals(F.pad(A, (left, width - 1 - left)), width).contiguous()
+
+
+def _diagonals(padded, width):
+    filters, T, columns = padded.shape
+    return padded.as_strided((filters, T, width), (T * columns, columns + 1, 1))
+
+
+class _Filter(torch.autograd.Function):
+    """u (B, D F2, T), band, S -> v = A_f u, and, where S is given, avg_t (A_f S A_f')_tt (F2)."""
+
+    @staticmethod
+    def forward(ctx, u, band, S):
+        A = _matrix(band)
+        AS = spread = None
+        if S is not None:
+            if _onednn(A):
+                AS = _pixels(F.conv2d(_channels(A[None]), _channels(S[:, None, None])))[0]
+            else:
+                AS = A @ S
+            spread = (A * AS).sum((1, 2)) / A.shape[1]
+        ctx.save_for_backward(u, A, AS)
+        ctx.width = band.shape[2]
+        return _apply(u, A), spread
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dv, dspread):
+        u, A, AS = ctx.saved_tensors
+        filters, T, _ = A.shape
+        du = dband = dS = None
+        if ctx.needs_input_grad[0]:
+            du = _apply(dv, A.transpose(1, 2))
+        if ctx.needs_input_grad[1]:
+            dA = torch.bmm(dv.reshape(-1, filters, T).permute(1, 2, 0), u.reshape(-1, filters, T).transpose(0, 1))
+            if AS is not None:
+                dA.addcmul_(AS, (dspread * (2 / T))[:, None, None])
+            dband = _band(dA, ctx.width)
+        if ctx.needs_input_grad[2]:  # only where x itself wants a gradient
+            dS = torch.einsum("f,fts,ftr->sr", dspread / T, A, A)
+        return du, dband, dS
+
+
+def _pool(x, size):
+    """nn.AvgPool1d(size, padding=1) of (B, G, T), four times as fast on a CPU; no backward."""
+    T = x.shape[2]
+    n = (T + 2 - size) // size + 1
+    out = x.new_zeros(*x.shape[:2], n)
+    for j in range(size):  # out[i] sees x[i size + j - 1]
+        first, last = int(j == 0), min(n, (T - j) // size + 1)
+        out[:, :, first:last] += x[:, :, first * size + j - 1 : last * size + j - 1 : size]
+    return out.div_(size)
+
+
+class _NormELUPool(torch.autograd.Function):
+    """Batch norm of a (v + c), then ELU, then average pooling as nn.AvgPool2d with one sample of padding; also mean and variance of v + c.
+
+    v (B, G, T), c (G, T), a, gamma, beta (G). One function, because each pass over v saved is a pass saved.
+    """
+
+    @staticmethod
+    def forward(ctx, v, c, a, gamma, beta, eps, pool):
+        v = v + c
+        mean = v.mean((0, 2))
+        v -= mean[:, None]
+        var = torch.linalg.vector_norm(v, dim=2).square().sum(0) / (v.shape[0] * v.shape[2])
+        r = torch.rsqrt(a * a * var + eps)
+        e = F.elu(torch.addcmul(beta[:, None], v, (gamma * a * r)[:, None]), inplace=True)
+        ctx.save_for_backward(v, e, a, gamma, r)
+        ctx.eps, ctx.pool = eps, pool
+        ctx.mark_non_differentiable(mean, var)
+        return _pool(e, pool), mean, var
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dout, *_):
+        v, e, a, gamma, r = ctx.saved_tensors
+        n = v.shape[0] * v.shape[2]
+        dz = e.clamp(max=0).add_(1)  # ELU's slope, from its value
+        spread = (dout / ctx.pool).repeat_interleave(ctx.pool, 2)[:, :, 1:]
+        T = min(v.shape[2], spread.shape[2])
+        dz[:, :, :T] *= spread[:, :, :T]
+        dz[:, :, T:] = 0
+        dbeta = dz.sum((0, 2))
+        dot = (dz * v).sum((0, 2))
+        scale = gamma * a * r
+        # v is centred: the norm takes out of dz its mean and what lies along v
+        along = -dot * scale * (a * r).square() / n
+        dz.mul_(scale[:, None]).addcmul_(v, along[:, None]).sub_((scale * dbeta / n)[:, None])
+        return dz, dz.sum(0), dot * gamma * ctx.eps * r**3, dot * a * r, dbeta, None, None
+
+
+def fold(model):
+    """An inference-only module that equals model.eval() but for rounding: filters, constraints and batch norms of this moment, computed once. No gradient passes."""
+    return _Folded(model)
+
+
+class _Folded(nn.Module):
+    @torch.no_grad()
+    def __init__(self, net):
+        super().__init__()
+        depth, order, wide = net.conv3.out_channels // net.conv3.groups, net._by_depth, torch.float64  # many scales are multiplied, and only once
+        (a1, b1), (a2, b2), (a3, b3), (a4, b4), (a5, b5) = (_scale_and_shift(bn, wide) for bn in (net.bn1, net.bn2, net.bn3, net.bn4, net.bn5))
+        band, k = _compose(net.conv1.weight.flatten(1).to(wide) * a1[:, None], b1, net.conv2.weight[:, :, 0].to(wide), net.inside.to(wide))
+        w = order(net.conv3.weight.renorm(2, 0, net.max_norm_conv).flatten(1).to(wide), 0) * order(a3, 0)[:, None]
+        shift = order(b3, 0) + w.sum(1) * b2.repeat(depth)
+        w = w * a2.repeat(depth)[:, None]
+        parts = {
+            "w": w[:, :, None], "A": _matrix(band), "offset": w.sum(1)[:, None] * k.repeat(depth, 1) + shift[:, None],
+            "conv4": order(net.conv4.weight, 1).to(wide) * a4[:, None, None, None], "shift4": b4, "conv5": net.conv5.weight.to(wide) * a5[:, None, None, None], "shift5": b5,
+            "head": net.head.weight.renorm(2, 0, net.max_norm_linear), "bias": net.head.bias,
+        }  # fmt: skip
+        for name, value in parts.items():
+            self.register_buffer(name, value.detach().to(net.conv1.weight.dtype, copy=True))
+        self.act3, self.act5, self.pool5 = (copy.deepcopy(module) for module in (net.act3, net.act5, net.pool5))
+        for act in (self.act3, self.act5):
+            if hasattr(act, "inplace"):
+                act.inplace = True
+        self.pool3 = net.pool3.kernel_size[1]
+        self.dilation4, self.dilation5 = net.conv4.dilation, net.conv5.dilation
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, x):
+        x = _pool(self.act3(_apply(F.conv1d(x, self.w), self.A).add_(self.offset)), self.pool3)[:, :, None]
+        x = F.conv2d(x, self.conv4, self.shift4, padding="same", dilation=self.dilation4).contiguous(memory_format=torch.channels_last)
+        x = F.conv2d(x, self.conv5, self.shift5, padding="same", dilation=self.dilation5)
+        return F.linear(self.pool5(self.act5(x)).flatten(1), self.head, self.bias)
+
+
+def _scale_and_shift(bn, dtype):
+    scale = bn.weight.to(dtype) * torch.rsqrt(bn.running_var.to(dtype) + bn.eps)
+    return scale, bn.bias - bn.running_mean * scale
+
+
+def from_braindecode(network, state_dict):
+    """Load braindecode's EEGNeX weights and statistics, from its state_dict, into an EEGNeX of the same settings. Returns network."""
+    ours = {"block_1.1": "conv1", "block_1.2": "bn1", "block_2.0": "conv2", "block_2.1": "bn2", "block_3.0": "conv3", "block_3.1": "bn3"}
+    ours |= {"block_4.0": "conv4", "block_4.1": "bn4", "block_5.0": "conv5", "block_5.1": "bn5", "final_layer": "head"}
+    renamed = {}
+    for name, value in state_dict.items():
+        layer, _, rest = name.replace("parametrizations.weight.original", "weight").rpartition(".")
+        renamed[f"{ours.get(layer, layer)}.{rest}"] = value
+    network.load_state_dict(renamed)
+    return network

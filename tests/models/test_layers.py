@@ -1,0 +1,142 @@
+"""DepthwiseConv1d is torch's Conv1d(groups=channels), channels last, whichever way it is computed."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from eeg.models import layers
+from eeg.models.layers import DepthwiseConv1d
+
+
+@pytest.fixture(params=["native", "torch"])
+def path(request, monkeypatch):
+    if request.param == "torch":
+        monkeypatch.setattr(layers, "_native", None)
+    else:
+        assert layers._native is not None, "build the extension first: make build"
+    return request.param
+
+
+def reference(layer, dtype=torch.float64):
+    """torch's own layer with the same parameters: their names are the same, too."""
+    conv = nn.Conv1d(layer.in_channels, layer.in_channels, layer.kernel_size, padding=layer.padding, dilation=layer.dilation, groups=layer.in_channels, bias=layer.bias is not None)
+    conv.load_state_dict(layer.state_dict())
+    return conv.to(dtype)
+
+
+def close(a, b, tolerance=1e-5):
+    torch.testing.assert_close(a.to(b.dtype), b, rtol=tolerance, atol=tolerance * float(b.detach().abs().max()))
+
+
+@pytest.mark.parametrize("C, T, K, dilation, bias", [(129, 200, 15, 1, False), (16, 50, 7, 8, True), (3, 7, 15, 1, True), (1, 1, 1, 1, False)])
+def test_output_and_every_gradient_equal_float64(path, C, T, K, dilation, bias):
+    torch.manual_seed(0)
+    layer = DepthwiseConv1d(C, K, dilation, bias=bias)
+    wanted = reference(layer)
+    x = torch.randn(2, T, C, requires_grad=True)
+    x64 = x.detach().double().requires_grad_()
+    up = torch.randn(2, T, C)
+    y, y64 = layer(x), wanted(x64.transpose(1, 2)).transpose(1, 2)
+    assert y.shape == x.shape and y.dtype == torch.float32
+    close(y, y64)
+    y.backward(up)
+    y64.backward(up.double())
+    close(x.grad, x64.grad)
+    for (name, p), q in zip(layer.named_parameters(), wanted.parameters()):
+        assert p.grad.shape == p.shape, name
+        close(p.grad, q.grad)
+
+
+def test_gradients_flow_only_where_they_are_wanted(path):
+    layer = DepthwiseConv1d(5, 3)
+    x = torch.randn(2, 20, 5)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None and x.grad is None
+    frozen = DepthwiseConv1d(5, 3).requires_grad_(False)
+    x.requires_grad_()
+    frozen(x).sum().backward()  # the gradient of a sum is expanded from one number: not contiguous
+    close(x.grad, frozen.weight.squeeze().sum(1) * torch.ones(2, 20, 5) - edges(frozen))
+    with torch.no_grad():
+        assert not layer(x).requires_grad
+    with torch.inference_mode():
+        assert torch.equal(layer(x), layer(x))
+
+
+def edges(layer):
+    """What three taps lose at the first and the last sample."""
+    lost = torch.zeros(2, 20, 5)
+    lost[:, 0], lost[:, -1] = layer.weight[:, 0, 2], layer.weight[:, 0, 0]
+    return lost
+
+
+def test_any_memory_layout(path):
+    layer = DepthwiseConv1d(6, 5, dilation=2)
+    x = torch.randn(4, 6, 30)
+    close(layer(x.transpose(1, 2)), reference(layer, torch.float32)(x).transpose(1, 2))
+    close(layer(x.transpose(1, 2)[::2]), layer(x.transpose(1, 2))[::2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_types_go_to_torch(dtype, monkeypatch):
+    monkeypatch.setattr(layers._Depthwise, "apply", None)  # calling it would be an error
+    layer = DepthwiseConv1d(6, 5).to(dtype)
+    x = torch.randn(2, 30, 6).to(dtype).requires_grad_()
+    y = layer(x)
+    y.sum().backward()
+    assert y.dtype == x.grad.dtype == layer.weight.grad.dtype == dtype
+    close(y.double(), reference(layer)(x.double().transpose(1, 2)).transpose(1, 2), 2e-2)
+
+
+def test_autocast_keeps_the_type_of_its_input(path):
+    layer = DepthwiseConv1d(6, 5)
+    x = torch.randn(2, 30, 6, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+        half = layer(torch.randn(2, 30, 6))
+    assert y.dtype == torch.bfloat16 and half.dtype in (torch.bfloat16, torch.float32)
+    close(y.double(), reference(layer)(x.double().transpose(1, 2)).transpose(1, 2), 2e-2)
+    y.float().sum().backward()
+    assert x.grad.dtype == torch.bfloat16 and layer.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_does_not_freeze_the_answer(path):
+    layer = DepthwiseConv1d(6, 5)
+    x, other = torch.randn(2, 30, 6), torch.randn(2, 30, 6)
+    for traced in (torch.jit.trace(layer, x), torch.jit.script(layer), torch.compile(layer, backend="eager", fullgraph=True)):
+        close(traced(other), layer(other))
+
+
+def test_the_file_alone_is_enough():
+    """As in a submission: no package, no extension."""
+    script = "import importlib.util as u; s = u.spec_from_file_location('layers', sys.argv[1]); m = u.module_from_spec(s); s.loader.exec_module(m)"
+    script = f"import sys; sys.modules['eeg'] = None; {script}; import torch; print(m._native, tuple(m.DepthwiseConv1d(6, 5)(torch.zeros(2, 30, 6)).shape))"
+    done = subprocess.run([sys.executable, "-c", script, layers.__file__], capture_output=True, text=True)
+    assert done.stdout.split(maxsplit=1) == ["None", "(2, 30, 6)\n"], done.stderr
+
+
+def test_a_copy_and_a_state_dict_hold_the_same_layer(path):
+    layer = DepthwiseConv1d(6, 5, dilation=3)
+    x = torch.randn(2, 30, 6)
+    other = DepthwiseConv1d(6, 5, dilation=3)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x)) and torch.equal(other(x), layer(x))
+    assert {k: tuple(v.shape) for k, v in layer.state_dict().items()} == {"weight": (6, 1, 5), "bias": (6,)}
+
+
+def test_an_empty_batch_and_wrong_input(path):
+    layer = DepthwiseConv1d(6, 5)
+    y = layer(torch.empty(0, 30, 6, requires_grad=True))
+    assert y.shape == (0, 30, 6)
+    y.sum().backward()
+    assert not layer.weight.grad.any()
+    for bad in (torch.empty(2, 30, 5), torch.empty(30, 6), torch.empty(2, 0, 6)):
+        with pytest.raises(ValueError, match=r"6 channels\), got shape"):
+            layer(bad)
+    for size in (4, 0, -1):
+        with pytest.raises(ValueError, match="odd"):
+            DepthwiseConv1d(6, size)

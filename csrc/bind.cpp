@@ -13,6 +13,8 @@
 #include "file.hpp"
 #include "windows.hpp"
 #include "depthwise.hpp"
+#include "features.hpp"
+#include "lagged.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -169,6 +171,72 @@ void depthwise_backward(array<float> x, array<float> weight, array<float> gy, in
     eeg::depthwise_backward(in, w, g, B, T, C, K, dilation, threads, to_x, to_w, to_b);
 }
 
+// The windows that features are computed from: (N, C, samples), of which T count, from `first` on.
+struct Windows {
+    const void* data;
+    bool half;
+    int64_t N, C, stride;
+
+    Windows(const py::array& X, int64_t first, int64_t T, int& threads) : half(py::isinstance<py::array_t<uint16_t>>(X)) {
+        if (!half && !py::isinstance<py::array_t<float>>(X)) throw py::type_error("X must be float32, or uint16 (the bits of float16), got " + py::cast<std::string>(py::str(X.dtype())));
+        if (X.ndim() != 3 || X.shape(1) == 0 || !(X.flags() & py::array::c_style)) wrong("X", "C-contiguous (windows, channels, samples)", X);
+        data = X.data(), N = X.shape(0), C = X.shape(1), stride = X.shape(2);
+        if (T < 1 || T > 100000 || first < 0 || first > stride - T)
+            throw py::value_error("samples " + std::to_string(first) + " to " + std::to_string(first + T) + " must lie in windows of " + std::to_string(stride) + " samples, and be 1 to 100000");
+        if (threads < 0 || threads > 4096) throw py::value_error("threads must be 0 (as OpenMP chooses) to 4096, got " + std::to_string(threads));
+        if (threads == 0) threads = omp_get_max_threads();
+    }
+};
+
+void window_features(py::array X, int64_t first, int64_t T, array<int32_t> chosen, array<int32_t> members, array<int32_t> sizes, array<float> out, int threads) {
+    const Windows w(X, first, T, threads);
+    if (chosen.ndim() != 1 || chosen.size() == 0) wrong("chosen", "a list of channel numbers", chosen);
+    if (sizes.ndim() != 1 || sizes.size() != eeg::n_groups) wrong("sizes", "(" + std::to_string(eeg::n_groups) + ",), the channels of each group", sizes);
+    if (members.ndim() != 1) wrong("members", "a list of positions in chosen", members);
+    if (out.ndim() != 2 || out.shape(0) != w.N || out.shape(1) != eeg::n_features) wrong("out", "(" + std::to_string(w.N) + ", " + std::to_string(eeg::n_features) + ")", out);
+    const int64_t M = chosen.size();
+    const int32_t *c = chosen.data(), *m = members.data(), *s = sizes.data();
+    int64_t expected = 0;
+    for (int i = 0; i < eeg::n_groups; ++i) {
+        if (s[i] < 1) throw py::value_error("group " + std::to_string(i) + " has " + std::to_string(s[i]) + " channels, it needs one");
+        expected += s[i];
+    }
+    if (members.size() != expected) wrong("members", "(" + std::to_string(expected) + ",), the sum of sizes", members);
+    for (int64_t i = 0; i < M; ++i)
+        if (c[i] < 0 || c[i] >= w.C) throw py::index_error("channel " + std::to_string(c[i]) + " of " + std::to_string(w.C));
+    for (int64_t i = 0; i < expected; ++i)
+        if (m[i] < 0 || m[i] >= M) throw py::index_error("member " + std::to_string(m[i]) + " of " + std::to_string(M) + " chosen channels");
+    float* o = out.mutable_data();
+    py::gil_scoped_release release;
+    if (w.half) eeg::window_features(static_cast<const uint16_t*>(w.data), w.N, w.C, w.stride, first, T, c, M, m, s, threads, o);
+    else eeg::window_features(static_cast<const float*>(w.data), w.N, w.C, w.stride, first, T, c, M, m, s, threads, o);
+}
+
+void channel_features(py::array X, int64_t first, int64_t T, array<float> out, int threads) {
+    const Windows w(X, first, T, threads);
+    if (out.ndim() != 3 || out.shape(0) != w.N || out.shape(1) != w.C || out.shape(2) != eeg::n_channel_features)
+        wrong("out", "(" + std::to_string(w.N) + ", " + std::to_string(w.C) + ", " + std::to_string(eeg::n_channel_features) + ")", out);
+    float* o = out.mutable_data();
+    py::gil_scoped_release release;
+    if (w.half) eeg::channel_features(static_cast<const uint16_t*>(w.data), w.N, w.C, w.stride, first, T, threads, o);
+    else eeg::channel_features(static_cast<const float*>(w.data), w.N, w.C, w.stride, first, T, threads, o);
+}
+
+void lagged_correlations(py::array X, int64_t first, int64_t T, array<int32_t> lags, array<float> out, int threads) {
+    const Windows w(X, first, T, threads);
+    if (lags.ndim() != 1) wrong("lags", "a list of samples", lags);
+    for (int64_t i = 0; i < lags.size(); ++i)
+        if (lags.data()[i] < 0) throw py::value_error("a lag must be 0 or more samples, got " + std::to_string(lags.data()[i]));
+    if (out.ndim() != 3 || out.shape(0) != w.N || out.shape(1) != lags.size() || out.shape(2) != eeg::n_lag_summaries)
+        wrong("out", "(" + std::to_string(w.N) + ", " + std::to_string(lags.size()) + ", " + std::to_string(eeg::n_lag_summaries) + ")", out);
+    const int32_t* l = lags.data();
+    const int64_t n = lags.size();
+    float* o = out.mutable_data();
+    py::gil_scoped_release release;
+    if (w.half) eeg::lagged_correlations(static_cast<const uint16_t*>(w.data), w.N, w.C, w.stride, first, T, l, n, threads, o);
+    else eeg::lagged_correlations(static_cast<const float*>(w.data), w.N, w.C, w.stride, first, T, l, n, threads, o);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -198,4 +266,11 @@ PYBIND11_MODULE(_native, m) {
           "y (B, T, C) = x (B, T, C) convolved over time, each channel with its own row of weight (C, K), + bias (C) or None. K is odd, zeros stand outside x.");
     m.def("depthwise_backward", &depthwise_backward, "x"_a.noconvert(), "weight"_a.noconvert(), "gy"_a.noconvert(), "dilation"_a, "gx"_a.noconvert(), "gw"_a.noconvert(),
           "gb"_a.noconvert(), "threads"_a = 0, "From gy, the gradient of y: those of x, weight and bias into gx, gw and gb, where these are not None.");
+    m.def("window_features", &window_features, "X"_a.noconvert(), "first"_a, "T"_a, "chosen"_a.noconvert(), "members"_a.noconvert(), "sizes"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 0,
+          "The features of windows X (N, C, samples), microvolts at 100 Hz, float32 or uint16 (the bits of float16), from their samples first ... first + T.\n"
+          "chosen: the channels of any group; members: positions in chosen, sizes of them for each group. out (N, F) float32, see eeg/data/features.py.");
+    m.def("channel_features", &channel_features, "X"_a.noconvert(), "first"_a, "T"_a, "out"_a.noconvert(), "threads"_a = 0,
+          "out (N, C, 10) float32: each channel's power in five bands, power, Hjorth mobility and complexity, line length, kurtosis; NaN for a flat channel.");
+    m.def("lagged_correlations", &lagged_correlations, "X"_a.noconvert(), "first"_a, "T"_a, "lags"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 0,
+          "out (N, lags, 4) float32: mean |r|, mean of the diagonal, mean off it, entropy, of r between all channels and all channels `lag` samples later.");
 }

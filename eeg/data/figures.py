@@ -90,3 +90,89 @@ def _bad_channels(cache, ax):
     worst = np.argsort(-share)[:3]
     named = ", ".join(f"{CHANNELS[i]} {share[i]:.0f} %" for i in worst if share[i] > 0)
     ax.set_title("bad channels (flat, or 5 x the median)" + (f"\nmost often {named}" if named else ""), fontsize=10)
+
+
+def plot_features(cache, file):
+    """Challenge 1: the features that go best with response time, C3 - C4 by hand, spectra by response time, how features go together."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import scipy.stats
+
+    from eeg.data.features import FEATURES, GROUPS
+
+    names, values, y = list(FEATURES), cache.features, cache.y
+    usable = np.flatnonzero((np.isfinite(values).sum(0) > len(y) // 2) & (np.nan_to_num(np.nanstd(values, 0)) > 0))
+    rank = scipy.stats.rankdata(np.where(np.isnan(values[:, usable]), np.nanmedian(values[:, usable], 0), values[:, usable]), axis=0)
+    r = np.corrcoef(np.column_stack([scipy.stats.rankdata(y), rank]), rowvar=False)
+    order = np.argsort(-np.abs(np.nan_to_num(r[0, 1:])))
+
+    fig, axes = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
+    kind = " (simulated)" if cache.simulated else ""
+    people = len(np.unique(cache.metadata["subject"]))
+    fig.suptitle(f"features, {' '.join(dict.fromkeys(cache.release))}{kind}: {len(cache):,} windows of {people} subjects; correlations are Spearman's, over windows, subjects not separated")
+
+    ax = axes[0, 0]
+    top = order[:12][::-1]
+    ax.barh(range(len(top)), r[0, 1 + top], color=np.where(r[0, 1 + top] > 0, "C3", "C0"))
+    ax.set_yticks(range(len(top)), [names[usable[i]] for i in top], fontsize=8)
+    ax.axvline(0, color="k", lw=0.8)
+    ax.set(xlabel="correlation with response time", title="the twelve features that go best with it")
+
+    ax = axes[0, 1]
+    best = usable[order[0]]
+    low, high = np.nanpercentile(values[:, best], (1, 99))
+    shown = (values[:, best] >= low) & (values[:, best] <= high)
+    ax.hexbin(values[shown, best], y[shown], gridsize=35, mincnt=1, cmap="viridis", bins="log")
+    unit = FEATURES[names[best]].split(",")[0].split(" ")[0]
+    ax.set(xlabel=f"{names[best]} ({unit})", ylabel="response time (s)", title=f"the first of them: r = {r[0, 1 + order[0]]:+.2f} (middle 98 %)")
+
+    ax = axes[0, 2]
+    chosen = np.linspace(0, len(cache) - 1, min(len(cache), 4000)).astype(int)
+    rows = {group: [CHANNELS.index(name) for name in GROUPS[group]] for group in ("motor_left", "motor_right", "occipital")}
+    window = slice(cache.margin, cache.margin + cache.window)
+    X = {group: np.stack([cache[int(i)][own, window] for i in chosen]).astype(np.float32) for group, own in rows.items()}
+    lateral = X["motor_left"].mean(1) - X["motor_right"].mean(1)
+    lateral -= lateral.mean(1, keepdims=True)
+    # from the response, for that is what it leads up to: each window is put where its press is at 0
+    t, press = 0.5 + np.arange(cache.window) / cache.sfreq, y[chosen]
+    grid, side = np.arange(-1.0, 0.51, 0.02), cache.metadata["side"][chosen]
+    for hand, colour in ((b"left", "C0"), (b"right", "C1")):
+        own = [np.interp(grid, t - press[i], lateral[i], np.nan, np.nan) for i in np.flatnonzero(side == hand)]
+        if own:
+            own = np.array(own)
+            n = np.maximum(np.isfinite(own).sum(0), 1)
+            mean, error = np.nansum(own, 0) / n, np.sqrt(np.nansum((own - np.nansum(own, 0) / n) ** 2, 0)) / n
+            ax.plot(grid, mean, colour, label=f"{hand.decode()} hand, {len(own):,} windows")
+            ax.fill_between(grid, mean - error, mean + error, color=colour, alpha=0.25)
+    ax.axvline(0, color="0.6", lw=0.8)
+    ax.set(xlabel="time from response (s)", ylabel="C3 - C4 groups (uV)", title="lateralised potential (band: standard error)")
+    ax.legend(fontsize=8)
+
+    ax = axes[1, 0]
+    f = np.fft.rfftfreq(cache.window, 1 / cache.sfreq)
+    seen = X["occipital"] - X["occipital"].mean(2, keepdims=True)
+    power = np.median((np.abs(np.fft.rfft(seen * np.hanning(cache.window + 1)[:-1])) ** 2 * 2 / (cache.sfreq * 0.375 * cache.window)).mean(1), 0, keepdims=False)
+    ax.semilogy(f[2:91], power[2:91], "k", lw=1)
+    for hertz in (20, 25):
+        ax.axvline(hertz, color="C3", lw=0.6, ls=":")
+    ax.set(xlabel="Hz (dotted: the flicker)", ylabel="uV$^2$/Hz", title="occipital spectrum, median over windows")
+
+    ax = axes[1, 1]
+    for band, colour in (("mu", "C0"), ("beta", "C1")):
+        columns = [names.index(f"{band}_{q}") for q in range(1, 5)]
+        for label, own, style in (("fast half", y <= np.median(y), "-"), ("slow half", y > np.median(y), "--")):
+            if own.any():
+                middle = 0.5 + cache.window / cache.sfreq * (np.arange(4) + 0.5) / 4
+                ax.plot(middle, np.nanmean(values[own][:, columns], 0), colour + style + "o", ms=3, label=f"{band}, {label}")
+    ax.axhline(0, color="k", lw=0.8)
+    ax.set(xlabel="time from stimulus (s)", ylabel="log10 of power over the window's", title="motor desynchronisation")
+    ax.legend(fontsize=8)
+
+    ax = axes[1, 2]
+    image = ax.imshow(r[1:, 1:], cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    fig.colorbar(image, ax=ax, shrink=0.8)
+    ax.set(xlabel="feature, in the order of --list", ylabel="feature", title="how features go together")
+    fig.savefig(file, dpi=110)
+    plt.close(fig)

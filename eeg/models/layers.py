@@ -1,5 +1,7 @@
 """Layers that the networks share."""
 
+import math
+
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
@@ -66,3 +68,238 @@ class DepthwiseConv1d(nn.Conv1d):
         if _native is None or torch.jit.is_tracing() or _compiling():  # a trace does not see into the kernel
             return False
         return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16, torch.float16) and self.weight.dtype == torch.float32
+
+
+class NeuroFeatures(nn.Module):
+    """The features of eeg/data/features.py, for a model that computes them itself: (N, C, T) -> (N, F), no extension needed.
+
+    x must be in microvolts (multiply volts by 1e6), at 100 Hz; channels: its channel names. The columns, listed in `names`,
+    are those of the cache, equal to 1e-4 of their spread; what cannot be computed is NaN. With median and mad (F), of the
+    training subjects, the output is (features - median) / mad within +-10 and 0 for NaN, fit for a network.
+    float32 inside, autocast or not. No gradient flows: peaks and onsets have none.
+    """
+
+    bands = {"delta": (0.5, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 45)}  # Hz
+    lags = (5, 10, 25, 50, 100)  # samples
+    groups = {
+        "parietal": ("E62", "E54", "E79", "E55", "E61", "E78", "E67", "E77", "E72"),
+        "motor_left": ("E36", "E35", "E30", "E29", "E41", "E42", "E37"),
+        "motor_right": ("E104", "E110", "E105", "E111", "E103", "E93", "E87"),
+        "frontal": ("E11", "E16", "E10", "E18", "E19", "E4", "E12", "E5", "E24", "E124"),
+        "occipital": ("E75", "E70", "E83", "E71", "E76", "E74", "E82", "E65", "E90"),
+    }
+
+    def __init__(self, channels=tuple(f"E{i}" for i in range(1, 129)) + ("Cz",), median=None, mad=None):
+        super().__init__()
+        channels = list(channels)
+        for group, members in self.groups.items():
+            self.register_buffer(f"_{group}", torch.tensor([channels.index(name) for name in members]), persistent=False)
+        self.register_buffer("median", None if median is None else torch.as_tensor(median, dtype=torch.float32))
+        self.register_buffer("mad", None if mad is None else torch.as_tensor(mad, dtype=torch.float32))
+        quarters = lambda name: [f"{name}_{q}" for q in range(1, 5)]
+        own = [*self.bands, "log_power", "mobility", "complexity", "line_length", "kurtosis"]
+        self.names = (
+            ["p300_amplitude", "p300_latency", "n200_amplitude", "cpp_slope", *quarters("cpp"), "motor_slope", "motor_amplitude", "lrp_amplitude", "lrp_onset", "lrp_side"]
+            + [*quarters("mu"), *quarters("beta"), "alpha_suppression", "theta_beta_ratio", "ssvep20", "ssvep25", *quarters("ssvep_difference")]
+            + ["alpha_peak_frequency", "alpha_peak_height", "aperiodic_slope", "aperiodic_offset"]
+            + [f"{group}_{name}" for group in self.groups for name in own]
+            + [f"lag{lag}_{name}" for lag in self.lags for name in ("absolute", "diagonal", "off_diagonal", "entropy")]
+        )
+
+    @torch.no_grad()
+    def forward(self, x):
+        if x.shape[0] == 0 or x.shape[-1] < 2:  # a single sample is as flat as can be
+            return x.new_full((len(x), len(self.names)), torch.nan if self.median is None else 0, dtype=torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            usable = torch.isfinite(x).all(-1) & (x != x[..., :1]).any(-1)  # (N, C)
+            x = torch.where(usable[..., None], x, 0)
+            columns = self._group_features(x, usable) + self._lagged(x)
+            out = torch.stack(columns, 1)
+            out = torch.where(torch.isfinite(out), out, torch.nan)
+        if self.median is None:
+            return out
+        return torch.nan_to_num(((out - self.median) / self.mad).clamp(-10, 10))
+
+    def _group_features(self, x, usable):
+        n = x.shape[-1]
+        d = x - x.mean(-1, keepdim=True)
+        mean, wave, hann = {}, {}, {}  # by group: (N, 10) of channel means, (N, T), (N, K)
+        everyone = torch.unique(torch.cat([getattr(self, f"_{group}") for group in self.groups]))
+        average = lambda values, index: torch.where(usable[:, index, None], values, 0).sum(1) / usable[:, index].sum(1)[:, None]
+        for group in self.groups:
+            index = getattr(self, f"_{group}")
+            mean[group] = average(self._channel_features(x[:, index], d[:, index]), index)
+            wave[group] = average(d[:, index], index)
+            hann[group] = average(_spectrum(d[:, index]), index)
+        cpp, left, right = wave["parietal"], wave["motor_left"], wave["motor_right"]
+        columns = _positivity(cpp) + list(_quarters(cpp).mean(-1).T)
+        both = (left + right) / 2
+        smooth = _smoothed(both)
+        columns += [_slope(both), smooth.amin(-1) if smooth.shape[-1] else both.new_full((len(x),), torch.nan)]
+        columns += _lateralised(left - right)
+
+        motor = torch.cat([self._motor_left, self._motor_right])
+        power, hertz = _hann_power(_quarters(d[:, motor])), _bins(n // 4, x)  # (N, channels, 4, K)
+        for low, high in ((8, 13), (13, 30)):
+            course = (power[..., _between(hertz, low, high)].sum(-1) * usable[:, motor, None]).sum(1)
+            columns += list(torch.log10(4 * course / course.sum(-1, keepdim=True)).T)
+        halves = d[:, self._occipital][..., : n // 2 * 2].unflatten(-1, (2, n // 2)) if n > 1 else d[:, self._occipital, None, :0].expand(-1, -1, 2, -1)
+        alpha = (_hann_power(halves)[..., _between(_bins(n // 2, x), 8, 13)].sum(-1) * usable[:, self._occipital, None]).sum(1)
+        columns += [torch.log10(alpha[:, 1] / alpha[:, 0]), torch.log10(mean["frontal"][:, 1] / mean["frontal"][:, 3])]
+        seen = wave["occipital"]
+        columns += [_amplitude(seen, 20), _amplitude(seen, 25)]
+        columns += list((_amplitude(_quarters(seen), 20) - _amplitude(_quarters(seen), 25)).T)
+        columns += _alpha_peak(hann["occipital"], n) + list(_aperiodic(average(_spectrum(d[:, everyone]), everyone), n))
+        for group in self.groups:
+            columns += [*torch.log10(mean[group][:, :6]).T, *mean[group][:, 6:].T]
+        return columns
+
+    def _channel_features(self, x, d):
+        """(N, C, T), the same less its mean -> (N, C, 10): band powers, power, mobility, complexity, line length, kurtosis."""
+        n = x.shape[-1]
+        power, hertz = torch.fft.rfft(d).abs().square() * (2 / n**2), _bins(n, x)
+        columns = []
+        for low, high in self.bands.values():
+            inside = _between(hertz, low, high)
+            columns.append(power[..., inside].sum(-1) if inside.any() else torch.full_like(power[..., 0], torch.nan))
+        step = torch.diff(x, prepend=torch.zeros_like(x[..., :1]))
+        bend = torch.diff(step, prepend=torch.zeros_like(x[..., :1]))
+        longer = lambda a: F.pad(a, (1, 0))
+        square = d.square().mean(-1)
+        mobility = step.std(-1) / longer(x).std(-1)
+        complexity = bend.std(-1) / longer(step).std(-1) / mobility
+        line = torch.diff(x).abs().mean(-1)
+        return torch.stack([*columns, square, mobility, complexity, line, d.pow(4).mean(-1) / square.square()], -1)
+
+    def _lagged(self, x):
+        columns = []
+        for lag in self.lags:
+            if x.shape[-1] < lag + 3:
+                columns += [x.new_full((len(x),), torch.nan)] * 4
+                continue
+            ends = [x[..., :-lag], x[..., lag:]]
+            used = (ends[0] != ends[0][..., :1]).any(-1) & (ends[1] != ends[1][..., :1]).any(-1)
+            ends = [part - part.mean(-1, keepdim=True) for part in ends]
+            early, late = (torch.where(used[..., None], part / part.norm(dim=-1, keepdim=True), 0) for part in ends)
+            r, n = early @ late.mT, used.sum(-1)
+            diagonal, square = r.diagonal(dim1=1, dim2=2).sum(-1), r.square()
+            total = square.sum((1, 2))
+            entropy = total.log() - torch.xlogy(square, square).sum((1, 2)) / total
+            columns += [r.abs().sum((1, 2)) / n**2, diagonal / n, (r.sum((1, 2)) - diagonal) / (n * (n - 1)), entropy / (2 * n.log())]
+        return columns
+
+
+def _bins(n, like):
+    """Frequencies of an n-sample DFT at 100 Hz."""
+    return torch.arange(n // 2 + 1, device=like.device, dtype=torch.float64) * (100 / max(n, 1))
+
+
+def _between(hertz, low, high):
+    return (hertz > low - 1e-6) & (hertz < high + 1e-6)
+
+
+def _hann(n, like):
+    return torch.hann_window(n, device=like.device, dtype=like.dtype)
+
+
+def _hann_power(x):
+    """|DFT|^2 under a Hann window along the last axis, less its mean."""
+    n = x.shape[-1]
+    if n == 0:
+        return x.new_zeros((*x.shape[:-1], 1))
+    return torch.fft.rfft((x - x.mean(-1, keepdim=True)) * _hann(n, x)).abs().square()
+
+
+def _spectrum(x):
+    """Hann periodogram, uV^2/Hz."""
+    return _hann_power(x) * (2 / (100 * 0.375 * x.shape[-1]))
+
+
+def _amplitude(x, hertz):
+    """Amplitude at one frequency under a Hann window along the last axis."""
+    n = x.shape[-1]
+    if n < 2:
+        return x.new_full(x.shape[:-1], torch.nan)
+    angle = 2 * math.pi * hertz / 100 * torch.arange(n, device=x.device, dtype=torch.float64)
+    window = _hann(n, x)
+    basis = torch.stack([angle.cos(), angle.sin()], 1).to(x.dtype) * window[:, None]
+    return 2 * ((x - x.mean(-1, keepdim=True)) @ basis).norm(dim=-1) / window.sum()
+
+
+def _quarters(x):
+    n = x.shape[-1] // 4
+    return x[..., : 4 * n].unflatten(-1, (4, n)) if n else x[..., None, :0].expand(*x.shape[:-1], 4, 0)
+
+
+def _smoothed(x):
+    """Means over 10 samples, 100 ms. (N, T) -> (N, T - 9), none for shorter windows."""
+    return x.unfold(-1, 10, 1).mean(-1) if x.shape[-1] >= 10 else x[:, :0]
+
+
+def _slope(y):
+    t = torch.arange(y.shape[-1], device=y.device, dtype=y.dtype) / 100
+    t = t - t.mean()
+    return (y - y.mean(-1, keepdim=True)) @ t / t.square().sum()
+
+
+def _positivity(wave):
+    smooth = _smoothed(wave)
+    if not smooth.shape[-1]:
+        return [wave.new_full((len(wave),), torch.nan)] * 4
+    known = ~torch.isnan(wave[:, 0])
+    j = torch.arange(smooth.shape[-1], device=wave.device)
+    amplitude, peak = torch.nan_to_num(smooth).max(-1)
+    low = torch.where(j <= peak[:, None], smooth, torch.inf).amin(-1)
+    rise = ((j <= peak[:, None]) & (j >= peak[:, None] - 49)).to(wave.dtype)  # the 0.5 s before the peak
+    count = rise.sum(-1)
+    t = j / 100 - ((rise * j).sum(-1) / count / 100)[:, None]
+    y = smooth - ((rise * smooth).sum(-1) / count)[:, None]
+    slope = (rise * t * y).sum(-1) / (rise * t.square()).sum(-1)
+    columns = [amplitude, (peak + 4.5) / 100, low, torch.where(count >= 10, slope, torch.nan)]
+    return [torch.where(known, column, torch.nan) for column in columns]
+
+
+def _lateralised(wave):
+    smooth = _smoothed(wave)
+    if not smooth.shape[-1]:
+        return [wave.new_full((len(wave),), torch.nan)] * 3
+    known = ~torch.isnan(wave[:, 0])
+    smooth = torch.nan_to_num(smooth)
+    amplitude, peak = smooth.abs().max(-1)
+    at_peak = smooth.gather(1, peak[:, None])
+    side = torch.where(at_peak > 0, 1.0, -1.0)
+    j = torch.arange(smooth.shape[-1], device=wave.device)
+    below = (side * smooth <= amplitude[:, None] / 2) & (j < peak[:, None])
+    onset = torch.where(below, j + 1, 0).amax(-1)  # after the last sample that is not yet half of it
+    columns = [amplitude, torch.where(onset > 0, (onset + 4.5) / 100, torch.nan), side[:, 0]]
+    return [torch.where(known, column, torch.nan) for column in columns]
+
+
+def _aperiodic(spectrum, n):
+    """Slope and offset of log10 power over log10 frequency. (N, K) -> two (N,)"""
+    hertz = _bins(n, spectrum)
+    inside = (_between(hertz, 2, 6) | _between(hertz, 14, 38)) & ~_between(hertz, 19, 21) & ~_between(hertz, 24, 26)
+    if inside.sum() < 3:
+        return [spectrum.new_full((len(spectrum),), torch.nan)] * 2
+    x, y = hertz[inside].log10().to(spectrum.dtype), spectrum[:, inside].log10()
+    slope = (y - y.mean(-1, keepdim=True)) @ (x - x.mean()) / (x - x.mean()).square().sum()
+    return slope, y.mean(-1) - slope * x.mean()
+
+
+def _alpha_peak(spectrum, n):
+    hertz = _bins(n, spectrum)
+    absent = [spectrum.new_full((len(spectrum),), torch.nan)] * 2
+    if len(hertz) < 4:
+        return absent
+    slope, offset = _aperiodic(spectrum, n)
+    inner = spectrum[:, 1:-1]
+    candidate = (inner > spectrum[:, :-2]) & (inner >= spectrum[:, 2:]) & _between(hertz, 6, 14)[1:-1]
+    candidate[:, 0] = False  # the bin beside 0 Hz
+    height, k = torch.where(candidate, inner, -1.0).max(-1)
+    k = k + 1
+    low, here, high = (spectrum.gather(1, (k + step)[:, None])[:, 0].log10() for step in (-1, 0, 1))
+    above = here - (offset + slope * hertz[k].log10().to(spectrum.dtype))
+    there = (height > 0) & (above > math.log10(2))
+    frequency = (k + 0.5 * (low - high) / (low - 2 * here + high)) * (100 / n)
+    return [torch.where(there, frequency, torch.nan), torch.where(there, above, torch.nan)]

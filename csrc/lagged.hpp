@@ -1,0 +1,169 @@
+// How each channel of a window goes with each other one some samples later: summaries of lagged correlations.
+//
+// Shapes: X (N, C, stride), of which T samples count. The U usable channels (not flat, all finite) lie as (T, P), P = U
+// padded to whole tiles with zeros. For a lag, r (U, U) is the product of the first T - lag samples with the last T - lag,
+// each channel standardised over just those. r is summed up tile by tile in registers and never stored: one window's
+// work stays in the second cache, which a batched product of a BLAS, with its (N, C, C) result, does not.
+#pragma once
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include <omp.h>
+
+#include "half.hpp"
+
+namespace eeg {
+
+constexpr int n_lag_summaries = 4;  // mean |r|, mean of the diagonal, mean off it, normalised entropy of the shares of r^2
+
+namespace lag {
+
+typedef float floats16 __attribute__((vector_size(64), may_alias));
+typedef int32_t ints16 __attribute__((vector_size(64), may_alias));
+struct Lanes { alignas(64) float value[16]; };
+constexpr int64_t width = 32;  // columns of a tile: 2 vectors; rows: 8
+
+struct Scratch {
+    int64_t P;
+    std::vector<Lanes> x, early, late;
+    std::vector<int64_t> used;  // (P) whether a channel moves in both ends of the window
+    std::vector<float> row;
+    Scratch(int64_t C, int64_t T)
+        : P((C + width - 1) / width * width), x(static_cast<size_t>(T * P / 16)), early(x), late(x), used(static_cast<size_t>(P)), row(static_cast<size_t>(T)) {}
+};
+
+// ln of positive normal numbers, to 1e-7: exponent, and the series of atanh for what is left in 0.7 ... 1.4.
+inline floats16 log16(floats16 q) {
+    const ints16 bits = reinterpret_cast<ints16>(q), exponent = (bits - 0x3f3504f3) >> 23;
+    const floats16 m = reinterpret_cast<floats16>(bits - (exponent << 23)), s = (m - 1) / (m + 1), s2 = s * s;
+    const floats16 series = 2 * s * (1 + s2 * (1.0f / 3 + s2 * (1.0f / 5 + s2 * (1.0f / 7 + s2 * (1.0f / 9)))));
+    return series + __builtin_convertvector(exponent, floats16) * 0.69314718f;
+}
+
+// x (n, P) -> out (n, P): each channel without its mean, divided by its norm; zero where it is flat over these samples.
+inline void standardise(const float* x, int64_t n, int64_t P, float* out, int64_t* used) {
+    for (int64_t c = 0; c < P; c += 16) {
+        auto at = [&](int64_t t) { return *reinterpret_cast<const floats16*>(x + t * P + c); };
+        floats16 sum = {}, square = {};
+        ints16 moves = {};
+        for (int64_t t = 0; t < n; ++t) sum += at(t), moves |= at(t) != at(0);
+        const floats16 mean = sum / static_cast<float>(n);
+        for (int64_t t = 0; t < n; ++t) {
+            const floats16 v = at(t) - mean;
+            square += v * v;
+        }
+        floats16 scale;
+        for (int i = 0; i < 16; ++i) {
+            scale[i] = moves[i] ? 1 / std::sqrt(square[i]) : 0;
+            if (!moves[i]) used[c + i] = 0;
+        }
+        for (int64_t t = 0; t < n; ++t) *reinterpret_cast<floats16*>(out + t * P + c) = (at(t) - mean) * scale;
+    }
+}
+
+struct Sums {
+    double absolute = 0, plain = 0, square = 0, square_log = 0;
+};
+
+// One tile of r = early^T late: 8 rows from i on, 32 columns from j on, summed up.
+inline void tile(const float* early, const float* late, int64_t n, int64_t P, int64_t i, int64_t j, Sums& sums) {
+    floats16 r[8][2] = {};
+    const float *a = early + i, *b = late + j;
+    for (int64_t t = 0; t < n; ++t, a += P, b += P) {
+        const floats16 left = reinterpret_cast<const floats16*>(b)[0], right = reinterpret_cast<const floats16*>(b)[1];
+        for (int k = 0; k < 8; ++k) {
+            r[k][0] += a[k] * left;
+            r[k][1] += a[k] * right;
+        }
+    }
+    floats16 absolute = {}, plain = {}, square = {}, square_log = {};
+    for (int k = 0; k < 8; ++k)
+        for (int h = 0; h < 2; ++h) {
+            const floats16 v = r[k][h], q = v * v;
+            absolute += v < 0 ? -v : v;
+            plain += v;
+            square += q;
+            square_log += q * log16(q > 1e-37f ? q : floats16{} + 1e-37f);
+        }
+    for (int k = 0; k < 16; ++k) {
+        sums.absolute += static_cast<double>(absolute[k]);
+        sums.plain += static_cast<double>(plain[k]);
+        sums.square += static_cast<double>(square[k]);
+        sums.square_log += static_cast<double>(square_log[k]);
+    }
+}
+
+template <class In>
+void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* lags, int64_t n_lags, Scratch& s, float* out) {
+    const int64_t P = s.P;
+    float* x = s.x.front().value;
+    int64_t* used = s.used.data();
+    std::fill(x, x + T * P, 0.0f);
+    int64_t usable = 0;
+    for (int64_t c = 0; c < C; ++c) {
+        const float* line;
+        if constexpr (std::is_same<In, float>::value) line = X + c * stride;
+        else from_half(X + c * stride, T, s.row.data()), line = s.row.data();
+        double sum = 0;
+        int64_t bad = 0, moves = 0;
+#pragma omp simd reduction(+ : sum, bad, moves)
+        for (int64_t t = 0; t < T; ++t) {
+            sum += static_cast<double>(line[t]);
+            bad += !(std::fabs(line[t]) <= FLT_MAX);
+            moves += line[t] != line[0];
+        }
+        if (bad || !moves) continue;
+        const double mean = sum / static_cast<double>(T);
+        for (int64_t t = 0; t < T; ++t) x[t * P + usable] = static_cast<float>(static_cast<double>(line[t]) - mean);
+        ++usable;
+    }
+    const int64_t columns = (usable + width - 1) / width * width, rows = (usable + 7) / 8 * 8;
+    for (int64_t l = 0; l < n_lags; ++l, out += n_lag_summaries) {
+        std::fill(out, out + n_lag_summaries, std::numeric_limits<float>::quiet_NaN());
+        const int64_t lag = lags[l], n = T - lag;
+        if (n < 3) continue;
+        std::fill(used, used + P, int64_t{1});
+        float *early = s.early.front().value, *late = s.late.front().value;
+        standardise(x, n, P, early, used);
+        standardise(x + lag * P, n, P, late, used);
+        double count = 0;
+        for (int64_t c = 0; c < usable; ++c) {
+            if (used[c]) ++count;
+            else
+                for (int64_t t = 0; t < n; ++t) early[t * P + c] = late[t * P + c] = 0;
+        }
+        if (count < 2) continue;
+        double diagonal = 0;
+        for (int64_t c = 0; c < columns; c += 16) {
+            floats16 sum = {};
+            for (int64_t t = 0; t < n; ++t) sum += *reinterpret_cast<const floats16*>(early + t * P + c) * *reinterpret_cast<const floats16*>(late + t * P + c);
+            for (int k = 0; k < 16; ++k) diagonal += static_cast<double>(sum[k]);
+        }
+        Sums sums;
+        for (int64_t j = 0; j < columns; j += width)  // 32 columns of `late` stay in the first cache while all rows pass
+            for (int64_t i = 0; i < rows; i += 8) tile(early, late, n, P, i, j, sums);
+        out[0] = static_cast<float>(sums.absolute / (count * count));
+        out[1] = static_cast<float>(diagonal / count);
+        out[2] = static_cast<float>((sums.plain - diagonal) / (count * (count - 1)));
+        out[3] = static_cast<float>((std::log(sums.square) - sums.square_log / sums.square) / (2 * std::log(count)));
+    }
+}
+
+}  // namespace lag
+
+// X (N, C, stride), of which samples `first` to `first + T` count -> out (N, n_lags, 4), NaN where there is nothing to say.
+template <class In>
+void lagged_correlations(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T, const int32_t* lags, int64_t n_lags, int threads, float* out) {
+    std::vector<lag::Scratch> scratch(static_cast<size_t>(threads), lag::Scratch(C, T));
+#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+    for (int64_t w = 0; w < N; ++w)
+        lag::window(X + w * C * stride + first, C, stride, T, lags, n_lags, scratch[static_cast<size_t>(omp_get_thread_num())], out + w * n_lags * n_lag_summaries);
+}
+
+}  // namespace eeg

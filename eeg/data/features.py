@@ -1,0 +1,292 @@
+"""Neuroscience features of windows: what each is, how they are computed, and how they get into a cache.
+
+    FEATURES                        name -> definition with unit, in the order of the columns
+    compute(X, ...)                 (N, C, T) microvolts -> (N, F) float32, NaN where a feature cannot be computed
+    add(path)                       computes them for a cache and adds `neuro_features` to it; a kill at any moment leaves the cache as it was
+    normalisation(features, rows)   (median, mad) of the training subjects' rows; `apply` uses them
+
+A challenge 1 window opens 0.5 s after the stimulus: P300 and N200 as defined in textbooks lie before it. Under their names
+stand what of the centro-parietal positivity lies within the window. All latencies count from the first sample of the window.
+"""
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from eeg import UserError
+from eeg.data.release import CHANNELS
+
+VERSION = 1  # of the arithmetic: raise it when a feature changes and its definition does not
+SFREQ = 100
+BANDS = {"delta": (0.5, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 45)}  # Hz, both ends included
+LAGS = (5, 10, 25, 50, 100)  # samples
+
+# Electrodes of the HydroCel net around the 10-20 sites that each group is named for (MNE's GSN-HydroCel-129). The two
+# motor groups mirror each other, the others themselves. Cz is the reference, and in none.
+GROUPS = {
+    "parietal": ("E62", "E54", "E79", "E55", "E61", "E78", "E67", "E77", "E72"),  # Pz, CPz
+    "motor_left": ("E36", "E35", "E30", "E29", "E41", "E42", "E37"),  # C3
+    "motor_right": ("E104", "E110", "E105", "E111", "E103", "E93", "E87"),  # C4
+    "frontal": ("E11", "E16", "E10", "E18", "E19", "E4", "E12", "E5", "E24", "E124"),  # Fz, F3, F4
+    "occipital": ("E75", "E70", "E83", "E71", "E76", "E74", "E82", "E65", "E90"),  # Oz, O1, O2
+}
+
+
+def _definitions():
+    smooth = "means over 100 ms, less the window's mean"
+    yield "p300_amplitude", f"uV, highest value of the centro-parietal mean ({smooth}); the classical 0.3 s lies before a challenge 1 window"
+    yield "p300_latency", "s from the start of the window to that peak"
+    yield "n200_amplitude", "uV, lowest value of the same up to the peak, where the build-up starts; the classical 0.2 s lies before a challenge 1 window"
+    yield "cpp_slope", "uV/s, least squares over the 0.5 s before the peak; NaN where fewer than 0.1 s are seen"
+    for q in range(1, 5):
+        yield f"cpp_{q}", f"uV, centro-parietal mean in quarter {q} of the window, less the window's"
+    yield "motor_slope", "uV/s, least squares over the window, mean of left and right motor groups"
+    yield "motor_amplitude", f"uV, lowest value of the mean of left and right motor groups ({smooth})"
+    yield "lrp_amplitude", f"uV, largest magnitude of left less right motor group, C3 - C4 ({smooth})"
+    yield "lrp_onset", "s from the start of the window to where it stays above half of that; NaN where it does from the start"
+    yield "lrp_side", "1 where left (C3) is the more positive at that peak, as before a left-hand press, -1 where right is"
+    for band, limits in (("mu", "8-13"), ("beta", "13-30")):
+        for q in range(1, 5):
+            yield f"{band}_{q}", f"log10, {limits} Hz power (Hann) of both motor groups in quarter {q} over the mean of the quarters: below 0 is desynchronised"
+    yield "alpha_suppression", "log10, occipital 8-13 Hz power (Hann) of the window's second half over its first: below 0 is suppressed"
+    yield "theta_beta_ratio", "log10, frontal theta over beta power"
+    for f in (20, 25):
+        yield f"ssvep{f}", f"uV, amplitude at {f} Hz (Hann) of the occipital mean, where the stimulus flickers"
+    for q in range(1, 5):
+        yield f"ssvep_difference_{q}", f"uV, amplitude at 20 Hz less that at 25 Hz of the occipital mean in quarter {q}"
+    yield "alpha_peak_frequency", "Hz, highest peak at 6-14 Hz of the occipital spectrum (Hann), by a parabola; NaN where none is twice the 1/f line"
+    yield "alpha_peak_height", "log10, that peak over the 1/f line"
+    yield "aperiodic_slope", "log10 power per log10 Hz: the 1/f line of all groups' mean spectrum (Hann) at 2-6 and 14-38 Hz, 20 and 25 +- 1 Hz left out"
+    yield "aperiodic_offset", "log10 uV^2/Hz of that line at 1 Hz"
+    for group in GROUPS:
+        for band, (low, high) in BANDS.items():
+            yield f"{group}_{band}", f"log10 uV^2, {low}-{high} Hz power (periodogram), mean over channels"
+        yield f"{group}_log_power", "log10 uV^2, mean square about the mean, mean over channels"
+        yield f"{group}_mobility", "1, Hjorth mobility as in mne-features, mean over channels"
+        yield f"{group}_complexity", "1, Hjorth complexity as in mne-features, mean over channels"
+        yield f"{group}_line_length", "uV, mean absolute step from sample to sample, mean over channels"
+        yield f"{group}_kurtosis", "1, fourth moment over squared variance (3 for a Gaussian), mean over channels"
+    for lag in LAGS:
+        what = f"of r between each channel and each {lag} samples later"
+        yield f"lag{lag}_absolute", f"1, mean |r| {what}"
+        yield f"lag{lag}_diagonal", f"1, mean {what}, a channel with itself"
+        yield f"lag{lag}_off_diagonal", f"1, mean {what}, a channel with another"
+        yield f"lag{lag}_entropy", f"0-1, normalised entropy of the shares of r^2 {what}"
+
+
+FEATURES = dict(_definitions())
+
+
+# ---------------------------------------------------------------------------------------------------- computing
+
+
+def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
+    """Features of X (N, C, samples), float32 or float16, microvolts at 100 Hz. -> (N, F) float32 in the order of FEATURES.
+
+    first, length: the samples that count, for windows stored with a margin. A channel that is flat or not finite is left
+    out of its groups; a feature that then cannot be computed is NaN. The result is the same for any number of threads.
+    """
+    from eeg import _native
+
+    if X.dtype not in (np.float32, np.float16):
+        raise TypeError(f"X must be float32 or float16, got {X.dtype}")
+    if X.ndim != 3 or X.shape[1] != len(channels):
+        raise ValueError(f"X must be (windows, {len(channels)} channels, samples), got {X.shape}")
+    length = X.shape[2] - first if length is None else length
+    listed = [list(channels).index(name) for group in GROUPS.values() for name in group]
+    chosen = np.unique(listed).astype(np.int32)
+    X, threads = np.ascontiguousarray(X).view(np.uint16 if X.dtype == np.float16 else np.float32), threads or 0
+    out, late = np.empty((len(X), len(FEATURES) - 4 * len(LAGS)), np.float32), np.empty((len(X), len(LAGS), 4), np.float32)
+    sizes, members = np.array([len(group) for group in GROUPS.values()], np.int32), np.searchsorted(chosen, listed).astype(np.int32)
+    _native.window_features(X, first, length, chosen, members, sizes, out, threads)
+    _native.lagged_correlations(X, first, length, np.array(LAGS, np.int32), late, threads)
+    return np.hstack([out, late.reshape(len(X), 4 * len(LAGS))])
+
+
+def normalisation(features, rows):
+    """(median, mad), each (F,), of features[rows]: rows of training subjects, never of others. mad is 1 where it would be 0.
+
+    The mad is scaled by 1.4826, so that for a Gaussian it is the standard deviation.
+    """
+    chosen = np.asarray(features, np.float64)[rows]
+    if not len(chosen):
+        raise ValueError("normalisation needs the rows of training subjects, got none")
+    dark = np.isnan(chosen).all(0)  # nothing is known of them: they will be 0 after `apply`
+    median, mad = np.zeros(chosen.shape[1]), np.ones(chosen.shape[1])
+    median[~dark] = np.nanmedian(chosen[:, ~dark], axis=0)
+    mad[~dark] = 1.4826 * np.nanmedian(np.abs(chosen[:, ~dark] - median[~dark]), axis=0)
+    mad[mad == 0] = 1
+    return median, mad
+
+
+def apply(features, median, mad, limit=10):
+    """(features - median) / mad within +-limit, float32; NaN becomes 0, the training subjects' median."""
+    return np.nan_to_num(np.clip((features - median) / mad, -limit, limit)).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------------- into a cache
+
+
+@dataclass
+class Report:
+    """What `add` did, for its closing lines."""
+
+    path: Path
+    windows: int = 0
+    computed: bool = True
+    missing: dict = field(default_factory=dict)  # feature -> windows in which it is NaN
+
+
+def add(path, challenge=None, force=False, threads=None, progress=None, chunk=512):
+    """Add `neuro_features` to a cache, unless it has them as they would be computed now. -> Report.
+
+    X is read from its map, `chunk` windows at a time. progress(done, total, bytes) is called after each.
+    Raises UserError where the file is not a cache of these channels, cannot be written, or another process is at it.
+    """
+    from eeg.data.cache import Cache, _partial_file
+
+    cache = Cache(path)
+    path, attributes = Path(path), cache.attributes[0]
+    if challenge is not None and cache.challenge != challenge:
+        raise UserError(f"{path} is a cache for challenge {cache.challenge}, not {challenge}; name it with --challenge {cache.challenge}")
+    if tuple(cache.channels) != CHANNELS or cache.sfreq != SFREQ:
+        raise UserError(f"{path} holds {len(cache.channels)} channels ({', '.join(cache.channels[:3])} ...) at {cache.sfreq:g} Hz; features need E1 ... E128 and Cz at {SFREQ} Hz")
+    X = cache.parts[0]
+    identity = repr((VERSION, FEATURES, GROUPS, attributes["fingerprint"], X.shape, str(X.dtype)))
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+
+    with _partial_file(path.with_name(path.name + ".features")) as partial:
+        if not force and (known := _present(path, fingerprint)) is not None:
+            return Report(path, len(known), False, _count(known))
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # before the work, so that a file that cannot be written is refused at once
+        except OSError as e:
+            raise UserError(f"{path} cannot be written ({e.strerror}); make it writable, or build one elsewhere with: python run/cache.py --cache DIR") from None
+        try:
+            values = np.empty((len(X), len(FEATURES)), np.float32)
+            for at in range(0, len(X), chunk):
+                values[at : at + chunk] = compute(X[at : at + chunk], cache.margin, cache.window, threads=threads)
+                if progress:
+                    progress(min(at + chunk, len(X)), len(X), X[at : at + chunk].nbytes)
+            try:
+                _publish(path, fd, partial, values, fingerprint)
+            except OSError as e:
+                if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+                raise UserError(f"{path.parent}/ has no room for {values.nbytes / 1e6:,.1f} MB of features; free some. The cache is as it was") from None
+        finally:
+            os.close(fd)
+    return Report(path, len(X), True, _count(values))
+
+
+def _present(path, fingerprint):
+    with h5py.File(path, "r", locking=False) as f:
+        there = f.get("neuro_features")
+        return there[()] if there is not None and there.attrs.get("fingerprint") == fingerprint else None
+
+
+def _count(values):
+    return {name: int(n) for name, n in zip(FEATURES, np.isnan(values).sum(0)) if n}
+
+
+# X may be tens of GB, so the dataset is added to the file that is there, and yet in one step. HDF5 works on a _Shadow of
+# the file. What it appends goes to the disk at once: readers see nothing of it, for the superblock says where the file
+# ends. What it changes in place is held back: the superblock and the root group's header, which the cache's layout puts
+# into the first 4096 bytes. They are written last, in a single call within one page, which a kill cannot divide. Should
+# another layout need changes elsewhere, the file is copied and the copy renamed instead: slower, no less safe.
+# A feature set that is replaced stays in the file as dead bytes, 412 a window.
+_PAGE = 4096
+
+
+class _Shadow(io.RawIOBase):
+    def __init__(self, fd):
+        head = os.pread(fd, 36, 0)
+        recent = head[:8] == b"\x89HDF\r\n\x1a\n" and head[8] in (2, 3) and head[12:20] == bytes(8)
+        self.end = int.from_bytes(head[28:36], "little") if recent else os.fstat(fd).st_size  # of the file as readers know it
+        self.patches = []  # (offset, bytes) held back
+        self._fd, self._at = fd, 0
+
+    def readable(self):
+        return True
+
+    writable = seekable = readable
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: os.fstat(self._fd).st_size}[whence]
+        return self._at
+
+    def tell(self):
+        return self._at
+
+    def readinto(self, buffer):
+        data = bytearray(os.pread(self._fd, len(buffer), self._at))
+        for offset, patch in self.patches:
+            low, high = max(offset, self._at), min(offset + len(patch), self._at + len(data))
+            if low < high:
+                data[low - self._at : high - self._at] = patch[low - offset : high - offset]
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def write(self, data):
+        data = bytes(data)
+        held = data[: max(self.end - self._at, 0)]
+        if held:
+            self.patches.append((self._at, held))
+        rest, at = memoryview(data)[len(held) :], self._at + len(held)
+        while rest:
+            n = os.pwrite(self._fd, rest, at)
+            rest, at = rest[n:], at + n
+        self._at += len(data)
+        return len(data)
+
+    def truncate(self, size=None):
+        size = self._at if size is None else size
+        os.ftruncate(self._fd, max(size, self.end))
+        return size
+
+
+def _publish(path, fd, partial, values, fingerprint):
+    def put(f):
+        new = f.create_dataset("neuro_features.new", data=values)
+        new.attrs["names"], new.attrs["fingerprint"] = np.array(list(FEATURES), "S32"), fingerprint
+        f.flush()  # the new one has its place before the old one's is free: nothing old is written over
+        if "neuro_features" in f:
+            del f["neuro_features"]
+        f.move("neuro_features.new", "neuro_features")
+
+    shadow = _Shadow(fd)
+    try:
+        os.posix_fallocate(fd, shadow.end, values.nbytes + (1 << 20))  # a full disk says so here
+        with h5py.File(shadow, "r+") as f:
+            put(f)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, shadow.end)
+        raise
+    if not os.path.samestat(os.fstat(fd), path.stat()):
+        raise UserError(f"{path} was built anew while its features were computed; run this again")
+    if all(offset + len(patch) <= _PAGE for offset, patch in shadow.patches):
+        page = bytearray(os.pread(fd, _PAGE, 0))
+        for offset, patch in shadow.patches:
+            page[offset : offset + len(patch)] = patch
+        os.fsync(fd)  # what the page points to is on the disk before the page is
+        os.pwrite(fd, page[: max(offset + len(patch) for offset, patch in shadow.patches)], 0)
+        os.fsync(fd)
+        return
+    os.ftruncate(fd, shadow.end)
+    shutil.copyfile(path, partial)
+    with h5py.File(partial, "r+", locking=False) as f:
+        put(f)
+    with open(partial, "rb") as f:
+        os.fsync(f.fileno())
+    shutil.copymode(path, partial)
+    os.replace(partial, path)

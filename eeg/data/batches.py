@@ -81,7 +81,7 @@ class Batches:
         """Go through the batches of an epoch, from batch `start` on. The thread that fills them ends with the loop, however that ends."""
         order = self.order(epoch)
         buffers = [self._buffer() for _ in range(self.ahead + 2)]  # one with the model, one being filled, the others waiting
-        free, filled, stop = queue.SimpleQueue(), queue.SimpleQueue(), threading.Event()
+        free, filled = queue.SimpleQueue(), queue.SimpleQueue()
         for buffer in buffers:
             free.put(buffer)
         draws = self.augment.native(self.seed, epoch, self.cache.sfreq)
@@ -94,7 +94,7 @@ class Batches:
                     if following is not None:
                         self._announce(following)
                     buffer = free.get()
-                    if stop.is_set():
+                    if buffer is None:  # the loop has ended
                         return
                     filled.put(self._gather(index, chosen, buffer, draws))
                     chosen = following
@@ -114,7 +114,6 @@ class Batches:
                 if len(held) > 1:
                     free.put(held.pop(0).buffer)
         finally:
-            stop.set()
             free.put(None)
             thread.join()
 

@@ -1,6 +1,5 @@
 """A release on disk: its folder by any of the names it is published under, its recordings, its participants."""
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -132,11 +131,6 @@ def read_tsv(path):
     if short is not None:
         raise BadRecording(f"{path.name} has {len(rows[short])} columns in row {short} and {len(names)} in its first")
     return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
-
-
-def read_json(path):
-    """A JSON file, {} where there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _number(text):

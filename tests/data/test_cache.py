@@ -72,7 +72,7 @@ def test_h5py_alone_understands_the_file(release_folder):
         assert f["X"].shape == (12, 129, 200) and f["X"].chunks is None and f["X"].id.get_offset() % 4096 == 0
         np.testing.assert_array_equal(f["X"][5], cache[5])
         assert f.attrs["unit"] == "uV" and f.attrs["sfreq"] == 100 and [c.decode() for c in f.attrs["channels"]] == list(CHANNELS)
-        assert f["metadata"].dtype["copy"] == bool and f["y"].dtype == np.float64
+        assert f["metadata"].dtype["copy"].kind == "b" and f["y"].dtype == np.float64
 
 
 def test_channels_in_another_order_are_put_in_order(release_folder):

@@ -12,10 +12,10 @@ KERNEL = [name for name in FEATURES if not name.startswith("lag")]
 LAYOUT = {"parietal": [0, 1, 2], "motor_left": [3, 4], "motor_right": [5, 6], "frontal": [7, 2], "occipital": [8, 9, 0]}  # a small net; channels may be in two groups
 
 
-def signals(n, c, t, seed=0):
-    """Something like EEG: a wandering baseline, a 10 Hz rhythm, noise, an offset."""
+def signals(n, c, t, seed=0, rhythm=(5, 20)):
+    """Something like EEG: a wandering baseline, a 10 Hz rhythm of some amplitude, noise, an offset."""
     rng = np.random.default_rng(seed)
-    rhythm = np.sin(2 * np.pi * (10 * np.arange(t) / 100 + rng.random((n, c, 1)))) * rng.uniform(5, 20, (n, c, 1))
+    rhythm = np.sin(2 * np.pi * (10 * np.arange(t) / 100 + rng.random((n, c, 1)))) * rng.uniform(*rhythm, (n, c, 1))
     return (rng.normal(0, 3, (n, c, t)).cumsum(2) + rhythm + rng.normal(0, 2, (n, c, t)) + rng.normal(0, 30, (n, c, 1))).astype(np.float32)
 
 
@@ -152,8 +152,10 @@ def lagged_reference(x, lag):
 
 @pytest.mark.parametrize("T", [199, 200, 203, 250, 400])
 def test_window_features_equal_references(T):
-    X = signals(12, 10, T, T)
+    X = np.concatenate([signals(8, 10, T, T), signals(16, 10, T, T + 1, rhythm=(0, 0))])
     got = run_windows(X)
+    peaks = np.isfinite(got[:, KERNEL.index("alpha_peak_frequency")])
+    assert peaks[:8].all() and 0 < peaks[8:].sum() < 16  # without a rhythm there is not always a peak
     for window, row in zip(X, got):
         want = window_reference(window)
         assert list(want) == KERNEL

@@ -31,17 +31,25 @@ namespace feature {
 constexpr double rate = 100, nan = std::numeric_limits<double>::quiet_NaN();  // Hz
 constexpr double bands[n_bands][2] = {{0.5, 4}, {4, 8}, {8, 13}, {13, 30}, {30, 45}};  // Hz, both ends included
 constexpr double top = 45;
-constexpr int64_t batch = 4;       // blocks of 8 channels transformed together
 constexpr int64_t smoothing = 10;  // samples; a mean over 100 ms is blind to 10, 20 and 30 Hz: alpha and the flicker
 
-// Eight channels go side by side through everything that is done to each: no sum over a vector's lanes is ever needed.
-typedef double doubles8 __attribute__((vector_size(64), may_alias));
-typedef int64_t ints8 __attribute__((vector_size(64), may_alias));
-typedef float floats8 __attribute__((vector_size(32), may_alias));
-typedef int32_t order8 __attribute__((vector_size(32)));
-struct Lanes8 { alignas(64) double value[8]; };
-inline doubles8& lanes(Lanes8& l) { return *reinterpret_cast<doubles8*>(l.value); }
-inline const doubles8& lanes(const Lanes8& l) { return *reinterpret_cast<const doubles8*>(l.value); }
+// W channels go side by side through everything that is done to each: no sum over a vector's lanes is ever needed.
+// `width` bins of their DFT are summed at once, in as many registers.
+#if defined(__AVX512F__)
+constexpr int64_t W = 8, width = 24;
+#elif defined(__AVX__)
+constexpr int64_t W = 4, width = 12;
+#else
+constexpr int64_t W = 4, width = 6;
+#endif
+constexpr int64_t batch = 32 / W;  // blocks of W channels transformed together
+typedef double doubles __attribute__((vector_size(8 * W), may_alias));
+typedef int64_t integers __attribute__((vector_size(8 * W), may_alias));
+typedef float floats __attribute__((vector_size(4 * W), may_alias));
+typedef int32_t order __attribute__((vector_size(4 * W)));
+struct Lanes { alignas(8 * W) double value[W]; };
+inline doubles& lanes(Lanes& l) { return *reinterpret_cast<doubles*>(l.value); }
+inline const doubles& lanes(const Lanes& l) { return *reinterpret_cast<const doubles*>(l.value); }
 
 struct Range { int64_t first, last; };  // bins first ... last - 1
 
@@ -51,10 +59,9 @@ inline Range bins_between(double low, double high, int64_t n) {
     return {static_cast<int64_t>(std::ceil(low * per_hertz - 1e-9)), static_cast<int64_t>(std::floor(high * per_hertz + 1e-9)) + 1};
 }
 
-// The DFT of 8 channels at a time as four products with fixed tables. For even T the symmetries of sine and cosine
+// The DFT of W channels at a time as four products with fixed tables. For even T the symmetries of sine and cosine
 // about T/4 and T/2 fold T terms into T/4 + 1: even and odd bins, cosine and sine, each see their own folded signal.
 struct Dft {
-    static constexpr int64_t width = 24;  // bins summed at once: as many registers
     int64_t T, L, K, P;                   // samples, terms after folding, bins, bins of one parity padded to whole widths
     bool folded;
     std::vector<double> table;  // (4, P / width, L, width): even cosine, even sine, odd cosine, odd sine
@@ -72,16 +79,16 @@ struct Dft {
                 }
     }
     // d (T) -> a (4, L)
-    void fold(const Lanes8* d, Lanes8* a) const {
-        Lanes8 *ec = a, *es = ec + L, *oc = es + L, *os = oc + L;
+    void fold(const Lanes* d, Lanes* a) const {
+        Lanes *ec = a, *es = ec + L, *oc = es + L, *os = oc + L;
         if (!folded) {
-            for (Lanes8* part : {ec, es, oc, os}) std::copy(d, d + T, part);
+            for (Lanes* part : {ec, es, oc, os}) std::copy(d, d + T, part);
             return;
         }
         const int64_t H = T / 2;
         for (int64_t t = 0; t < L; ++t) {
-            const doubles8 sum = lanes(d[t]) + lanes(d[t + H]), difference = lanes(d[t]) - lanes(d[t + H]);
-            doubles8 mirror_sum = {}, mirror_difference = {};
+            const doubles sum = lanes(d[t]) + lanes(d[t + H]), difference = lanes(d[t]) - lanes(d[t + H]);
+            doubles mirror_sum = {}, mirror_difference = {};
             if (t > 0 && 2 * t != H) {  // else it is its own mirror image
                 mirror_sum = lanes(d[H - t]) + lanes(d[T - t]);
                 mirror_difference = lanes(d[H - t]) - lanes(d[T - t]);
@@ -92,16 +99,16 @@ struct Dft {
             lanes(os[t]) = difference + mirror_difference;
         }
     }
-    // n blocks of 8 channels: a (n, 4, L) -> out (n, 4, P). A slice of the table stays in the first cache while all pass it.
-    void transform(const Lanes8* a, int64_t n, Lanes8* out) const {
+    // n blocks of W channels: a (n, 4, L) -> out (n, 4, P). A slice of the table stays in the first cache while all pass it.
+    void transform(const Lanes* a, int64_t n, Lanes* out) const {
         for (int64_t part = 0; part < 4; ++part)
             for (int64_t j = 0; j < P; j += width)
                 for (int64_t block = 0; block < n; ++block) {
-                    doubles8 s[width] = {};
-                    const Lanes8* row = a + (block * 4 + part) * L;
+                    doubles s[width] = {};
+                    const Lanes* row = a + (block * 4 + part) * L;
                     const double* w = table.data() + part * L * P + j * L;
                     for (int64_t t = 0; t < L; ++t, w += width) {
-                        const doubles8 x = lanes(row[t]);
+                        const doubles x = lanes(row[t]);
 #pragma GCC unroll 24
                         for (int i = 0; i < width; ++i) s[i] += w[i] * x;
                     }
@@ -200,119 +207,126 @@ struct Channel {
     double band[n_bands], power, mobility, complexity, line_length, kurtosis;
 };
 
-// 8 rows of T floats -> x (T), as doubles.
-inline void side_by_side(const float* const* rows, int64_t T, Lanes8* x) {
-    const order8 low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+// W rows of T floats -> x (T), as doubles.
+inline void side_by_side(const float* const* rows, int64_t T, Lanes* x) {
+    order low, high;  // perfect shuffles of two vectors: log2(W) rounds transpose W x W
+    for (int c = 0; c < W; ++c) {
+        low[c] = c / 2 + c % 2 * static_cast<int>(W);
+        high[c] = low[c] + static_cast<int>(W) / 2;
+    }
     int64_t t = 0;
-    for (; t + 8 <= T; t += 8) {  // three rounds of perfect shuffles transpose 8 x 8
-        floats8 v[8], u[8];
-        for (int c = 0; c < 8; ++c) std::memcpy(&v[c], rows[c] + t, sizeof v[c]);
-        for (int round = 0; round < 3; ++round) {
-            for (int c = 0; c < 4; ++c) u[2 * c] = __builtin_shuffle(v[c], v[c + 4], low), u[2 * c + 1] = __builtin_shuffle(v[c], v[c + 4], high);
-            for (int c = 0; c < 8; ++c) v[c] = u[c];
+    for (; t + W <= T; t += W) {
+        floats v[W], u[W];
+        for (int c = 0; c < W; ++c) std::memcpy(&v[c], rows[c] + t, sizeof v[c]);
+        for (int64_t round = 1; round < W; round *= 2) {
+            for (int c = 0; c < W / 2; ++c) u[2 * c] = __builtin_shuffle(v[c], v[c + W / 2], low), u[2 * c + 1] = __builtin_shuffle(v[c], v[c + W / 2], high);
+            for (int c = 0; c < W; ++c) v[c] = u[c];
         }
-        for (int c = 0; c < 8; ++c) lanes(x[t + c]) = __builtin_convertvector(v[c], doubles8);
+        for (int c = 0; c < W; ++c) lanes(x[t + c]) = __builtin_convertvector(v[c], doubles);
     }
     for (; t < T; ++t)
-        for (int c = 0; c < 8; ++c) x[t].value[c] = static_cast<double>(rows[c][t]);
+        for (int c = 0; c < W; ++c) x[t].value[c] = static_cast<double>(rows[c][t]);
 }
 
-// x (T) of 8 channels -> x less its mean, zero where it cannot be used; all of each Channel but its bands.
-inline void describe(Lanes8* x, int64_t T, Channel* channels) {
-    const doubles8 first = lanes(x[0]), second = lanes(x[std::min<int64_t>(1, T - 1)]) - 2 * first, last = lanes(x[T - 1]), end = last - lanes(x[std::max<int64_t>(T - 2, 0)]), zero = {};
-    doubles8 sum = {}, junk = {}, low = first, high = first;
+// x (T) of W channels -> x less its mean, zero where it cannot be used; all of each Channel but its bands.
+inline void describe(Lanes* x, int64_t T, Channel* channels) {
+    const doubles first = lanes(x[0]), second = lanes(x[std::min<int64_t>(1, T - 1)]) - 2 * first, last = lanes(x[T - 1]), end = last - lanes(x[std::max<int64_t>(T - 2, 0)]), zero = {};
+    doubles sum = {}, junk = {}, low = first, high = first;
     for (int64_t t = 0; t < T; ++t) {
-        const doubles8 v = lanes(x[t]);
+        const doubles v = lanes(x[t]);
         sum += v;
         junk += v - v;  // 0 unless infinite or NaN
         low = v < low ? v : low;
         high = v > high ? v : high;
     }
     const double n = static_cast<double>(T);
-    const doubles8 mean = sum / n;
-    const ints8 usable = (junk == 0) & (low < high);
+    const doubles mean = sum / n;
+    const integers usable = (junk == 0) & (low < high);
     for (int64_t t = 0; t < T; ++t) lanes(x[t]) = usable ? lanes(x[t]) - mean : zero;
-    doubles8 s2 = {}, s4 = {}, steps = {}, steps2 = {}, bends2 = {};  // two samples a turn: a sum waits for itself
-    const auto at = [&](int64_t t) -> const doubles8& { return lanes(x[t]); };
-    const auto size = [&](doubles8 v) { return v < 0 ? -v : v; };
+    doubles s2 = {}, s4 = {}, steps = {}, steps2 = {}, bends2 = {};  // two samples a turn: a sum waits for itself
+    const auto at = [&](int64_t t) -> const doubles& { return lanes(x[t]); };
     int64_t t = 0;
     for (; t + 2 <= T; t += 2) {
-        const doubles8 a = at(t) * at(t), b = at(t + 1) * at(t + 1);
+        const doubles a = at(t) * at(t), b = at(t + 1) * at(t + 1);
         s2 += a + b;
         s4 += a * a + b * b;
     }
     if (t < T) s2 += at(t) * at(t), s4 += at(t) * at(t) * at(t) * at(t);
     for (t = 1; t + 2 <= T; t += 2) {
-        const doubles8 a = at(t) - at(t - 1), b = at(t + 1) - at(t), bend = b - a;
-        steps += size(a) + size(b);
+        const doubles a = at(t) - at(t - 1), b = at(t + 1) - at(t), bend = b - a;
+        steps += (a < 0 ? -a : a) + (b < 0 ? -b : b);
         steps2 += a * a + b * b;
         bends2 += bend * bend;
         if (t + 2 < T) {
-            const doubles8 next = at(t + 2) - at(t + 1) - b;
+            const doubles next = at(t + 2) - at(t + 1) - b;
             bends2 += next * next;
         }
     }
-    if (t < T) steps += size(at(t) - at(t - 1)), steps2 += (at(t) - at(t - 1)) * (at(t) - at(t - 1));
+    if (t < T) {
+        const doubles a = at(t) - at(t - 1);
+        steps += a < 0 ? -a : a;
+        steps2 += a * a;
+    }
     // Hjorth as in mne-features: a zero stands before the signal, and another before its differences, so the first
     // sample counts as a step. The sums are over T or T + 1 values, the variances divide by one less.
-    const doubles8 dx2 = first * first + steps2, ddx2 = first * first + second * second + bends2;
-    const doubles8 var = (s2 + mean * mean * n / (n + 1)) / n;
-    const doubles8 var_dx = (dx2 - last * last / n) / (n - 1), var_0dx = (dx2 - last * last / (n + 1)) / n, var_ddx = (ddx2 - end * end / n) / (n - 1);
-    const doubles8 power = s2 / n, mobility2 = var_dx / var, complexity2 = var_ddx / var_0dx / mobility2, line_length = steps / (n - 1), kurtosis = n * s4 / (s2 * s2);
-    for (int c = 0; c < 8; ++c) channels[c] = {usable[c] != 0, {}, power[c], std::sqrt(mobility2[c]), std::sqrt(complexity2[c]), line_length[c], kurtosis[c]};
+    const doubles dx2 = first * first + steps2, ddx2 = first * first + second * second + bends2;
+    const doubles var = (s2 + mean * mean * n / (n + 1)) / n;
+    const doubles var_dx = (dx2 - last * last / n) / (n - 1), var_0dx = (dx2 - last * last / (n + 1)) / n, var_ddx = (ddx2 - end * end / n) / (n - 1);
+    const doubles power = s2 / n, mobility2 = var_dx / var, complexity2 = var_ddx / var_0dx / mobility2, line_length = steps / (n - 1), kurtosis = n * s4 / (s2 * s2);
+    for (int c = 0; c < W; ++c) channels[c] = {usable[c] != 0, {}, power[c], std::sqrt(mobility2[c]), std::sqrt(complexity2[c]), line_length[c], kurtosis[c]};
 }
 
 struct Scratch {
     int64_t T, K;
-    std::vector<Channel> channel;                  // those chosen, to the next 8; then the mean of each group
-    std::vector<Lanes8> d, folded, parts, hann;    // (blocks, T) signals less their means; ...; (blocks, K) spectra
+    std::vector<Channel> channel;                  // those chosen, to whole blocks; then the mean of each group
+    std::vector<Lanes> d, folded, parts, hann;    // (blocks, T) signals less their means; ...; (blocks, K) spectra
     std::vector<double> wave, smooth, spectrum, power, z, log_x, log_y;
     std::vector<float> rows;
 
     Scratch(const Plan& p, int64_t M, bool spectra)
-        : T(p.T), K(p.dft.K), channel(static_cast<size_t>((M + 7) / 8 * 8 + n_groups)), d(static_cast<size_t>((M + 7) / 8 * T)), folded(static_cast<size_t>(4 * batch * p.dft.L)),
-          parts(static_cast<size_t>(4 * batch * p.dft.P)), hann(static_cast<size_t>(spectra ? (M + 7) / 8 * K : 0)), wave(static_cast<size_t>(n_groups * T)), smooth(static_cast<size_t>(T)),
+        : T(p.T), K(p.dft.K), channel(static_cast<size_t>((M + W - 1) / W * W + n_groups)), d(static_cast<size_t>((M + W - 1) / W * T)), folded(static_cast<size_t>(4 * batch * p.dft.L)),
+          parts(static_cast<size_t>(4 * batch * p.dft.P)), hann(static_cast<size_t>(spectra ? (M + W - 1) / W * K : 0)), wave(static_cast<size_t>(n_groups * T)), smooth(static_cast<size_t>(T)),
           spectrum(static_cast<size_t>(K)), power(static_cast<size_t>(std::max({p.quarter.P, p.half.P, p.whole.P}))), z(std::max(2 * power.size(), static_cast<size_t>(T))),
-          log_x(static_cast<size_t>(K)), log_y(log_x), rows(static_cast<size_t>(8 * T)) {}
+          log_x(static_cast<size_t>(K)), log_y(log_x), rows(static_cast<size_t>(W * T)) {}
 
-    const double* signal(int64_t m) const { return d[static_cast<size_t>(m / 8 * T)].value + m % 8; }  // every 8th value
-    double hann_power(int64_t m, int64_t k) const { return hann[static_cast<size_t>(m / 8 * K + k)].value[m % 8]; }
+    const double* signal(int64_t m) const { return d[static_cast<size_t>(m / W * T)].value + m % W; }  // every W-th value
+    double hann_power(int64_t m, int64_t k) const { return hann[static_cast<size_t>(m / W * K + k)].value[m % W]; }
     Channel& mean(int group) { return channel[channel.size() - n_groups + static_cast<size_t>(group)]; }
 };
 
 // A window's chosen channels (M; all of them where there is no list) -> s.d, s.channel and, where there is room for it, s.hann.
 template <class In>
 void describe_channels(const In* window, int64_t stride, const int32_t* chosen, int64_t M, const Plan& p, Scratch& s) {
-    const int64_t T = p.T, K = p.dft.K, P = p.dft.P, blocks = (M + 7) / 8;
+    const int64_t T = p.T, K = p.dft.K, P = p.dft.P, blocks = (M + W - 1) / W;
     for (int64_t from = 0; from < blocks; from += batch) {
         const int64_t n = std::min(batch, blocks - from);
         for (int64_t block = 0; block < n; ++block) {
-            const float* rows[8];
-            for (int64_t c = 0; c < 8; ++c) {
-                const int64_t m = std::min((from + block) * 8 + c, M - 1);  // the last one again where there are no more
+            const float* rows[W];
+            for (int64_t c = 0; c < W; ++c) {
+                const int64_t m = std::min((from + block) * W + c, M - 1);  // the last one again where there are no more
                 const In* x = window + stride * (chosen ? chosen[m] : m);
                 if constexpr (std::is_same<In, float>::value) rows[c] = x;
                 else from_half(x, T, s.rows.data() + c * T), rows[c] = s.rows.data() + c * T;
             }
-            Lanes8* d = s.d.data() + (from + block) * T;
+            Lanes* d = s.d.data() + (from + block) * T;
             side_by_side(rows, T, d);
-            describe(d, T, s.channel.data() + (from + block) * 8);
+            describe(d, T, s.channel.data() + (from + block) * W);
             p.dft.fold(d, s.folded.data() + block * 4 * p.dft.L);
         }
         p.dft.transform(s.folded.data(), n, s.parts.data());
         for (int64_t block = 0; block < n; ++block) {
-            const Lanes8 *even = s.parts.data() + block * 4 * P, *odd = even + 2 * P;  // cosine, then P on sine
-            auto re = [&](int64_t k) -> const doubles8& { return lanes((k % 2 ? odd : even)[k / 2]); };
-            auto im = [&](int64_t k) -> const doubles8& { return lanes((k % 2 ? odd : even)[P + k / 2]); };
+            const Lanes* of = s.parts.data() + block * 4 * P;  // cosine and sine of even bins, then of odd ones
+            auto re = [&](int64_t k) -> const doubles& { return lanes(of[(k & 1) * 2 * P + (k >> 1)]); };
+            auto im = [&](int64_t k) -> const doubles& { return lanes(of[(k & 1) * 2 * P + P + (k >> 1)]); };
             for (int b = 0; b < n_bands; ++b) {
-                doubles8 sum = {};
+                doubles sum = {};
                 for (int64_t k = p.band[b].first; k < p.band[b].last; ++k) sum += re(k) * re(k) + im(k) * im(k);
                 const double scale = p.band[b].first < p.band[b].last ? 2 / static_cast<double>(T * T) : nan;  // no bin: nothing to say
-                for (int c = 0; c < 8; ++c) s.channel[static_cast<size_t>((from + block) * 8 + c)].band[b] = sum[c] * scale;
+                for (int c = 0; c < W; ++c) s.channel[static_cast<size_t>((from + block) * W + c)].band[b] = sum[c] * scale;
             }
             if (s.hann.empty()) continue;
             for (int64_t k = 1; k + 1 < K; ++k) {  // a Hann window is three bins wide
-                const doubles8 a = 0.5 * re(k) - 0.25 * (re(k - 1) + re(k + 1)), b = 0.5 * im(k) - 0.25 * (im(k - 1) + im(k + 1));
+                const doubles a = 0.5 * re(k) - 0.25 * (re(k - 1) + re(k + 1)), b = 0.5 * im(k) - 0.25 * (im(k - 1) + im(k + 1));
                 lanes(s.hann[static_cast<size_t>((from + block) * K + k)]) = a * a + b * b;
             }
         }
@@ -379,7 +393,7 @@ inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const 
     for (int64_t i = offset[motor_left]; i < offset[motor_right + 1]; ++i) {
         if (!s.channel[static_cast<size_t>(members[i])].usable) continue;
         for (int q = 0; q < 4; ++q) {
-            p.quarter(s.signal(members[i]) + 8 * q * p.quarter.n, 8, z, power);
+            p.quarter(s.signal(members[i]) + W * q * p.quarter.n, W, z, power);
             mu[q] += total(power, n_mu);
             beta[q] += total(power + n_mu, n_beta);
         }
@@ -387,7 +401,7 @@ inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const 
     for (int64_t i = offset[occipital]; i < offset[occipital + 1]; ++i) {
         if (!s.channel[static_cast<size_t>(members[i])].usable) continue;
         for (int h = 0; h < 2; ++h) {
-            p.half(s.signal(members[i]) + 8 * h * p.half.n, 8, z, power);
+            p.half(s.signal(members[i]) + W * h * p.half.n, W, z, power);
             alpha[h] += total(power, p.half.count);
         }
     }
@@ -459,7 +473,7 @@ void features_of(const In* window, int64_t stride, const int32_t* chosen, int64_
             ++used;
             const double own[] = {c.band[0], c.band[1], c.band[2], c.band[3], c.band[4], c.power, c.mobility, c.complexity, c.line_length, c.kurtosis}, *d = s.signal(members[i]);
             for (int f = 0; f < n_channel_features; ++f) sum[f] += own[f];
-            for (int64_t t = 0; t < T; ++t) wave[t] += d[8 * t];
+            for (int64_t t = 0; t < T; ++t) wave[t] += d[W * t];
         }
         for (int64_t t = 0; t < T; ++t) wave[t] /= used;
         for (double& f : sum) f /= used;

@@ -24,10 +24,18 @@ constexpr int n_lag_summaries = 4;  // mean |r|, mean of the diagonal, mean off 
 
 namespace lag {
 
-typedef float floats16 __attribute__((vector_size(64), may_alias));
-typedef int32_t ints16 __attribute__((vector_size(64), may_alias));
-struct Lanes { alignas(64) float value[16]; };
-constexpr int64_t width = 32;  // columns of a tile: 2 vectors; rows: 8
+// As wide as the processor's vectors; a tile of r, `rows` x 2 vectors, fills its registers.
+#if defined(__AVX512F__)
+constexpr int64_t size = 16, rows = 8;
+#elif defined(__AVX__)
+constexpr int64_t size = 8, rows = 4;
+#else
+constexpr int64_t size = 4, rows = 4;
+#endif
+typedef float floats __attribute__((vector_size(4 * size), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * size), may_alias));
+struct Lanes { alignas(4 * size) float value[size]; };
+constexpr int64_t width = 2 * size;  // columns of a tile
 
 struct Scratch {
     int64_t P;
@@ -35,35 +43,34 @@ struct Scratch {
     std::vector<int64_t> used;  // (P) whether a channel moves in both ends of the window
     std::vector<float> row;
     Scratch(int64_t C, int64_t T)
-        : P((C + width - 1) / width * width), x(static_cast<size_t>(T * P / 16)), early(x), late(x), used(static_cast<size_t>(P)), row(static_cast<size_t>(T)) {}
+        : P((C + width - 1) / width * width), x(static_cast<size_t>(T * P / size)), early(x), late(x), used(static_cast<size_t>(P)), row(static_cast<size_t>(T)) {}
 };
 
-// ln of positive normal numbers, to 1e-7: exponent, and the series of atanh for what is left in 0.7 ... 1.4.
-inline floats16 log16(floats16 q) {
-    const ints16 bits = reinterpret_cast<ints16>(q), exponent = (bits - 0x3f3504f3) >> 23;
-    const floats16 m = reinterpret_cast<floats16>(bits - (exponent << 23)), s = (m - 1) / (m + 1), s2 = s * s;
-    const floats16 series = 2 * s * (1 + s2 * (1.0f / 3 + s2 * (1.0f / 5 + s2 * (1.0f / 7 + s2 * (1.0f / 9)))));
-    return series + __builtin_convertvector(exponent, floats16) * 0.69314718f;
+// q -> ln q, for positive normal numbers, to 1e-7: the exponent, and the series of atanh for what is left in 0.7 ... 1.4.
+inline void take_log(floats& q) {
+    const ints bits = reinterpret_cast<ints>(q), exponent = (bits - 0x3f3504f3) >> 23;
+    const floats m = reinterpret_cast<floats>(bits - (exponent << 23)), s = (m - 1) / (m + 1), s2 = s * s;
+    q = 2 * s * (1 + s2 * (1.0f / 3 + s2 * (1.0f / 5 + s2 * (1.0f / 7 + s2 * (1.0f / 9))))) + __builtin_convertvector(exponent, floats) * 0.69314718f;
 }
 
 // x (n, P) -> out (n, P): each channel without its mean, divided by its norm; zero where it is flat over these samples.
 inline void standardise(const float* x, int64_t n, int64_t P, float* out, int64_t* used) {
-    for (int64_t c = 0; c < P; c += 16) {
-        auto at = [&](int64_t t) { return *reinterpret_cast<const floats16*>(x + t * P + c); };
-        floats16 sum = {}, square = {};
-        ints16 moves = {};
+    for (int64_t c = 0; c < P; c += size) {
+        const auto at = [&](int64_t t) -> const floats& { return *reinterpret_cast<const floats*>(x + t * P + c); };
+        floats sum = {}, square = {};
+        ints moves = {};
         for (int64_t t = 0; t < n; ++t) sum += at(t), moves |= at(t) != at(0);
-        const floats16 mean = sum / static_cast<float>(n);
+        const floats mean = sum / static_cast<float>(n);
         for (int64_t t = 0; t < n; ++t) {
-            const floats16 v = at(t) - mean;
+            const floats v = at(t) - mean;
             square += v * v;
         }
-        floats16 scale;
-        for (int i = 0; i < 16; ++i) {
+        floats scale;
+        for (int i = 0; i < size; ++i) {
             scale[i] = moves[i] ? 1 / std::sqrt(square[i]) : 0;
             if (!moves[i]) used[c + i] = 0;
         }
-        for (int64_t t = 0; t < n; ++t) *reinterpret_cast<floats16*>(out + t * P + c) = (at(t) - mean) * scale;
+        for (int64_t t = 0; t < n; ++t) *reinterpret_cast<floats*>(out + t * P + c) = (at(t) - mean) * scale;
     }
 }
 
@@ -71,27 +78,29 @@ struct Sums {
     double absolute = 0, plain = 0, square = 0, square_log = 0;
 };
 
-// One tile of r = early^T late: 8 rows from i on, 32 columns from j on, summed up.
+// One tile of r = early^T late: its rows from i on, its columns from j on, summed up.
 inline void tile(const float* early, const float* late, int64_t n, int64_t P, int64_t i, int64_t j, Sums& sums) {
-    floats16 r[8][2] = {};
+    floats r[rows][2] = {};
     const float *a = early + i, *b = late + j;
     for (int64_t t = 0; t < n; ++t, a += P, b += P) {
-        const floats16 left = reinterpret_cast<const floats16*>(b)[0], right = reinterpret_cast<const floats16*>(b)[1];
-        for (int k = 0; k < 8; ++k) {
+        const floats left = reinterpret_cast<const floats*>(b)[0], right = reinterpret_cast<const floats*>(b)[1];
+        for (int k = 0; k < rows; ++k) {
             r[k][0] += a[k] * left;
             r[k][1] += a[k] * right;
         }
     }
-    floats16 absolute = {}, plain = {}, square = {}, square_log = {};
-    for (int k = 0; k < 8; ++k)
+    floats absolute = {}, plain = {}, square = {}, square_log = {};
+    for (int k = 0; k < rows; ++k)
         for (int h = 0; h < 2; ++h) {
-            const floats16 v = r[k][h], q = v * v;
+            const floats v = r[k][h], q = v * v;
             absolute += v < 0 ? -v : v;
             plain += v;
             square += q;
-            square_log += q * log16(q > 1e-37f ? q : floats16{} + 1e-37f);
+            floats log = q > 1e-37f ? q : floats{} + 1e-37f;
+            take_log(log);
+            square_log += q * log;
         }
-    for (int k = 0; k < 16; ++k) {
+    for (int k = 0; k < size; ++k) {
         sums.absolute += static_cast<double>(absolute[k]);
         sums.plain += static_cast<double>(plain[k]);
         sums.square += static_cast<double>(square[k]);
@@ -123,7 +132,7 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
         for (int64_t t = 0; t < T; ++t) x[t * P + usable] = static_cast<float>(static_cast<double>(line[t]) - mean);
         ++usable;
     }
-    const int64_t columns = (usable + width - 1) / width * width, rows = (usable + 7) / 8 * 8;
+    const int64_t columns = (usable + width - 1) / width * width;
     for (int64_t l = 0; l < n_lags; ++l, out += n_lag_summaries) {
         std::fill(out, out + n_lag_summaries, std::numeric_limits<float>::quiet_NaN());
         const int64_t lag = lags[l], n = T - lag;
@@ -140,14 +149,14 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
         }
         if (count < 2) continue;
         double diagonal = 0;
-        for (int64_t c = 0; c < columns; c += 16) {
-            floats16 sum = {};
-            for (int64_t t = 0; t < n; ++t) sum += *reinterpret_cast<const floats16*>(early + t * P + c) * *reinterpret_cast<const floats16*>(late + t * P + c);
-            for (int k = 0; k < 16; ++k) diagonal += static_cast<double>(sum[k]);
+        for (int64_t c = 0; c < columns; c += size) {
+            floats sum = {};
+            for (int64_t t = 0; t < n; ++t) sum += *reinterpret_cast<const floats*>(early + t * P + c) * *reinterpret_cast<const floats*>(late + t * P + c);
+            for (int k = 0; k < size; ++k) diagonal += static_cast<double>(sum[k]);
         }
         Sums sums;
-        for (int64_t j = 0; j < columns; j += width)  // 32 columns of `late` stay in the first cache while all rows pass
-            for (int64_t i = 0; i < rows; i += 8) tile(early, late, n, P, i, j, sums);
+        for (int64_t j = 0; j < columns; j += width)  // these columns of `late` stay in the first cache while all rows pass
+            for (int64_t i = 0; i < usable; i += rows) tile(early, late, n, P, i, j, sums);
         out[0] = static_cast<float>(sums.absolute / (count * count));
         out[1] = static_cast<float>(diagonal / count);
         out[2] = static_cast<float>((sums.plain - diagonal) / (count * (count - 1)));

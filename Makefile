@@ -35,6 +35,8 @@ demo: build
 	$(PY) run/synth.py --release R6 --subjects 4 $(DEMO)
 	$(PY) run/cache.py --release R1 R5 R6 $(DEMO) --plot build/demo/cache.png
 	$(PY) run/cache.py --release R1 R5 R6 --challenge 2 $(DEMO)
+	$(PY) run/features.py --release R1 R5 R6 $(DEMO) --plot build/demo/features.png
+	@echo "figures: build/demo/cache.png build/demo/features.png (simulated data)"
 
 lint: build
 	$(PY) -m pip install --quiet ruff

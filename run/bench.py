@@ -173,6 +173,22 @@ def kit_trials(files, out):
     return {"tables": [t[columns].astype(object).where(t[columns].notna(), None).values.tolist() if len(t) else [] for t in tables]}
 
 
+def mne_features(file, out, save=False):
+    """The features that mne-features shares with ours, of windows (N, C, T) in a .npy file."""
+    import numpy as np
+    from mne_features.feature_extraction import extract_features
+
+    X = np.load(file)
+    names = ["hjorth_mobility", "hjorth_complexity", "line_length", "pow_freq_bands"]
+    settings = {"pow_freq_bands__freq_bands": {"delta": (0.5, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 45)}, "pow_freq_bands__normalize": False, "pow_freq_bands__psd_method": "fft"}
+    start = time.perf_counter()
+    values = extract_features(X, 100.0, names, settings)
+    seconds = time.perf_counter() - start
+    if save:
+        np.save(Path(out, "features.npy"), values)
+    return {"seconds": seconds}
+
+
 def serve_peer(answers, out):
     """The loop of the child process: `--peer`."""
     import types
@@ -189,7 +205,7 @@ def serve_peer(answers, out):
     import logging
 
     logging.disable(logging.WARNING)
-    work = {"windows": kit_windows, "trials": kit_trials}
+    work = {"windows": kit_windows, "trials": kit_trials, "features": mne_features}
     with os.fdopen(answers, "w") as stream:
         for line in sys.stdin:
             what, arguments = json.loads(line)
@@ -233,7 +249,7 @@ def same_windows(peer, path, lost):
 
 
 def bench_cache(rounds, goals={1: 25, 2: 12}):
-    """run/cache.py, with its fsync, against the start kit's pipeline: both with everything imported, and both as whole processes."""
+    """run/cache.py against the start kit's pipeline: both with everything imported, and both as whole processes."""
     from eeg.data.cache import Settings, build
     from eeg.data.release import find_release
 
@@ -396,6 +412,52 @@ def bench_augment(rounds):
     return row("augment, everything on", mine, peer, 10, copy_seconds(out.nbytes), same=same)
 
 
+def bench_features(rounds):
+    """Neuroscience features: all of them of 41,071 windows, and those that mne-features has too, by both. All cores for ours, one process for theirs."""
+    import numpy as np
+    from eeg import _native
+    from eeg.data.features import FEATURES, GROUPS, LAGS, compute
+
+    cache = training_cache()
+    X = np.ascontiguousarray(cache.parts[0][:, :, cache.margin : cache.margin + cache.window])
+    total, lagged = 41071, np.empty((512, len(LAGS), 4), np.float32)
+
+    def whole(work):
+        done = 0
+        while done < total:
+            chunk = X[done % (len(X) - 512) :][: min(512, total - done)]
+            work(chunk)
+            done += len(chunk)
+
+    def only_lagged(chunk):
+        _native.lagged_correlations(chunk, 0, 200, np.array(LAGS, np.int32), lagged[: len(chunk)], 0)
+
+    everything, late = in_turn(1, lambda: whole(compute), lambda: whole(only_lagged))
+    rest = [a - b for a, b in zip(everything, late)]
+    good = row("41,071 windows, not lagged", rest, note=f"goal < 10 s {'met' if rest[0] < 10 else 'NOT MET'}") and rest[0] < 10
+    good &= row("41,071 windows, lagged", late, note=f"goal < 20 s {'met' if late[0] < 20 else 'NOT MET'}") and late[0] < 20
+
+    peer = Peer()
+    few = X[:64]
+    chosen = sorted({cache.channels.index(name) for group in GROUPS.values() for name in group})
+    np.save(peer.folder / "x.npy", few[:, chosen].astype(np.float64))
+    peer("features", file=str(peer.folder / "x.npy"), save=True)
+    theirs = peer.array("features").reshape(len(few), -1)
+    ours, names, n = compute(few), list(FEATURES), len(chosen)
+    same = True
+    for group, members in GROUPS.items():
+        places = [chosen.index(cache.channels.index(name)) for name in members]
+        for k, what in enumerate(("mobility", "complexity", "line_length")):
+            same &= np.allclose(ours[:, names.index(f"{group}_{what}")], theirs[:, [k * n + p for p in places]].mean(1), rtol=1e-4)
+        for k, band in enumerate(("delta", "theta", "alpha", "beta", "gamma")):  # a power: the two differ by a constant that is the definition's
+            power = theirs[:, [3 * n + 5 * p + k for p in places]].mean(1)
+            same &= np.ptp(ours[:, names.index(f"{group}_{band}")] - np.log10(power)) < 1e-3
+    mine, yours = in_turn(rounds, lambda: compute(few) is None or None, lambda: peer("features", file=str(peer.folder / "x.npy"))["seconds"])
+    peer.close()
+    good &= row("against mne-features, 64", mine, yours, 60, same=bool(same), note=f"all {len(FEATURES)} of ours, the 8 they share of {n} channels")
+    return good
+
+
 def bench_depthwise(rounds):
     """DepthwiseConv1d against torch's conv1d(groups=channels): forward, input and weight gradient. All cores each."""
     import torch
@@ -424,7 +486,7 @@ def bench_depthwise(rounds):
     return good
 
 
-ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "depthwise": bench_depthwise}
+ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise}
 
 
 def main():

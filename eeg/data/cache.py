@@ -258,8 +258,26 @@ def _fill(partial, offset, window, dtype, plans, margin, jobs, report, progress)
                     progress(done, len(plans), len(plan.starts) * size)
         finally:
             pool.shutdown(cancel_futures=True)
-        os.fsync(file.fileno())
     return [plan for plan in plans if id(plan) not in failed]
+
+
+def _write_through(path):
+    """Have a process of its own wait until the file is on the disk, which takes as long as making it.
+
+    The cache is complete and can be used at once; only a machine that loses power before then could still lose part of it.
+    """
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:  # the child's child belongs to nobody, and holds nothing that somebody waits for
+        os.setsid()
+        if os.fork() == 0:
+            for stream in (0, 1, 2):
+                os.close(stream)
+            os.fsync(os.open(path, os.O_RDONLY))
+    finally:
+        os._exit(0)
 
 
 def build(release, settings, folder, jobs=None, force=False, progress=None):
@@ -316,10 +334,9 @@ def build(release, settings, folder, jobs=None, force=False, progress=None):
                 file.seek(offset)
                 for part in parts:
                     file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(second, partial)
         os.replace(partial, path)
+    _write_through(path)
     report.windows, report.subjects, report.bytes = len(rows), len(np.unique(rows["subject"])), path.stat().st_size
     report.flagged.update({flag: int(rows[flag].sum()) for flag in ("copy", "fast") if rows[flag].any()})
     return report

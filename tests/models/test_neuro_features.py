@@ -20,7 +20,7 @@ def one_thread():
 
 @pytest.mark.parametrize("T", [1, 7, 30, 199, 200, 250, 400])
 def test_equal_to_the_kernels(T):
-    X = signals(12, 129, T, T)
+    X = signals(12, 129, T, T, rhythm=(0, 8))
     X[:, 128] = 0
     X[1, 61] = 4
     X[2, 35, -1] = np.nan

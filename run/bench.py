@@ -50,7 +50,7 @@ def row(name, ours, theirs=None, goal=None, floor=None, least=True, same=True, n
     """Print one row. -> whether it is as it should be: equal results, and the goal met. least: the goal is a least ratio, else a greatest."""
     ratio = statistics.median(theirs) / statistics.median(ours) if theirs else None
     met = goal is None or (ratio >= goal if least else 1 / ratio <= goal)
-    parts = [f"{name:<28}", f"{duration(ours):<26}", f"{duration(theirs) if theirs else '-':<26}"]
+    parts = [f"{name:<30}", f"{duration(ours):<26}", f"{duration(theirs) if theirs else '-':<26}"]
     parts.append("-      " if ratio is None else f"{ratio:5.1f}x " if least else f"{1 / ratio:5.2f}  ")
     parts.append("" if goal is None else f"goal {goal:g}x {'met' if met else 'NOT MET'}" if least else f"goal <= {goal:g} {'met' if met else 'NOT MET'}")
     if floor:
@@ -496,7 +496,7 @@ def main():
     args = p.parse_args()
     if unknown := [name for name in args.rows if name not in ROWS]:
         p.error(f"no row '{unknown[0]}'; the rows are {', '.join(ROWS)}")
-    print(f"{'simulated data':<28}{'ours: median (range)':<26}{'peer':<26}ratio")
+    print(f"{'simulated data':<30}{'ours: median (range)':<26}{'peer':<26}ratio")
     good = [ROWS[name](args.rounds) for name in args.rows or ROWS]
     return 0 if all(good) else 1
 

@@ -82,8 +82,8 @@ def describe(report, settings, seconds, peak):
     if report.reason:
         print(f"rebuilt   {report.reason}")
     if report.windows:
-        length = (report.bytes // report.windows, settings.dtype)
-        print(f"kept      {report.windows:,} windows of {report.subjects} subjects (129 x {round(100 * (2 * settings.challenge + 2 * settings.margin))} {length[1]}, {report.bytes / 1e6:,.0f} MB)")
+        samples = round(100 * 2 * (settings.challenge + settings.margin))
+        print(f"kept      {report.windows:,} windows of {report.subjects} subjects (129 x {samples} {settings.dtype}, {report.bytes / 1e6:,.0f} MB)")
     if report.dropped:
         print(f"dropped   {sum(report.dropped.values()):,} trials: " + ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.most_common()))
     if report.flagged:

@@ -171,7 +171,7 @@ def _fingerprint(release, settings):
 
 
 @contextmanager
-def _partial_file(path):
+def partial_file(path):
     """Hold path.partial alone; gone at the end unless it was renamed.
 
     The lock is the kernel's: it goes with the process, however that ends, and what a killed build left is built over.
@@ -320,7 +320,7 @@ def build(release, settings, folder, jobs=None, force=False, progress=None):
     plans = _make_plans(release, settings, report)
     if not plans:
         return report
-    with _partial_file(path) as partial:
+    with partial_file(path) as partial:
         offset, rows = lay_out(partial, plans)
         kept = _fill(partial, offset, window, settings.dtype, plans, margin, jobs, report, progress)
         if not kept:

@@ -151,7 +151,7 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
     X is read from its map, `chunk` windows at a time. progress(done, total, bytes) is called after each.
     Raises UserError where the file is not a cache of these channels, cannot be written, or another process is at it.
     """
-    from eeg.data.cache import Cache, _partial_file
+    from eeg.data.cache import Cache, partial_file
 
     cache = Cache(path)
     path, attributes = Path(path), cache.attributes[0]
@@ -163,7 +163,7 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
     identity = repr((VERSION, FEATURES, GROUPS, attributes["fingerprint"], X.shape, str(X.dtype)))
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
-    with _partial_file(path.with_name(path.name + ".features")) as partial:
+    with partial_file(path.with_name(path.name + ".features")) as partial:
         if not force and (known := _present(path, fingerprint)) is not None:
             return Report(path, len(known), False, _count(known))
         try:

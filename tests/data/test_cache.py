@@ -278,7 +278,7 @@ def test_two_builds_of_one_file(release_folder):
     import eeg.data.cache as module
 
     path = cache_path(release_folder.parent.parent / "cache", 1, "R1")
-    with module._partial_file(path):
+    with module.partial_file(path):
         result = command(release_folder, "--release", "R1")
         assert result.returncode == 1 and "another process is building" in result.stderr and "Traceback" not in result.stderr
     assert command(release_folder, "--release", "R1").returncode == 0

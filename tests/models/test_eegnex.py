@@ -212,7 +212,7 @@ class Stub(types.ModuleType):  # imported, never called, by braindecode; not alw
         return torch.nn.Module
 try:
     import torchaudio
-except Exception:
+except (ImportError, OSError):
     for name in ("torchaudio.functional", "torchaudio.transforms", "torchaudio"):
         sys.modules[name] = Stub(name)
     sys.modules["torchaudio"].functional, sys.modules["torchaudio"].transforms = sys.modules["torchaudio.functional"], sys.modules["torchaudio.transforms"]

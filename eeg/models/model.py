@@ -5,7 +5,6 @@ import inspect
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from .layers import NeuroFeatures, Normalize
 

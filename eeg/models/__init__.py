@@ -1,1 +1,32 @@
-"""Networks from windows (batch, electrode, sample) to answers (batch, output). They import nothing of the project but each other: a submission ships these files alone."""
+"""Networks from windows (batch, electrode, sample) to answers (batch, output).
+
+`build` makes any of them by name. They import nothing of the project but each other: a submission ships these files alone.
+"""
+
+import importlib
+
+MODELS = {  # name -> where the network is, and what it is in a line
+    "tcn": ("tcn", "TCN", "temporal convolutions, a score on each moment of the window"),
+    "eegnex": ("eegnex", "EEGNeX", "the start kit's network, computed in another order"),
+}
+
+
+def build(name, n_chans=129, n_times=200, n_outputs=1, normalize="channel", aux=(), features=None, **settings):
+    """-> Model: the input normalisation, the network, and what its numbers mean.
+
+    aux: names of further numbers to learn beside the answer, such as age. features: "none", "file" or "layer", for networks that
+    take features (see Model). The other settings are the network's own. Raises ValueError for a name or setting that does not exist.
+    """
+    from .model import Model
+
+    if name not in MODELS:
+        raise ValueError(f"there is no model '{name}'; there are {', '.join(MODELS)}")
+    module, network, _ = MODELS[name]
+    return Model(name, getattr(importlib.import_module(f".{module}", __name__), network), n_chans, n_times, n_outputs, normalize, tuple(aux), features, settings)
+
+
+def fold(model):
+    """A copy for inference alone, equal but for rounding: normalisations and what is linear in a row become constants, computed once."""
+    from .model import folded
+
+    return folded(model)

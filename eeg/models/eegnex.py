@@ -121,6 +121,10 @@ class EEGNeX(nn.Module):
         """The F3 filters along dim, stored (f, d), ordered (d, f)."""
         return weight.unflatten(dim, (self.conv3.groups, -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
 
+    def folded(self):
+        """An inference-only module that equals self.eval() but for rounding: filters, constraints and batch norms of this moment, computed once."""
+        return _Folded(self)
+
 
 class Dropout(nn.Dropout):
     """nn.Dropout; on a CPU with 16 random bits for each element, p rounded to them: ten times as fast as torch's Bernoulli."""
@@ -312,11 +316,6 @@ class _NormELUPool(torch.autograd.Function):
         along = -dot * scale * (a * r).square() / n
         dz.mul_(scale[:, None]).addcmul_(v, along[:, None]).sub_((scale * dbeta / n)[:, None])
         return dz, dz.sum(0), dot * gamma * ctx.eps * r**3, dot * a * r, dbeta, None, None
-
-
-def fold(model):
-    """An inference-only module that equals model.eval() but for rounding: filters, constraints and batch norms of this moment, computed once. No gradient passes."""
-    return _Folded(model)
 
 
 class _Folded(nn.Module):

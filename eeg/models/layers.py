@@ -70,6 +70,105 @@ class DepthwiseConv1d(nn.Conv1d):
         return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16, torch.float16) and self.weight.dtype == torch.float32
 
 
+class Normalize(nn.Module):
+    """Takes the unit out of windows (B, C, T): each channel less its mean, and then, float32,
+
+    "channel": in units of the channel's standard deviation; "window": of the typical channel's, so that channels keep their
+    relative size, up to 30; "robust": less the median, in units of the median absolute deviation x 1.4826, up to 30;
+    "none": as it is. A channel that is constant but for rounding becomes 0.
+    """
+
+    kinds = ("channel", "window", "robust", "none")
+
+    def __init__(self, kind="channel"):
+        super().__init__()
+        if kind not in self.kinds:
+            raise ValueError(f"normalize='{kind}': it is one of {', '.join(self.kinds)}")
+        self.kind = kind
+
+    def extra_repr(self):
+        return self.kind
+
+    @torch.no_grad()
+    def forward(self, x):
+        if self.kind == "none":
+            return x
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            mean = x.mean(2, keepdim=True)
+            x = x - mean
+            spread = torch.linalg.vector_norm(x, dim=2, keepdim=True) / math.sqrt(x.shape[2])
+            alive = spread > 1e-6 * mean.abs()  # no epsilon in any unit: volts are 1e-5 and microvolts 10
+            if self.kind == "channel":
+                return x * torch.where(alive, 1 / spread, 0)
+            if self.kind == "window":
+                spread = torch.nanmedian(torch.where(alive, spread, torch.nan), 1, keepdim=True).values
+            else:
+                x = x - x.median(2, keepdim=True).values
+                mad = x.abs().median(2, keepdim=True).values * 1.4826
+                spread = torch.where(mad > 0, mad, spread)
+            return torch.where(alive, x / spread, 0).clamp(-30, 30)
+
+
+class Pointwise(nn.Module):
+    """A matrix product over channels, then batch norm: (B, T, in) -> (B, T, out). Written as the convolution of one-pixel images, channels last: a CPU's fastest product."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
+        self.norm = nn.BatchNorm2d(outputs)
+        self.bias = None  # the norm has one
+
+    def forward(self, x):
+        x = F.conv2d(x.transpose(1, 2).unsqueeze(2), self.weight[:, :, None, None], self.bias)
+        return self.norm(x).squeeze(2).transpose(1, 2)
+
+    def folded(self):
+        """The norm into weight and bias."""
+        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
+        self.bias = nn.Parameter(self.norm.bias - self.norm.running_mean * scale, requires_grad=False)
+        self.weight.data *= scale[:, None]
+        self.norm = nn.Identity()
+        return self
+
+
+class Block(nn.Module):
+    """Depthwise-separable convolution beside a short cut: (B, T, W) -> (B, T, W)."""
+
+    def __init__(self, width, kernel=15, dilation=1, dropout=0.0):
+        super().__init__()
+        self.depthwise = DepthwiseConv1d(width, kernel, dilation, bias=False)
+        self.pointwise = Pointwise(width, width)
+        self.dropout = dropout
+
+    def forward(self, x):
+        change = F.relu(self.pointwise(self.depthwise(x)))
+        if self.training and self.dropout:  # whole channels of a window
+            change = change * F.dropout(change.new_ones(len(x), 1, x.shape[2]), self.dropout)
+        return x + change
+
+
+class Head(nn.Module):
+    """Squeeze-and-excitation, then the answer: (B, T, W) -> (B, T) scores of moments, or (B, n_outputs) numbers of the mean over time.
+
+    The gates multiply channels, and so do the weights behind them: gates go into the weights, and x is read once.
+    """
+
+    def __init__(self, kind, width, n_outputs):
+        super().__init__()
+        self.kind = kind
+        self.squeeze, self.excite = nn.Linear(width, max(8, width // 8)), nn.Linear(max(8, width // 8), width)
+        self.last = nn.Linear(width, n_outputs)
+
+    def forward(self, x):
+        mean = x.mean(1)
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean))))
+        if self.kind == "time":
+            return torch.bmm(x, (gate * self.last.weight).unsqueeze(2).to(x.dtype)).squeeze(2) + self.last.bias
+        return self.last(mean * gate)
+
+
 class NeuroFeatures(nn.Module):
     """The features of eeg/data/features.py, for a model that computes them itself: (N, C, T) -> (N, F), no extension needed.
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from eeg.models.eegnex import Dropout, EEGNeX, fold, from_braindecode
+from eeg.models.eegnex import Dropout, EEGNeX, from_braindecode
 
 PEER = Path(__file__).parents[2] / "build" / "peers" / "bin" / "python"
 
@@ -85,7 +85,7 @@ def test_equals_the_published_order(name, batch):
         agree(buffer, other, 1e-10, name)
     net.eval(), twin.eval()
     agree(net(x), plain(twin, x), 1e-10, "eval")
-    agree(fold(net)(x), plain(twin, x), 1e-10, "folded")
+    agree(net.folded()(x), plain(twin, x), 1e-10, "folded")
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -100,7 +100,7 @@ def test_single_precision(batch):
         if not name.startswith("bn2"):  # block 3's batch norm takes them out again: zero but for its epsilon
             agree(grads[name], wanted[name], 1e-4, name)
     net.eval(), twin.eval()
-    for f in (net, fold(net)):
+    for f in (net, net.folded()):
         agree(f(x), plain(twin, x.double()), 1e-5, "eval")
 
 
@@ -255,4 +255,4 @@ def test_equals_braindecode(tmp_path):
         for key, value in net.state_dict().items():
             agree(value, after[key], 1e-4 if key.endswith("mean") else 1e-5, key)  # these means nearly cancel
         agree(net.eval()(theirs["x"]), theirs["answer"], 1e-5, "answer")
-        agree(fold(net)(theirs["x"]), theirs["answer"], 1e-5, "folded")
+        agree(net.folded()(theirs["x"]), theirs["answer"], 1e-5, "folded")

@@ -1,0 +1,152 @@
+"""Runs on disk: experiments/<name>/<YYYYmmdd_HHMMSS>/, found and read. Nothing heavy is imported: a list of runs is there at once.
+
+A run says how it is in state.json, which it rewrites every few seconds. A process that was killed cannot say so: it is told from
+a running one by its process, or by its silence.
+"""
+
+import json
+import socket
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from eeg import UserError
+from eeg.data.windows import TARGETS
+
+SILENCE = 600  # s without a word after which a run on another machine has died
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. Its files are read when they are asked for, once."""
+
+    folder: Path
+
+    @cached_property
+    def config(self):
+        return _read(self.folder / "config.json")
+
+    @cached_property
+    def history(self):
+        """{"epochs": [...], "events": [...]}, both empty before the first epoch ends."""
+        return _read(self.folder / "history.json", {"epochs": [], "events": []})
+
+    @cached_property
+    def state(self):
+        """What the run said last, {} before its first word."""
+        return _read(self.folder / "state.json", {})
+
+    @property
+    def name(self):
+        """name/stamp, as it lies under --out."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def challenge(self):
+        return int(self.config["challenge"])
+
+    @property
+    def updated(self):
+        """Unix time of its last word."""
+        return float(self.state.get("updated") or (self.folder / "config.json").stat().st_mtime)
+
+    @cached_property
+    def status(self):
+        """running, finished, stopped (it can go on), failed, or died: it says that it runs, and does not."""
+        said = self.state.get("status", "running")
+        if said != "running":
+            return said
+        here = self.state.get("host") == socket.gethostname()
+        alive = _alive(self.state["pid"]) if here else True
+        return "running" if alive and time.time() - self.updated < SILENCE else "died"
+
+    @property
+    def best(self):
+        """(epoch, nrmse) of the best epoch on the validation windows; (0, nan) before there is one."""
+        epochs = [(entry["valid"]["nrmse"], entry["epoch"]) for entry in self.history["epochs"] if "nrmse" in entry.get("valid", {})]
+        nrmse, epoch = min(epochs, default=(float("nan"), 0))
+        return epoch, nrmse
+
+    @property
+    def finished(self):
+        return self.status == "finished" and self._weights.exists()
+
+    @property
+    def _weights(self):
+        return self.folder / f"weights_challenge_{self.challenge}.pt"
+
+    @property
+    def weights(self):
+        """The file of its best epoch's weights, {"settings", "state"}. Raises UserError where training has not come to its end."""
+        if self.finished:
+            return self._weights
+        if self.status == "running":
+            raise UserError(f"{self.folder} is still running (epoch {self.state.get('epoch', 0)} of {self.state.get('epochs', '?')}); see: python run/monitor.py --follow")
+        raise UserError(f"{self.folder} has not finished (it {_PAST.get(self.status, self.status)}); go on with: python run/train.py --resume {self.folder}")
+
+
+_PAST = {"stopped": "was stopped", "failed": "failed", "died": "died", "finished": "lost its weights file"}
+
+
+def find_runs(out):
+    """Every run under out, oldest first."""
+    return [Run(path.parent) for path in sorted(Path(out).glob("*/*/config.json"), key=lambda path: (path.parent.name, path))]
+
+
+def best_run(out, challenge):
+    """The finished run of a challenge with the lowest validation NRMSE, among those trained for what the competition scores."""
+    runs = [run for run in find_runs(out) if run.challenge == challenge]
+    fit = [run for run in runs if run.finished and run.config["target"] == TARGETS[challenge] and run.best[0]]
+    if fit:
+        return min(fit, key=lambda run: run.best[1])
+    if waiting := [run for run in runs if not run.finished and run.status != "running"]:
+        help = f"{len(runs)} not finished; go on with: python run/train.py --resume {max(waiting, key=lambda run: run.updated).folder}"
+    elif runs:
+        help = f"{len(runs)} of other targets or still running; see: python run/monitor.py"
+    else:
+        help = f"train one with: python run/train.py --challenge {challenge}"
+    raise UserError(f"no finished run of challenge {challenge} in {out}/; {help}")
+
+
+def resolve(out, text):
+    """The Run that a RUN argument means: a run folder, name/stamp under out, or a name, of which the newest finished run is taken, else the newest."""
+    for folder in (Path(text), Path(out) / text):
+        if (folder / "config.json").exists():
+            return Run(folder)
+        runs = [Run(path.parent) for path in sorted(folder.glob("*/config.json"))]
+        if runs:
+            return ([run for run in runs if run.finished] or runs)[-1]
+    names = sorted({run.folder.parent.name for run in find_runs(out)})
+    help = f"there are {', '.join(names)}; see: python run/monitor.py" if names else "train one with: python run/train.py --challenge 1"
+    raise UserError(f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}")
+
+
+def newest_unfinished(out):
+    """The Run to resume: of those that were stopped, died or failed, the one that spoke last."""
+    runs = find_runs(out)
+    waiting = [run for run in runs if run.status in ("stopped", "died", "failed")]
+    if waiting:
+        return max(waiting, key=lambda run: run.updated)
+    running = [run.name for run in runs if run.status == "running"]
+    help = f"{', '.join(running)} still running; see: python run/monitor.py" if running else "start one with: python run/train.py --challenge 1"
+    raise UserError(f"no unfinished run in {out}/ to resume; {help}")
+
+
+def _read(path, default=None):
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        if default is None:
+            raise UserError(f"{path.parent} is not a run: it has no {path.name}; see: python run/monitor.py") from None
+        return default
+    except ValueError as e:
+        raise UserError(f"{path} is not JSON ({e}); if the run is lost, remove its folder: rm -r {path.parent}") from None
+
+
+def _alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"  # a killed process that nobody has asked after yet

@@ -1,0 +1,127 @@
+"""Runs are found, told apart and named, whatever state they were left in."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from eeg import UserError
+from eeg.train.runs import SILENCE, Run, best_run, find_runs, newest_unfinished, resolve
+
+
+def write_run(out, name, status="finished", challenge=1, nrmse=(0.9, 0.8, 0.85), target=None, weights=True, **state):
+    """A run folder as the trainer leaves it. -> its path."""
+    folder = out / name
+    folder.mkdir(parents=True)
+    config = {"challenge": challenge, "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "name": folder.parent.name}
+    (folder / "config.json").write_text(json.dumps(config))
+    epochs = [{"epoch": i + 1, "valid": {"nrmse": value}} for i, value in enumerate(nrmse)]
+    (folder / "history.json").write_text(json.dumps({"epochs": epochs, "events": []}))
+    said = {"status": status, "pid": os.getpid(), "host": socket.gethostname(), "epoch": len(nrmse), "epochs": 9, "updated": time.time()} | state
+    (folder / "state.json").write_text(json.dumps(said))
+    if weights and status == "finished":
+        (folder / f"weights_challenge_{challenge}.pt").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dead():
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_run_says_how_it_is(tmp_path, dead):
+    status = lambda name, **state: Run(write_run(tmp_path, name, **state)).status
+    assert status("a/1", status="finished") == "finished"
+    assert status("a/2", status="stopped") == "stopped"
+    assert status("a/3", status="running") == "running"
+    assert status("a/4", status="running", pid=dead) == "died"
+    assert status("a/5", status="running", pid=dead, host="elsewhere") == "running"  # its process cannot be seen from here
+    assert status("a/6", status="running", host="elsewhere", updated=time.time() - SILENCE - 1) == "died"
+    assert status("a/7", status="running", updated=time.time() - SILENCE - 1) == "died"  # the id was given to another process
+
+
+def test_a_killed_process_that_nobody_waits_for_is_dead(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    folder = write_run(tmp_path, "a/1", "running", pid=process.pid)
+    assert Run(folder).status == "running"
+    process.kill()
+    deadline = time.time() + 10
+    while Run(folder).status == "running" and time.time() < deadline:
+        time.sleep(0.01)
+    assert Run(folder).status == "died"
+    process.wait()
+
+
+def test_before_its_first_word(tmp_path):
+    folder = tmp_path / "a" / "1"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"challenge": 2, "target": "externalizing"}')
+    run = Run(folder)
+    assert (run.status, run.challenge, run.best[0], run.finished) == ("running", 2, 0, False)
+    os.utime(folder / "config.json", (0, time.time() - SILENCE - 1))
+    assert Run(folder).status == "died"
+
+
+def test_best(tmp_path, dead):
+    write_run(tmp_path, "a/20260101_000000", nrmse=(0.9, 0.7))
+    write_run(tmp_path, "b/20260102_000000", nrmse=(0.9, 0.6, 0.65))
+    write_run(tmp_path, "c/20260103_000000", "running", nrmse=(0.1,), pid=dead)  # better, but not finished
+    write_run(tmp_path, "d/20260104_000000", nrmse=(0.2,), target="correct")  # better, at something else
+    write_run(tmp_path, "e/20260105_000000", nrmse=(0.3,), weights=False)
+    write_run(tmp_path, "f/20260106_000000", nrmse=(0.4,), challenge=2)
+    run = best_run(tmp_path, 1)
+    assert run.name == "b/20260102_000000" and run.best == (2, 0.6) and run.weights.exists()
+    assert best_run(tmp_path, 2).name == "f/20260106_000000"
+    assert [run.name[0] for run in find_runs(tmp_path)] == list("abcdef")
+
+
+def test_a_run_is_meant_by_its_folder_or_its_names(tmp_path):
+    write_run(tmp_path, "a/20260101_000000")
+    last = write_run(tmp_path, "a/20260102_000000")
+    write_run(tmp_path, "a/20260103_000000", "stopped")
+    write_run(tmp_path, "b/20260101_000000", "stopped")
+    assert resolve(tmp_path, str(last)).folder == last
+    assert resolve(tmp_path, "a/20260101_000000").name == "a/20260101_000000"
+    assert resolve(tmp_path, "a").name == "a/20260102_000000"  # the newest finished
+    assert resolve(tmp_path, str(tmp_path / "a")).name == "a/20260102_000000"
+    assert resolve(tmp_path, "b").name == "b/20260101_000000"
+    with pytest.raises(UserError, match="no run c: .* there are a, b"):
+        resolve(tmp_path, "c")
+
+
+def test_what_to_resume(tmp_path, dead):
+    now = time.time()
+    write_run(tmp_path, "a/20260101_000000", "stopped", updated=now - 50)
+    write_run(tmp_path, "b/20260102_000000", "running", updated=now - 90, pid=dead)
+    write_run(tmp_path, "c/20260103_000000", "running")
+    write_run(tmp_path, "d/20260104_000000")
+    assert newest_unfinished(tmp_path).name == "a/20260101_000000"
+
+
+def test_errors_name_what_helps(tmp_path, dead):
+    with pytest.raises(UserError, match="no finished run of challenge 2 .* python run/train.py --challenge 2"):
+        best_run(tmp_path, 2)
+    with pytest.raises(UserError, match="no unfinished run .* start one with"):
+        newest_unfinished(tmp_path / "absent")
+    with pytest.raises(UserError, match="no run a: .* train one with"):
+        resolve(tmp_path, "a")
+    folder = write_run(tmp_path, "a/1", "running")
+    with pytest.raises(UserError, match="a/1 still running"):
+        newest_unfinished(tmp_path)
+    with pytest.raises(UserError, match=r"still running \(epoch 3 of 9\)"):
+        Run(folder).weights
+    folder = write_run(tmp_path, "a/2", "running", pid=dead)
+    with pytest.raises(UserError, match="it died.*--resume"):
+        Run(folder).weights
+    with pytest.raises(UserError, match="2 not finished|1 not finished|--resume .*a/2"):
+        best_run(tmp_path, 1)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json is not JSON .* rm -r"):
+        Run(folder).config

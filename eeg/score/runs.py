@@ -53,6 +53,11 @@ class Run:
         found = self.state.get("best_nrmse")
         return float("inf") if found is None else found
 
+    @property
+    def epoch(self):
+        """The number of its best epoch, from 1."""
+        return self.state.get("best_epoch")
+
     @cached_property
     def history(self):
         return _read(self.folder / "history.json")

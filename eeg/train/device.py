@@ -459,7 +459,7 @@ def keep_freed_memory():
     if mallopt:  # other C libraries have none
         trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
         mallopt(trim_threshold, most)
-        mallopt(mmap_threshold, most)
+        mallopt(mmap_threshold, most) or mallopt(mmap_threshold, 32 << 20)  # older ones allow no more
 
 
 def cpu_flags(root=Path("/")):

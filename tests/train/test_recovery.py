@@ -1,6 +1,7 @@
 """Gradients on a device that fails: a stand-in, which is the CPU with errors thrown in at chosen calls."""
 
 import copy
+import gc
 import threading
 import weakref
 
@@ -13,6 +14,16 @@ from eeg.train.recovery import CALM, Recovery, answers, is_device_error, is_out_
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
 CRASH = RuntimeError("HIP error: an illegal memory access was encountered\nHIP kernel errors might be asynchronously reported")
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tiny networks
+    gc.freeze()  # each fault collects garbage, and must not look through all of pytest for it
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)
 
 
 class Network(nn.Module):
@@ -118,7 +129,7 @@ def test_the_gradient_is_that_of_an_undisturbed_pass(plan, kinds):
 
 
 def train(model, plan, steps=6, **settings):
-    """Six AdamW steps with a Recovery. -> (guard, events)."""
+    """Six AdamW steps, and averaged weights. -> (guard, card, events, average)."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     average = [p.detach().clone() for p in model.parameters()]
     beside = lambda: [*average, *(value for slot in optimizer.state.values() for value in slot.values())]

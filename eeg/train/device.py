@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from eeg import UserError
+from eeg import UserError, cli
 from eeg.train import cgroup
 from eeg.train.cards import absent, amd_cards, driver, first_line, install, nvidia_cards
 from eeg.train.probe import LIMIT, OVERRIDE, PROGRAM, Attempt, Check, attempt_all
@@ -40,7 +40,7 @@ class Choice:
 def choose(requested="auto", folder=Path("cache"), again=False, on_check=None, program=PROGRAM, limit=LIMIT, root=Path("/")):
     """Choose the device to train on. To be called before anything in this process uses a card. -> Choice.
 
-    requested: auto, cpu, cuda, cuda:1, rocm, mps. On auto the CPU is taken where no card passes; a card asked for by name that
+    requested: as cli.device takes it. On auto the CPU is taken where no card passes; a card asked for by name that
     fails is a UserError. folder: where verdicts are kept (device.json). again: whatever verdict is kept. on_check(attempt, check)
     is called as each check ends. program, limit: the child and the seconds one of its checks may take. root: where /dev, /proc and /sys lie.
     """
@@ -81,11 +81,8 @@ def choose(requested="auto", folder=Path("cache"), again=False, on_check=None, p
 
 
 def parse(requested):
-    """ "cpu", "cuda:0", "mps:0", or "" for auto."""
-    match = re.fullmatch(r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?", requested)
-    if not match:
-        raise UserError(f"--device {requested} is no device; expected auto, cpu, cuda, cuda:1, rocm or mps")
-    plain, family, index = match.groups()
+    """What cli.device lets through -> "cpu", "cuda:0", "mps:0", or "" for auto."""
+    plain, family, index = re.fullmatch(cli.DEVICE, requested).groups()
     if family == "rocm" and not torch.version.hip:
         raise UserError(f"--device {requested}: torch {torch.__version__} is not built for ROCm; {install('amd')}")
     return f"cuda:{index or 0}" if family else {"auto": "", "cpu": "cpu", "mps": "mps:0"}[plain]

@@ -49,8 +49,9 @@ def launch(name, command, folder):
     for number in range(1, 100):
         session = f"eeg-{name}" + (f"-{number}" if number > 1 else "")
         log = folder / f"{session}_{time.strftime('%Y%m%d_%H%M%S')}.log"
-        # Ctrl-C and a closed window are the command's to answer: its last words still reach the log
-        line = f"trap : INT HUP; {{ trap : INT HUP; {words}; echo {ENDED} $?; }} 2>&1 | {{ trap '' INT HUP; exec tee -a {shlex.quote(str(log))}; }}"
+        # Ctrl-C and a closed window are the command's to answer, and its last words still reach the log. The outer shell alone
+        # dies of a closed window: only then are those within told of it.
+        line = f"trap : INT; {{ trap : INT HUP; {words}; echo {ENDED} $?; }} 2>&1 | {{ trap '' INT HUP; exec tee -a {shlex.quote(str(log))}; }}"
         done = tmux("new-session", "-d", "-s", session, "-x", "200", "-y", "50", "-c", os.getcwd(), "sh", "-c", line)
         if not done.returncode:
             return log, session

@@ -36,12 +36,12 @@ def log_of(said):
 
 
 def test_the_command_runs_here_with_this_environment_and_is_logged(server, tmp_path, monkeypatch):
-    subprocess.run(["tmux", "new-session", "-d", "-s", "older", "sleep 100"], check=True)  # a server with an environment of its own
+    subprocess.run(["tmux", "new-session", "-d", "-s", "older", "sleep 30"], check=True)  # a server with an environment of its own
     (tmp_path / "it's here").mkdir()
     monkeypatch.chdir(tmp_path / "it's here")
     monkeypatch.setenv("EEG_DATA", 'some "data" $HOME')
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
-    program = "import os, sys, time; print(os.getcwd()); print(os.environ['EEG_DATA'], os.environ['PYTHONPATH']); print(sys.argv[1:]); time.sleep(100)"
+    program = "import os, sys, time; print(os.getcwd()); print(os.environ['EEG_DATA'], os.environ['PYTHONPATH']); print(sys.argv[1:]); time.sleep(30)"
     said = tmux.start("c1.tcn: a b", [sys.executable, "-c", program, "--set", "a b=1"], tmp_path / "runs", watched=0.2)
     assert "tmux attach -t eeg-c1_tcn_a_b " in said and log_of(said).startswith(f"{tmp_path}/runs/eeg-c1_tcn_a_b_")
     assert sorted(server()) == ["eeg-c1_tcn_a_b", "older"]
@@ -56,7 +56,7 @@ def test_a_name_in_use_gives_the_next(server, tmp_path):
 
 
 def test_it_survives_the_death_of_all_who_started_it(server, tmp_path):
-    program = "from eeg.train import tmux; import time; print(tmux.start('orphan', ['sleep', '100'], watched=0), flush=True); time.sleep(100)"
+    program = "from eeg.train import tmux; import time; print(tmux.start('orphan', ['sleep', '100'], watched=0), flush=True); time.sleep(30)"
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     parent.stdout.readline()
     os.killpg(parent.pid, signal.SIGKILL)
@@ -65,7 +65,7 @@ def test_it_survives_the_death_of_all_who_started_it(server, tmp_path):
 
 
 def test_last_words_reach_the_log_after_ctrl_c(server, tmp_path):
-    program = "import time\ntry: print('up'); time.sleep(100)\nexcept KeyboardInterrupt: time.sleep(0.3); print('saved')"
+    program = "import time\ntry: print('up'); time.sleep(30)\nexcept KeyboardInterrupt: time.sleep(0.3); print('saved')"
     log = log_of(tmux.start("stop", [sys.executable, "-c", program], tmp_path, watched=0))
     wait(lambda: os.path.exists(log) and "up" in open(log).read())
     tmux.tmux("send-keys", "-t", "eeg-stop", "C-c")
@@ -74,7 +74,7 @@ def test_last_words_reach_the_log_after_ctrl_c(server, tmp_path):
 
 
 def test_a_closed_window_lets_the_command_finish(server, tmp_path):
-    program = "import signal, time\ndef end(*_): time.sleep(0.3); print('saved'); raise SystemExit\nsignal.signal(signal.SIGHUP, end); print('up'); time.sleep(100)"
+    program = "import signal, time\ndef end(*_): time.sleep(0.3); print('saved'); raise SystemExit\nsignal.signal(signal.SIGHUP, end); print('up'); time.sleep(30)"
     log = log_of(tmux.start("closed", [sys.executable, "-c", program], tmp_path, watched=0))
     wait(lambda: os.path.exists(log) and "up" in open(log).read())
     tmux.tmux("kill-session", "-t", "eeg-closed")

@@ -328,7 +328,7 @@ def in_tmux(args):
     from eeg.train.tmux import start
 
     command = [sys.executable, os.path.abspath(sys.argv[0]), *(word for word in sys.argv[1:] if word != "--tmux")]
-    start(args.name or "train", command, args.out)
+    print(start(args.name or "train", command, args.out))
 
 
 def list_models():

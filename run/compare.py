@@ -6,8 +6,8 @@
     python run/compare.py --promote                         the best becomes the promoted run of its challenge, if it is better than the one that is
 
 The best two are compared by a paired bootstrap: both are scored on the same draws of subjects, and what counts is whether 0 lies
-within the 95 % interval of their difference. The promoted run lies in experiments/promoted_challenge_1/ (or 2), which every
-command takes as a RUN.
+within the 95 % interval of their difference. (The best of many runs is partly the luckiest on these windows: on others expect a
+little less of it.) The promoted run lies in experiments/promoted_challenge_1/ (or 2), which every command takes as a RUN.
 """
 
 from pathlib import Path
@@ -61,10 +61,10 @@ def compare(challenge, runs, args):
     from eeg.score.ensemble import combine_runs, wanted
     from eeg.score.finished import predict_run
     from eeg.score.metrics import nrmse
-    from eeg.score.sides import check_side, side, test_side
+    from eeg.score.sides import check_side, side, scored_side
     from eeg.score.verdict import verdict
 
-    cache, rows = test_side(args.cache, challenge, args.release, args.mini)
+    cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
     y, subjects, how = cache.y[rows], cache.metadata["subject"][rows], {"of": wanted(args.ensemble)}
     said, left_out = {}, []
     with cli.Progress("windows") as progress:

@@ -87,9 +87,9 @@ def evaluate(challenge, runs, args):
     from eeg.score.ensemble import combine_runs, subject_mean, wanted
     from eeg.score.finished import predict_run
     from eeg.score.metrics import LEADERBOARD, bootstrap, nrmse
-    from eeg.score.sides import check_side, side, test_side
+    from eeg.score.sides import check_side, side, scored_side
 
-    cache, rows = test_side(args.cache, challenge, args.release, args.mini)
+    cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
     for run in runs:
         check_side(run, cache, rows)
     y, metadata, release = cache.y[rows], cache.metadata[rows], cache.release[rows]

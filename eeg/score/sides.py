@@ -9,7 +9,7 @@ from eeg.data.windows import LENGTH, TARGETS
 TEST = ("R6", "R7")
 
 
-def test_side(folder, challenge, releases=None, mini=False):
+def scored_side(folder, challenge, releases=None, mini=False):
     """-> (Cache, rows (n,)) of the windows the competition would score: of the releases named, or of R6 and R7 what is cached. folder: where caches lie."""
     if not releases:
         releases = [name for name in TEST if cache_path(folder, challenge, name, mini).exists()] or TEST

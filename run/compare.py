@@ -94,8 +94,9 @@ def compare(challenge, runs, args):
 
     best = order[0]
     judge = lambda name, p: verdict(best, answers[best], name, p, y, subjects)
-    if len(order) > 1:
-        print(f"  {judge(order[1], answers[order[1]])[1]}")
+    for name in order[1:]:
+        if name == order[1] or name not in lines:  # the second, and the ensemble wherever it stands
+            print(f"  {judge(name, answers[name])[1]}")
     try:
         train, chosen = side(args.cache, runs, "train")
     except UserError as e:  # runs may be compared where their training windows are not

@@ -22,9 +22,9 @@ from eeg.score.predict import predict
 def load_model(path):
     """-> Model in eval mode, of exported weights {"settings", "state"}. Nothing but tensors and plain values is read from the file."""
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = dict(torch.load(path, map_location="cpu", weights_only=True))
         settings, state = saved["settings"], saved["state"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as e:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as e:
         raise UserError(f"{path} cannot be read as weights ({_words(e)}); train them anew with: python run/train.py") from None
     try:
         model = eeg.models.build(**settings)

@@ -36,9 +36,10 @@ def save(folder, name, state, about):
         for path in (partial(file), partial(note)):
             path.unlink(missing_ok=True)
         raise
-    if name == "last" and file.exists():
-        os.replace(note, folder / "previous.json")
-        os.replace(file, folder / "previous.pt")
+    if name == "last":
+        for path in (note, file):
+            if path.exists():  # a kill may have come between these two: then previous.json is last.pt's already
+                os.replace(path, folder / f"previous{path.suffix}")
     os.replace(partial(file), file)
     os.replace(partial(note), note)
     sync_folder(folder)

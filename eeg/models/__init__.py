@@ -9,6 +9,11 @@ import inspect
 MODELS = {  # name -> where the network is, and what it is in a line
     "tcn": ("tcn", "TCN", "temporal convolutions, a score on each moment of the window"),
     "eegnex": ("eegnex", "EEGNeX", "the start kit's network, computed in another order"),
+    "unet": ("unet", "UNet", "a U-Net over time, a score on each moment of the window"),
+    "cnn": ("cnn", "CNN", "residual convolutions of several lengths, attention over time"),
+    "hybrid": ("cnn", "Hybrid", "cnn, joined by neuroscience features"),
+    "transformer": ("transformer", "Transformer", "attention between 40 ms tokens, fit for pretraining"),
+    "conformer": ("conformer", "Conformer", "convolutions, then attention"),
 }
 
 
@@ -40,3 +45,14 @@ def fold(model):
     from .model import folded
 
     return folded(model)
+
+
+def listed():
+    """Every model at its default settings: a list of {"name", "parameters", "multiply_adds": of one window in inference, "head", "about"}."""
+    from .model import multiply_adds
+
+    rows = []
+    for name, (_, _, about) in MODELS.items():
+        model = build(name)
+        rows.append({"name": name, "parameters": sum(p.numel() for p in model.parameters()), "multiply_adds": multiply_adds(model), "head": model.head, "about": about})
+    return rows

@@ -13,7 +13,7 @@ import torch
 
 from eeg import UserError
 from eeg.train import cards, device
-from tests.train.test_probe import child  # noqa: F401: a fixture
+from tests.train.test_probe import child  # noqa: F401  a fixture
 
 
 def write(root, files):

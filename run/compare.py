@@ -68,10 +68,10 @@ def compare(challenge, runs, args):
     y, subjects, how = cache.y[rows], cache.metadata["subject"][rows], {"of": wanted(args.ensemble)}
     said, left_out = {}, []
     with cli.Progress("windows") as progress:
-        for run in runs:
+        for i, run in enumerate(runs):
             try:
                 check_side(run, cache, rows)
-                said[run] = predict_run(run, cache, rows, **how, progress=progress)
+                said[run] = predict_run(run, cache, rows, **how, progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n))
             except UserError as e:
                 if args.runs:  # it was asked for
                     raise

@@ -98,7 +98,7 @@ def evaluate(challenge, runs, args):
 
     start = time.perf_counter()
     with cli.Progress("windows") as progress:
-        found = [predict_run(run, cache, rows, **how, progress=progress) for run in runs]
+        found = [predict_run(run, cache, rows, **how, progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n)) for i, run in enumerate(runs)]
     seconds = time.perf_counter() - start
     scored = {f"{run.name}, epoch {run.best[0]}": p[:, 0] for run, p in zip(runs, found)}
     if args.ensemble:

@@ -39,10 +39,36 @@ def at_least_0(text):
     return value
 
 
+def share(text):
+    """argparse type: a number from 0 to 1, 1 not included."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to less than 1")
+    return value
+
+
+def percent(text):
+    """argparse type: more than 0, at most 100."""
+    value = float(text)
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not a percentage")
+    return value
+
+
 def release(text):
     """argparse type: the name of a release."""
     if not re.fullmatch(r"R[1-9][0-9]?", text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a release; releases are called R1, R2, ... R12")
+    return text
+
+
+DEVICE = r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?"
+
+
+def device(text):
+    """argparse type: the name of a device."""
+    if not re.fullmatch(DEVICE, text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no device; expected auto, cpu, cuda, cuda:1, rocm or mps")
     return text
 
 

@@ -4,10 +4,16 @@
 """
 
 import importlib
+import inspect
 
 MODELS = {  # name -> where the network is, and what it is in a line
     "tcn": ("tcn", "TCN", "temporal convolutions, a score on each moment of the window"),
     "eegnex": ("eegnex", "EEGNeX", "the start kit's network, computed in another order"),
+    "unet": ("unet", "UNet", "a U-Net over time, a score on each moment of the window"),
+    "cnn": ("cnn", "CNN", "residual convolutions of several lengths, attention over time"),
+    "hybrid": ("cnn", "Hybrid", "cnn, joined by neuroscience features"),
+    "transformer": ("transformer", "Transformer", "attention between 40 ms tokens, fit for pretraining"),
+    "conformer": ("conformer", "Conformer", "convolutions, then attention"),
 }
 
 
@@ -25,8 +31,28 @@ def build(name, n_chans=129, n_times=200, n_outputs=1, normalize="channel", aux=
     return Model(name, getattr(importlib.import_module(f".{module}", __name__), network), n_chans, n_times, n_outputs, normalize, tuple(aux), features, settings)
 
 
+def defaults(name):
+    """{setting: default} of a model's own settings. Raises ValueError for a name that does not exist."""
+    if name not in MODELS:
+        raise ValueError(f"there is no model '{name}'; there are {', '.join(MODELS)}")
+    module, network, _ = MODELS[name]
+    parameters = inspect.signature(getattr(importlib.import_module(f".{module}", __name__), network)).parameters
+    return {key: p.default for key, p in parameters.items() if key not in ("n_chans", "n_times", "n_outputs", "n_features")}
+
+
 def fold(model):
     """A copy for inference alone, equal but for rounding: normalisations and what is linear in a row become constants, computed once."""
     from .model import folded
 
     return folded(model)
+
+
+def listed():
+    """Every model at its default settings: a list of {"name", "parameters", "multiply_adds": of one window in inference, "head", "about"}."""
+    from .model import multiply_adds
+
+    rows = []
+    for name, (_, _, about) in MODELS.items():
+        model = build(name)
+        rows.append({"name": name, "parameters": sum(p.numel() for p in model.parameters()), "multiply_adds": multiply_adds(model), "head": model.head, "about": about})
+    return rows

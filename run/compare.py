@@ -32,6 +32,12 @@ def arguments():
 
 def main():
     args = arguments()
+    import torch
+
+    from eeg.train.device import cpu_threads, keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads())
     runs = chosen_runs(args)
     for challenge in sorted({run.challenge for run in runs}):
         compare(challenge, [run for run in runs if run.challenge == challenge], args)

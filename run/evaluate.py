@@ -39,8 +39,13 @@ def main():
     args = arguments()
     import json
 
-    from eeg.score.metrics import LEADERBOARD, overall
+    import torch
 
+    from eeg.score.metrics import LEADERBOARD, overall
+    from eeg.train.device import cpu_threads, keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads())
     runs, scores = chosen_runs(args), {}
     for challenge in (1, 2):
         if own := [run for run in runs if run.challenge == challenge]:

@@ -1,7 +1,6 @@
-"""What the tests of training share: caches of small simulated releases, and runs of run/train.py in processes of their own."""
+"""What the tests of training share: caches of small simulated releases, and run/train.py."""
 
-import os
-import subprocess
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -28,20 +27,34 @@ def caches(tmp_path_factory):
     return root / "cache"
 
 
+TINY = ("--set", "width=8", "depth=1", "--amp", "off", "--batch-size", "16")
+
+
+def command(caches, out, *arguments):
+    """run/train.py as a command line; a tiny tcn, unless arguments say otherwise."""
+    return [sys.executable, str(ROOT / "run" / "train.py"), "--cache", str(caches), "--out", str(out), *TINY, *map(str, arguments)]
+
+
 @pytest.fixture
-def train(caches, tmp_path):
-    """Runs run/train.py: train(*arguments) -> CompletedProcess with its output as text. A tiny model, unless arguments say otherwise; runs lie in tmp_path/out."""
+def train(monkeypatch, caches, tmp_path, capsys):
+    """Calls run/train.py in this process: train(*arguments) -> what it printed. Raises what it raises. Runs lie in tmp_path/out."""
+    import torch
 
-    def command(*arguments, tiny=True):
-        small = ["--set", "width=8", "depth=1", "--amp", "off"] if tiny else []
-        return [sys.executable, str(ROOT / "run" / "train.py"), "--cache", str(caches), "--out", str(tmp_path / "out"), *small, *map(str, arguments)]
+    from eeg.train import device
 
-    def call(*arguments, tiny=True, check=True, **settings):
-        done = subprocess.run(command(*arguments, tiny=tiny), capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": str(ROOT)}, **settings)
-        if check:
-            assert done.returncode == 0, done.stderr
-        return done
+    monkeypatch.setattr(device, "settle_threads", lambda threads: None)  # once torch has worked, some of it cannot be changed
+    monkeypatch.setattr(device, "keep_freed_memory", lambda: None)
 
-    call.command = command
+    def call(*arguments):
+        spec = importlib.util.spec_from_file_location("train", ROOT / "run" / "train.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", command(caches, tmp_path / "out", *arguments)[1:])
+        capsys.readouterr()
+        state = torch.get_rng_state()
+        module.main()
+        torch.set_rng_state(state)
+        return capsys.readouterr().out
+
     call.out = tmp_path / "out"
     return call

@@ -11,6 +11,8 @@ import numpy as np
 
 from eeg import UserError
 
+LEADERBOARD = {1: 0.88668, 2: 0.97843, "overall": 0.96381}  # the best of the competition's final leaderboard, on its hidden release
+
 
 def _checked(y, p):
     y, p = np.asarray(y, float), np.asarray(p, float)

@@ -1,0 +1,43 @@
+"""Several models' predictions as one. What is fitted, is fitted on validation subjects that no member was trained on.
+
+Predictions are a list, one member each, of (N, K): the answer first, then, for the stack, the statistics of the member's time head.
+"""
+
+import numpy as np
+from scipy.optimize import nnls
+
+from eeg.score.predict import answers, time_statistics
+from eeg.score.ridge import fit_ridge
+
+WAYS = ("average", "weights", "stack")
+
+
+def wanted(model, way):
+    """What `predict` is to say of each window for this way of combining, see `predict(of=)`."""
+    if way != "stack" or model.head != "time":
+        return answers
+
+    def both(model, x, features):
+        import torch
+
+        return torch.cat([answers(model, x, features), time_statistics(model, x, features)], 1)
+
+    return both
+
+
+def combine(way, test, valid=None, y=None, subjects=None):
+    """-> (predictions (N,) for `test`, what was done in a few words). valid, y, subjects: the validation windows that weights and stack are fitted on."""
+    answer = np.stack([p[:, 0] for p in test], 1)
+    if way == "average":
+        return answer.mean(1), f"average of {len(test)}"
+    if way == "weights":
+        known = np.stack([p[:, 0] for p in valid], 1)
+        weights, _ = nnls(known - known.mean(0), y - y.mean())
+        return y.mean() + (answer - known.mean(0)) @ weights, "weights " + " ".join(f"{w:.2f}" for w in weights)
+    return fit_ridge(np.hstack(valid), y, subjects)(np.hstack(test)), f"ridge on {sum(p.shape[1] for p in test)} numbers"
+
+
+def subject_mean(p, subjects):
+    """(N,): the mean prediction of each window's subject. It uses all of the subject's windows for each of them, which the competition's server does not offer a model."""
+    _, which = np.unique(subjects, return_inverse=True)
+    return (np.bincount(which, p) / np.bincount(which))[which]

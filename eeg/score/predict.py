@@ -1,0 +1,111 @@
+"""Predictions over a cache, in the competition's way: every window, copies and fast time line included.
+
+Challenge 1 takes the window itself. Challenge 2 stores 4 s windows of which 2 s are scored: a recording's i-th window is cut
+at the i-th randint(0, 200) of Python's random.Random(42), begun anew for every recording.
+
+Windows are copied from the mapped cache one batch at a time: memory does not grow with the release.
+"""
+
+import random
+
+import numpy as np
+import torch
+
+import eeg.models
+from eeg import UserError
+from eeg.data.augment import mirrored
+from eeg.data.cache import rebuild
+from eeg.data.windows import LENGTH, TARGETS
+
+BATCH = 128
+TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+TIME_STATISTICS = tuple(f"soft-argmax, temperature {t:g}" for t in TEMPERATURES) + ("entropy", "peak", "score of the peak") + tuple(f"quantile {q:g}" for q in QUANTILES)
+
+
+def answers(model, x, features):
+    """(B, 1): what the model answers."""
+    return model(x, features)[:, :1]
+
+
+def time_statistics(model, x, features):
+    """(B, 12): TIME_STATISTICS of the scores that a model with a time head gives the moments of a window; times in s, entropy in nats."""
+    scores, moments = model.raw(x, features), model.moments
+    p = scores.softmax(1)
+    expected = [(scores / t).softmax(1) @ moments for t in TEMPERATURES]
+    entropy = -(p * p.clamp_min(1e-30).log()).sum(1)
+    at = torch.searchsorted(p.cumsum(1), p.new_tensor(QUANTILES).expand(len(p), -1).contiguous()).clamp_max(len(moments) - 1)
+    return torch.cat([torch.stack([*expected, entropy, moments[scores.argmax(1)], p.amax(1)], 1), moments[at]], 1)
+
+
+def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=BATCH, device="cpu", progress=None):
+    """What `of` says of windows `rows` (all, if None) of a cache: (N, K) float64.
+
+    Test-time augmentation averages over views of the same window: opened `shift` s earlier and later too (a time that moves one
+    way in one of them moves the other way in the other, and the average stays), and with left and right exchanged too.
+    progress(done, total) is called after each batch.
+    """
+    rows = np.arange(len(cache)) if rows is None else np.asarray(rows)
+    length, features = model.settings["n_times"], None
+    if model.features == "file" and (features := cache.features) is None:
+        raise UserError(f"this model takes the features of each window, and {cache.paths[0]} has none; add them with: python run/features.py --release {' '.join(dict.fromkeys(cache.release))} --challenge {cache.challenge}")
+    starts = _starts(cache)[rows]
+    moves = (0,) if shift == 0 else (-round(shift * cache.sfreq), 0, round(shift * cache.sfreq))
+    room = cache[0].shape[1] - length
+    if cache.challenge == 1 and (starts.min(initial=0) + moves[0] < 0 or starts.max(initial=0) + moves[-1] > room):
+        raise UserError(f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {starts[0] / cache.sfreq:g} s around its windows; build it with: python run/cache.py --release {' '.join(dict.fromkeys(cache.release))} --margin {shift:g}")
+    order = torch.from_numpy(mirrored(cache.channels).astype(np.int64))
+    model = eeg.models.fold(model).to(device)
+    found = []
+    with torch.inference_mode():
+        for i in range(0, len(rows), batch):
+            chosen = rows[i : i + batch]
+            given = None if features is None else torch.from_numpy(features[chosen]).to(device)
+            views = []
+            for move in moves:
+                x = _windows(cache, chosen, np.clip(starts[i : i + batch] + move, 0, room), length)
+                views.append(of(model, x.to(device), given))
+                if mirror:
+                    views.append(of(model, x[:, order].to(device), given))
+            found.append(torch.stack(views).double().mean(0).cpu().numpy())
+            if progress:
+                progress(i + len(chosen), len(rows))
+    return np.concatenate(found) if found else np.empty((0, 1))
+
+
+def _windows(cache, rows, starts, length):
+    x = np.empty((len(rows), len(cache.channels), length), np.float32)
+    for out, row, start in zip(x, rows, starts):
+        out[:] = cache[row][:, start : start + length]
+    return torch.from_numpy(x)
+
+
+def _starts(cache):
+    """(N,) the sample, of those stored, at which each window of the cache is cut."""
+    if cache.challenge == 1:
+        return np.full(len(cache), cache.margin)
+    starts = np.empty(len(cache), np.int64)
+    keys = np.stack([np.repeat(np.arange(len(cache.paths)), np.diff(cache.first)), cache.metadata["recording"]], 1)
+    _, which, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    draw = random.Random(42)
+    cuts = np.array([draw.randint(0, 200) for _ in range(counts.max())])
+    order = np.argsort(which, kind="stable")  # recording by recording, in each as stored
+    starts[order] = np.concatenate([cuts[:n] for n in counts])
+    return starts + cache.margin
+
+
+def check_fits(run, cache):
+    """Raises UserError where the run's model was not trained on windows like those of the cache."""
+    trained, path = run.config["input"], cache.paths[0]
+    if run.challenge != cache.challenge:
+        raise UserError(f"{run} is a run of challenge {run.challenge}, {path} a cache of challenge {cache.challenge}; build another with: python run/cache.py --challenge {run.challenge}")
+    if cache.target != TARGETS[run.challenge]:
+        raise UserError(f"{path} holds {cache.target}, expected {TARGETS[run.challenge]}; {rebuild(cache.attributes[0])}")
+    found = {"a sampling rate of": (cache.sfreq, trained["sfreq"]), "channels": (list(cache.channels), list(trained["channels"]))}
+    found["windows of"] = (cache.window, LENGTH[2] if run.challenge == 2 else trained["window_samples"])
+    for what, (is_, was) in found.items():
+        if is_ != was:
+            if what == "channels":
+                is_, was = (f"{len(names)} ({', '.join(names[:3])}, ...)" for names in (is_, was))
+            unit = {"a sampling rate of": " Hz", "windows of": " samples"}.get(what, "")
+            raise UserError(f"{path} has {what} {is_}{unit}, {run} was trained on {was}{unit}; {rebuild(cache.attributes[0])}")

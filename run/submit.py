@@ -31,7 +31,7 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.score.submission import Entry, check, entry, label_mean, write_zip
+    from eeg.score.submission import check, constant_entry, entry, write_zip
 
     if args.check:
         tell(check(args.check), args.check)
@@ -47,9 +47,8 @@ def main():
             if len(chosen) > 1:
                 print(f"             the average of these {len(chosen)}")
         else:
-            mean, where = label_mean(args.cache, challenge)
-            entries[challenge] = Entry({}, mean)
-            print(f"challenge {challenge}  no model: every window is answered {mean:.4f}, the mean of {where}")
+            entries[challenge], whose = constant_entry(args.cache, challenge)
+            print(f"challenge {challenge}  no model: every window is answered {entries[challenge].constant:.4f}, the mean of {whose}")
     partial = args.zip.with_name(args.zip.name + ".partial")
     try:
         write_zip(partial, entries)

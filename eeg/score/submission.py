@@ -25,9 +25,11 @@ import eeg.models
 import eeg.score.server
 from eeg import UserError
 from eeg.score.runs import load_model
+from eeg.train.split import choose_releases, split
 
 WEIGHTS = {1: "weights_challenge_1.pt", 2: "weights_challenge_2.pt"}
 TOLERANCE = 1e-4  # by which answers may differ, in standard deviations of the training labels: rounding, and nothing else
+ANSWERS = {1: ("rt_from_stimulus",), 2: ("externalizing", "factors")}  # targets whose first number is what the competition asks for
 ABSENT = ("eeg", "h5py", "mne", "scipy", "matplotlib", "tqdm", "braindecode", "eegdash", "sklearn", "pandas")  # installed here perhaps, and hidden from the check
 
 
@@ -60,6 +62,8 @@ def entry(runs):
     """-> the Entry of these finished runs. Raises UserError where one cannot be submitted."""
     models = {run.name: load_model(run.weights) for run in runs}
     for run, model in zip(runs, models.values()):
+        if run.config["target"] not in ANSWERS[run.challenge]:
+            raise UserError(f"{run.name} was trained for {run.config['target']}; the competition asks for {ANSWERS[run.challenge][0]}")
         shape = model.settings["n_chans"], model.settings["n_times"]
         if shape != (129, 200):
             raise UserError(f"{run.name} takes windows of {shape[0]} channels x {shape[1]} samples; the server gives 129 x 200")
@@ -69,6 +73,14 @@ def entry(runs):
                 f"train one that computes them: python run/train.py --challenge {run.challenge} --model {model.settings['name']} --features layer"
             )
     return Entry(models)
+
+
+def constant_entry(folder, challenge):
+    """-> (the Entry that answers with the mean of the training labels cached in folder, whose mean that is in a few words)."""
+    sides = split(folder, challenge, *choose_releases(folder, challenge, None, None, False, None))
+    cache, rows = sides.cache, sides.train
+    whose = f"{len(rows):,} training labels of {' '.join(sides.describe('train')['releases'])}{' (simulated)' if cache.simulated else ''}"
+    return Entry({}, float(cache.y[rows].mean())), whose
 
 
 # ---------------------------------------------------------------------------------------------------- packing
@@ -112,7 +124,7 @@ class Checked:
 
     size: int  # bytes, of the zip
     files: int
-    seconds: dict  # challenge -> seconds a window, given one at a time
+    seconds: dict  # challenge -> median seconds a window, given one at a time
     memory: int  # bytes, peak of the whole process
     differences: dict  # challenge -> how far its answers are from the runs', in standard deviations of the training labels
 
@@ -185,10 +197,11 @@ with torch.inference_mode():
     for challenge, model in (1, submission.get_model_challenge_1()), (2, submission.get_model_challenge_2()):
         assert not model.training, f"the model of challenge {challenge} is not in eval mode"
         found[f"alone_{challenge}"], found[f"batch_{challenge}"] = model.forward(x[:1]).numpy(), model.forward(x[1:]).numpy()
-        start = time.perf_counter()
+        ends = [time.perf_counter()]
         for i in range(20):
             model.forward(x[i : i + 1])
-        seconds[challenge] = (time.perf_counter() - start) / 20
+            ends.append(time.perf_counter())
+        seconds[challenge] = float(np.median(np.diff(ends)))
 np.savez(answers, **found)
 print(json.dumps({"seconds": seconds, "memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 """

@@ -23,13 +23,25 @@ from eeg.score.submission import Entry, write_zip
 
 PEERS = Path(__file__).resolve().parents[2] / "build" / "peers" / "bin" / "python"
 
-# What the file needs to run here: a data set that is not downloaded, names of torchaudio, which braindecode imports and nothing
+# What the file needs to run here: a data set that is on the disk, names of torchaudio, which braindecode imports and nothing
 # here calls, in every process that joblib starts; and, for a fork that calls submission.py otherwise, its name.
 LAUNCH = """
-import functools, runpy, sys
+import runpy, sys
 import eegdash
-eegdash.EEGChallengeDataset = functools.partial(eegdash.EEGChallengeDataset, download=False)
+import pandas as pd
 script, zip_, data, out = sys.argv[1:]
+people = pd.read_csv(f"{data}/EEG2025r5/participants.tsv", sep="\\t", index_col="participant_id")["externalizing"]
+download = eegdash.EEGChallengeDataset
+
+def on_disk(*arguments, **settings):
+    if "description_fields" in settings:
+        settings["description_fields"] = ["subject", *settings["description_fields"]]
+    found = download(*arguments, **settings, download=False)
+    for recording in found.datasets:  # offline, the factors come as text
+        recording.set_description({"externalizing": people[f"sub-{recording.description['subject']}"]}, overwrite=True)
+    return found
+
+eegdash.EEGChallengeDataset = on_disk
 sys.argv = [script, "--submission-zip", zip_, "--data-dir", data, "--output-dir", out]
 runpy.run_path(script, run_name="__main__")
 """

@@ -58,7 +58,7 @@ def main():
     if len(table) > SHOWN:
         print(f"       and {len(table) - SHOWN} more")
     number, epochs, value, folder = table[0]
-    command = ["python", "run/train.py", "--challenge", str(args.challenge), *study.plan["fixed"], *options(study.plan["settings"][number])]
+    command = ["python", "run/train.py", "--challenge", str(args.challenge), *options(study.plan["settings"][number], study.plan["fixed"])]
     print(f"\nbest    {folder}, chosen by its score on validation windows: {value:.4f} flatters it; score it on others with: python run/evaluate.py {folder}")
     print(f"train   {shlex.join(command)}")
 

@@ -76,24 +76,52 @@ def draw(space, seed, number):
     return settings
 
 
-def options(settings):
-    """Settings as run/train.py's arguments. true: the bare option; false, null: without it; "set.width": --set width=...; a list: several values."""
-    words, named = [], {}
+def options(settings, fixed=()):
+    """Settings, after options that all trials share, as run/train.py's arguments.
+
+    true: the bare option; false, null: without it; a list: several values; "set.width": width=... after --set.
+    """
+    words = {option: list(values) for option, values in _parsed(fixed).items()}
     for option, value in settings.items():
-        group, dot, name = option.replace("_", "-").partition(".")
+        group, dot, name = option.partition(".")
         if dot:
-            named.setdefault(group, []).append(f"{option.partition('.')[2]}={value if isinstance(value, str) else json.dumps(value)}")
+            words.setdefault(group, []).append(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
         elif value is not None and value is not False:
-            words += [f"--{group}", *([] if value is True else map(str, value) if isinstance(value, list) else [str(value)])]
-    for group, pairs in named.items():
-        words += [f"--{group}", *pairs]
-    return words
+            words[group] = [] if value is True else [str(each) for each in (value if isinstance(value, list) else [value])]
+    return [word for option, values in words.items() for word in (f"--{option.replace('_', '-')}", *values)]
+
+
+def _parsed(words):
+    """["--lr", "0.1", "--set", "width=96"] -> {"lr": ["0.1"], "set": ["width=96"]}"""
+    found = {}
+    for word in words:
+        if word.startswith("--"):
+            option, equals, value = word[2:].partition("=")
+            values = found.setdefault(option, [])
+            if equals:
+                values.append(value)
+        elif not found:
+            raise UserError(f"'{word}' after --: expected options of run/train.py, such as --model unet")
+        else:
+            values.append(word)
+    return found
+
+
+def _shared(space, fixed):
+    """The options of a space that are fixed, too."""
+    words = _parsed(fixed)
+    names = {option.replace("_", "-") for option in words} - {"set", "augment"} | {f"{group}.{pair.partition('=')[0]}" for group in ("set", "augment") for pair in words.get(group, ())}
+    return [option for option in space if option.replace("_", "-") in names]
 
 
 def rungs(trials, epochs, count, eta):
-    """-> [(trials, epochs), ...]: each rung keeps a part 1/eta of the one before, for eta times the epochs."""
-    steps = [(max(1, trials // eta**k), max(1, round(epochs / eta ** (count - 1 - k)))) for k in range(count)]
-    return [step for step, after in zip(steps, steps[1:] + [None]) if after is None or step[1] < after[1]]
+    """-> [[trials, epochs], ...]: each rung keeps a part 1/eta of the one before, for eta times the epochs."""
+    steps = []
+    for k in range(count):
+        step = [max(1, trials // eta**k), max(1, round(epochs / eta ** (count - 1 - k)))]
+        if not steps or step[1] > steps[-1][1]:  # few epochs do not give many rungs
+            steps.append(step)
+    return steps
 
 
 # ---------------------------------------------------------------------------------------------------- the study
@@ -121,8 +149,15 @@ class Study:
                     if value != plan[key]:
                         raise UserError(f"{folder} was begun with {key} {json.dumps(plan[key])}, not {json.dumps(value)}; go on without that option, or begin another study with --name")
             else:
-                plan = DEFAULTS | {"space": SPACES[wanted["challenge"]]} | wanted
+                plan = DEFAULTS | wanted
+                if "space" not in plan:
+                    usual = SPACES[plan["challenge"]]
+                    plan["space"] = {option: usual[option] for option in usual if option not in _shared(usual, plan["fixed"])}
                 check_space(plan["space"])
+                if both := _shared(plan["space"], plan["fixed"]):
+                    raise UserError(f"'{both[0]}' stands in the space and after --: leave it in one of them")
+                if ours := [option for option in _parsed(plan["fixed"]) if option.replace("_", "-") in OURS]:
+                    raise UserError(f"--{ours[0]} after --: a study sets that itself; say it before --")
                 plan["steps"] = rungs(plan["trials"], plan["epochs"], plan["rungs"], plan["eta"])
                 plan["settings"] = [draw(plan["space"], plan["seed"], number) for number in range(plan["trials"])]
                 write_json(path, plan)
@@ -176,7 +211,7 @@ class Study:
         done = lambda run: run and run.finished and run.config["train"]["epochs"] >= epochs
         if not done(run):
             command = ["--resume", str(run.folder), "--epochs", str(epochs)] if run else [
-                "--challenge", str(self.plan["challenge"]), "--epochs", str(epochs), "--name", self._name(number), "--seed", str(self.plan["seed"]), *self.plan["fixed"], *options(settings)]  # fmt: skip
+                "--challenge", str(self.plan["challenge"]), "--epochs", str(epochs), "--name", self._name(number), "--seed", str(self.plan["seed"]), *options(settings, self.plan["fixed"])]  # fmt: skip
             code, line = _call([sys.executable, str(self.train), *command, "--out", str(self.folder.parent), *self.places], lock)
             run = self.run(number)
             if code == 2:

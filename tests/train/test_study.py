@@ -48,7 +48,7 @@ def test_a_draw_stays_in_its_space_and_depends_on_seed_and_number_alone():
 
 def test_settings_become_options():
     settings = {"lr": 0.001, "batch_size": 32, "balance": True, "keep-bad": False, "rho": None, "set.width": 96, "set.head": "number", "augment.mix": 0.2, "aux": ["age", "sex"]}
-    assert options(settings) == "--lr 0.001 --batch-size 32 --balance --aux age sex --set width=96 head=number --augment mix=0.2".split()
+    assert options(settings) == "--lr 0.001 --batch-size 32 --balance --set width=96 head=number --augment mix=0.2 --aux age sex".split()
     assert options({"lr": 0.1, "set.width": 96}, ["--set", "depth=3", "--model=unet"]) == "--set depth=3 width=96 --model unet --lr 0.1".split()
 
 

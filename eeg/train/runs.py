@@ -33,6 +33,11 @@ class Run:
         return _read(self.folder / "history.json", {"epochs": [], "events": []})
 
     @cached_property
+    def timing(self):
+        """What is not the same each time: {"epochs": [{"epoch", "seconds", "windows_per_second", "memory", ...}], "events": [{"when", "kind", "text", ...}]}."""
+        return _read(self.folder / "timing.json", {"epochs": [], "events": []})
+
+    @cached_property
     def state(self):
         """What the run said last, {} before its first word."""
         return _read(self.folder / "state.json", {})
@@ -45,6 +50,11 @@ class Run:
     @property
     def challenge(self):
         return int(self.config["challenge"])
+
+    @property
+    def scored(self):
+        """Whether its first answer is what the competition scores: "factors" are challenge 2's four, externalizing first."""
+        return self.config["target"] in (TARGETS[self.challenge], "factors")
 
     @property
     def updated(self):
@@ -99,7 +109,7 @@ def find_runs(out):
 def best_run(out, challenge):
     """The finished run of a challenge with the lowest validation NRMSE, among those trained for what the competition scores."""
     runs = [run for run in find_runs(out) if run.challenge == challenge]
-    fit = [run for run in runs if run.finished and run.config["target"] == TARGETS[challenge] and run.best[0]]
+    fit = [run for run in runs if run.finished and run.scored and run.best[0]]
     if fit:
         return min(fit, key=lambda run: run.best[1])
     if waiting := [run for run in runs if not run.finished and run.status != "running"]:
@@ -111,17 +121,23 @@ def best_run(out, challenge):
     raise UserError(f"no finished run of challenge {challenge} in {out}/; {help}")
 
 
-def resolve(out, text):
-    """The Run that a RUN argument means: a run folder, name/stamp under out, or a name, of which the newest finished run is taken, else the newest."""
+def named(out, text):
+    """The runs that a RUN argument means, oldest first: a run folder, name/stamp under out, or a name, which may have several."""
     for folder in (Path(text), Path(out) / text):
         if (folder / "config.json").exists():
-            return Run(folder)
+            return [Run(folder)]
         runs = [Run(path.parent) for path in sorted(folder.glob("*/config.json"))]
         if runs:
-            return ([run for run in runs if run.finished] or runs)[-1]
+            return runs
     names = sorted({run.folder.parent.name for run in find_runs(out)})
     help = f"there are {', '.join(names)}; see: python run/monitor.py" if names else "train one with: python run/train.py --challenge 1"
     raise UserError(f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}")
+
+
+def resolve(out, text):
+    """The one Run that a RUN argument means: of a name's runs the newest finished one, else the newest."""
+    runs = named(out, text)
+    return ([run for run in runs if run.finished] or runs)[-1]
 
 
 def newest_unfinished(out, challenge=None, name=None):

@@ -2,7 +2,7 @@
 
     python run/submit.py                                      the best finished run of each challenge
     python run/submit.py c1_tcn/20261121_101500               this one, and the best of the other challenge
-    python run/submit.py c1_tcn/20261121_101500 c1_unet c2_tcn    several of a challenge are averaged
+    python run/submit.py experiments/c1_tcn/2026* c1_unet     several of a challenge are averaged
     python run/submit.py --constant 2                         the mean of the training labels stands in for challenge 2
     python run/submit.py --check submission.zip               the check alone, of a zip that is there
 """
@@ -43,7 +43,7 @@ def main():
             entries[challenge] = entry(chosen)
             for run, model in zip(chosen, entries[challenge].models.values()):
                 epoch, nrmse = run.best
-                print(f"challenge {challenge}  {run.name}, epoch {epoch}: {model.settings['name']}, {sum(p.numel() for p in model.parameters()):,} parameters, valid {nrmse:.5f}")
+                print(f"challenge {challenge}  {run.name}, epoch {epoch}: {model.settings['name']}, {sum(p.numel() for p in model.parameters()):,} parameters, valid {nrmse:.5f}{' (simulated)' * bool(run.config.get('simulated'))}")
             if len(chosen) > 1:
                 print(f"             the average of these {len(chosen)}")
         else:

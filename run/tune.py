@@ -52,7 +52,8 @@ def main():
     table = study.table()
     if not table:
         raise UserError(f"all {study.plan['trials']} trials of {study.folder} failed; their reasons stand in its trial_*.json")
-    print(f"\n{'trial':>5}  {'epochs':>6}  {'valid':>7}  settings")
+    simulated = " (simulated data)" * bool(study.run(table[0][0]).config.get("simulated"))
+    print(f"\n{'trial':>5}  {'epochs':>6}  {'valid':>7}  settings{simulated}")
     for number, epochs, value, _ in table[:SHOWN]:
         print(f"{number:5d}  {epochs:6d}  {value:7.4f}  {' '.join(options(study.plan['settings'][number]))}")
     if len(table) > SHOWN:

@@ -24,12 +24,12 @@ import torch
 import eeg.models
 import eeg.score.server
 from eeg import UserError
-from eeg.score.runs import load_model
+from eeg.data.windows import TARGETS
+from eeg.score.finished import load_model
 from eeg.train.split import choose_releases, split
 
 WEIGHTS = {1: "weights_challenge_1.pt", 2: "weights_challenge_2.pt"}
 TOLERANCE = 1e-4  # by which answers may differ, in standard deviations of the training labels: rounding, and nothing else
-ANSWERS = {1: ("rt_from_stimulus",), 2: ("externalizing", "factors")}  # targets whose first number is what the competition asks for
 ABSENT = ("eeg", "h5py", "mne", "scipy", "matplotlib", "tqdm", "braindecode", "eegdash", "sklearn", "pandas")  # installed here perhaps, and hidden from the check
 
 
@@ -62,8 +62,8 @@ def entry(runs):
     """-> the Entry of these finished runs. Raises UserError where one cannot be submitted."""
     models = {run.name: load_model(run.weights) for run in runs}
     for run, model in zip(runs, models.values()):
-        if run.config["target"] not in ANSWERS[run.challenge]:
-            raise UserError(f"{run.name} was trained for {run.config['target']}; the competition asks for {ANSWERS[run.challenge][0]}")
+        if not run.scored:
+            raise UserError(f"{run.name} was trained for {run.config['target']}; the competition asks for {TARGETS[run.challenge]}")
         shape = model.settings["n_chans"], model.settings["n_times"]
         if shape != (129, 200):
             raise UserError(f"{run.name} takes windows of {shape[0]} channels x {shape[1]} samples; the server gives 129 x 200")

@@ -8,6 +8,11 @@ import importlib
 MODELS = {  # name -> where the network is, and what it is in a line
     "tcn": ("tcn", "TCN", "temporal convolutions, a score on each moment of the window"),
     "eegnex": ("eegnex", "EEGNeX", "the start kit's network, computed in another order"),
+    "unet": ("unet", "UNet", "a U-Net over time, a score on each moment of the window"),
+    "cnn": ("cnn", "CNN", "residual convolutions of several lengths, attention over time"),
+    "hybrid": ("cnn", "Hybrid", "cnn, joined by neuroscience features"),
+    "transformer": ("transformer", "Transformer", "attention between 40 ms tokens, fit for pretraining"),
+    "conformer": ("conformer", "Conformer", "convolutions, then attention"),
 }
 
 

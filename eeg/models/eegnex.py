@@ -25,6 +25,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .layers import Dropout
+
 
 class EEGNeX(nn.Module):
     """(B, n_chans, n_times) -> (B, n_outputs). Settings, initial weights and constraints are braindecode's. Layers hold parameters and statistics; some are never called."""
@@ -124,17 +126,6 @@ class EEGNeX(nn.Module):
     def folded(self):
         """An inference-only module that equals self.eval() but for rounding: filters, constraints and batch norms of this moment, computed once."""
         return _Folded(self)
-
-
-class Dropout(nn.Dropout):
-    """nn.Dropout; on a CPU with 16 random bits for each element, p rounded to them: ten times as fast as torch's Bernoulli."""
-
-    def forward(self, x):
-        n = round(self.p * 65536)
-        if not self.training or not x.is_cpu or n in (0, 65536):
-            return super().forward(x)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        return x * (bits[: x.numel()].view(x.shape) >= n - 32768).to(x.dtype).mul_(65536 / (65536 - n))
 
 
 def _left(taps):

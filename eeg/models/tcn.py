@@ -4,9 +4,8 @@ B windows, C electrodes, T samples, W width. Inside, channels come last, (B, T, 
 """
 
 from torch import nn
-from torch.nn import functional as F
 
-from .layers import Block, DepthwiseConv1d, Head, Pointwise
+from .layers import Block, Head, Stem
 
 
 class TCN(nn.Module):
@@ -17,9 +16,9 @@ class TCN(nn.Module):
 
     def __init__(self, n_chans=129, n_times=200, n_outputs=1, head="time", width=160, depth=4, kernel=15, dropout=0.1):
         super().__init__()
-        self.filter, self.mix = DepthwiseConv1d(n_chans, kernel, bias=False), Pointwise(n_chans, width)
+        self.stem = Stem(n_chans, width, kernel)
         self.blocks = nn.Sequential(*(Block(width, kernel, 2**i, dropout) for i in range(depth)))
         self.head = Head(head, width, n_outputs)
 
     def forward(self, x):
-        return self.head(self.blocks(F.relu(self.mix(self.filter(x.transpose(1, 2))))))
+        return self.head(self.blocks(self.stem(x)))

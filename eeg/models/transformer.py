@@ -1,0 +1,84 @@
+"""A small transformer encoder, fit for pretraining: it can answer, and it can say what the hidden parts of a window were.
+
+B windows, C electrodes, T samples, N tokens of `patch` samples each, D width.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .layers import Dropout, Linear
+
+
+class Layer(nn.Module):
+    """Self-attention, then two linear layers, each normalised first and added: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, width, heads, inner, dropout):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width={width} does not fall into {heads} heads")
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attend, self.mix = Linear(width, 3 * width), Linear(width, width)
+        self.widen, self.narrow = Linear(width, inner), Linear(inner, width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x):
+        q, k, v = self.attend(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.dropout(self.mix(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm2(x)))))
+
+
+class TokenHead(nn.Module):
+    """Tokens (B, N, D) -> (B, T) scores of moments, or (B, n_outputs) numbers of the mean over tokens."""
+
+    def __init__(self, kind, width, n_times, patch, n_outputs, dropout):
+        super().__init__()
+        self.kind, self.n_times = kind, n_times
+        self.norm, self.hidden, self.dropout = nn.LayerNorm(width), nn.Linear(width, width), nn.Dropout(dropout)
+        self.last = nn.Linear(width, patch if kind == "time" else n_outputs)
+
+    def forward(self, x):
+        if self.kind == "time":
+            return self.last(F.gelu(self.hidden(self.norm(x)))).flatten(1)[:, : self.n_times]
+        return self.last(self.dropout(F.gelu(self.hidden(self.norm(x).mean(1)))))
+
+
+class Transformer(nn.Module):
+    """(B, C, T) -> (B, n_outputs) numbers (one, or the four factors at once), or (B, T) scores of moments.
+
+    patch: samples a token; width: of tokens; depth: layers; heads: of attention; inner: units between a layer's two linear ones; dropout: of what each layer adds.
+    """
+
+    def __init__(self, n_chans=129, n_times=200, n_outputs=1, head="number", patch=4, width=128, depth=2, heads=4, inner=512, dropout=0.1):
+        super().__init__()
+        self.n_chans, self.n_times, self.patch = n_chans, n_times, patch
+        self.n_tokens = -(-n_times // patch)  # the last one may reach past the window, into zeros
+        self.project = Linear(n_chans * patch, width)
+        self.position = nn.Parameter(0.02 * torch.randn(self.n_tokens, width))
+        self.hidden = nn.Parameter(0.02 * torch.randn(width))  # stands where a token is hidden
+        self.layers = nn.ModuleList(Layer(width, heads, inner, dropout) for _ in range(depth))
+        self.head = TokenHead(head, width, n_times, patch, n_outputs, dropout)
+        self.restore = Linear(width, n_chans * patch)
+
+    def encode(self, x, mask=None):
+        """(B, C, T) -> (B, N, D). mask (B, N) bool: the tokens to hide."""
+        x = F.pad(x.transpose(1, 2), (0, 0, 0, self.n_tokens * self.patch - self.n_times))
+        x = self.project(x.reshape(len(x), self.n_tokens, -1))
+        if mask is not None:
+            x = torch.where(mask[:, :, None], self.hidden.to(x.dtype), x)
+        x = x + self.position
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def forward(self, x):
+        return self.head(self.encode(x))
+
+    def reconstruct(self, x, mask):
+        """Normalised windows (B, C, T), hidden where mask (B, N) says so -> all of it (B, C, T), as far as the rest tells."""
+        return self.restore(self.encode(x, mask)).reshape(len(x), -1, self.n_chans)[:, : self.n_times].transpose(1, 2)
+
+    def masked_samples(self, mask):
+        """mask (B, N) of tokens -> (B, T) of samples."""
+        return mask.repeat_interleave(self.patch, 1)[:, : self.n_times]

@@ -64,8 +64,8 @@ def evaluate(challenge, runs, args):
     from eeg.score.baselines import baselines
     from eeg.score.ensemble import combine, subject_mean, wanted
     from eeg.score.metrics import LEADERBOARD, bootstrap, nrmse
-    from eeg.score.predict import check_fits, predict
-    from eeg.score.runs import check_unseen, side, test_side
+    from eeg.score.predict import predict
+    from eeg.score.runs import check_fits, check_unseen, side, test_side
 
     cache, rows = test_side(args.cache, challenge, args.release, args.mini)
     for run in runs:

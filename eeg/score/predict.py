@@ -15,7 +15,6 @@ import eeg.models
 from eeg import UserError
 from eeg.data.augment import mirrored
 from eeg.data.cache import rebuild
-from eeg.data.windows import LENGTH, TARGETS
 
 BATCH = 128
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
@@ -39,21 +38,21 @@ def time_statistics(model, x, features):
 
 
 def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=BATCH, device="cpu", progress=None):
-    """What `of` says of windows `rows` (all, if None) of a cache: (N, K) float64.
+    """What `of` says of windows `rows` (all, if None) of a cache: (N, K) float64. The model is taken as it is in inference, whatever its mode.
 
     Test-time augmentation averages over views of the same window: opened `shift` s earlier and later too (a time that moves one
     way in one of them moves the other way in the other, and the average stays), and with left and right exchanged too.
     progress(done, total) is called after each batch.
     """
-    rows = np.arange(len(cache)) if rows is None else np.asarray(rows)
-    length, features = model.settings["n_times"], None
-    if model.features == "file" and (features := cache.features) is None:
-        raise UserError(f"this model takes the features of each window, and {cache.paths[0]} has none; add them with: python run/features.py --release {' '.join(dict.fromkeys(cache.release))} --challenge {cache.challenge}")
-    starts = _starts(cache)[rows]
-    moves = (0,) if shift == 0 else (-round(shift * cache.sfreq), 0, round(shift * cache.sfreq))
-    room = cache[0].shape[1] - length
-    if cache.challenge == 1 and (starts.min(initial=0) + moves[0] < 0 or starts.max(initial=0) + moves[-1] > room):
-        raise UserError(f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {starts[0] / cache.sfreq:g} s around its windows; build it with: python run/cache.py --release {' '.join(dict.fromkeys(cache.release))} --margin {shift:g}")
+    rows = np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
+    length, step = model.settings["n_times"], round(shift * cache.sfreq)
+    features = _features(model, cache, shift or mirror)
+    starts, last = _starts(cache)[rows], cache.parts[0].shape[2] - length
+    if last < 0 or cache.challenge == 1 and cache.window != length:
+        raise UserError(f"{cache.paths[0]} has windows of {cache.window} samples, the model takes {length}; {rebuild(cache.attributes[0])}")
+    if cache.challenge == 1 and step > cache.margin:
+        raise UserError(f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {cache.margin / cache.sfreq:g} s around its windows; {rebuild(cache.attributes[0])} --margin {shift:g}")
+    moves = (-step, 0, step) if step else (0,)
     order = torch.from_numpy(mirrored(cache.channels).astype(np.int64))
     model = eeg.models.fold(model).to(device)
     found = []
@@ -63,7 +62,7 @@ def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=
             given = None if features is None else torch.from_numpy(features[chosen]).to(device)
             views = []
             for move in moves:
-                x = _windows(cache, chosen, np.clip(starts[i : i + batch] + move, 0, room), length)
+                x = _windows(cache, chosen, np.clip(starts[i : i + batch] + move, 0, last), length)
                 views.append(of(model, x.to(device), given))
                 if mirror:
                     views.append(of(model, x[:, order].to(device), given))
@@ -71,6 +70,18 @@ def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=
             if progress:
                 progress(i + len(chosen), len(rows))
     return np.concatenate(found) if found else np.empty((0, 1))
+
+
+def _features(model, cache, views):
+    """(N, F) float32 of the cache for a model that takes them, else None."""
+    if model.features != "file":
+        return None
+    if views:
+        raise UserError("this model takes the stored features of each window, and there are none of a shifted or mirrored one; leave out --shift and --mirror")
+    if cache.features is None:
+        flags = f"--release {' '.join(dict.fromkeys(cache.release))}" + (" --mini" if cache.attributes[0]["mini"] else "") + (f" --challenge {cache.challenge}" if cache.challenge != 1 else "")
+        raise UserError(f"this model takes the features of each window, and {cache.paths[0]} has none; add them with: python run/features.py {flags}")
+    return cache.features
 
 
 def _windows(cache, rows, starts, length):
@@ -92,20 +103,3 @@ def _starts(cache):
     order = np.argsort(which, kind="stable")  # recording by recording, in each as stored
     starts[order] = np.concatenate([cuts[:n] for n in counts])
     return starts + cache.margin
-
-
-def check_fits(run, cache):
-    """Raises UserError where the run's model was not trained on windows like those of the cache."""
-    trained, path = run.config["input"], cache.paths[0]
-    if run.challenge != cache.challenge:
-        raise UserError(f"{run} is a run of challenge {run.challenge}, {path} a cache of challenge {cache.challenge}; build another with: python run/cache.py --challenge {run.challenge}")
-    if cache.target != TARGETS[run.challenge]:
-        raise UserError(f"{path} holds {cache.target}, expected {TARGETS[run.challenge]}; {rebuild(cache.attributes[0])}")
-    found = {"a sampling rate of": (cache.sfreq, trained["sfreq"]), "channels": (list(cache.channels), list(trained["channels"]))}
-    found["windows of"] = (cache.window, LENGTH[2] if run.challenge == 2 else trained["window_samples"])
-    for what, (is_, was) in found.items():
-        if is_ != was:
-            if what == "channels":
-                is_, was = (f"{len(names)} ({', '.join(names[:3])}, ...)" for names in (is_, was))
-            unit = {"a sampling rate of": " Hz", "windows of": " samples"}.get(what, "")
-            raise UserError(f"{path} has {what} {is_}{unit}, {run} was trained on {was}{unit}; {rebuild(cache.attributes[0])}")

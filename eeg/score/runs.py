@@ -16,7 +16,7 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.data.cache import CONTRAST, cache_path, find_caches, rebuild
-from eeg.data.windows import TARGETS
+from eeg.data.windows import LENGTH, TARGETS
 
 TEST = ("R6", "R7")
 
@@ -105,6 +105,23 @@ def check_unseen(run, cache, rows):
     seen = run.subjects("train") & {name.decode() for name in np.unique(cache.metadata["subject"][rows])}
     if seen:
         raise UserError(f"{run} was trained on {len(seen)} of the subjects it would be scored on ({', '.join(sorted(seen)[:3])}{', ...' if len(seen) > 3 else ''}); name releases it has not seen with --release")
+
+
+def check_fits(run, cache):
+    """Raises UserError where the run's model was not trained on windows like those of the cache."""
+    trained, path = run.config["input"], cache.paths[0]
+    if run.challenge != cache.challenge:
+        raise UserError(f"{run} is a run of challenge {run.challenge}, {path} a cache of challenge {cache.challenge}; build another with: python run/cache.py --challenge {run.challenge}")
+    if cache.target != TARGETS[run.challenge]:
+        raise UserError(f"{path} holds {cache.target}, expected {TARGETS[run.challenge]}; {rebuild(cache.attributes[0])}")
+    found = {"a sampling rate of": (cache.sfreq, trained["sfreq"]), "channels": (list(cache.channels), list(trained["channels"]))}
+    found["windows of"] = (cache.window, LENGTH[2] if run.challenge == 2 else trained["window_samples"])
+    for what, (is_, was) in found.items():
+        if is_ != was:
+            if what == "channels":
+                is_, was = (f"{len(names)} ({', '.join(names[:3])}, ...)" for names in (is_, was))
+            unit = {"a sampling rate of": " Hz", "windows of": " samples"}.get(what, "")
+            raise UserError(f"{path} has {what} {is_}{unit}, {run} was trained on {was}{unit}; {rebuild(cache.attributes[0])}")
 
 
 def load_model(path):

@@ -1,0 +1,75 @@
+"""Mixed precision: which, measured on the model itself, and the loss scale that float16 needs."""
+
+import copy
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+
+TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+WORTH = 1.2  # times faster than float32 that a precision must be to be chosen
+
+
+def autocast(device, precision):
+    """Operators that may run in this precision do, within."""
+    return torch.autocast(torch.device(device).type, TYPES[precision] or torch.bfloat16, enabled=TYPES[precision] is not None)
+
+
+def fastest(model, device, precisions, step, steps=6):
+    """Of the precisions, fp32 first, the one whose training step is faster by WORTH, and all times: (name, {name: s a step}).
+
+    step(model, precision) does one forward and backward; it is given a copy, so that nothing of the model changes.
+    """
+    ghost, seconds = copy.deepcopy(model).to(device), {name: [] for name in precisions}
+    state = torch.get_rng_state()
+    for i in range(steps):
+        for name in precisions:  # in turn, so that a slow moment of the machine is everyone's
+            begin = time.perf_counter()
+            step(ghost, name)
+            if i > 0:
+                seconds[name].append(time.perf_counter() - begin)
+    torch.set_rng_state(state)
+    best = {name: min(times) for name, times in seconds.items()}
+    quickest = min(best, key=best.get)
+    return (quickest if best["fp32"] / best[quickest] >= WORTH else "fp32"), best
+
+
+def remembered(path, key, measure):
+    """measure(), or what it said the last time with this key: a measurement takes a second, and starting should take none."""
+    try:
+        known = json.loads(Path(path).read_text())
+        if key in known:
+            return known[key]
+    except (FileNotFoundError, ValueError, TypeError):  # no file, or not ours: it is written anew
+        known = {}
+    known = {**(known if isinstance(known, dict) else {}), key: measure()}
+    partial = Path(f"{path}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(known, indent=1))
+    os.replace(partial, path)
+    return known[key]
+
+
+class LossScale:
+    """float16 gradients vanish below 6e-8: the loss is multiplied by `scale`, the gradients divided by it. It doubles after
+    2,000 good steps and halves after one whose gradients overflowed. 1 and fixed for the other precisions. Its state is two numbers."""
+
+    def __init__(self, precision):
+        self.moves = precision == "fp16"
+        self.scale, self.good = (2.0**14 if self.moves else 1.0), 0
+
+    def unscale(self, parameters):
+        if self.scale != 1:
+            for p in parameters:
+                if p.grad is not None:
+                    p.grad.div_(self.scale)
+
+    def update(self, finite):
+        if not self.moves:
+            return
+        self.good = self.good + 1 if finite else 0
+        if not finite:
+            self.scale = max(1.0, self.scale / 2)
+        elif self.good == 2000:
+            self.scale, self.good = min(2.0**24, self.scale * 2), 0

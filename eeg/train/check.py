@@ -1,0 +1,283 @@
+"""Ten checks of a device: each does what training will do to it, and compares with the CPU in float64.
+
+    python -m eeg.train.check cuda:0 [NAME ...]
+
+Run by eeg.train.device in a process of its own, which a bad card may crash or hang, and which then names the culprit: a
+line of JSON on stdout as each check begins, {"check": name}, and one as it ends, with "state" (ok, failed, skipped), "text" and
+"seconds"; `detect` adds the card. It ends at the first failure, as a card that has gone wrong once can take the machine
+down next; without mixed precision (`amp`) a card is still of use, so that failure alone does not end it.
+"""
+
+import copy
+import json
+import os
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from eeg.train import device as devices
+
+# Relative to the norm of what is compared. float32 sums end near 1e-6; NVIDIA's convolutions round factors to TF32 (2^-11) by default.
+FLOAT32, TF32, HALF = 1e-4, 5e-3, 5e-2
+
+
+class Wrong(Exception):
+    """The device did something, and it is not what was expected."""
+
+
+class Skipped(Exception):
+    """The check makes no sense on this device."""
+
+
+def agree(what, got, wanted, limit):
+    """Raise Wrong unless `got`, from the device, equals `wanted`, float64 from the CPU, but for rounding. -> the relative difference."""
+    got = got.detach().cpu().double()
+    if not torch.isfinite(got).all():
+        raise Wrong(f"{what}: NaN or infinite numbers")
+    difference = ((got - wanted).norm() / wanted.norm()).item()
+    if not difference <= limit:
+        raise Wrong(f"{what}: {difference:.1e} away from the CPU's numbers, at most {limit:.0e} is rounding")
+    return difference
+
+
+def numbers(*shape, seed=0):
+    """Standard normal float32 numbers on the CPU, the same in every process."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def compare_layer(what, layer, x, device, limit):
+    """Forward and backward of a layer on the device against the CPU. -> the largest relative difference. `layer` is float64 and keeps its gradients."""
+    there = copy.deepcopy(layer).float().to(device)
+    here_x, there_x = x.detach().double().requires_grad_(), x.detach().to(device).requires_grad_()
+    here_y, there_y = layer(here_x), there(there_x)
+    g = numbers(*here_y.shape, seed=7)
+    here_y.backward(g.double())
+    there_y.backward(g.to(device))
+    differences = [agree(f"{what}, forward", there_y, here_y.detach(), limit), agree(f"{what}, backward to the input", there_x.grad, here_x.grad, limit)]
+    for (name, here), p in zip(layer.named_parameters(), there.parameters()):
+        differences.append(agree(f"{what}, backward to the {name}", p.grad, here.grad, limit))
+    for (name, here), b in zip(layer.named_buffers(), there.buffers()):
+        if here.is_floating_point():
+            differences.append(agree(f"{what}, {name}", b, here, limit))
+    return max(differences)
+
+
+def detect(device):
+    """Is it there, and what is it?"""
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            torch.cuda.init()  # raises, and says why
+            raise Wrong("torch finds no card")
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise Wrong(f"there is no {device}, torch finds {count} card{'s' * (count > 1)}")
+        card = torch.cuda.get_device_properties(device)
+        kind = getattr(card, "gcnArchName", "").split(":")[0] if torch.version.hip else f"compute capability {card.major}.{card.minor}"
+        return {"text": f"{card.name}, {kind}, {card.total_memory / 1e9:.1f} GB", "card": {"name": card.name, "kind": kind, "count": count}}
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise Wrong("torch finds no Metal device (macOS 12.3 or later on Apple silicon or AMD is needed)")
+        return {"text": "Apple Metal", "card": {"name": "Apple Metal", "kind": "mps", "count": 1}}
+    return {"text": devices.processor(), "card": {"name": devices.processor(), "kind": "cpu", "count": 1}}
+
+
+def allocate(device):
+    """64 MB are given, written and read."""
+    x = torch.zeros(16 << 20, device=device)
+    x += 0.5
+    total = x.double().sum().item() if device.type != "mps" else x.sum().item()  # Metal has no float64
+    if total != 8 << 20:
+        raise Wrong(f"16 Mi halves add up to {total}, not to {8 << 20}")
+    return "64 MB"
+
+
+def matmul(device):
+    """Products of matrices, sizes with remainders too."""
+    differences = []
+    for m, k, n in ((512, 512, 512), (200, 129, 48), (1, 200, 7), (63, 1, 65)):
+        a, b = numbers(m, k, seed=1), numbers(k, n, seed=2)
+        differences.append(agree(f"({m} x {k}) ({k} x {n})", a.to(device) @ b.to(device), a.double() @ b.double(), FLOAT32))
+    return f"within {max(differences):.0e} of the CPU"
+
+
+def convolution(device):
+    """The kinds of convolution the models use, forward and backward: where unsupported cards fail first."""
+    torch.manual_seed(0)
+    kinds = {
+        "across electrodes": (nn.Conv1d(129, 48, 1), numbers(4, 129, 200)),
+        "along time, a filter an electrode": (nn.Conv1d(129, 129, 15, padding=7, groups=129), numbers(2, 129, 200)),
+        "dilated": (nn.Conv1d(48, 48, 3, padding=8, dilation=8), numbers(4, 48, 200)),
+        "2-D": (nn.Conv2d(8, 32, (1, 33), padding="same"), numbers(2, 8, 9, 67)),
+        "2-D, grouped": (nn.Conv2d(32, 64, (129, 1), groups=32), numbers(2, 32, 129, 19)),
+        "transposed": (nn.ConvTranspose1d(48, 24, 2, stride=2), numbers(4, 48, 50)),
+    }
+    return f"within {max(compare_layer(what, layer.double(), x, device, TF32) for what, (layer, x) in kinds.items()):.0e} of the CPU"
+
+
+def batch_norm(device):
+    """Batch norm in training: output, gradients, running statistics; then in evaluation."""
+    layer = nn.BatchNorm1d(48).double()
+    x = 3 + 2 * numbers(8, 48, 200)
+    difference = compare_layer("training", layer, x, device, FLOAT32)
+    layer.zero_grad()
+    return f"within {max(difference, compare_layer('evaluation', layer.eval(), x, device, FLOAT32)):.0e} of the CPU"
+
+
+def optimiser(device):
+    """Five AdamW steps from given gradients, clipped."""
+    start = numbers(300, 41)
+    here, there = nn.Parameter(start.double()), nn.Parameter(start.to(device))
+    steps = [torch.optim.AdamW([p], lr=0.1, weight_decay=0.01) for p in (here, there)]
+    for i in range(5):
+        g = numbers(300, 41, seed=i)
+        here.grad, there.grad = g.double(), g.to(device)
+        for p, step in zip((here, there), steps):
+            nn.utils.clip_grad_norm_([p], 1.0)
+            step.step()
+    return f"within {agree('five steps of AdamW', there.detach().cpu() - start, here.detach() - start.double(), FLOAT32):.0e} of the CPU"
+
+
+class Small(nn.Module):
+    """A small network of the toolkit's kind, for the checks that train."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.time, self.mix, self.norm, self.head = nn.Conv1d(16, 16, 15, padding=7, groups=16), nn.Conv1d(16, 24, 1), nn.BatchNorm1d(24), nn.Linear(24, 1)
+
+    def forward(self, x):
+        return self.head(F.gelu(self.norm(self.mix(self.time(x)))).mean(2))
+
+
+def amp(device):
+    """Mixed precision: float16 with a gradient scaler, on a CPU bfloat16. Gradients against the CPU, then twenty steps."""
+    if device.type == "cpu" and not devices.supports_bf16():
+        raise Skipped("this processor has no bfloat16 instructions")
+    dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
+    x, y = numbers(32, 16, 100), numbers(32, 1, seed=1)
+    here, there = Small().double(), Small().to(device)
+    F.mse_loss(here(x.double()), y.double()).backward()
+    scaler = devices.grad_scaler(device.type, enabled=dtype == torch.float16)
+    scaler_start = 2.0**10  # from the default of 2^16 the first steps would be skipped, as is usual
+    if scaler.is_enabled():
+        scaler.load_state_dict({**scaler.state_dict(), "scale": scaler_start})
+    step = torch.optim.AdamW(there.parameters(), lr=1e-3)
+    x, y, losses = x.to(device), y.to(device), []
+    for i in range(20):
+        step.zero_grad()
+        with torch.autocast(device.type, dtype):
+            loss = F.mse_loss(there(x).float(), y)
+        scaler.scale(loss).backward()
+        scaler.unscale_(step)
+        if i == 0:
+            g = [torch.cat([p.grad.detach().cpu().double().flatten() for p in network.parameters()]) for network in (there, here)]
+            difference = agree("gradients", *g, HALF)
+        scaler.step(step)
+        scaler.update()
+        losses.append(loss.item())
+    falls("20 steps", losses)
+    return f"{str(dtype).split('.')[1]}, within {difference:.0e} of the CPU's float64"
+
+
+def falls(what, losses):
+    """Raise Wrong unless training on one batch has brought the loss down."""
+    if not losses[-1] < 0.98 * losses[0]:  # so written that NaN fails
+        raise Wrong(f"{what} took the loss from {losses[0]:.4f} to {losses[-1]:.4f}, it should fall")
+
+
+def memory(device):
+    """Most of the free memory is filled with numbers, read back and given back (256 MB where a device does not say what is free)."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    block = 16 << 20  # int32: 64 MB
+    count = max(4, int(0.8 * free) // (4 * block))
+    blocks = [torch.full((block,), i, dtype=torch.int32, device=device) for i in range(count)]
+    for i, x in enumerate(blocks):
+        if not (x == i).all().item():
+            raise Wrong(f"block {i} of {count} holds other numbers than were written")
+    del blocks, x
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        back = torch.cuda.mem_get_info(device)[0]
+        if back < 0.9 * free:
+            raise Wrong(f"{free / 1e9:.1f} GB were free, after filling and freeing {back / 1e9:.1f} GB are")
+    return f"{count * 4 * block / 1e9:.1f} GB"
+
+
+def transfer(device):
+    """What goes to the device and comes back is the same, from pinned memory too."""
+    if device.type == "cpu":
+        raise Skipped("the CPU is the host")
+    for n in (1, 129 * 200 + 1, 4 << 20):
+        x = numbers(n)
+        if not torch.equal(x.to(device).cpu(), x):
+            raise Wrong(f"{n} numbers came back changed")
+        if device.type == "cuda":
+            pinned, back = x.pin_memory(), torch.empty(n, pin_memory=True)
+            back.copy_(pinned.to(device, non_blocking=True), non_blocking=True)
+            devices.synchronize(device)
+            if not torch.equal(back, x):
+                raise Wrong(f"{n} numbers from pinned memory came back changed")
+    return "plain and pinned" if device.type == "cuda" else "plain"
+
+
+def small_steps(device):
+    """200 training steps of a small network, which keep the queue of kernels full; memory must not grow, the loss must fall."""
+    network = Small().to(device)
+    step = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    x, y, losses, held = numbers(16, 16, 100).to(device), numbers(16, 1, seed=1).to(device), [], []
+    for i in range(200):
+        step.zero_grad()
+        loss = F.mse_loss(network(x), y)
+        loss.backward()
+        step.step()
+        if i in (20, 199):
+            losses.append(loss.item())
+            held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else 0)
+    if held[1] > held[0]:
+        raise Wrong(f"memory held grew from {held[0]} to {held[1]} bytes in 179 equal steps")
+    falls("180 steps", losses)
+    return f"loss {losses[0]:.3f} -> {losses[1]:.3f}"
+
+
+CHECKS = {
+    "detect": detect,
+    "allocate": allocate,
+    "matmul": matmul,
+    "convolution": convolution,
+    "batch norm": batch_norm,
+    "optimiser": optimiser,
+    "amp": amp,
+    "memory": memory,
+    "transfer": transfer,
+    "small steps": small_steps,
+}
+assert tuple(CHECKS) == devices.CHECKS
+
+
+def main(arguments):
+    name, *chosen = arguments
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # drivers and libraries print on stdout too: what they say goes to stderr
+    device = torch.device(name)
+    for check in chosen or CHECKS:
+        print(json.dumps({"check": check}), file=out)
+        start, said = time.perf_counter(), {}
+        try:
+            answer = CHECKS[check](device)
+            devices.synchronize(device)  # so that a late error is this check's
+            said = {"state": "ok", **(answer if isinstance(answer, dict) else {"text": answer})}
+        except Skipped as e:
+            said = {"state": "skipped", "text": str(e)}
+        except Exception as e:  # whatever it is, it is the answer to this check
+            lines = str(e).strip().splitlines() or ["no reason given"]
+            said = {"state": "failed", "text": lines[0] if isinstance(e, Wrong) else f"{type(e).__name__}: {lines[0]}"}
+        print(json.dumps({"check": check, "seconds": time.perf_counter() - start, **said}), file=out)
+        if said["state"] == "failed" and check != "amp":
+            return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

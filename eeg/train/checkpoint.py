@@ -1,0 +1,114 @@
+"""Checkpoints: what a run needs to go on as if nothing had happened, safe against a kill, a full disk and a torn file.
+
+    checkpoints/last.pt  last.json          the newest state, and what it is: epoch, batch, metrics, SHA-256 of the .pt
+    checkpoints/previous.pt  previous.json  the one before it
+    checkpoints/best.pt  best.json          the best epoch's weights: {"model", "settings", "epoch"}
+
+A state is written to last.pt.partial, flushed and read back; then last becomes previous and the partial becomes last. A kill
+between any two of these steps leaves a file whose digest one of the .json knows.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+from pathlib import Path
+
+import torch
+
+
+def save(folder, name, state, about):
+    """Write `state` as <name>.pt with `about` beside it, the one before kept as previous.pt (of last alone). Raises OSError where the disk is full; what was there stays."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    about = json.dumps(about | {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}, indent=1).encode()
+    file, note = folder / f"{name}.pt", folder / f"{name}.json"
+    try:
+        for path, written in ((partial(file), content), (partial(note), about)):
+            write_through(path, written)
+        if partial(file).read_bytes() != content:
+            raise OSError(5, "what was written reads back as something else", str(partial(file)))
+    except OSError:
+        for path in (partial(file), partial(note)):
+            path.unlink(missing_ok=True)
+        raise
+    if name == "last" and file.exists():
+        os.replace(note, folder / "previous.json")
+        os.replace(file, folder / "previous.pt")
+    os.replace(partial(file), file)
+    os.replace(partial(note), note)
+    sync_folder(folder)
+
+
+def load(folder):
+    """-> (the newest state that is whole, what its .json says of it, [what was wrong with others]), or (None, None, [...]) where there is none.
+
+    Only tensors and plain values are read from a file, and only where its digest is one that was noted down.
+    """
+    folder = Path(folder)
+    files = [folder / f"{name}.pt" for name in ("last", "previous")] + [partial(folder / "last.pt")]
+    notes = [folder / f"{name}.json" for name in ("last", "previous")] + [partial(folder / "last.json")]
+    known, wrong, found = {}, [], []
+    for note in notes:
+        try:
+            about = json.loads(note.read_text())
+            known[about["sha256"]] = about
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError, TypeError):
+            wrong.append(f"{note.name} is torn")
+    for file in files:
+        if not file.exists():
+            continue
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        if digest in known:
+            found.append((known[digest]["epoch"], known[digest]["batch"], file, known[digest]))
+        elif file.suffix == ".pt":
+            wrong.append(f"{file.name} is not what was saved (its SHA-256 stands in no .json)")
+    for _, _, file, about in sorted(found, key=lambda entry: entry[:2], reverse=True):
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True), about, wrong
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as e:
+            wrong.append(f"{file.name}: {' '.join(str(e).split())[:200]}")
+    return None, None, wrong
+
+
+def export(path, model_settings, weights):
+    """Write the weights a submission and evaluation read: {"settings", "state"}."""
+    buffer = io.BytesIO()
+    torch.save({"settings": model_settings, "state": weights}, buffer)
+    write_through(partial(path), buffer.getbuffer())
+    os.replace(partial(path), path)
+    sync_folder(path.parent)
+
+
+def write_json(path, content):
+    """Publish a small JSON file by rename: a reader sees the old one or the new one, whole."""
+    path = Path(path)
+    partial(path).write_text(json.dumps(content, indent=1))
+    os.replace(partial(path), path)
+
+
+def partial(path):
+    return path.with_name(path.name + ".partial")
+
+
+def write_through(path, content):
+    """Write a file and wait until the disk has it."""
+    with open(path, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def sync_folder(folder):
+    """Have the renames in a folder reach the disk."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

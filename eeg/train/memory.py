@@ -1,0 +1,84 @@
+"""How near this process is to the end of its memory: the machine's, or that of a control group around it.
+
+Cached files do not count as used: the system drops them when memory is wanted, and a memory-mapped cache of windows fills
+all memory with them. Linux; elsewhere nothing can be read and `Watch` says so once asked.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from eeg import cli
+from eeg.train import cgroup
+
+
+@dataclass
+class Level:
+    """One bound on memory: whose it is, bytes in use that cannot be dropped, bytes there may be."""
+
+    name: str
+    used: int
+    limit: int
+
+    @property
+    def percent(self):
+        return 100 * self.used / self.limit
+
+
+def levels(root=Path("/")):
+    """The machine and each control group with a limit of its own below the machine's. -> list of Level, empty where the system does not say."""
+    try:
+        machine = {name: int(rest.split()[0]) * 1024 for name, rest in (line.split(":", 1) for line in (Path(root) / "proc/meminfo").read_text().splitlines())}
+    except FileNotFoundError:
+        return []
+    total = machine["MemTotal"]
+    found = [Level("the machine", total - machine["MemAvailable"], total)]
+    for folder in cgroup.folders("memory", root):
+        stat = cgroup.fields(folder / "memory.stat")
+        if (folder / "memory.current").is_file():  # version 2
+            limits = [cgroup.number(folder / name) for name in ("memory.max", "memory.high")]  # beyond `high` the kernel slows the group to a crawl
+            used = cgroup.number(folder / "memory.current")
+            dropped = sum(stat.get(name, 0) for name in ("active_file", "inactive_file", "slab_reclaimable"))
+        else:  # version 1; without a limit its file holds a number near 2^63. total_: with the groups inside
+            limits = [cgroup.number(folder / "memory.limit_in_bytes")]
+            used = cgroup.number(folder / "memory.usage_in_bytes")
+            dropped = sum(stat.get(name, 0) for name in ("total_active_file", "total_inactive_file"))
+        limit = min((value for value in limits if value), default=total)
+        if used is not None and limit < total:
+            found.append(Level(f"its control group {folder.name}", max(0, used - dropped), limit))
+    return found
+
+
+def limit_bytes(root=Path("/")):
+    """Bytes of memory this process may ever have: the smallest limit of machine and control groups; None where the system does not say."""
+    return min((level.limit for level in levels(root)), default=None)
+
+
+def used_bytes(root=Path("/")):
+    """Bytes in use, cached files not counted, under the smallest limit (so by other processes too); None where the system does not say."""
+    found = levels(root)
+    return min(found, key=lambda level: level.limit).used if found else None
+
+
+class Watch:
+    """Asked every few batches, says what to do about memory.
+
+    watch() -> (word, sentence). "fine"; "shrink" the first time use passes max_percent of any limit: hold fewer batches
+    ahead; "stop" if it is still, or again, above at a later call: save, and end.
+    """
+
+    def __init__(self, max_percent=80, root=Path("/")):
+        self.max_percent, self.root, self.shrunk = max_percent, root, False
+
+    def __call__(self):
+        found = levels(self.root)
+        if not found:
+            return "fine", "this system does not say how much memory is in use"
+        level = max(found, key=lambda level: level.percent)
+        text = f"{level.percent:.0f} % of the {level.limit / 1e9:.1f} GB of {level.name} are in use"
+        if level.percent <= self.max_percent:
+            return "fine", text
+        text += f", {cli.anonymous_memory() / 1e9:.1f} GB by this process; --max-memory allows {self.max_percent:g} %"
+        if not self.shrunk:
+            self.shrunk = True
+            return "shrink", text + ": fewer batches are held ahead"
+        return "stop", text + ": saved and stopped; go on with --resume when memory is free"

@@ -1,0 +1,118 @@
+"""Steps: AdamW and SAM over it, the learning rate's course, a running average of the weights."""
+
+import copy
+import math
+from contextlib import contextmanager
+
+import torch
+
+SCHEDULES = ("cosine", "onecycle", "plateau", "constant")
+
+
+def adamw(model, lr, weight_decay):
+    """AdamW whose decay spares biases and normalisations, which it would only pull away from where they belong."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay}, {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def add_l1(model, strength):
+    """The gradient of strength * sum |w| over all weights, spared like weight decay."""
+    for p in model.parameters():
+        if p.dim() > 1 and p.grad is not None:
+            p.grad.add_(p.detach().sign(), alpha=strength)
+
+
+class SAM:
+    """Sharpness-aware minimisation: the gradient is taken where, within `rho` of the weights, the loss is highest.
+
+        gradients; norm = ...; sam.ascend(norm)      to that place
+        gradients anew, statistics frozen; sam.descend()     back; then the optimiser's step
+    """
+
+    def __init__(self, model, rho):
+        self.parameters, self.rho, self.moved = [p for p in model.parameters() if p.requires_grad], rho, []
+
+    @torch.no_grad()
+    def ascend(self, norm):
+        """norm: that of all gradients together."""
+        for p in self.parameters:
+            if p.grad is not None:
+                self.moved.append((p, p.detach().clone()))
+                p.add_(p.grad, alpha=self.rho / (norm + 1e-12))
+
+    @torch.no_grad()
+    def descend(self):
+        for p, before in self.moved:
+            p.copy_(before)
+        self.moved = []
+
+
+@contextmanager
+def frozen_statistics(model):
+    """Within, batch norms normalise by their batch and remember nothing of it."""
+    layers = [layer for layer in model.modules() if hasattr(layer, "running_mean") and hasattr(layer, "momentum")]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+
+
+class Schedule:
+    """The learning rate, as a share of --lr, at each step. `plateau` is the one that remembers: its state goes into checkpoints.
+
+    warmup: steps in which it rises from 0; steps: of the whole run.
+    """
+
+    def __init__(self, kind, steps, warmup):
+        self.kind, self.steps, self.warmup = kind, max(1, steps), max(0, min(warmup, steps - 1))
+        self.state = {"factor": 1.0, "best": math.inf, "waited": 0}
+
+    def factor(self, step):
+        """step: from 0."""
+        if self.kind == "onecycle":  # up for three tenths, down to a ten-thousandth
+            top = 0.3 * self.steps
+            if step < top:
+                return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * step / top))
+            return 1e-4 + (1 - 1e-4) * 0.5 * (1 + math.cos(math.pi * (step - top) / max(1, self.steps - top)))
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.kind == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))))
+        return self.state["factor"]  # plateau; constant, where it stays 1
+
+    def epoch_ended(self, value):
+        """value: the validation metric, lower is better. After 5 epochs without a better one, plateau halves the rate."""
+        if self.kind != "plateau":
+            return
+        if value < self.state["best"]:
+            self.state |= {"best": value, "waited": 0}
+        else:
+            self.state["waited"] += 1
+            if self.state["waited"] > 5:
+                self.state |= {"factor": self.state["factor"] / 2, "waited": 0}
+
+
+class Average:
+    """An exponential moving average of the weights, which validates and is kept in their stead; the batch norms' statistics are averaged too.
+
+    Its memory is short at first, so that it does not begin with what nobody has trained: decay is at most (1 + n) / (10 + n) after n steps.
+    """
+
+    def __init__(self, model, decay):
+        self.model, self.decay, self.steps = copy.deepcopy(model).eval().requires_grad_(False), decay, 0
+
+    @torch.no_grad()
+    def update(self, model):
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for own, new in zip(self.model.state_dict().values(), model.state_dict().values()):
+            new = new.detach().to(own.device)
+            if own.is_floating_point():
+                own.lerp_(new, 1 - decay)
+            else:
+                own.copy_(new)

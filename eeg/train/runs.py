@@ -55,6 +55,11 @@ class Run:
         return int(self.config["challenge"])
 
     @property
+    def scored(self):
+        """Whether its first answer is what the competition scores: "factors" are challenge 2's four, externalizing first."""
+        return self.config["target"] in (TARGETS[self.challenge], "factors")
+
+    @property
     def updated(self):
         """Unix time of its last word."""
         return float(self.state.get("updated") or (self.folder / "config.json").stat().st_mtime)
@@ -125,7 +130,7 @@ def find_runs(out):
 def best_run(out, challenge):
     """The finished run of a challenge with the lowest validation NRMSE, among those trained for what the competition scores."""
     runs = [run for run in find_runs(out) if run.challenge == challenge]
-    fit = [run for run in runs if run.finished and run.config["target"] == TARGETS[challenge] and run.best[0]]
+    fit = [run for run in runs if run.finished and run.scored and run.best[0]]
     if fit:
         return min(fit, key=lambda run: run.best[1])
     if waiting := [run for run in runs if not run.finished and run.status not in ("running", "waiting")]:

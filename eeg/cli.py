@@ -39,6 +39,22 @@ def at_least_0(text):
     return value
 
 
+def share(text):
+    """argparse type: a number from 0 to 1, 1 not included."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to less than 1")
+    return value
+
+
+def percent(text):
+    """argparse type: more than 0, at most 100."""
+    value = float(text)
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not a percentage")
+    return value
+
+
 def release(text):
     """argparse type: the name of a release."""
     if not re.fullmatch(r"R[1-9][0-9]?", text):

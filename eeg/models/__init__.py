@@ -4,6 +4,7 @@
 """
 
 import importlib
+import inspect
 
 MODELS = {  # name -> where the network is, and what it is in a line
     "tcn": ("tcn", "TCN", "temporal convolutions, a score on each moment of the window"),
@@ -28,6 +29,15 @@ def build(name, n_chans=129, n_times=200, n_outputs=1, normalize="channel", aux=
         raise ValueError(f"there is no model '{name}'; there are {', '.join(MODELS)}")
     module, network, _ = MODELS[name]
     return Model(name, getattr(importlib.import_module(f".{module}", __name__), network), n_chans, n_times, n_outputs, normalize, tuple(aux), features, settings)
+
+
+def defaults(name):
+    """{setting: default} of a model's own settings. Raises ValueError for a name that does not exist."""
+    if name not in MODELS:
+        raise ValueError(f"there is no model '{name}'; there are {', '.join(MODELS)}")
+    module, network, _ = MODELS[name]
+    parameters = inspect.signature(getattr(importlib.import_module(f".{module}", __name__), network)).parameters
+    return {key: p.default for key, p in parameters.items() if key not in ("n_chans", "n_times", "n_outputs", "n_features")}
 
 
 def fold(model):

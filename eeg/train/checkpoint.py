@@ -86,13 +86,6 @@ def export(path, model_settings, weights):
     sync_folder(path.parent)
 
 
-def write_json(path, content):
-    """Publish a small JSON file by rename: a reader sees the old one or the new one, whole."""
-    path = Path(path)
-    partial(path).write_text(json.dumps(content, indent=1))
-    os.replace(partial(path), path)
-
-
 def partial(path):
     return path.with_name(path.name + ".partial")
 

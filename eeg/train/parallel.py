@@ -5,26 +5,27 @@ Without torchrun there is one process, and everything here is the identity.
 
 import os
 
-import torch
-import torch.distributed as dist
 
 
 class Ranks:
     """Who this process is: rank of world; main is the one that writes. restarted: torchrun has started the processes anew after a failure."""
 
     def __init__(self):
+        """Meets the other processes. Objects travel through gloo, which needs no card."""
         self.rank, self.world, self.local = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
         self.main = self.rank == 0
         self.restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        if self.world > 1:  # one process needs nothing of torch here, and its run has a folder before torch is imported
+            import torch
+            import torch.distributed
 
-    def start(self, device):
-        """Meet the other processes. device: the type they compute on. Objects always travel through gloo, which needs no card."""
-        if self.world > 1:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+            self.torch, self.dist = torch, torch.distributed
+            cards = torch.version.cuda or torch.version.hip
+            self.dist.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo")
 
     def stop(self):
-        if self.world > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+        if self.world > 1:
+            self.dist.destroy_process_group()
 
     def sum_gradients(self, parameters, windows, *flags):
         """Make each gradient, the mean over this process's windows, the mean over all processes'. -> (windows of all, the highest of each flag)."""
@@ -33,22 +34,22 @@ class Ranks:
         parameters = [p for p in parameters if p.requires_grad]
         for p in parameters:
             if p.grad is None:
-                p.grad = torch.zeros_like(p)
+                p.grad = self.torch.zeros_like(p)
         device = parameters[0].device
-        whole = torch.cat([p.grad.flatten().float() * windows for p in parameters] + [torch.tensor([float(windows)], device=device)])
-        dist.all_reduce(whole)
+        whole = self.torch.cat([p.grad.flatten().float() * windows for p in parameters] + [self.torch.tensor([float(windows)], device=device)])
+        self.dist.all_reduce(whole)
         total = whole[-1].item()
         for p, part in zip(parameters, whole[:-1].split([p.numel() for p in parameters])):
             p.grad.copy_(part.view_as(p) / total)
-        highest = torch.tensor([float(flag) for flag in flags], device=device)
-        dist.all_reduce(highest, dist.ReduceOp.MAX)
+        highest = self.torch.tensor([float(flag) for flag in flags], device=device)
+        self.dist.all_reduce(highest, self.dist.ReduceOp.MAX)
         return int(total), tuple(bool(flag) for flag in highest)
 
     def average(self, value):
         """The mean over processes of a tensor."""
         if self.world > 1:
             value = value.clone()
-            dist.all_reduce(value)
+            self.dist.all_reduce(value)
             value /= self.world
         return value
 
@@ -57,14 +58,14 @@ class Ranks:
         found = [value]
         if self.world > 1:
             found = [None] * self.world
-            dist.all_gather_object(found, value)
+            self.dist.all_gather_object(found, value)
         return found
 
     def broadcast(self, value):
         """The main process's value."""
         if self.world > 1:
             box = [value]
-            dist.broadcast_object_list(box, 0)
+            self.dist.broadcast_object_list(box, 0)
             value = box[0]
         return value
 
@@ -72,4 +73,4 @@ class Ranks:
         """Give every process the main one's buffers (the statistics of batch norms)."""
         if self.world > 1:
             for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
+                self.dist.broadcast(buffer, 0)

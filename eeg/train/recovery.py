@@ -77,8 +77,7 @@ class Recovery:
             if not fault:
                 return answer
         why = f"{self.errors} errors in a row" if self.errors >= ERRORS_IN_A_ROW else "it does not answer any more"
-        self.on_event("moved to cpu", f"{self.device} is given up, {why}{stale}: {fault.text}")
-        self._move()
+        self.give_up(f"{why}{stale}: {fault.text}")
         return self._compute(self.model, batch, 1, 1.0)
 
     def _held(self):
@@ -93,7 +92,7 @@ class Recovery:
         self.kept = {id(tensor): (tensor, host) for tensor, host in zip(held, copies)}
         self.generator, self.device_generator = torch.get_rng_state(), device_generator(self.device)
 
-    def _rewind(self):
+    def rewind(self):
         """The state from before the batch, on the device: a pass cut short has updated running statistics and drawn random numbers."""
         self.model.zero_grad(set_to_none=True)
         free(self.device)
@@ -105,7 +104,7 @@ class Recovery:
 
     def _compute(self, model, batch, parts, scale, rewind=False):
         if rewind:
-            self._rewind()
+            self.rewind()
         if self.moved:
             scale = 1.0
         model.zero_grad(set_to_none=True)
@@ -127,7 +126,7 @@ class Recovery:
             hosts[id(p)] = nn.Parameter(hosts[id(p)], p.requires_grad)
         twin = copy.deepcopy(self.model, hosts)  # takes these for its tensors, so that nothing is read from the device
         answer = self._compute(twin, batch, 1, scale)
-        self._rewind()
+        self.rewind()
         with torch.no_grad():
             for there, here in zip(self.model.buffers(), twin.buffers()):
                 there.copy_(here)
@@ -136,8 +135,9 @@ class Recovery:
         synchronize(self.device)
         return answer
 
-    def _move(self):
-        """Everything to the CPU, in place: the optimizer goes on with the same parameters."""
+    def give_up(self, why):
+        """Everything to the CPU, in place, as it was before the last batch: the optimizer goes on with the same parameters."""
+        self.on_event("moved to cpu", f"{self.device} is given up, {why}")
         self.model.zero_grad(set_to_none=True)
         for tensor in self._held():
             _, host = self.kept.get(id(tensor), (tensor, torch.zeros(tensor.shape, dtype=tensor.dtype)))  # an optimizer's state begins with zeros

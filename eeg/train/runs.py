@@ -66,13 +66,15 @@ class Run:
 
     @cached_property
     def status(self):
-        """running, waiting for its turn, finished, stopped (it can go on), failed, or died: it says that it runs, and does not."""
+        """running, waiting (its turn comes), finished, stopped (it can go on), failed, or died: it says that it runs, and does not."""
         said = self.state.get("status", "running")
-        if said != "running":
+        if said not in ("running", "waiting"):
             return said
         here = self.state.get("host") == socket.gethostname()
-        alive = _alive(self.state["pid"]) if here else True
-        return "running" if alive and time.time() - self.updated < SILENCE else "died"
+        spoken = said == "waiting" or time.time() - self.updated < SILENCE  # else the process's number was given to another
+        if spoken and (not here or _alive(self.state["pid"])):
+            return said
+        return "died" if said == "running" else "stopped"
 
     @property
     def metric(self):
@@ -161,9 +163,9 @@ def resolve(out, text):
     return ([run for run in runs if run.finished] or runs)[-1]
 
 
-def newest_unfinished(out):
-    """The Run to resume: of those that were stopped, died or failed, the one that spoke last."""
-    runs = find_runs(out)
+def newest_unfinished(out, challenge=None, name=None):
+    """The Run to resume: of those that were stopped, died or failed, of this challenge and name if one is given, the one that spoke last."""
+    runs = [run for run in find_runs(out) if challenge in (None, run.challenge) and name in (None, run.folder.parent.name)]
     waiting = [run for run in runs if run.status in ("stopped", "died", "failed")]
     if waiting:
         return max(waiting, key=lambda run: run.updated)

@@ -111,11 +111,12 @@ def test_the_command_to_resume_survives_a_shell(tmp_path):
     assert echo.stdout == str(folder)
 
 
-def test_a_waiting_run_is_neither_resumed_nor_dead(tmp_path, dead):
-    run = Run(write_run(tmp_path, "a/1", "waiting", pid=dead, updated=0))
-    assert run.status == "waiting" and not run.finished
+def test_a_waiting_run_waits_as_long_as_somebody_will_start_it(tmp_path, dead):
+    write_run(tmp_path, "a/1", "waiting", updated=0)
     with pytest.raises(UserError, match="no unfinished run"):
         newest_unfinished(tmp_path)
+    run = Run(write_run(tmp_path, "b/2", "waiting", pid=dead, updated=0))
+    assert run.status == "stopped" and newest_unfinished(tmp_path).name == "b/2"
 
 
 def test_a_run_is_meant_by_its_folder_or_its_names(tmp_path):

@@ -1,0 +1,129 @@
+"""What a run writes about itself into its folder <out>/<name>/<YYYYmmdd_HHMMSS>/. Imports nothing heavy: a run has its folder at once.
+
+    config.json    every setting; written when the folder is made, completed when the data is known
+    history.json   epochs and events: the same however often the run was interrupted
+    timing.json    seconds, rates, memory, resumptions: what differs from one time to another
+    state.json     where it is now, every few seconds
+    log.txt        what it printed
+"""
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from eeg import UserError
+
+EVERY = 2.0  # s between two words about where it is
+
+
+def claim(out, name, config):
+    """Make the folder of a new run, with config.json in it from its first moment. -> its path. An existing run is never touched."""
+    parent = Path(out) / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        nursery = parent / f".{os.getpid()}.partial"
+        nursery.mkdir(exist_ok=True)
+        write_json(nursery / "config.json", config)
+        write_json(nursery / "state.json", {"status": "waiting", "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()})
+        stamp = datetime.now()
+        while True:
+            folder = parent / stamp.strftime("%Y%m%d_%H%M%S")
+            try:
+                os.rename(nursery, folder)  # fails where a run is: it has files in it
+                return folder
+            except OSError:
+                if not folder.exists():
+                    raise
+                stamp += timedelta(seconds=1)
+    except OSError as e:
+        raise UserError(f"cannot make a run folder in {parent}/: {e.strerror}; name another place with --out DIR") from None
+
+
+def write_json(path, content):
+    """Publish a small JSON file by rename: a reader sees the old one or the new one, whole."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1))
+    os.replace(partial, path)
+
+
+class Journal:
+    """The pen of one run. quiet: this process has nothing to say (torchrun's others)."""
+
+    def __init__(self, folder, quiet=False):
+        self.folder, self.quiet, self.full = Path(folder), quiet, False
+        self.history = {"epochs": [], "events": []}
+        self.log = None if quiet else open(self.folder / "log.txt", "a", buffering=1)
+        if self.log:
+            try:
+                fcntl.flock(self.log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process ends, however it ends
+            except BlockingIOError:
+                raise UserError(f"another process is training {folder} at this moment; watch it with: python run/monitor.py --follow") from None
+        self.timing = self.read("timing.json", {"epochs": [], "events": []})
+        self.now = {}
+        self.said = 0.0
+
+    def say(self, line=""):
+        """Print a line, and keep it in the log."""
+        if self.quiet:
+            return
+        bar_free = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{bar_free}{line}", flush=True)
+        self._write(lambda: self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n"))
+
+    def state(self, status="running", force=False, **facts):
+        """Rewrite state.json with what is new, at most every EVERY seconds unless it must."""
+        self.now |= facts | {"status": status}
+        if not self.quiet and (force or status != "running" or time.monotonic() - self.said > EVERY):
+            self.said = time.monotonic()
+            about = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time(), "reason": ""}
+            self._write(lambda: write_json(self.folder / "state.json", about | self.now))
+
+    def event(self, epoch, batch, kind, text):
+        """Something that changed what was computed: it belongs to the history."""
+        self.history["events"].append({"epoch": epoch, "batch": batch, "kind": kind, "text": text})
+        self.say(f"{kind}: {text}")
+        self.publish()
+
+    def note(self, epoch, batch, kind, text):
+        """Something that did not: an interruption, a full disk."""
+        self.timing["events"].append({"when": time.time(), "epoch": epoch, "batch": batch, "kind": kind, "text": text})
+        self.publish()
+
+    def publish(self):
+        if not self.quiet:
+            self._write(lambda: write_json(self.folder / "history.json", self.history))
+            self._write(lambda: write_json(self.folder / "timing.json", self.timing))
+
+    def config(self, **facts):
+        """Add to config.json."""
+        if not self.quiet:
+            write_json(self.folder / "config.json", self.read("config.json", {}) | facts)
+
+    def close(self):
+        if self.log:
+            self.log.close()
+
+    def _write(self, write):
+        """A full disk costs words, not the run; it is said once on the screen."""
+        try:
+            write()
+        except OSError as e:
+            if not self.full:
+                print(f"warning: {self.folder}: {e.strerror}; the run goes on, what it writes about itself is not kept", file=sys.stderr, flush=True)
+            self.full = True
+        else:
+            self.full = False
+
+    def read(self, name, default):
+        try:
+            return json.loads((self.folder / name).read_text())
+        except FileNotFoundError:
+            return default
+        except ValueError:
+            raise UserError(f"{self.folder / name} is not JSON; if the run is lost, remove its folder: rm -r {self.folder}") from None

@@ -1,0 +1,484 @@
+"""One run: batches, gradients, steps, validation, checkpoints. Whatever happens to the device, the memory or the process, nothing is lost.
+
+An interrupted run goes on exactly where it was: all that decides what comes next is in `Trainer.state`, and what a window
+looks like is drawn from (seed, epoch, window). On the CPU its weights and history equal, bit for bit, those of a run that was
+left in peace.
+"""
+
+import copy
+import math
+import signal
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import torch
+
+import eeg
+import eeg.models
+from eeg import UserError, cli
+from eeg.data.augment import Augment
+from eeg.data.batches import Batches
+from eeg.data.windows import LENGTH
+from eeg.score.metrics import auroc, describe, nrmse
+from eeg.score.predict import predict
+from eeg.train import amp, checkpoint, losses, optim
+from eeg.train.memory import Watch
+from eeg.train.recovery import Recovery, outcome
+from eeg.train.split import further, labels
+
+INPUT = LENGTH[1]  # samples a model sees, in both challenges
+LOOK = 10  # batches between two looks at the memory
+HOPELESS = 100  # steps in a row without a finite gradient
+MOVING = ("rt_from_stimulus", "rt_from_trialstart")  # targets that say when: a window opened later has them earlier
+
+
+def make_model(options, challenge):
+    """The model these options ask for, fresh. Raises UserError where a setting does not exist."""
+    settings = dict(options.set)
+    try:
+        if options.target != "rt_from_stimulus" and "head" in eeg.models.defaults(options.model):
+            settings.setdefault("head", "number")  # moments are moments of the window
+        if options.features:
+            settings["features"] = options.features
+        return eeg.models.build(options.model, n_times=INPUT, n_outputs=4 if options.target == "factors" else 1, normalize=options.normalize, aux=tuple(options.aux), **settings)
+    except (ValueError, TypeError) as e:
+        raise UserError(f"{e}; see: python run/train.py --list-models") from None
+
+
+def usual_loss(model, target):
+    return "cross-entropy" if target == "correct" else "time" if model.head == "time" else "mse"
+
+
+class Trainer:
+    """Trains `model` on split.train, validated on split.valid.
+
+    options: the namespace of run/train.py's arguments, all resolved; device: what computes ("cpu", "cuda:0"); precision: of
+    eeg.train.amp; journal: its folder's pen; ranks: the processes it shares its batches with.
+    """
+
+    def __init__(self, options, model, split, device, precision, journal, ranks):
+        self.options, self.split, self.precision, self.journal, self.ranks = options, split, precision, journal, ranks
+        self.home = torch.device(device)
+        self.loss = options.loss or usual_loss(model, options.target)
+        self._look_at_labels(model)
+        self.model = model.to(self.home).train()
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = optim.adamw(self.model, options.lr, options.weight_decay)
+        self.sam = optim.SAM(self.model, options.rho) if options.optimizer == "sam" else None
+        self.average = optim.Average(self.model, options.ema) if options.ema else None
+        self.scale = amp.LossScale(precision)
+        self.batches = self._make_batches()
+        steps = len(self.batches)
+        self.schedule = optim.Schedule(options.schedule, steps * options.epochs, round(options.warmup * steps))
+        self.guard = Recovery(self.model, self.home, self._on_event, self._step, self._beside)
+        self.watch = Watch(options.max_memory)
+        self.epoch, self.batch, self.sums, self.waited = 1, 0, Counter(), 0  # waited: epochs since the best
+        self.best = {"epoch": 0, "value": math.inf, "weights": None}
+        self.asked, self.reason, self.hopeless = False, "", 0  # reason: why it stops; hopeless: batches in a row without a finite gradient
+        self.saved, self.began, self.computing = time.monotonic(), time.monotonic(), 0.0
+
+    # what is learned
+
+    def _look_at_labels(self, model):
+        options, split = self.options, self.split
+        self.y, also = labels(split.cache, options.target), further(split.cache, model.aux)
+        if options.target in ("correct", "factors"):
+            for side in ("train", "valid"):
+                rows = getattr(split, side)
+                known = ~np.isnan(self.y[rows]).any(1)
+                if not known.all():
+                    split.dropped[f"{options.target} unknown"] = split.dropped.get(f"{options.target} unknown", 0) + int((~known).sum())
+                    setattr(split, side, rows[known])
+        used = np.concatenate([split.train, split.valid])
+        if not (finite := np.isfinite(self.y[used])).all():
+            bad = split.cache.paths[np.searchsorted(split.cache.first, used[~finite.all(1)][0], "right") - 1]
+            raise UserError(f"{(~finite.all(1)).sum()} of {len(used)} labels are NaN or infinite, the first in {bad}; build that cache anew with: python run/cache.py --force")
+        y = self.y[split.train]
+        if (np.ptp(y, 0) == 0).any() or (np.ptp(self.y[split.valid], 0) == 0).any():
+            raise UserError(f"all labels of a side are the same ({options.target}): there is nothing to learn, or nothing to validate with; name more releases with --train and --valid")
+        center, spread = (y.mean(0), y.std(0)) if options.target != "correct" else (np.zeros(1), np.ones(1))
+        self.positive = float((y == 0).sum() / max(1, (y == 1).sum())) if options.target == "correct" else 1.0
+        if model.aux:
+            known = also[split.train]
+            with np.errstate(invalid="ignore"):
+                also = (also - np.nanmean(known, 0)) / np.maximum(np.nanstd(known, 0), 1e-6)
+        self.y = np.hstack([self.y, also]).astype(np.float32)
+        model.center.copy_(torch.from_numpy(center))
+        model.scale.copy_(torch.from_numpy(spread))
+        self.features = None
+        if model.features == "file":
+            self.features = split.cache.features
+            if self.features is None:
+                names = " ".join(dict.fromkeys(split.cache.release.tolist()))
+                flags = f" --challenge {split.cache.challenge}" if split.cache.challenge != 1 else ""
+                raise UserError(f"{self.options.model} takes the features of each window, and a cache has none; add them with: python run/features.py --release {names}{flags}, or have them computed in the model: --features layer")
+            known = self.features[split.train]
+        elif model.features == "layer":
+            from eeg.data.features import compute
+
+            some = split.train[:: max(1, len(split.train) // 1000)]
+            start = (split.cache[0].shape[1] - INPUT) // 2
+            known = compute(np.stack([split.cache[i][:, start : start + INPUT] for i in some]).astype(np.float32))
+        if model.features != "none":
+            with np.errstate(invalid="ignore"):
+                median = np.nan_to_num(np.nanmedian(known, 0))
+                mad = 1.4826 * np.nanmedian(np.abs(known - median), 0)
+            model.median.copy_(torch.from_numpy(median))
+            model.mad.copy_(torch.from_numpy(np.where(mad > 0, mad, 1)))
+        self.mean_predictor = None if options.target == "correct" else nrmse(self.y[split.valid, 0].astype(float), np.full(len(split.valid), float(center[0])))
+
+    def _make_batches(self):
+        options, cache = self.options, self.split.cache
+        strengths = dict(options.augment)
+        if cache.challenge == 2:
+            strengths["shift"] = (cache[0].shape[1] - INPUT) // 2 / cache.sfreq  # any two of the four seconds
+        elif self.features is not None and (strengths.get("shift") or strengths.get("mirror")):
+            raise UserError("features from the cache are those of the window as it is stored: without --augment shift and mirror, or computed in the model with --features layer")
+        shares = {"rank": self.ranks.rank, "world": self.ranks.world}
+        size = max(1, options.batch_size // self.ranks.world)
+        return Batches(cache, self.split.train, size, options.seed, Augment(**strengths), length=INPUT, balance=options.balance, pin=self.home.type == "cuda", **shares)
+
+    # one batch
+
+    def _tensors(self, batch):
+        """What `_step` needs of a batch, on the CPU, window by window."""
+        y = torch.from_numpy(self.y[batch.rows])
+        if self.options.target in MOVING:
+            y[:, 0] -= torch.from_numpy(batch.shift) / self.split.cache.sfreq
+        found = {"x": torch.from_numpy(batch.x), "y": y}
+        if self.batches.augment.mix:
+            mix, other = torch.from_numpy(batch.mix), found["x"].roll(1, 0)
+            found |= {"x": torch.lerp(other, found["x"], mix[:, None, None]), "mix": mix, "other": y.roll(1, 0)}
+        if self.features is not None:
+            found["features"] = torch.from_numpy(self.features[batch.rows])
+        return found
+
+    def _step(self, model, batch, weight):
+        """Forward, and backward of weight * loss into .grad. -> (loss, answers)."""
+        device = next(model.parameters()).device
+        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        with amp.autocast(device, self.precision if device == self.home else "fp32"):
+            raw = model.raw(batch["x"], batch.get("features"))
+        average = self.ranks.average if self.ranks.world > 1 else None
+        value = losses.loss(self.loss, model, raw, batch["y"], batch.get("mix"), batch.get("other"), self.positive, average)
+        (weight * value).backward()
+        return value.item(), model.answer(raw.detach()).cpu()
+
+    def _beside(self):
+        """What else lies on the device and changes: the optimiser's moments, the averaged weights."""
+        held = [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor) and value.dim()]
+        return held + (list(self.average.model.state_dict().values()) if self.average else [])
+
+    def _gradients(self, batch):
+        """The mean gradient over all processes' windows in .grad. -> (loss, answers, its norm)."""
+        loss, answers = self.guard.gradients(batch, self.scale.scale)
+        _, (self.asked,) = self.ranks.sum_gradients(self.parameters, len(batch["y"]), self.asked)
+        if not self.guard.moved:
+            self.scale.unscale(self.parameters)
+        if self.options.l1:
+            optim.add_l1(self.model, self.options.l1)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip or math.inf).item()
+        return loss, answers, norm
+
+    def _train_batch(self, batch):
+        loss, answers, norm = self._gradients(batch)
+        finite = math.isfinite(norm) and math.isfinite(loss)
+        if finite and self.sam:
+            self.sam.ascend(norm)
+            with optim.frozen_statistics(self.model):
+                *_, norm = self._gradients(batch)
+            self.sam.descend()
+            finite = math.isfinite(norm)
+        if finite:
+            rate = self.options.lr * self.schedule.factor((self.epoch - 1) * len(self.batches) + self.batch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            if self.average:
+                self.average.update(self.model)
+            y = batch["y"][:, 0] if "mix" not in batch else torch.lerp(batch["other"][:, 0], batch["y"][:, 0], batch["mix"])
+            y, error = y.double(), answers[:, 0].double() - y.double()
+            self.sums.update(n=len(y), loss=loss * len(y), square=error.square().sum().item(), y=y.sum().item(), yy=y.square().sum().item())
+            self.hopeless = 0
+        else:
+            self.guard.rewind()  # a window that overflows has also been in the batch norms' statistics
+            self.sums["skipped"] += 1
+            self.hopeless += 1
+            if self.hopeless == HOPELESS:
+                raise UserError(f"{HOPELESS} batches in a row gave no finite gradient (loss {loss:g}); try a lower --lr, --clip 1 or --amp off")
+        self.scale.update(finite)
+        self.batch += 1
+
+    # an epoch
+
+    def run(self):
+        """Train to the end, or until asked to stop. -> "finished" or "stopped"."""
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        try:
+            if self.batch == 0 and self.epoch == 1:
+                self._save()
+            while self.epoch <= self.options.epochs and self.waited < self.options.patience:
+                if not (self._train_epoch() and self._validate()):
+                    return self._stop()
+            return self._finish()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _train_epoch(self):
+        """-> False where it was asked to stop on the way."""
+        self.model.train()
+        if self.ranks.world > 1:  # each process drops other channels; a checkpoint holds the main one's generator alone
+            torch.manual_seed(((self.options.seed * 1000 + self.epoch) * self.ranks.world) + self.ranks.rank)
+        self.began, self.computing, first = time.monotonic(), 0.0, self.batch
+        with _bar(self) as bar:
+            while self.batch < len(self.batches):
+                for batch in self.batches.epoch(self.epoch, self.batch):
+                    start = time.monotonic()
+                    self._train_batch(self._tensors(batch))
+                    now = time.monotonic()
+                    self.computing += now - start
+                    self._say_where(bar, first)
+                    if self.asked:
+                        return False
+                    if now - self.saved > 60 * self.options.checkpoint_minutes:
+                        self._save()
+                    if self.batch % LOOK == 0 and self._look_at_memory() == "shrink":
+                        break  # and on, with fewer batches ahead
+        return True
+
+    def _look_at_memory(self):
+        """-> "fine"; "shrink", where fewer batches are to be held ahead from now on; "stop", which the next batch will see."""
+        word, text = self.watch()
+        if word != "fine":
+            self.journal.say(f"memory: {text}")
+            self.journal.note(self.epoch, self.batch, "memory", text)
+        if word == "shrink":
+            self.batches.ahead = 1
+        elif word == "stop":
+            self.asked, self.reason = True, text
+        return word
+
+    def _say_where(self, bar, first):
+        sums, done = self.sums, self.batch - first
+        seconds = time.monotonic() - self.began
+        rate = done * self.batches.batch_size * self.ranks.world / max(seconds, 1e-9)
+        left = (len(self.batches) - self.batch + (self.options.epochs - self.epoch) * len(self.batches)) * seconds / max(1, done)
+        self.journal.state(epoch=self.epoch, epochs=self.options.epochs, batch=self.batch, batches=len(self.batches), best_nrmse=_number(self.best["value"]), best_epoch=self.best["epoch"],
+                           windows_per_second=round(rate), seconds_left=round(left), memory=cli.anonymous_memory(), device=str(self.guard.device))  # fmt: skip
+        if bar is not None:
+            bar.n = self.batch
+            bar.set_postfix_str(f"loss {sums['loss'] / max(1, sums['n']):.4f}, {self._train_words()}{rate:,.0f} win/s, {cli.anonymous_memory() / 1e9:.1f} GB, {_clock(left)} left")
+
+    def _train_nrmse(self):
+        n, variance = self.sums["n"], self.sums["yy"] / max(1, self.sums["n"]) - (self.sums["y"] / max(1, self.sums["n"])) ** 2
+        return math.sqrt(self.sums["square"] / n / variance) if n and variance > 0 else None
+
+    def _train_words(self):
+        value = self._train_nrmse()
+        return "" if self.options.target == "correct" or value is None else f"NRMSE {value:.3f}, "
+
+    def _predict(self):
+        """Answers for this process's share of the validation windows, by the averaged weights where there are any. On the CPU if the device fails."""
+        rows = self.split.valid[self.ranks.rank :: self.ranks.world]
+        for device, size in ((self.guard.device, 128), (self.guard.device, 16), (torch.device("cpu"), 128)):
+            model = self.average.model if self.average else self.model
+            found, fault = outcome(lambda: predict(model, self.split.cache, rows, batch=size, device=device, progress=self._on_predicted))
+            if not fault:
+                return found[:, 0]
+            self._on_event("out of memory" if fault.memory else "device error", f"while validating: {fault.text}")
+            if not fault.memory and not self.guard.alive(self.guard.device):
+                self.guard.give_up(fault.text)
+        raise RuntimeError(f"validation failed on the CPU, too: {fault.text}")
+
+    def _on_predicted(self, done, total):
+        if self.asked and self.ranks.world == 1:
+            raise _Asked
+
+    def _validate(self):
+        """Score the epoch that has ended, keep what is best, save. -> False where it was asked to stop on the way."""
+        start = time.monotonic()
+        self.ranks.share_buffers(self.model)
+        try:
+            mine = self._predict()
+        except _Asked:
+            return False
+        p = np.empty(len(self.split.valid))
+        for rank, part in enumerate(self.ranks.gather(mine)):
+            p[rank :: self.ranks.world] = part
+        y = self.y[self.split.valid, 0].astype(float)
+        if self.options.target == "correct":
+            valid = {"auroc": auroc(y, p)}
+            value = 1 - valid["auroc"]
+        else:
+            valid = describe(y, p) | {"mean_predictor": self.mean_predictor}
+            value = valid["nrmse"]
+        self.computing += time.monotonic() - start
+        self.schedule.epoch_ended(value)
+        better = value < self.best["value"]
+        self.waited = 0 if better else self.waited + 1
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in (self.average.model if self.average else self.model).state_dict().items()}
+        if better:
+            self.best = {"epoch": self.epoch, "value": value, "weights": weights}
+        sums = Counter()
+        for part in self.ranks.gather(dict(self.sums)):
+            sums.update(part)
+        self.sums = sums
+        entry = {"epoch": self.epoch, "train": {"loss": sums["loss"] / max(1, sums["n"]), "nrmse": None if self.options.target == "correct" else self._train_nrmse()},
+                 "valid": {name: _number(figure) for name, figure in valid.items()}, "lr": self.optimizer.param_groups[0]["lr"], "skipped_steps": int(sums["skipped"]), "best": better}  # fmt: skip
+        self._end_epoch(entry, valid, better)
+        return not self.asked
+
+    def _end_epoch(self, entry, valid, better):
+        seconds, memory = time.monotonic() - self.began, cli.anonymous_memory()
+        rate = self.sums["n"] / max(seconds, 1e-9)
+        self.journal.history["epochs"].append(entry)
+        self.journal.timing["epochs"].append({"epoch": self.epoch, "seconds": round(seconds, 3), "windows_per_second": round(rate), "memory": memory, "device": str(self.guard.device), "model_share": round(self.computing / max(seconds, 1e-9), 4)})
+        left = (self.options.epochs - self.epoch) * seconds
+        if self.options.target == "correct":
+            words = f"train loss {entry['train']['loss']:.3f}  valid AUROC {valid['auroc']:.3f}"
+        else:
+            words = f"train {entry['train']['nrmse'] or math.nan:.3f}  valid {valid['nrmse']:.3f}"
+        skipped = f"  {entry['skipped_steps']} steps skipped" if entry["skipped_steps"] else ""
+        self.journal.say(f"epoch {self.epoch:3d}/{self.options.epochs}  {words} {'*' if better else ' '}  lr {entry['lr']:.1e}  {rate:,.0f} win/s  {memory / 1e9:.1f} GB  {_clock(left)} left{skipped}")
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, Counter()
+        if better:
+            self._attempt(lambda: checkpoint.save(self.journal.folder / "checkpoints", "best", {"model": self.best["weights"], "settings": self.model.settings, "epoch": self.best["epoch"]}, self._about()))
+        self._save()
+        self.journal.publish()
+
+    # the end
+
+    def _stop(self):
+        self._save()
+        self.journal.publish()
+        where = f"epoch {self.epoch}, batch {self.batch}"
+        self.journal.note(self.epoch, self.batch, "stopped", self.reason or "asked to stop")
+        self.journal.state("stopped", reason=self.reason)
+        self.journal.say(f"saved at {where}; go on with: python run/train.py --resume {self.journal.folder}")
+        return "stopped"
+
+    def _finish(self):
+        """Export the best epoch's weights."""
+        best, folder = self.best, self.journal.folder
+        if best["weights"] is None:
+            raise UserError("no epoch was validated: --epochs must be at least 1")
+        weights = dict(best["weights"])
+        if self.split.cache.challenge == 2:
+            self._shrink(weights)
+        early = self.epoch <= self.options.epochs
+        reason = f"no better epoch for {self.options.patience}" if early else ""
+        if self.ranks.main:
+            path = folder / f"weights_challenge_{self.split.cache.challenge}.pt"
+            checkpoint.export(path, self.model.settings, weights)
+            what = f"AUROC {1 - best['value']:.3f}" if self.options.target == "correct" else f"NRMSE {best['value']:.4f}"
+            data = " (simulated data)" if self.split.cache.simulated else ""
+            self.journal.say(f"{'stopped early, ' + reason if early else 'finished'}: best epoch {best['epoch']}, validation {what}{data}")
+            self.journal.say(f"weights {path}")
+        self.journal.publish()
+        self.journal.state("finished", reason=reason, epoch=self.epoch - 1, best_nrmse=_number(best["value"]), best_epoch=best["epoch"], seconds_left=0)
+        return "finished"
+
+    def _shrink(self, weights):
+        """Draw the answers toward the training mean as far as the validation subjects say: a subject's factor is mostly not in two seconds of EEG."""
+        model = copy.deepcopy(self.model).cpu().eval()
+        model.load_state_dict(weights)
+        p = predict(model, self.split.cache, self.split.valid)[:, 0]
+        y, center = self.y[self.split.valid, 0].astype(float), float(model.center[0])
+        strength = float(np.clip(((p - center) @ (y - center)) / max((p - center) @ (p - center), 1e-12), 0, 1))
+        weights["shrink"] = torch.full_like(weights["shrink"], strength)
+        before, after = nrmse(y, p), nrmse(y, center + strength * (p - center))
+        self.journal.say(f"answers shrunk to {strength:.2f} of their distance from the training mean: validation NRMSE {before:.4f} -> {after:.4f}")
+        self.journal.history["shrink"] = {"strength": strength, "before": before, "after": after}
+
+    # saving and going on
+
+    def state(self):
+        """All that decides what comes next."""
+        generators = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state(self.home)} if self.guard.device.type == "cuda" else {})
+        return {
+            "epoch": self.epoch, "batch": self.batch, "sums": dict(self.sums), "waited": self.waited, "best": self.best,
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state,
+            "average": {"steps": self.average.steps, "model": self.average.model.state_dict()} if self.average else None,
+            "scale": [self.scale.scale, self.scale.good], "generators": generators,
+            "history": self.journal.history,
+        }  # fmt: skip
+
+    def restore(self, state):
+        """Go on from what `state` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.steps = state["average"]["steps"]
+            self.average.model.load_state_dict(state["average"]["model"])
+        self.schedule.state = dict(state["schedule"])
+        self.scale.scale, self.scale.good = state["scale"]
+        self.epoch, self.batch, self.waited, self.best = state["epoch"], state["batch"], state["waited"], dict(state["best"])
+        self.sums = Counter(state["sums"])
+        self.journal.history = state["history"]
+        known = {entry["epoch"]: entry for entry in self.journal.timing["epochs"]}  # an epoch done twice is timed by the second
+        self.journal.timing["epochs"] = [known[number] for number in sorted(known) if number < self.epoch]
+        torch.set_rng_state(state["generators"]["cpu"])
+        if "cuda" in state["generators"] and self.home.type == "cuda":
+            torch.cuda.set_rng_state(state["generators"]["cuda"], self.home)
+
+    def _about(self):
+        value = _number(self.best["value"])
+        return {"epoch": self.epoch, "batch": self.batch, "best_epoch": self.best["epoch"], "metrics": self.journal.history["epochs"][-1]["valid"] if self.journal.history["epochs"] else {},
+                "best": value, "settings": self.model.settings, "versions": {"eeg": eeg.__version__, "torch": torch.__version__, "numpy": np.__version__}}  # fmt: skip
+
+    def _save(self):
+        self.saved = time.monotonic()
+        if self.ranks.main:
+            self._attempt(lambda: checkpoint.save(self.journal.folder / "checkpoints", "last", self.state(), self._about()))
+
+    def _attempt(self, save):
+        """A checkpoint that cannot be written costs a warning; the one before is still there."""
+        try:
+            save()
+        except OSError as e:
+            text = f"the checkpoint of epoch {self.epoch}, batch {self.batch} could not be written ({e.strerror}); the one before is kept, the run goes on"
+            self.journal.say(f"warning: {text}")
+            self.journal.note(self.epoch, self.batch, "save failed", text)
+
+    def _on_signal(self, number, frame):
+        self.asked = True
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)  # who asks twice does not want to wait
+
+    def _on_event(self, kind, text):
+        self.journal.event(self.epoch, self.batch, kind, text)
+
+
+class _Asked(Exception):
+    """Asked to stop while validating, which is not saved half-way: it is done anew."""
+
+
+class _bar:
+    """tqdm over the batches of an epoch, on a terminal; None elsewhere."""
+
+    def __init__(self, trainer):
+        self.bar = None
+        if sys.stderr.isatty() and not trainer.journal.quiet:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=len(trainer.batches), initial=trainer.batch, leave=False, desc=f"epoch {trainer.epoch}", bar_format="{desc} {percentage:3.0f}%|{bar}| {n}/{total}{postfix}")
+
+    def __enter__(self):
+        return self.bar
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _clock(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _number(value):
+    """For JSON, which has neither NaN nor infinity."""
+    return float(value) if value is not None and math.isfinite(value) else None

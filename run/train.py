@@ -1,0 +1,348 @@
+"""Train a model; stop it, kill it, lose the card: it goes on where it was.
+
+    python run/train.py --challenge 1
+    python run/train.py --challenge 1 --tmux                   in a session of its own, which outlives this terminal
+    python run/train.py --resume                               the newest run that has not finished
+    python run/train.py --resume experiments/c1_tcn/20261121_101500
+    python run/train.py --challenge 1 --cv 5                   one run a fold, by subject
+    python run/train.py --challenge 1 --seed 0 1 2 3 4         one run a seed, for an ensemble
+    python run/train.py --challenge 2 --target factors --aux age sex
+    python run/train.py --challenge 1 --model unet --set width=64 --optimizer sam --loss huber
+    torchrun --nproc-per-node 2 run/train.py --challenge 1     several processes, one run
+
+A run lies in experiments/<name>/<YYYYmmdd_HHMMSS>/. Watch it with: python run/monitor.py --follow
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from eeg import UserError, cli
+
+# option: its default in challenge 1, in challenge 2
+DEFAULTS = {
+    "target": ("rt_from_stimulus", "externalizing"),
+    "model": ("tcn", "tcn"),
+    "normalize": ("channel", "channel"),
+    "aux": ((), ("age", "sex")),
+    "epochs": (100, 30),
+    "batch_size": (64, 64),
+    "lr": (1e-3, 1e-3),
+    "weight_decay": (1e-2, 5e-2),
+    "ema": (0.99, 0.99),
+    "augment": ({"scale": 0.2, "dropout": 0.1, "noise": 0.01}, {"scale": 0.2, "dropout": 0.1, "noise": 0.01}),
+}
+AUGMENTATIONS = ("scale", "dropout", "noise", "shift", "mask", "mirror", "mix")
+ABOUT_THIS_TIME = ("data", "cache", "out", "resume", "tmux", "list_models", "device", "max_memory", "checkpoint_minutes")  # may differ when a run is resumed
+
+
+def arguments():
+    p = cli.parser(__doc__)
+
+    def say(option, text):
+        one, two = DEFAULTS[option]
+        show = lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else " ".join(map(str, value)) if isinstance(value, tuple) and value else str(value) if value != () else "none"
+        return f"{text} (default: {show(one)}" + ("" if one == two else f"; challenge 2: {show(two)}") + ")"
+
+    p.add_argument("--challenge", type=int, choices=(1, 2))
+    p.add_argument("--target", choices=("rt_from_stimulus", "rt_from_trialstart", "correct", "externalizing", "factors"), help=say("target", "what is learned: a response time, hit against error, the factor, all four factors"))
+    p.add_argument("--resume", nargs="?", const=True, type=Path, metavar="RUN", help="go on with a run (default: the newest that has not finished; with --challenge a new one if there is none); of the other options it heeds --epochs, --device, --max-memory and --checkpoint-minutes")
+    p.add_argument("--tmux", action="store_true", help="do the same in a detached tmux session, and say how to attach")
+    p.add_argument("--list-models", action="store_true", help="print every model with its parameters and cost, and end")
+
+    g = p.add_argument_group("model")
+    g.add_argument("--model", help=say("model", "one of --list-models"))
+    g.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE", help="settings of the model: width=96 depth=5 head=number")
+    g.add_argument("--normalize", choices=("channel", "window", "robust", "none"), help=say("normalize", "each electrode's mean and deviation, one deviation for all, median and MAD, nothing"))
+    g.add_argument("--features", choices=("none", "file", "layer"), help="of hybrid: from the cache, or computed in the model (default: file)")
+    g.add_argument("--aux", nargs="*", choices=("age", "sex"), help=say("aux", "what else to learn, of challenge 2"))
+
+    g = p.add_argument_group("data")
+    g.add_argument("--train", nargs="+", type=cli.release, metavar="R", help="releases (default: what is cached of R1 R2 R3 R4 R8 R9 R10 R11)")
+    g.add_argument("--valid", nargs="+", type=cli.release, metavar="R", help="releases (default: R5 if cached, else 20 %% of the training subjects)")
+    g.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
+    g.add_argument("--cv", type=cli.positive, default=0, metavar="K", help="K folds by subject over the training releases, one run each")
+    g.add_argument("--max-recordings", type=cli.positive, metavar="N", help="only the first N recordings of each release, for a trial run")
+    g.add_argument("--keep-copies", action="store_true", help="use the blocks that were copied from another run, too")
+    g.add_argument("--keep-bad", action="store_true", help="use the subjects known to be bad, too")
+    g.add_argument("--balance", action="store_true", help="draw subjects equally often")
+    g.add_argument("--augment", nargs="*", type=setting, metavar="NAME=VALUE", help=say("augment", f"strengths of {', '.join(AUGMENTATIONS)}; nothing after it: none"))
+
+    g = p.add_argument_group("training")
+    g.add_argument("--epochs", type=cli.positive, metavar="N", help=say("epochs", "at most"))
+    g.add_argument("--batch-size", type=cli.positive, metavar="N", help=say("batch_size", "windows a step, of all processes together"))
+    g.add_argument("--lr", type=cli.at_least_0, metavar="X", help=say("lr", "learning rate"))
+    g.add_argument("--weight-decay", type=cli.at_least_0, metavar="X", help=say("weight_decay", "of AdamW"))
+    g.add_argument("--l1", type=cli.at_least_0, default=0.0, metavar="X", help="strength of an L1 penalty on the weights (default: 0)")
+    g.add_argument("--loss", choices=("mse", "huber", "mae", "focal", "time"), help="(default: time for models with a time head, else mse; cross-entropy for --target correct)")
+    g.add_argument("--optimizer", choices=("adamw", "sam"), default="adamw", help="sam looks for flat minima, at twice the cost (default: adamw)")
+    g.add_argument("--rho", type=cli.at_least_0, default=0.05, metavar="X", help="how far sam looks (default: 0.05)")
+    g.add_argument("--clip", type=cli.at_least_0, default=1.0, metavar="X", help="largest norm of a gradient, 0 for none (default: 1)")
+    g.add_argument("--schedule", choices=("cosine", "onecycle", "plateau", "constant"), default="cosine", help="course of the learning rate (default: cosine)")
+    g.add_argument("--warmup", type=cli.at_least_0, default=1.0, metavar="N", help="epochs in which it rises, or part of one (default: 1)")
+    g.add_argument("--ema", type=cli.share, metavar="X", help=say("ema", "decay of the averaged weights that are validated and kept, 0 for none"))
+    g.add_argument("--patience", type=cli.positive, default=15, metavar="N", help="stop after N epochs that were not better (default: 15)")
+    g.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="one run each (default: 0)")
+
+    g = p.add_argument_group("machine")
+    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, rocm, mps (default: auto: a card that passes run/check.py, else the CPU)")
+    g.add_argument("--amp", choices=("auto", "off", "fp16", "bf16"), default="auto", help="mixed precision (default: auto: what the device can do, if it is faster)")
+    g.add_argument("--max-memory", type=cli.percent, default=80.0, metavar="P", help="percent of the machine's memory, or of its control group's, at which to save and stop (default: 80)")
+    g.add_argument("--checkpoint-minutes", type=cli.at_least_0, default=5.0, metavar="M", help="besides each epoch's end (default: 5)")
+    g.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
+    g.add_argument("--name", metavar="NAME", help="the run's folder there (default: c1_tcn and the like)")
+
+    args = p.parse_args()
+    if args.list_models:
+        return args
+    if not args.challenge and not args.resume:
+        p.error("--challenge 1 or --challenge 2 is needed, or --resume")
+    args.given_epochs = args.epochs if args.resume else None
+    if args.challenge:
+        for option, values in DEFAULTS.items():
+            if getattr(args, option) is None:
+                setattr(args, option, values[args.challenge - 1])
+        if args.target not in (("rt_from_stimulus", "rt_from_trialstart", "correct"), ("externalizing", "factors"))[args.challenge - 1]:
+            p.error(f"--target {args.target} is not of challenge {args.challenge}")
+        args.set, args.augment = dict(args.set), dict(args.augment)
+        if unknown := [name for name in args.augment if name not in AUGMENTATIONS]:
+            p.error(f"--augment {unknown[0]}: the augmentations are {', '.join(AUGMENTATIONS)}")
+        if len(args.seed) > 1 and args.cv:
+            p.error("--cv with several seeds: name one seed")
+        if args.cv == 1:
+            p.error("--cv 1: at least 2 folds")
+        args.name = args.name or f"c{args.challenge}_{args.model}" + (f"_{args.target}" if args.target != DEFAULTS["target"][args.challenge - 1] else "")
+    return args
+
+
+def setting(text):
+    """argparse type: NAME=VALUE -> (name, value), the value read as JSON where it is."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def main():
+    args = arguments()
+    if args.list_models:
+        return list_models()
+    if args.tmux:
+        return in_tmux(args)
+    from eeg.train.parallel import Ranks
+
+    ranks = Ranks()
+    try:
+        plan = ranks.broadcast(find_plan(args, ranks) if ranks.main else None)
+        for folder in plan:
+            if train(folder, args, ranks) == "stopped":
+                return
+        if len(plan) > 1 and ranks.main:
+            summarise(plan)
+    finally:
+        ranks.stop()
+
+
+# ---------------------------------------------------------------------------------------------------- which runs
+
+
+def find_plan(args, ranks):
+    """The folders of the runs to train, one after the other: new ones, or those of a plan that are not finished. -> [Path]"""
+    from eeg.train import runs
+
+    if args.resume or ranks.restarted:
+        if isinstance(args.resume, Path):
+            run = runs.resolve(args.out, str(args.resume))
+        else:
+            try:
+                run = runs.newest_unfinished(args.out, args.challenge, args.name)
+            except UserError:
+                if not args.challenge:
+                    raise
+                run = None
+        if run:
+            if run.status == "running":
+                raise UserError(f"{run.folder} is running (process {run.state.get('pid')} on {run.state.get('host')}); watch it with: python run/monitor.py --follow")
+            if run.status == "finished" and not (args.given_epochs and args.given_epochs > run.config["train"]["epochs"]):
+                raise UserError(f"{run.folder} has finished its {run.config['train']['epochs']} epochs; for more say --epochs N, or score it with: python run/evaluate.py {run.folder}")
+            others = [runs.Run(run.folder.parent / stamp) for stamp in run.config.get("plan", [])]
+            return [run.folder] + [other.folder for other in others if other.folder != run.folder and other.status != "finished"]
+    return claim_all(args)
+
+
+def claim_all(args):
+    """Make the run folders of a new plan, so that a kill at any later moment leaves something to resume. -> [Path]"""
+    import eeg
+    from eeg.train.journal import claim, write_json
+    from eeg.train.split import choose_releases
+
+    args.train, args.valid = choose_releases(args.cache, args.challenge, args.train, args.valid, args.mini, args.cv)
+    options = {name: value for name, value in vars(args).items() if name not in ABOUT_THIS_TIME and name not in ("challenge", "name", "seed", "given_epochs")} | {"cache": str(args.cache)}
+    about = {"challenge": args.challenge, "target": args.target, "name": args.name, "model": {"name": args.model}, "command": sys.argv, "versions": {"eeg": eeg.__version__}}
+    shares = [{"fold": [k + 1, args.cv], "seed": args.seed[0]} for k in range(args.cv)] or [{"fold": None, "seed": seed} for seed in args.seed]
+    configs = [about | {"train": options | share} for share in shares]
+    folders = [claim(args.out, args.name, config) for config in configs]
+    for folder, config in zip(folders, configs):
+        write_json(folder / "config.json", config | {"plan": [each.name for each in folders]})
+    return folders
+
+
+# ---------------------------------------------------------------------------------------------------- one run
+
+
+def train(folder, args, ranks):
+    """Train the run of this folder from where it is to its end. -> "finished" or "stopped"."""
+    from eeg.train.journal import Journal
+
+    journal = Journal(folder, quiet=not ranks.main)
+    journal.state(force=True)
+    try:
+        trainer = prepare(folder, args, ranks, journal)
+        return trainer.run()
+    except (Exception, KeyboardInterrupt) as e:
+        journal.state("stopped" if isinstance(e, KeyboardInterrupt) else "failed", reason=f"{type(e).__name__}: {e}" if not isinstance(e, UserError) else str(e))
+        raise
+    finally:
+        journal.close()
+
+
+def prepare(folder, args, ranks, journal):
+    """Device, data, model, and what a checkpoint says. -> Trainer"""
+    config = journal.read("config.json", {})
+    options = SimpleNamespace(**config["train"] | {name: getattr(args, name) for name in ("device", "max_memory", "checkpoint_minutes")})
+    options.cache = Path(options.cache) if args.cache == Path("cache") else args.cache
+    options.epochs = args.given_epochs or options.epochs
+
+    import numpy as np
+    import torch
+
+    from eeg.train import checkpoint
+    from eeg.train.device import choose, cpu_threads, keep_freed_memory, settle_threads
+    from eeg.train.split import split as split_windows
+    from eeg.train.trainer import Trainer, make_model
+
+    choice = choose(options.device, options.cache)
+    device = f"cuda:{ranks.local}" if choice.device.startswith("cuda") and ranks.world > 1 else choice.device
+    keep_freed_memory()
+    settle_threads(cpu_threads(ranks.world))
+
+    split = split_windows(options.cache, config["challenge"], options.train, options.valid, options.mini, options.fold, options.keep_copies, options.keep_bad, options.max_recordings)
+    torch.manual_seed(options.seed)
+    model = make_model(options, config["challenge"])
+    sides = {side: split.describe(side) for side in ("train", "valid")}
+    if config.get("split", sides) != sides:
+        raise UserError(f"the windows have changed since {folder} began (caches rebuilt, or others than then); train anew with: python run/train.py --challenge {config['challenge']}")
+    precision = config.get("precision", "fp32") if config.get("device") == device else choose_precision(options, choice, model, device)
+    trainer = Trainer(options, model, split, device, precision, journal, ranks)
+
+    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else f" {choice.name}"
+    journal.say(f"device  {device}{threads}, {precision} ({choice.reason})" + (f", {ranks.world} processes" if ranks.world > 1 else ""))
+    journal.say(f"data    train {words(sides['train'])}; valid {words(sides['valid'])}{' (simulated)' if split.cache.simulated else ''}" + (f"; predicting the mean scores {trainer.mean_predictor:.3f}" if trainer.mean_predictor else ""))
+    if split.dropped:
+        journal.say("        left out " + ", ".join(f"{n:,} windows of {reason}" if reason == "bad subjects" else f"{n:,} {reason}" for reason, n in split.dropped.items()))
+    journal.say(f"model   {options.model}, {sum(p.numel() for p in model.parameters()):,} parameters, loss {trainer.loss}")
+
+    state, about, wrong = checkpoint.load(folder / "checkpoints")
+    for what in wrong:
+        journal.say(f"warning: {what}")
+    if state:
+        trainer.restore(state)
+        journal.say(f"resumed at epoch {trainer.epoch}, batch {trainer.batch}")
+        journal.note(trainer.epoch, trainer.batch, "resumed", "; ".join(wrong))
+    elif wrong:
+        raise UserError(f"no checkpoint in {folder}/checkpoints can be used ({'; '.join(wrong)}); train anew with: python run/train.py --challenge {config['challenge']}")
+    versions = {"eeg": config["versions"]["eeg"], "torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
+    source = {"sfreq": split.cache.sfreq, "window_samples": 200, "channels": list(split.cache.channels)}
+    journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, input=source, device=device, precision=precision, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
+    return trainer
+
+
+def choose_precision(options, choice, model, device):
+    """The precision of --amp: what the device can do and is faster on this very model, as measured, or remembered."""
+    import torch
+
+    from eeg.train import amp
+    from eeg.train.device import synchronize
+
+    if options.amp == "off":
+        return "fp32"
+    if options.amp != "auto":
+        if options.amp not in choice.precisions:
+            raise UserError(f"--amp {options.amp} cannot be used: {choice.name} can do {', '.join(choice.precisions)}; see: python run/check.py")
+        return options.amp
+    if len(choice.precisions) == 1:
+        return "fp32"
+
+    def step(model, precision):
+        with amp.autocast(device, precision):
+            raw = model.raw(x, features)
+        raw.square().mean().backward()
+        synchronize(device)
+
+    def measure():
+        print(f"measuring {' and '.join(choice.precisions)} on this model, once", file=sys.stderr, flush=True)
+        return amp.fastest(model, device, choice.precisions, step)[0]
+
+    x = torch.randn(options.batch_size, model.settings["n_chans"], model.settings["n_times"], generator=torch.Generator().manual_seed(0)).to(device)
+    features = torch.zeros(len(x), len(model.median), device=device) if model.features == "file" else None
+    key = json.dumps([choice.name, torch.__version__, torch.get_num_threads(), model.settings, options.batch_size])
+    return amp.remembered(options.cache / "precision.json", key, measure)
+
+
+def words(side):
+    return f"{' '.join(side['releases'])}: {side['windows']:,} windows, {len(side['subjects'])} subjects"
+
+
+# ---------------------------------------------------------------------------------------------------- the rest
+
+
+def summarise(plan):
+    """One line a run, their mean and spread; the same as JSON beside the runs."""
+    import statistics
+
+    from eeg.train.journal import write_json
+    from eeg.train.runs import Run
+
+    runs = [Run(folder) for folder in plan]
+    found = [{"run": run.name, "fold": run.config["train"]["fold"], "seed": run.config["train"]["seed"], "best_epoch": run.state["best_epoch"], "value": run.state["best_nrmse"]} for run in runs]
+    what = "1 - AUROC" if runs[0].config["target"] == "correct" else "NRMSE"
+    simulated = " (simulated data)" if runs[0].config["simulated"] else ""
+    print(f"\n{len(runs)} runs: validation {what}{simulated}")
+    for each in found:
+        part = f"fold {each['fold'][0]} of {each['fold'][1]}" if each["fold"] else f"seed {each['seed']}"
+        print(f"  {each['run']:<40} {part:<14} {each['value']:.4f}  epoch {each['best_epoch']}")
+    values = [each["value"] for each in found]
+    print(f"  mean {statistics.mean(values):.4f}, standard deviation {statistics.stdev(values):.4f}")
+    path = plan[0].parent / f"{plan[0].name}_summary.json"
+    write_json(path, {"what": what, "runs": found, "mean": statistics.mean(values), "deviation": statistics.stdev(values)})
+    print(f"summary {path}")
+
+
+def in_tmux(args):
+    """Start this very command, without --tmux, in a detached session."""
+    from eeg.train.tmux import start
+
+    command = [sys.executable, os.path.abspath(sys.argv[0]), *(word for word in sys.argv[1:] if word != "--tmux")]
+    start(args.name or "train", command, args.out)
+
+
+def list_models():
+    import torch
+
+    from eeg.models import MODELS, build
+    from eeg.models.model import multiply_adds
+
+    torch.manual_seed(0)
+    print(f"{'':<13}{'parameters':>12}{'M multiply-adds a window':>28}")
+    for name, (_, _, text) in MODELS.items():
+        model = build(name)
+        print(f"{name:<13}{sum(p.numel() for p in model.parameters()):>12,}{multiply_adds(model) / 1e6:>28.1f}   {text}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

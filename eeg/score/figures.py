@@ -73,7 +73,7 @@ def course(axes, epochs, events):
     top, low = axes
     for device in dict.fromkeys(entry.get("device", "") for entry in epochs):
         own = [entry for entry in epochs if entry.get("device", "") == device]
-        top.plot([entry["epoch"] for entry in own], [entry.get("windows_per_second", np.nan) for entry in own], "o-", ms=3, label=device)
+        top.plot([entry["epoch"] for entry in own], [entry.get("windows_per_second", np.nan) for entry in own], "o-", ms=3, label=device or "?")
     top.set(ylabel="windows a second", ylim=(0, None))
     top.legend(title="on", loc="lower left")
     low.plot(number, [entry.get("memory", np.nan) / 1e9 for entry in epochs], "o-", ms=3, color=DARK)
@@ -147,7 +147,7 @@ def calibration(axes, p, y, what, unit):
     ax.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="as it should be")
     _band(ax, p, *y, label=f"{len(p)} bins, 95 % interval by subject")
     ax.set(xlabel=f"predicted {what} ({unit})", ylabel=f"mean true {what} ({unit})")
-    ax.legend(loc="upper left")
+    ax.legend(loc="best")
 
 
 @drawn

@@ -14,22 +14,25 @@ import os
 import shlex
 import time
 from dataclasses import dataclass
-from functools import partial
 
+import mne
 import numpy as np
+import scipy.stats
+import torch
 
 from eeg import UserError
+from eeg.data.cache import cache_path
 from eeg.data.release import find_release
 from eeg.data.windows import OFFSET
 from eeg.score import figures
 from eeg.score.finished import load_model
 from eeg.score.metrics import bootstrap, bootstrap_difference, describe, nrmse
 from eeg.score.predict import answers, predict
-from eeg.score.sides import TEST, check_side, side, test_side
+from eeg.score.sides import TEST, check_side, scored_side, side
 
 WHAT = {"rt_from_stimulus": ("response time", "s"), "rt_from_trialstart": ("response time from the trial's start", "s"), "externalizing": ("externalizing", "factor score"), "factors": ("externalizing", "factor score")}
 STEP = 10  # samples of a stretch of time that is occluded: 100 ms
-LEAST, MOST, PATIENCE = 48, 500, 20  # windows that are occluded, and about how many seconds that may take
+LEAST, MOST, PATIENCE = 32, 500, 15  # windows that are occluded, and about how many seconds that may take
 TOP = 10  # electrodes that are named
 EXAMPLES = 6
 LEVELS = np.arange(0.1, 1.0, 0.1)
@@ -59,14 +62,12 @@ class Windows:
 
 def look_at(run, model, cache_folder, data, releases=None, mini=False):
     """-> Windows of the test releases, where they are cached, else of the run's validation subjects."""
-    try:
-        cache, rows = test_side(cache_folder, run.challenge, releases, mini)
-        where = f"test, {' + '.join(dict.fromkeys(cache.release))}{' mini' if mini else ''}"
-    except UserError:
-        if releases:
-            raise
+    if releases or any(cache_path(cache_folder, run.challenge, name, mini).exists() for name in TEST):
+        cache, rows = scored_side(cache_folder, run.challenge, releases, mini)
+        where = f"{' + '.join(dict.fromkeys(cache.release))}{' mini' if mini else ''}"
+    else:
         cache, rows = side(cache_folder, [run], "valid")
-        where = f"validation, {' + '.join(dict.fromkeys(cache.release[rows]))} ({' and '.join(TEST)} are not cached): the epoch was chosen on these windows, which flatters it"
+        where = f"validation subjects of {' + '.join(dict.fromkeys(cache.release[rows]))}, for {' and '.join(TEST)} are not cached; the best epoch was chosen on these, which flatters it"
     check_side(run, cache, rows)
     start = time.perf_counter()
     found = predict(model, cache, rows, with_chances if model.head == "time" else answers)
@@ -77,8 +78,6 @@ def look_at(run, model, cache_folder, data, releases=None, mini=False):
 def with_chances(model, x, features):
     """(B, 1 + S): the answer, and the chance of each moment."""
     raw = model.raw(x, features)
-    import torch
-
     return torch.cat([model.answer(raw)[:, :1], raw.softmax(1)], 1)
 
 
@@ -98,9 +97,8 @@ def _ages(cache, rows, data):
 
 
 def bins_of(x, count):
-    """(N,) the bin, from 0, of each x: as many in each as ties allow, fewer bins where there are few values."""
-    edges = np.unique(np.quantile(x, np.linspace(0, 1, count + 1)[1:-1]))
-    which = np.searchsorted(edges, x, "right")
+    """(N,) the bin, from 0, of each x: as many in each as possible; equal x are in one bin, which may leave fewer of them."""
+    which = np.ceil(scipy.stats.rankdata(x) / len(x) * count).astype(int)
     return np.unique(which, return_inverse=True)[1]
 
 
@@ -135,8 +133,6 @@ def coverage(times, moments, y, levels=LEVELS):
 
 def occluded(model, x, features, step=STEP):
     """(B, 1 + C + T / step): the answer to the windows, then with each electrode, then with each stretch of `step` samples replaced by its mean over the window."""
-    import torch
-
     mean = x.mean(2, keepdim=True)
     columns = [answers(model, x, features)]
     for part in [(slice(None), c) for c in range(x.shape[1])] + [(slice(None), slice(None), slice(t, t + step)) for t in range(0, x.shape[2], step)]:
@@ -165,7 +161,7 @@ def importance(model, cache, rows, windows=MOST, top=TOP):
     """-> Importance, from up to `windows` of the windows `rows`, spread evenly over them."""
     chosen = rows[np.linspace(0, len(rows) - 1, min(windows, len(rows))).astype(int)]
     y, subjects = cache.y[chosen], cache.metadata["subject"][chosen]
-    found = predict(model, cache, chosen, partial(occluded, step=STEP), batch=64)
+    found = predict(model, cache, chosen, occluded, batch=64)
     whole = found[:, 0]
     rise = np.array([nrmse(y, column) for column in found[:, 1:].T]) - nrmse(y, whole)
     n = len(cache.channels)
@@ -202,8 +198,6 @@ SIMULATED = "<b>Simulated data.</b> No person was recorded: signals, events and 
 
 def write(run, cache_folder, data, releases=None, mini=False):
     """Write report.html into the run's folder. -> (its path, what was done in a few words). Of a run that has not finished, or predicts what the competition does not score, there are no answers in it."""
-    import mne
-
     page = mne.Report(title=f"{run.name}{' (simulated data)' if run.config.get('simulated') else ''}", image_format="png", verbose="ERROR")
     page.add_custom_css(CSS)
     if run.finished and run.scored:
@@ -302,8 +296,8 @@ def _answers(page, run, seen, model):
     centres = bin_means(which, y, seen.subjects)[0]
     _figure(page, figures.by_label(centres, bin_means(which, p - y, seen.subjects), rmse, counts, what, unit, std, panels=2), f"Error by {what}", "Answers drawn to the mean are too high on the left and too low on the right.", section)
     names, counts, squares, mean_y, mean_p = subject_means(seen.subjects, (p - y) ** 2, y, p)
-    worst = ", ".join(f"{names[i].decode()} {np.sqrt(squares[i]):.2f} {unit}" for i in np.argsort(-squares)[:3])
-    _figure(page, figures.by_subject(np.sqrt(squares), counts, mean_y, mean_p, what, unit, std, panels=2), "Error by subject", f"{len(names)} subjects; highest RMSE: {worst}.", section)
+    worst = ", ".join(f"{names[i].decode()} {np.sqrt(squares[i]):.2f}" for i in np.argsort(-squares)[:3])
+    _figure(page, figures.by_subject(np.sqrt(squares), counts, mean_y, mean_p, what, unit, std, panels=2), "Error by subject", f"{len(names)} subjects; highest RMSE ({unit}): {worst}.", section)
     if seen.ages is None:
         page.add_html("<p>The ages are in the releases' participants.tsv, which are not there; name their place with <code>--data DIR</code>.</p>", "Error by age", section=section)
         return

@@ -32,7 +32,7 @@ from eeg.score.sides import TEST, check_side, scored_side, side
 
 WHAT = {"rt_from_stimulus": ("response time", "s"), "rt_from_trialstart": ("response time from the trial's start", "s"), "externalizing": ("externalizing", "factor score"), "factors": ("externalizing", "factor score")}
 STEP = 10  # samples of a stretch of time that is occluded: 100 ms
-LEAST, MOST, PATIENCE = 32, 500, 15  # windows that are occluded, and about how many seconds that may take
+MOST, BLOCK, PATIENCE = 500, 16, 20  # windows that are occluded at most, at a time; seconds after which no more are begun
 TOP = 10  # electrodes that are named
 EXAMPLES = 6
 LEVELS = np.arange(0.1, 1.0, 0.1)
@@ -53,7 +53,6 @@ class Windows:
     p: np.ndarray
     times: np.ndarray | None
     ages: np.ndarray | None  # (N,) years, NaN where unknown; None where no file says them
-    seconds: float
 
     @property
     def subjects(self):
@@ -69,10 +68,8 @@ def look_at(run, model, cache_folder, data, releases=None, mini=False):
         cache, rows = side(cache_folder, [run], "valid")
         where = f"validation subjects of {' + '.join(dict.fromkeys(cache.release[rows]))}, for {' and '.join(TEST)} are not cached; the best epoch was chosen on these, which flatters it"
     check_side(run, cache, rows)
-    start = time.perf_counter()
     found = predict(model, cache, rows, with_chances if model.head == "time" else answers)
-    seconds = time.perf_counter() - start
-    return Windows(cache, rows, where, cache.y[rows], found[:, 0], found[:, 1:] if model.head == "time" else None, _ages(cache, rows, data), seconds)
+    return Windows(cache, rows, where, cache.y[rows], found[:, 0], found[:, 1:] if model.head == "time" else None, _ages(cache, rows, data))
 
 
 def with_chances(model, x, features):
@@ -157,11 +154,15 @@ class Importance:
     times_high: np.ndarray
 
 
-def importance(model, cache, rows, windows=MOST, top=TOP):
-    """-> Importance, from up to `windows` of the windows `rows`, spread evenly over them."""
-    chosen = rows[np.linspace(0, len(rows) - 1, min(windows, len(rows))).astype(int)]
+def importance(model, cache, rows, patience=PATIENCE, top=TOP):
+    """-> Importance, from up to MOST of the windows `rows`, drawn at random, as many as can be done in `patience` s."""
+    chosen = np.random.default_rng(0).permutation(rows)[:MOST]
+    start, found = time.perf_counter(), []
+    while len(found) * BLOCK < len(chosen) and (not found or time.perf_counter() - start < patience):
+        found.append(predict(model, cache, chosen[len(found) * BLOCK : (len(found) + 1) * BLOCK], occluded))
+    found = np.concatenate(found)
+    chosen = chosen[: len(found)]
     y, subjects = cache.y[chosen], cache.metadata["subject"][chosen]
-    found = predict(model, cache, chosen, occluded, batch=64)
     whole = found[:, 0]
     rise = np.array([nrmse(y, column) for column in found[:, 1:].T]) - nrmse(y, whole)
     n = len(cache.channels)
@@ -310,12 +311,9 @@ def _answers(page, run, seen, model):
 
 def _importance(page, seen, model):
     """-> how many windows were occluded."""
-    rate = len(seen.y) / max(seen.seconds, 1e-3)
-    columns = len(seen.cache.channels) + model.settings["n_times"] // STEP + 1
-    windows = int(np.clip(PATIENCE * rate / columns, LEAST, MOST))
-    found = importance(model, seen.cache, seen.rows, windows)
+    found = importance(model, seen.cache, seen.rows)
     section, channels = "What matters", seen.cache.channels
-    caption = f"Rise of the NRMSE over {found.windows} windows where one electrode is replaced by its mean over the window; below, the {len(found.top)} highest with 95 % intervals by subject. What neighbours say too does not show."
+    caption = f"Rise of the NRMSE over {found.windows} windows, drawn at random, where one electrode is replaced by its mean over the window; below, the {len(found.top)} highest with 95 % intervals by subject. What neighbours say too does not show."
     if model.features == "file":
         caption += " The features of each window are left as they are."
     names = {channel: f"{channel} ({place})" for channel, place in PLACES.items()}
@@ -323,7 +321,7 @@ def _importance(page, seen, model):
     start = OFFSET if seen.cache.challenge == 1 else 0
     edges = (start + np.arange(len(found.times) + 1) * STEP) / seen.cache.sfreq
     xlabel = "time from the stimulus (s)" if seen.cache.challenge == 1 else "time in the window (s)"
-    _figure(page, figures.times(edges, found.times, found.times_low, found.times_high, xlabel), "Times", f"Rise of the NRMSE over {found.windows} windows where {1000 * STEP / seen.cache.sfreq:.0f} ms of all electrodes are replaced by their mean over the window; 95 % intervals by subject.", section)
+    _figure(page, figures.times(edges, found.times, found.times_low, found.times_high, xlabel), "Times", f"Rise of the NRMSE over {found.windows} windows, drawn at random, where {1000 * STEP / seen.cache.sfreq:.0f} ms of all electrodes are replaced by their mean over the window; 95 % intervals by subject.", section)
     return found.windows
 
 

@@ -71,10 +71,13 @@ def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_we
         np.testing.assert_allclose(seen[6 + k], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_fewer_windows_are_spread_over_all(informative):
-    rows = np.arange(1, len(informative))
-    found = report.importance(Probe(41, 60, 80), informative, rows, windows=7, top=3)
-    assert found.windows == 7 and len(found.top) == len(found.top_low) == 3
+def test_it_ends_when_patience_does(informative, monkeypatch):
+    monkeypatch.setattr(report, "BLOCK", 3)
+    rows = np.arange(2, len(informative))
+    assert report.importance(Probe(41, 60, 80), informative, rows, patience=0, top=3).windows == 3
+    monkeypatch.setattr(report, "MOST", 7)
+    found = report.importance(Probe(41, 60, 80), informative, rows, top=3)
+    assert found.windows == 7 and len(found.top) == len(found.top_low) == 3 and found.top[0] == 41
 
 
 def test_bins_hold_as_many_each():
@@ -124,7 +127,6 @@ def page(caches, monkeypatch):
     """write(run, ...) -> (the html, what was said to be done). Small pictures of few windows: they are drawn, not looked at."""
     monkeypatch.setitem(figures.STYLE, "figure.dpi", 30)
     monkeypatch.setattr(report, "MOST", 4)
-    monkeypatch.setattr(report, "LEAST", 4)
 
     def write(run, **settings):
         path, done = report.write(run, caches, caches.parent / "data", **settings)

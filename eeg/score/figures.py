@@ -51,8 +51,8 @@ def learning(axes, epochs, metric, events):
     if np.isfinite(valid).any():
         best = (np.nanargmax if metric == "auroc" else np.nanargmin)(valid)
         top.plot(number[best], valid[best], "o", ms=9, mfc="none", mec=BLUE, label=f"best: epoch {number[best]}, {valid[best]:.4f}")
-    chance = 0.5 if metric == "auroc" else 1.0
-    top.axhline(chance, color=DARK, lw=0.8, ls="--", label="by chance" if metric == "auroc" else "the mean predictor")
+    chance = 0.5 if metric == "auroc" else epochs[-1].get("valid", {}).get("mean_predictor") or 1.0
+    top.axhline(chance, color=DARK, lw=0.8, ls="--", label="by chance" if metric == "auroc" else "the training labels' mean")
     top.set_ylabel(metric.upper())
     top.legend(loc="best")
     middle.plot(number, curve("train", "loss"), color=GREY, marker=marker, ms=3)

@@ -331,6 +331,7 @@ def _settings(page, run):
     command = f"<p><code>{html.escape(shlex.join(['python', *config['command']]))}</code></p>" if config.get("command") else ""
     page.add_html(command + _table(flat(config["train"])), "Of the training", section=section)
     page.add_html(_table(flat(config["model"])), "Of the model", section=section)
-    sides = [(name, " ".join(one["releases"]), f"{one['windows']:,}", f"{len(one['subjects']):,}") for name, one in config["split"].items()]
-    page.add_html(_table(sides, ("side", "releases", "windows", "subjects")), "Data", section=section)
+    sides = [(name, " ".join(one["releases"]), f"{one['windows']:,}", f"{len(one['subjects']):,}") for name, one in config.get("split", {}).items()]
+    if sides:  # of a run that ended before it had opened its caches nothing is known
+        page.add_html(_table(sides, ("side", "releases", "windows", "subjects")), "Data", section=section)
     page.add_html(_table(flat({"device": config.get("device", "?"), "precision": config.get("precision", "?")} | config.get("versions", {}))), "Device and versions", section=section)

@@ -202,6 +202,16 @@ def test_what_has_not_finished_has_curves_and_the_command_to_go_on(page, tmp_pat
     assert "predicts correct" in page(run)[1]
 
 
+def test_a_run_that_died_at_its_start(page, tmp_path):
+    run = write_run(tmp_path, "c1_tcn/20260101_000000", state={"status": "failed", "reason": "no cache"})
+    for name in ("history", "timing"):
+        (run.folder / f"{name}.json").unlink()
+    config = {key: run.config[key] for key in ("challenge", "target")} | {"model": {"name": "tcn"}, "train": {"lr": None}}
+    (run.folder / "config.json").write_text(json.dumps(config))
+    html, done = page(type(run)(run.folder))
+    assert "No epoch has ended yet" in text_of(html) and "has not finished (failed)" in done
+
+
 def test_subjects_it_was_trained_on_are_refused(page, tmp_path):
     run = write_run(tmp_path, "c1_tcn/20260101_000000")
     with pytest.raises(UserError, match="was trained on 5 of the subjects"):

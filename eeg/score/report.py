@@ -32,7 +32,8 @@ from eeg.score.sides import TEST, check_side, scored_side, side
 
 WHAT = {"rt_from_stimulus": ("response time", "s"), "rt_from_trialstart": ("response time from the trial's start", "s"), "externalizing": ("externalizing", "factor score"), "factors": ("externalizing", "factor score")}
 STEP = 10  # samples of a stretch of time that is occluded: 100 ms
-MOST, BLOCK, PATIENCE = 500, 16, 20  # windows that are occluded at most, at a time; seconds after which no more are begun
+LEAST, MOST, BLOCK = 64, 500, 16  # windows that are occluded: at least, at most, at a time
+PATIENCE = 20  # s after which no more are begun
 TOP = 10  # electrodes that are named
 EXAMPLES = 6
 LEVELS = np.arange(0.1, 1.0, 0.1)
@@ -155,10 +156,10 @@ class Importance:
 
 
 def importance(model, cache, rows, patience=PATIENCE, top=TOP):
-    """-> Importance, from up to MOST of the windows `rows`, drawn at random, as many as can be done in `patience` s."""
+    """-> Importance, from LEAST to MOST of the windows `rows`, drawn at random, as many as can be done in `patience` s."""
     chosen = np.random.default_rng(0).permutation(rows)[:MOST]
     start, found = time.perf_counter(), []
-    while len(found) * BLOCK < len(chosen) and (not found or time.perf_counter() - start < patience):
+    while len(found) * BLOCK < len(chosen) and (len(found) * BLOCK < LEAST or time.perf_counter() - start < patience):
         found.append(predict(model, cache, chosen[len(found) * BLOCK : (len(found) + 1) * BLOCK], occluded))
     found = np.concatenate(found)
     chosen = chosen[: len(found)]

@@ -73,8 +73,9 @@ def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_we
 
 def test_it_ends_when_patience_does(informative, monkeypatch):
     monkeypatch.setattr(report, "BLOCK", 3)
+    monkeypatch.setattr(report, "LEAST", 5)
     rows = np.arange(2, len(informative))
-    assert report.importance(Probe(41, 60, 80), informative, rows, patience=0, top=3).windows == 3
+    assert report.importance(Probe(41, 60, 80), informative, rows, patience=0, top=3).windows == 6
     monkeypatch.setattr(report, "MOST", 7)
     found = report.importance(Probe(41, 60, 80), informative, rows, top=3)
     assert found.windows == 7 and len(found.top) == len(found.top_low) == 3 and found.top[0] == 41

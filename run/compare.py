@@ -32,6 +32,12 @@ def arguments():
 
 def main():
     args = arguments()
+    import torch
+
+    from eeg.train.device import cpu_threads, keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads())
     runs = chosen_runs(args)
     for challenge in sorted({run.challenge for run in runs}):
         compare(challenge, [run for run in runs if run.challenge == challenge], args)
@@ -68,10 +74,10 @@ def compare(challenge, runs, args):
     y, subjects, how = cache.y[rows], cache.metadata["subject"][rows], {"of": wanted(args.ensemble)}
     said, left_out = {}, []
     with cli.Progress("windows") as progress:
-        for run in runs:
+        for i, run in enumerate(runs):
             try:
                 check_side(run, cache, rows)
-                said[run] = predict_run(run, cache, rows, **how, progress=progress)
+                said[run] = predict_run(run, cache, rows, **how, progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n))
             except UserError as e:
                 if args.runs:  # it was asked for
                     raise

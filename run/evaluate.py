@@ -39,8 +39,13 @@ def main():
     args = arguments()
     import json
 
-    from eeg.score.metrics import LEADERBOARD, overall
+    import torch
 
+    from eeg.score.metrics import LEADERBOARD, overall
+    from eeg.train.device import cpu_threads, keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads())
     runs, scores = chosen_runs(args), {}
     for challenge in (1, 2):
         if own := [run for run in runs if run.challenge == challenge]:
@@ -98,7 +103,7 @@ def evaluate(challenge, runs, args):
 
     start = time.perf_counter()
     with cli.Progress("windows") as progress:
-        found = [predict_run(run, cache, rows, **how, progress=progress) for run in runs]
+        found = [predict_run(run, cache, rows, **how, progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n)) for i, run in enumerate(runs)]
     seconds = time.perf_counter() - start
     scored = {f"{run.name}, epoch {run.best[0]}": p[:, 0] for run, p in zip(runs, found)}
     if args.ensemble:

@@ -328,20 +328,15 @@ def in_tmux(args):
     from eeg.train.tmux import start
 
     command = [sys.executable, os.path.abspath(sys.argv[0]), *(word for word in sys.argv[1:] if word != "--tmux")]
-    start(args.name or "train", command, args.out)
+    print(start(args.name or "train", command, args.out))
 
 
 def list_models():
-    import torch
+    from eeg.models import listed
 
-    from eeg.models import MODELS, build
-    from eeg.models.model import multiply_adds
-
-    torch.manual_seed(0)
     print(f"{'':<13}{'parameters':>12}{'M multiply-adds a window':>28}")
-    for name, (_, _, text) in MODELS.items():
-        model = build(name)
-        print(f"{name:<13}{sum(p.numel() for p in model.parameters()):>12,}{multiply_adds(model) / 1e6:>28.1f}   {text}")
+    for row in listed():
+        print(f"{row['name']:<13}{row['parameters']:>12,}{row['multiply_adds'] / 1e6:>28.1f}   {row['about']}")
 
 
 if __name__ == "__main__":

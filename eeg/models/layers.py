@@ -132,19 +132,19 @@ class Pointwise(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
         self.norm = nn.BatchNorm2d(outputs)
-        self.bias = None  # the norm has one
 
     def forward(self, x):
-        x = product(x, self.weight, self.bias)
+        x = product(x, self.weight)
         return self.norm(x.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
 
+    @torch.no_grad()
     def folded(self):
-        """The norm into weight and bias."""
+        """The same, but for rounding, in eval mode: the norm went into weight and bias."""
         scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
-        self.bias = nn.Parameter(self.norm.bias - self.norm.running_mean * scale, requires_grad=False)
-        self.weight.data *= scale[:, None]
-        self.norm = nn.Identity()
-        return self
+        linear = Linear(*reversed(self.weight.shape)).to(self.weight)
+        linear.weight.copy_(self.weight * scale[:, None])
+        linear.bias.copy_(self.norm.bias - self.norm.running_mean * scale)
+        return linear.eval().requires_grad_(False)
 
 
 class Dropout(nn.Dropout):

@@ -36,7 +36,7 @@ class Model(nn.Module):
         if self.head not in ("number", "time") or (self.head == "time" and (n_outputs != 1 or aux)):
             raise ValueError(f"head='{self.head}' with {n_outputs} outputs and {len(aux)} further numbers: it is 'number', or 'time' for one output alone")
         self.settings = {"name": name, "n_chans": n_chans, "n_times": n_times, "n_outputs": n_outputs, "normalize": normalize, "aux": list(aux), "features": features, **settings}
-        self.n_outputs, self.aux, self.features = n_outputs, aux, features
+        self.window, self.n_outputs, self.aux, self.features = (n_chans, n_times), n_outputs, aux, features
         self.normalize = Normalize(normalize)
         if features != "none":
             self.neuro = NeuroFeatures()
@@ -52,16 +52,17 @@ class Model(nn.Module):
 
     def raw(self, x, features=None):
         """What a loss sees, float32: (B, T) scores of `moments` with head "time", else (B, n_outputs + len(aux)) standardised numbers."""
-        volts = x
-        x = self.normalize(x)
+        if x.dim() != 3 or x.shape[1:] != self.window:
+            raise ValueError(f"windows have shape {list(x.shape)}, this model takes (batch, {self.window[0]} channels, {self.window[1]} samples)")
+        normal = self.normalize(x)
         if self.features == "none":
-            return self.network(x).float()
+            return self.network(normal).float()
         if self.features == "layer":
-            features = self.neuro(microvolts(volts))
+            features = self.neuro(microvolts(x))
         elif features is None:
             raise ValueError("this model was built with features='file': it needs the features of each window")
         features = ((features.float() - self.median) / self.mad).clamp(-10, 10)
-        return self.network(x, torch.nan_to_num(features)).float()
+        return self.network(normal, torch.nan_to_num(features)).float()
 
     def answer(self, raw):
         """(B, n_outputs) in the target's units, of what `raw` gave."""
@@ -92,11 +93,11 @@ def folded(model):
 
 
 def multiply_adds(model):
-    """Of one window, in products and convolutions."""
+    """Of one window in inference, in products and convolutions."""
     from torch.utils.flop_counter import FlopCounterMode
 
     x = torch.zeros(1, model.settings["n_chans"], model.settings["n_times"], dtype=torch.float64)
-    ghost = copy.deepcopy(model.network).eval().double()  # every operation then is torch's own
+    ghost = folded(model).network.double()  # every operation then is torch's own
     features = [] if model.features == "none" else [torch.zeros(1, len(model.median), dtype=torch.float64)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         ghost(x, *features)

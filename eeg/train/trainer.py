@@ -167,9 +167,11 @@ class Trainer:
         return value.item(), model.answer(raw.detach()).cpu()
 
     def _beside(self):
-        """What else lies on the device and changes: the optimiser's moments, the averaged weights."""
+        """What else lies on the device and changes: the optimiser's moments, the weights before SAM's ascent, the averaged ones. The very tensors, which may be moved."""
         held = [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor) and value.dim()]
-        return held + (list(self.average.model.state_dict().values()) if self.average else [])
+        if self.sam:
+            held += [before for _, before in self.sam.moved]
+        return held + ([*self.average.model.parameters(), *self.average.model.buffers()] if self.average else [])
 
     def _gradients(self, batch):
         """The mean gradient over all processes' windows in .grad. -> (loss, answers, its norm)."""

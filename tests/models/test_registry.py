@@ -1,0 +1,232 @@
+"""What every model of the registry promises, whichever it is."""
+
+import json
+import re
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from eeg.models import MODELS, build, fold, listed
+from eeg.score.metrics import nrmse
+
+TIMED = ["tcn", "unet", "transformer", "conformer"]  # those that can score moments
+
+
+def made(name, seed=0, **settings):
+    torch.manual_seed(seed)
+    return build(name, **settings)
+
+
+def windows(n=6, n_chans=129, n_times=200, seed=1):
+    """Simulated windows in microvolts, no two electrodes on one offset, and features for the models that take them."""
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, n_chans, n_times, generator=random) * 20 + 100 * torch.randn(n_chans, 1, generator=random)
+    return x, torch.randn(n, 103, generator=random)
+
+
+def inputs(model, x, features):
+    return (x, features[: len(x)]) if model.features == "file" else (x,)
+
+
+def quiet(name):
+    """Settings without dropout."""
+    return {"drop_prob": 0.0} if name == "eegnex" else {"dropout": 0.0}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_learns_32_windows_by_heart(name):
+    model = made(name, **quiet(name))
+    x, features = windows(32)
+    y = 0.6 + 1.8 * torch.rand(32, 1, generator=torch.Generator().manual_seed(2))
+    model.center.fill_(y.mean()), model.scale.fill_(y.std())
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(1, 151):
+        loss = F.mse_loss(model(*inputs(model, x, features)), y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % 10 == 0:
+            with torch.no_grad():
+                score = nrmse(y.squeeze(1).numpy(), model.eval()(*inputs(model, x, features)).squeeze(1).numpy())
+            model.train()
+            if score < 0.1:
+                return
+    pytest.fail(f"{name} is at NRMSE {score:.3f} after {step} steps")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_seed_gives_the_same_model_and_the_same_steps(name):
+    x, features = windows()
+    results = []
+    for _ in range(2):
+        model = made(name)
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(2):  # with dropout
+            optimiser.zero_grad()
+            model.raw(*inputs(model, x, features)).square().mean().backward()
+            optimiser.step()
+        results.append(model.state_dict())
+    assert all(torch.equal(value, results[1][key]) for key, value in results[0].items())
+    other = made(name, seed=1).state_dict()
+    assert any(not torch.equal(value, other[key]) for key, value in made(name).state_dict().items())
+
+
+def hard(kind):
+    x, _ = windows(4)
+    if kind == "zero":
+        return torch.zeros_like(x)
+    if kind == "constant":
+        return torch.full_like(x, 1e-5)
+    if kind == "artefact":  # V: one electrode at the amplifier's limit, one that jumps there; the reference at 0
+        x = x * 1e-6
+        x[:, 3], x[:, 7, 100:], x[:, -1] = 0.4, -0.4, 0
+        return x
+    x[0], x[1] = 0, 0.4  # "mixed": windows of nothing beside windows of something
+    return x
+
+
+@pytest.mark.parametrize("kind", ["zero", "constant", "artefact", "mixed"])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_window_makes_nan(name, kind):
+    model = made(name)
+    x, features = hard(kind), windows(4)[1]
+    features[0] = torch.nan  # a feature that could not be computed
+    model.raw(*inputs(model, x, features)).square().mean().backward()
+    for key, p in model.named_parameters():
+        assert p.grad is None or p.grad.isfinite().all(), key
+    for form in (model.eval(), fold(model)):
+        answer = form(*inputs(model, x, features))
+        assert answer.shape == (4, 1) and answer.isfinite().all()
+
+
+@pytest.mark.parametrize("normalize", ["channel", "window", "robust"])
+@pytest.mark.parametrize("name", MODELS)
+def test_volts_and_microvolts_give_one_answer(name, normalize):
+    model = made(name, normalize=normalize).eval()
+    x, features = windows()
+    x[:, -1] = 0  # the reference
+    a, b = (model(*inputs(model, scaled, features)) for scaled in (x, x * 1e-6))
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert a.std() > 0
+
+
+def test_features_computed_in_the_model_do_not_know_the_unit():
+    model = made("hybrid", features="layer").eval()
+    x, _ = windows()
+    torch.testing.assert_close(model(x), model(x * 1e-6), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_folded_says_the_same_and_leaves_the_model_alone(name):
+    model = made(name)
+    x, features = windows(8)
+    with torch.no_grad():
+        for _ in range(3):  # statistics that are not 0 and 1
+            model(*inputs(model, x * torch.rand(8, 1, 1), features))
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5), module.bias.normal_()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert model.training
+    folded = fold(model)
+    assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    model.eval()
+    torch.testing.assert_close(folded(*inputs(model, x, features)), model(*inputs(model, x, features)), rtol=1e-5, atol=1e-5)
+    assert not any(p.requires_grad for p in folded.parameters()) and not any(m.training for m in folded.modules())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules()), "a norm is left"
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(n_chans=21, n_times=101, normalize="robust"), dict(n_outputs=4, aux=["age", "sex"])])
+@pytest.mark.parametrize("name", MODELS)
+def test_settings_make_the_model_again(name, settings):
+    if settings.get("n_outputs") == 4 and name in ("tcn", "unet"):
+        settings = settings | {"head": "number"}  # by default they score moments
+    if name == "hybrid":
+        settings = settings | {"width": 64, "kernels": [7, 15]}
+    model = made(name, **settings)
+    other = build(**json.loads(json.dumps(model.settings)))
+    other.load_state_dict(model.state_dict())
+    n_chans, n_times = model.settings["n_chans"], model.settings["n_times"]
+    x, features = windows(3, n_chans, n_times)
+    model.eval(), other.eval()
+    a = model(*inputs(model, x, features))
+    assert torch.equal(a, other(*inputs(model, x, features))) and a.shape == (3, settings.get("n_outputs", 1)) and a.dtype == torch.float32
+    assert other.settings == model.settings
+    assert model.raw(*inputs(model, x, features)).shape == (3, n_times if model.head == "time" else 6 if "aux" in settings else 1)
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_a_time_head_answers_the_expected_moment(name):
+    model = made(name, head="time", n_times=150).eval()
+    x, _ = windows(3, n_times=150)
+    scores = model.raw(x)
+    assert scores.shape == (3, 150)
+    p = scores.double().exp() / scores.double().exp().sum(1, keepdim=True)
+    moments = torch.tensor([0.5 + t / 100 for t in range(150)], dtype=torch.float64)  # s after the stimulus
+    torch.testing.assert_close(model(x).squeeze(1).double(), p @ moments, rtol=1e-5, atol=1e-5)
+    model.center.fill_(1.6), model.shrink.fill_(0.25)
+    torch.testing.assert_close(model(x).squeeze(1).double(), 1.6 + 0.25 * (p @ moments - 1.6), rtol=1e-5, atol=1e-5)
+
+
+def test_four_factors_in_their_units_and_further_numbers_aside():
+    model = made("transformer", n_outputs=4, aux=("age", "sex")).eval()
+    model.center.copy_(torch.tensor([1.0, 2, 3, 4])), model.scale.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4])), model.shrink.copy_(torch.tensor([1.0, 0.5, 0, 1]))
+    x, _ = windows(3)
+    raw = model.raw(x)
+    assert raw.shape == (3, 6)
+    wanted = torch.stack([1 + 0.1 * raw[:, 0], 2 + 0.5 * 0.2 * raw[:, 1], torch.full((3,), 3.0), 4 + 0.4 * raw[:, 3]], 1)
+    torch.testing.assert_close(model(x), wanted)
+
+
+def test_what_is_hidden_from_the_encoder_it_cannot_know():
+    """Masked reconstruction: the guess at a hidden token depends on the others, not on what is hidden."""
+    encoder = made("transformer", n_chans=5, n_times=50, dropout=0.0).network.eval()
+    x, _ = windows(2, 5, 50)
+    mask = torch.zeros(2, encoder.n_tokens, dtype=torch.bool)
+    mask[:, 4] = True
+    hidden = encoder.masked_samples(mask)
+    assert hidden.shape == (2, 50) and hidden.sum(1).tolist() == [4, 4] and hidden[:, 16:20].all()
+    guess = encoder.reconstruct(x, mask)
+    assert guess.shape == x.shape
+    inside, outside = x.clone(), x.clone()
+    inside[:, :, 16:20] += 9
+    outside[:, :, 15] += 9
+    assert torch.equal(encoder.reconstruct(inside, mask), guess)
+    assert not torch.allclose(encoder.reconstruct(outside, mask)[:, :, 16:20], guess[:, :, 16:20])
+
+
+def test_mistakes_are_named():
+    x, _ = windows(2)
+    for call, text in (
+        (lambda: build("resnet"), "there is no model 'resnet'; there are tcn, eegnex"),
+        (lambda: build("tcn", widht=3), "tcn has no setting 'widht'; it has head, width, depth"),
+        (lambda: build("tcn", normalize="z"), "normalize='z': it is one of channel, window"),
+        (lambda: build("tcn", features="file"), "tcn takes no features"),
+        (lambda: build("hybrid", features="some"), "hybrid takes none, file or layer"),
+        (lambda: build("tcn", n_outputs=4), "head='time' with 4 outputs"),
+        (lambda: build("tcn", head="clock"), "head='clock'"),
+        (lambda: build("cnn", width=30), "width=30 does not fall into 4 groups"),
+        (lambda: build("transformer", width=30), "width=30 does not fall into 4 heads"),
+        (lambda: build("tcn", kernel=4), "kernel_size must be odd"),
+        (lambda: build("hybrid")(x), "it needs the features of each window"),
+        (lambda: build("tcn")(torch.zeros(2, 128, 200)), "[2, 128, 200], this model takes (batch, 129 channels, 200 samples)"),
+        (lambda: build("tcn")(torch.zeros(129, 200)), "[129, 200]"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(text)):
+            call()
+
+
+def test_the_list_states_size_and_cost():
+    """tcn's figures by hand; the others within what was asked of them."""
+    table = {row["name"]: row for row in listed()}
+    assert list(table) == list(MODELS)
+    W, C, T = 160, 129, 200
+    weights = C * 15 + C * W + 4 * (W * 15 + W * W)
+    head = W * 20 + 20 * W
+    assert table["tcn"]["parameters"] == weights + 5 * 2 * W + head + 20 + W + W + 1
+    assert table["tcn"]["multiply_adds"] == T * weights + head + T * W
+    assert table["eegnex"]["parameters"] == 62353
+    assert 130e3 < table["cnn"]["parameters"] < 170e3 and 500e3 < table["transformer"]["parameters"] < 600e3
+    for row in table.values():
+        assert 1e6 < row["multiply_adds"] < 60e6 and row["about"]

@@ -185,7 +185,7 @@ def scalp(increase, channels, names, top, low, high):
         fig = Figure(figsize=(6, 7.2), layout="constrained")
         head, bars = fig.subplots(2, 1, height_ratios=(1.4, 1))
         info = mne.create_info(list(channels), 100.0, "eeg")
-        info.set_montage("GSN-HydroCel-129", match_alias={"Cz": "Cz"}, on_missing="ignore", verbose="ERROR")
+        info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
         placed = np.array([not np.isnan(channel["loc"][:3]).any() for channel in info["chs"]])
         limit = max(np.abs(increase).max(), 1e-9)
         image, _ = mne.viz.plot_topomap(increase[placed], mne.pick_info(info, np.flatnonzero(placed)), axes=head, show=False, cmap="RdBu_r", vlim=(-limit, limit), contours=0, sensors="k.", extrapolate="head")

@@ -67,7 +67,7 @@ def look_at(run, model, cache_folder, data, releases=None, mini=False):
         where = f"{' + '.join(dict.fromkeys(cache.release))}{' mini' if mini else ''}"
     else:
         cache, rows = side(cache_folder, [run], "valid")
-        where = f"validation subjects of {' + '.join(dict.fromkeys(cache.release[rows]))}, for {' and '.join(TEST)} are not cached; the best epoch was chosen on these, which flatters them"
+        where = f"validation subjects of {' + '.join(dict.fromkeys(cache.release[rows]))}, for {' and '.join(TEST)} are not cached; the best epoch was chosen on these, which flatters the run"
     check_side(run, cache, rows)
     found = predict(model, cache, rows, with_chances if model.head == "time" else answers)
     return Windows(cache, rows, where, cache.y[rows], found[:, 0], found[:, 1:] if model.head == "time" else None, _ages(cache, rows, data))

@@ -127,7 +127,9 @@ class Recovery:
             hosts[id(p)] = nn.Parameter(hosts[id(p)], p.requires_grad)
         twin = copy.deepcopy(self.model, hosts)  # takes these for its tensors, so that nothing is read from the device
         answer = self._compute(twin, batch, 1, scale)
+        drawn = torch.get_rng_state()
         self.rewind()
+        torch.set_rng_state(drawn)
         with torch.no_grad():
             for there, here in zip(self.model.buffers(), twin.buffers()):
                 there.copy_(here)

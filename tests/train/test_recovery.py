@@ -154,9 +154,9 @@ def train(model, plan, steps=6, **settings):
     ],
 )
 def test_training_ends_with_the_weights_of_an_undisturbed_run(plan, kinds, device_gone):
-    undisturbed = Network(norm=True)
+    undisturbed = Network(norm=True, dropout=0.3)
     *_, average = train(undisturbed, {})
-    model = Network(norm=True)
+    model = Network(norm=True, dropout=0.3)
     guard, _, events, got_average = train(model, plan, alive=lambda device: not device_gone)
     assert [kind for kind, _ in events] == kinds
     assert guard.moved == ("moved to cpu" in kinds)

@@ -7,6 +7,7 @@ A script is: parse the arguments (nothing heavy imported yet), import, work. `ru
 import argparse
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ from eeg import UserError
 
 def parser(doc, **settings):
     """An ArgumentParser that shows the script's docstring as it stands and knows --data and --cache."""
-    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
     p.add_argument("--data", type=Path, default=Path(os.environ.get("EEG_DATA", "data")), metavar="DIR", help="where releases lie (default: $EEG_DATA, else data/)")
     p.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where caches lie (default: cache/)")
     return p
@@ -82,6 +83,8 @@ def seconds(text):
 
 def anonymous_memory():
     """Bytes of memory that are this process's own; pages of mapped files, which the system can drop, are not."""
+    if not os.path.exists("/proc/self/status"):  # macOS: the highest so far, with what is mapped
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open("/proc/self/status") as f:
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon"))
 
@@ -125,7 +128,9 @@ class Progress:
 
 def run(main):
     """Call main() and leave the process with its exit code; user mistakes and system errors become one line."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that clean-up runs
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, lambda number, _: sys.exit(128 + number))  # unwinds, so that clean-up runs
     try:
         sys.exit(main() or 0)
     except UserError as e:

@@ -15,6 +15,7 @@ A run lies in experiments/<name>/<YYYYmmdd_HHMMSS>/. Watch it with: python run/m
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,6 +116,12 @@ def arguments():
             p.error("--cv with several seeds: name one seed")
         if args.cv == 1:
             p.error("--cv 1: at least 2 folds")
+        if bad := [seed for seed in args.seed if not 0 <= seed < 2**32]:
+            p.error(f"--seed {bad[0]}: a seed lies from 0 to {2**32 - 1}")
+        if not all(isinstance(value, (int, float)) for value in args.augment.values()):
+            p.error("--augment: a strength is a number, as in --augment scale=0.2 mix=0.4")
+        if args.name and (args.name.startswith(".") or "/" in args.name):
+            p.error(f"--name {args.name}: it names one folder under --out")
         args.name = args.name or f"c{args.challenge}_{args.model}" + (f"_{args.target}" if args.target != DEFAULTS["target"][args.challenge - 1] else "")
     return args
 
@@ -143,7 +150,7 @@ def main():
         plan = ranks.broadcast(find_plan(args, ranks) if ranks.main else None)
         for folder in plan:
             if train(folder, args, ranks) == "stopped":
-                return
+                break
         if ranks.main:
             summarise(plan[0])
     finally:
@@ -159,19 +166,15 @@ def find_plan(args, ranks):
 
     if args.resume or ranks.restarted:
         if isinstance(args.resume, Path):
-            run = runs.resolve(args.out, str(args.resume))
+            meant = runs.named(args.out, str(args.resume))
+            run = ([run for run in meant if not run.finished] or meant)[-1]
         else:
-            try:
-                run = runs.newest_unfinished(args.out, args.challenge, args.name)
-            except UserError:
-                if not args.challenge:
-                    raise
-                run = None
+            run = runs.newest_unfinished(args.out, args.challenge, args.name, new=bool(args.challenge))
         if run:
             if run.status == "running":
                 raise UserError(f"{run.folder} is running (process {run.state.get('pid')} on {run.state.get('host')}); watch it with: python run/monitor.py --follow")
-            if run.status == "finished" and not (args.given_epochs and args.given_epochs > run.config["train"]["epochs"]):
-                raise UserError(f"{run.folder} has finished its {run.config['train']['epochs']} epochs; for more say --epochs N, or score it with: python run/evaluate.py {run.folder}")
+            if run.finished and not (args.given_epochs and args.given_epochs > run.config["train"]["epochs"]):
+                raise UserError(f"{run.folder} has finished its {run.config['train']['epochs']} epochs; for more say --epochs N, or score it with: python run/evaluate.py {shlex.quote(str(run.folder))}")
             others = [runs.Run(run.folder.parent / stamp) for stamp in run.config.get("plan", [])]
             return [run.folder] + [other.folder for other in others if other.folder != run.folder and other.status != "finished"]
     return claim_all(args)
@@ -184,7 +187,7 @@ def claim_all(args):
     from eeg.train.split import choose_releases
 
     args.train, args.valid = choose_releases(args.cache, args.challenge, args.train, args.valid, args.mini, args.cv)
-    options = {name: value for name, value in vars(args).items() if name not in ABOUT_THIS_TIME and name not in ("challenge", "name", "seed", "given_epochs")} | {"cache": str(args.cache)}
+    options = {name: value for name, value in vars(args).items() if name not in ABOUT_THIS_TIME and name not in ("challenge", "name", "seed", "given_epochs")} | {"cache": str(args.cache.absolute())}
     about = {"challenge": args.challenge, "target": args.target, "name": args.name, "model": {"name": args.model}, "command": sys.argv, "versions": {"eeg": eeg.__version__}}
     shares = [{"fold": [k + 1, args.cv], "seed": args.seed[0]} for k in range(args.cv)] or [{"fold": None, "seed": seed} for seed in args.seed]
     configs = [about | {"train": options | share} for share in shares]
@@ -200,15 +203,23 @@ def claim_all(args):
 def train(folder, args, ranks):
     """Train the run of this folder from where it is to its end. -> "finished" or "stopped"."""
     from eeg.train.journal import Journal
+    from eeg.train.runs import Run
 
-    journal = Journal(folder, quiet=not ranks.main)
+    journal, trainer = Journal(folder, quiet=not ranks.main), None
     journal.state(force=True)
     try:
         trainer = prepare(folder, args, ranks, journal)
         return trainer.run()
-    except (Exception, KeyboardInterrupt) as e:
-        journal.state("stopped" if isinstance(e, KeyboardInterrupt) else "failed", reason=f"{type(e).__name__}: {e}" if not isinstance(e, UserError) else str(e))
-        raise
+    except (Exception, KeyboardInterrupt, SystemExit) as e:
+        asked = not isinstance(e, Exception)  # Ctrl-C and SIGTERM: before there was anything to save, or a second time
+        if trainer is None and journal.before.get("status") == "finished":
+            journal.state(**journal.before)  # it was to do more epochs, and is as good as it was
+        else:
+            journal.state("stopped" if asked else "failed", reason="" if asked else str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}")
+        if not asked:
+            raise
+        journal.say(f"stopped, as it was at the last checkpoint; go on with: {Run(folder).resume}")
+        return "stopped"
     finally:
         journal.close()
 
@@ -216,24 +227,26 @@ def train(folder, args, ranks):
 def prepare(folder, args, ranks, journal):
     """Device, data, model, and what a checkpoint says. -> Trainer"""
     config = journal.read("config.json", {})
-    options = SimpleNamespace(**config["train"] | {name: getattr(args, name) for name in ("device", "max_memory", "checkpoint_minutes")})
-    options.cache = Path(options.cache) if args.cache == Path("cache") else args.cache
+    usual = {option: values[config["challenge"] - 1] for option, values in DEFAULTS.items()}
+    options = SimpleNamespace(**vars(args) | usual | config["train"] | {name: getattr(args, name) for name in ("device", "max_memory", "checkpoint_minutes")})
+    options.cache = Path(options.cache) if args.cache == Path("cache") and Path(options.cache).is_dir() else args.cache
     options.epochs = args.given_epochs or options.epochs
 
     import numpy as np
     import torch
 
     from eeg.train import checkpoint
-    from eeg.train.device import choose, cpu_threads, forget, keep_freed_memory, settle_threads
+    from eeg.train.device import cpu_threads, forget, keep_freed_memory, settle_threads
     from eeg.train.split import split as split_windows
     from eeg.train.trainer import Trainer, make_model
 
-    if config.get("device", "cpu") != "cpu" and journal.died:
+    if config.get("device", "cpu") != "cpu" and journal.before.get("status") == "running" and ranks.main:
         forget(options.cache)  # the card passed its checks, and may all the same be what ended the run
-    choice = choose(options.device, options.cache)
-    device = f"cuda:{ranks.local}" if choice.device.startswith("cuda") and ranks.world > 1 else choice.device
+    choice = choose_device(options, ranks)
+    device = choice.device
+    ranks.use(device)
     keep_freed_memory()
-    settle_threads(cpu_threads(ranks.world))
+    settle_threads(cpu_threads(ranks.here))
 
     split = split_windows(options.cache, config["challenge"], options.train, options.valid, options.mini, options.fold, options.keep_copies, options.keep_bad, options.max_recordings)
     torch.manual_seed(options.seed)
@@ -241,7 +254,9 @@ def prepare(folder, args, ranks, journal):
     sides = {side: split.describe(side) for side in ("train", "valid")}
     if config.get("split", sides) != sides:
         raise UserError(f"the windows have changed since {folder} began (caches rebuilt, or others than then); train anew with: python run/train.py --challenge {config['challenge']}")
-    precision = config.get("precision", "fp32") if config.get("device") == device else choose_precision(options, choice, model, device)
+    if ranks.main:
+        precision = config.get("precision", "fp32") if config.get("device") == device else choose_precision(options, choice, model, device)
+    precision = ranks.broadcast(precision if ranks.main else None)
     trainer = Trainer(options, model, split, device, precision, journal, ranks)
 
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else f" {choice.name}"
@@ -251,7 +266,7 @@ def prepare(folder, args, ranks, journal):
         journal.say("        left out " + ", ".join(f"{n:,} windows of {reason}" if reason == "bad subjects" else f"{n:,} {reason}" for reason, n in split.dropped.items()))
     journal.say(f"model   {options.model}, {sum(p.numel() for p in model.parameters()):,} parameters, loss {trainer.loss}")
 
-    state, about, wrong = checkpoint.load(folder / "checkpoints")
+    state, _, wrong = ranks.broadcast(checkpoint.load(folder / "checkpoints") if ranks.main else None)
     for what in wrong:
         journal.say(f"warning: {what}")
     if state:
@@ -264,6 +279,14 @@ def prepare(folder, args, ranks, journal):
     source = {"sfreq": split.cache.sfreq, "window_samples": 200, "channels": list(split.cache.channels)}
     journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, input=source, device=device, precision=precision, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
     return trainer
+
+
+def choose_device(options, ranks):
+    """-> Choice. Of several processes each has the card of its number, if the first finds that there are any: checks of the same card must not meet."""
+    from eeg.train.device import choose
+
+    choice = ranks.broadcast(choose(options.device, options.cache) if ranks.main else None)
+    return choose(f"cuda:{ranks.local}", options.cache) if ranks.world > 1 and choice.device.startswith("cuda") else choice
 
 
 def choose_precision(options, choice, model, device):

@@ -72,7 +72,7 @@ def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=
                 views.append(of(model, x.to(device), given))
                 if mirror:
                     views.append(of(model, x[:, order].to(device), given))
-            found.append(torch.stack(views).double().mean(0).cpu().numpy())
+            found.append(torch.stack(views).cpu().double().mean(0).numpy())
             if progress:
                 progress(i + len(chosen), len(rows))
     return np.concatenate(found) if found else np.empty((0, 1))

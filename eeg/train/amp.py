@@ -2,11 +2,13 @@
 
 import copy
 import json
-import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+
+from eeg.train.journal import write_json
 
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH = 1.2  # times faster than float32 that a precision must be to be chosen
@@ -14,7 +16,8 @@ WORTH = 1.2  # times faster than float32 that a precision must be to be chosen
 
 def autocast(device, precision):
     """Operators that may run in this precision do, within."""
-    return torch.autocast(torch.device(device).type, TYPES[precision] or torch.bfloat16, enabled=TYPES[precision] is not None)
+    dtype = TYPES[precision]
+    return torch.autocast(torch.device(device).type, dtype) if dtype else nullcontext()  # older torch knows no autocast of Metal, not even a disabled one
 
 
 def fastest(model, device, precisions, step, steps=6):
@@ -42,12 +45,13 @@ def remembered(path, key, measure):
         known = json.loads(Path(path).read_text())
         if key in known:
             return known[key]
-    except (FileNotFoundError, ValueError, TypeError):  # no file, or not ours: it is written anew
+    except (OSError, ValueError, TypeError):  # no file, or not ours: it is written anew
         known = {}
     known = {**(known if isinstance(known, dict) else {}), key: measure()}
-    partial = Path(f"{path}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(known, indent=1))
-    os.replace(partial, path)
+    try:
+        write_json(path, known)
+    except OSError:
+        pass  # a cache that may only be read: the next run measures again
     return known[key]
 
 

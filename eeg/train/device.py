@@ -19,6 +19,7 @@ import torch
 from eeg import UserError, cli
 from eeg.train import cgroup
 from eeg.train.cards import absent, amd_cards, driver, first_line, install, nvidia_cards
+from eeg.train.journal import write_json
 from eeg.train.probe import LIMIT, OVERRIDE, PROGRAM, Attempt, Check, attempt_all
 
 # What else decides which card is seen and how it is driven, besides driver and torch.
@@ -130,7 +131,7 @@ def read_verdicts(path):
     try:
         kept = json.loads(Path(path).read_text())
         return kept["verdicts"] if kept["format"] == 1 else []
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
@@ -143,18 +144,22 @@ def recall(path, key):
 
 
 def remember(path, key, attempts):
-    """Keep a verdict, in place of an older one of the same key; published by rename."""
+    """Keep a verdict, in place of an older one of the same key."""
     kept = [verdict for verdict in read_verdicts(path) if verdict["key"] != key]
     kept.append({"key": key, "when": time.strftime("%Y-%m-%d"), "attempts": [asdict(attempt) for attempt in attempts]})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps({"format": 1, "verdicts": kept}, indent=1))
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"format": 1, "verdicts": kept})
+    except OSError:
+        pass  # a cache that may only be read: the next run checks again
 
 
 def forget(folder):
     """Drop all verdicts: a card that passed its checks has failed since."""
-    (Path(folder) / "device.json").unlink(missing_ok=True)
+    try:
+        (Path(folder) / "device.json").unlink(missing_ok=True)
+    except OSError as e:  # it may only be read
+        print(f"warning: {folder}/device.json still trusts a card that has failed ({e.strerror}); check it with: python run/check.py --again", file=sys.stderr)
 
 
 # The CPU

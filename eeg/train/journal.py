@@ -48,8 +48,16 @@ def write_json(path, content):
     """Publish a small JSON file by rename: a reader sees the old one or the new one, whole."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1))
+    with open(partial, "w") as f:
+        f.write(json.dumps(content, indent=1))
+        f.flush()
+        os.fsync(f.fileno())  # a card may take the machine down, and a rename may reach the disk before what was written
     os.replace(partial, path)
+
+
+def mute(stream):
+    """The terminal is gone, or who read a pipe: what is still said there goes nowhere. The log remains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Journal:
@@ -64,7 +72,7 @@ class Journal:
                 fcntl.flock(self.log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process ends, however it ends
             except BlockingIOError:
                 raise UserError(f"another process is training {folder} at this moment; watch it with: python run/monitor.py --follow") from None
-        self.died = self.read("state.json", {}).get("status") == "running"  # the process before this one did not end in any way of its own
+        self.before = self.read("state.json", {})  # where a process before this one left it; "running": it did not end in any way of its own
         self.timing = self.read("timing.json", {"epochs": [], "events": []})
         self.now = {}
         self.said = 0.0
@@ -74,7 +82,7 @@ class Journal:
         if self.quiet:
             return
         bar_free = "\r\033[K" if sys.stderr.isatty() else ""
-        print(f"{bar_free}{line}", flush=True)
+        self._print(f"{bar_free}{line}", sys.stdout)
         self._write(lambda: self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n"))
 
     def state(self, status="running", force=False, **facts):
@@ -108,7 +116,7 @@ class Journal:
 
     def close(self):
         if self.log:
-            self.log.close()
+            self._write(self.log.close)
 
     def _write(self, write):
         """A full disk costs words, not the run; it is said once on the screen."""
@@ -116,10 +124,16 @@ class Journal:
             write()
         except OSError as e:
             if not self.full:
-                print(f"warning: {self.folder}: {e.strerror}; the run goes on, what it writes about itself is not kept", file=sys.stderr, flush=True)
+                self._print(f"warning: {self.folder}: {e.strerror}; the run goes on, what it writes about itself is not kept", sys.stderr)
             self.full = True
         else:
             self.full = False
+
+    def _print(self, line, stream):
+        try:
+            print(line, file=stream, flush=True)
+        except OSError:
+            mute(stream)
 
     def read(self, name, default):
         try:

@@ -1,57 +1,62 @@
 """Several processes, one run: torchrun starts them, each computes its share of every batch, all take the same step.
 
-Without torchrun there is one process, and everything here is the identity.
+Without torchrun there is one process, and everything here is the identity. Every process must call the same things in the same
+order, whatever its own device does meanwhile: small things travel through gloo, which needs no card, and gradients through
+NCCL (RCCL) as long as every process has its card.
 """
 
 import os
 
 
-
 class Ranks:
-    """Who this process is: rank of world; main is the one that writes. restarted: torchrun has started the processes anew after a failure."""
+    """Who this process is: rank of world, local of here on this machine; main is the one that writes. restarted: torchrun has started the processes anew after a failure."""
 
     def __init__(self):
-        """Meets the other processes. Objects travel through gloo, which needs no card."""
-        self.rank, self.world, self.local = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-        self.main = self.rank == 0
-        self.restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        """Meets the other processes."""
+        numbers = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1), ("TORCHELASTIC_RESTART_COUNT", 0))
+        self.rank, self.world, self.local, self.here, restarts = (int(os.environ.get(name, default)) for name, default in numbers)
+        self.main, self.restarted, self.cards = self.rank == 0, restarts > 0, None
         if self.world > 1:  # one process needs nothing of torch here, and its run has a folder before torch is imported
             import torch
             import torch.distributed
 
             self.torch, self.dist = torch, torch.distributed
-            cards = torch.version.cuda or torch.version.hip
-            self.dist.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo")
+            self.dist.init_process_group("gloo")
 
     def stop(self):
         if self.world > 1:
             self.dist.destroy_process_group()
 
+    def use(self, device):
+        """Say what this process computes on. Where all have a card, gradients go from card to card."""
+        if self.world > 1 and all(self.gather(device.startswith("cuda"))) and self.cards is None:
+            self.torch.cuda.set_device(device)
+            self.cards = self.dist.new_group(backend="nccl")
+
     def sum_gradients(self, parameters, windows, *flags):
-        """Make each gradient, the mean over this process's windows, the mean over all processes'. -> (windows of all, the highest of each flag)."""
+        """Make each gradient, the mean over this process's windows, the mean over all processes'. -> for each flag whether it is up in any."""
         if self.world == 1:
-            return windows, flags
+            return flags
         parameters = [p for p in parameters if p.requires_grad]
         for p in parameters:
             if p.grad is None:
                 p.grad = self.torch.zeros_like(p)
         device = parameters[0].device
+        up = self.torch.tensor([float(flag) for flag in (*flags, self.cards is None or device.type != "cuda")])
+        self.dist.all_reduce(up, self.dist.ReduceOp.MAX)
+        *flags, through_host = (bool(flag) for flag in up)  # a process that has lost its card holds the others to this way
         whole = self.torch.cat([p.grad.flatten().float() * windows for p in parameters] + [self.torch.tensor([float(windows)], device=device)])
-        self.dist.all_reduce(whole)
-        total = whole[-1].item()
+        whole = whole.cpu() if through_host else whole
+        self.dist.all_reduce(whole, group=None if through_host else self.cards)
         for p, part in zip(parameters, whole[:-1].split([p.numel() for p in parameters])):
-            p.grad.copy_(part.view_as(p) / total)
-        highest = self.torch.tensor([float(flag) for flag in flags], device=device)
-        self.dist.all_reduce(highest, self.dist.ReduceOp.MAX)
-        return int(total), tuple(bool(flag) for flag in highest)
+            p.grad.copy_(part.view_as(p) / whole[-1])
+        return tuple(flags)
 
-    def average(self, value):
-        """The mean over processes of a tensor."""
-        if self.world > 1:
-            value = value.clone()
-            self.dist.all_reduce(value)
-            value /= self.world
-        return value
+    def average(self, value, windows):
+        """The mean over all processes' windows of a number (a tensor), which is the mean over this one's."""
+        whole = self.torch.tensor([value.item() * windows, windows])
+        self.dist.all_reduce(whole)
+        return (whole[0] / whole[1]).to(value.device)
 
     def gather(self, value):
         """Every process's value, in order of rank."""
@@ -72,5 +77,5 @@ class Ranks:
     def share_buffers(self, model):
         """Give every process the main one's buffers (the statistics of batch norms)."""
         if self.world > 1:
-            for buffer in model.buffers():
-                self.dist.broadcast(buffer, 0)
+            for buffer, shared in zip(model.buffers(), self.broadcast([buffer.cpu() for buffer in model.buffers()])):
+                buffer.copy_(shared)

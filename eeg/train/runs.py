@@ -6,6 +6,7 @@ a running one by its process, or by its silence.
 
 import json
 import math
+import os
 import shlex
 import socket
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from eeg import UserError
 from eeg.data.windows import TARGETS
 
+STAMP = "[!.]*"  # of run folders; one that begins with a dot is still being made
 SILENCE = 600  # s without a word after which a run on another machine has died
 
 
@@ -126,7 +128,7 @@ _PAST = {"waiting": "waits for its turn", "stopped": "was stopped", "failed": "f
 
 def find_runs(out):
     """Every run under out, oldest first."""
-    return [Run(path.parent) for path in sorted(Path(out).glob("*/*/config.json"), key=lambda path: (path.parent.name, path))]
+    return [Run(path.parent) for path in sorted(Path(out).glob(f"*/{STAMP}/config.json"), key=lambda path: (path.parent.name, path))]
 
 
 def best_run(out, challenge):
@@ -149,7 +151,7 @@ def named(out, text):
     for folder in (Path(text), Path(out) / text):
         if (folder / "config.json").exists():
             return [Run(folder)]
-        runs = [Run(path.parent) for path in sorted(folder.glob("*/config.json"))]
+        runs = [Run(path.parent) for path in sorted(folder.glob(f"{STAMP}/config.json"))]
         if runs:
             return runs
     names = sorted({run.folder.parent.name for run in find_runs(out)})
@@ -163,13 +165,16 @@ def resolve(out, text):
     return ([run for run in runs if run.finished] or runs)[-1]
 
 
-def newest_unfinished(out, challenge=None, name=None):
-    """The Run to resume: of those that were stopped, died or failed, of this challenge and name if one is given, the one that spoke last."""
+def newest_unfinished(out, challenge=None, name=None, new=False):
+    """The Run to resume: of those that were stopped, died or failed, of this challenge and name if one is given, the one that spoke last;
+    one that failed before its first checkpoint comes after all others. new: None, and no error, where there is none and none is running."""
     runs = [run for run in find_runs(out) if challenge in (None, run.challenge) and name in (None, run.folder.parent.name)]
     waiting = [run for run in runs if run.status in ("stopped", "died", "failed")]
     if waiting:
-        return max(waiting, key=lambda run: run.updated)
+        return max(waiting, key=lambda run: (run.status != "failed" or (run.folder / "checkpoints").exists(), run.updated))
     running = [run.name for run in runs if run.status == "running"]
+    if new and not running:
+        return None
     help = f"{', '.join(running)} still running; see: python run/monitor.py" if running else "start one with: python run/train.py --challenge 1"
     raise UserError(f"no unfinished run in {out}/ to resume; {help}")
 
@@ -186,6 +191,12 @@ def _read(path, default=None):
 
 
 def _alive(pid):
+    if not Path("/proc/self").exists():  # macOS
+        try:
+            os.kill(pid, 0)
+        except OSError as e:
+            return isinstance(e, PermissionError)
+        return True
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

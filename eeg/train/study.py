@@ -25,7 +25,7 @@ import numpy as np
 
 from eeg import UserError
 from eeg.train.journal import write_json
-from eeg.train.runs import Run
+from eeg.train.runs import STAMP, Run
 
 TRAIN = Path(__file__).resolve().parents[2] / "run" / "train.py"
 HOPELESS = 3  # failed trials, and no other, after which no more are tried
@@ -230,7 +230,7 @@ class Study:
 
     def run(self, number):
         """The Run of a trial, or None before it has one."""
-        found = sorted((self.folder.parent / self._name(number)).glob("*/config.json"))
+        found = sorted((self.folder.parent / self._name(number)).glob(f"{STAMP}/config.json"))
         return Run(found[-1].parent) if found else None
 
     def _name(self, number):

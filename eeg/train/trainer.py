@@ -25,8 +25,10 @@ from eeg.score.metrics import auroc, describe, nrmse
 from eeg.score.predict import predict
 from eeg.train import amp, checkpoint, losses, optim
 from eeg.train.device import forget
+from eeg.train.journal import mute
 from eeg.train.memory import Watch
 from eeg.train.recovery import Recovery, outcome
+from eeg.train.runs import Run
 from eeg.train.split import further, labels
 
 INPUT = LENGTH[1]  # samples a model sees, in both challenges
@@ -79,7 +81,8 @@ class Trainer:
         self.watch = Watch(options.max_memory)
         self.epoch, self.batch, self.sums, self.waited = 1, 0, Counter(), 0  # waited: epochs since the best
         self.best = {"epoch": 0, "value": math.inf, "weights": None}
-        self.asked, self.reason, self.hopeless = False, "", 0  # reason: why it stops; hopeless: batches in a row without a finite gradient
+        self.asked, self.stopping, self.reason, self.hopeless = False, False, "", 0  # asked: this process; stopping: any, as all of them know; hopeless: batches in a row without a finite gradient
+        self.square, self.told = None, 0  # what the time loss is divided by; events that all processes know
         self.saved, self.began, self.computing = time.monotonic(), time.monotonic(), 0.0
 
     # what is learned
@@ -164,10 +167,16 @@ class Trainer:
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         with amp.autocast(device, self.precision if device == self.home else "fp32"):
             raw = model.raw(batch["x"], batch.get("features"))
-        average = self.ranks.average if self.ranks.world > 1 else None
+        average = (lambda square: self._agree(square, len(raw))) if self.ranks.world > 1 else None
         value = losses.loss(self.loss, model, raw, batch["y"], batch.get("mix"), batch.get("other"), self.positive, average)
         (weight * value).backward()
         return value.item(), model.answer(raw.detach()).cpu()
+
+    def _agree(self, square, windows):
+        """The mean square of all processes: asked for once a batch, for a process that has to compute it twice must not ask the others twice."""
+        if self.square is None:
+            self.square = self.ranks.average(square, windows)
+        return self.square.to(square.device)
 
     def _beside(self):
         """What else lies on the device and changes: the optimiser's moments, the weights before SAM's ascent, the averaged ones. The very tensors, which may be moved."""
@@ -176,26 +185,30 @@ class Trainer:
             held += [before for _, before in self.sam.moved]
         return held + ([*self.average.model.parameters(), *self.average.model.buffers()] if self.average else [])
 
-    def _gradients(self, batch):
-        """The mean gradient over all processes' windows in .grad. -> (loss, answers, its norm)."""
+    def _gradients(self, batch, clip):
+        """The mean gradient over all processes' windows in .grad, cut to the norm `clip`. -> (loss, answers, its norm before; NaN where any process's loss is not finite)."""
+        self.square = None
         loss, answers = self.guard.gradients(batch, self.scale.scale)
-        _, (self.asked,) = self.ranks.sum_gradients(self.parameters, len(batch["y"]), self.asked)
         if not self.guard.moved:
             self.scale.unscale(self.parameters)
+        self.stopping, wrong = self.ranks.sum_gradients(self.parameters, len(batch["y"]), self.asked, not math.isfinite(loss))
         if self.options.l1:
             optim.add_l1(self.model, self.options.l1)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip or math.inf).item()
-        return loss, answers, norm
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip).item()
+        return loss, answers, math.nan if wrong else norm
 
     def _train_batch(self, batch):
-        loss, answers, norm = self._gradients(batch)
-        finite = math.isfinite(norm) and math.isfinite(loss)
-        if finite and self.sam:
+        clip = self.options.clip or math.inf
+        loss, answers, norm = self._gradients(batch, math.inf if self.sam else clip)
+        if self.sam and math.isfinite(norm):
             self.sam.ascend(norm)
             with optim.frozen_statistics(self.model):
-                *_, norm = self._gradients(batch)
-            self.sam.descend()
-            finite = math.isfinite(norm)
+                *_, norm = self._gradients(batch, clip)
+        finite = math.isfinite(norm)
+        if not finite:
+            self.guard.rewind()  # a window that overflows has also been in the batch norms' statistics
+        if self.sam:
+            self.sam.descend()  # after that: what is rewound to is where SAM had climbed
         if finite:
             rate = self.options.lr * self.schedule.factor((self.epoch - 1) * len(self.batches) + self.batch)
             for group in self.optimizer.param_groups:
@@ -208,7 +221,6 @@ class Trainer:
             self.sums.update(n=len(y), loss=loss * len(y), square=error.square().sum().item(), y=y.sum().item(), yy=y.square().sum().item())
             self.hopeless = 0
         else:
-            self.guard.rewind()  # a window that overflows has also been in the batch norms' statistics
             self.sums["skipped"] += 1
             self.hopeless += 1
             if self.hopeless == HOPELESS:
@@ -219,8 +231,9 @@ class Trainer:
     # an epoch
 
     def run(self):
-        """Train to the end, or until asked to stop. -> "finished" or "stopped"."""
-        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        """Train to the end, or until asked to stop. -> "finished" or "stopped", which is also said where that was asked for at the very end."""
+        numbers = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]  # nohup has it ignored
+        handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             if self.batch == 0 and self.epoch == 1:
                 self._save()
@@ -246,7 +259,7 @@ class Trainer:
                     now = time.monotonic()
                     self.computing += now - start
                     self._say_where(bar, first)
-                    if self.asked:
+                    if self.stopping:
                         return False
                     if now - self.saved > 60 * self.options.checkpoint_minutes:
                         self._save()
@@ -275,7 +288,10 @@ class Trainer:
                            windows_per_second=round(rate), seconds_left=round(left), memory=cli.anonymous_memory(), device=str(self.guard.device))  # fmt: skip
         if bar is not None:
             bar.n = self.batch
-            bar.set_postfix_str(f"loss {sums['loss'] / max(1, sums['n']):.4f}, {self._train_words()}{rate:,.0f} win/s, {cli.anonymous_memory() / 1e9:.1f} GB, {_clock(left)} left")
+            try:
+                bar.set_postfix_str(f"loss {sums['loss'] / max(1, sums['n']):.4f}, {self._train_words()}{rate:,.0f} win/s, {cli.anonymous_memory() / 1e9:.1f} GB, {_clock(left)} left")
+            except OSError:  # the terminal is gone
+                mute(sys.stderr)
 
     def _train_nrmse(self):
         n, variance = self.sums["n"], self.sums["yy"] / max(1, self.sums["n"]) - (self.sums["y"] / max(1, self.sums["n"])) ** 2
@@ -300,12 +316,14 @@ class Trainer:
 
     def _on_predicted(self, done, total):
         if self.asked and self.ranks.world == 1:
+            self.stopping = True
             raise _Asked
 
     def _validate(self):
         """Score the epoch that has ended, keep what is best, save. -> False where it was asked to stop on the way."""
         start = time.monotonic()
-        self.ranks.share_buffers(self.model)
+        for model in (self.model, self.average.model) if self.average else (self.model,):
+            self.ranks.share_buffers(model)
         try:
             mine = self._predict()
         except _Asked:
@@ -327,14 +345,18 @@ class Trainer:
         weights = {name: tensor.detach().cpu().clone() for name, tensor in (self.average.model if self.average else self.model).state_dict().items()}
         if better:
             self.best = {"epoch": self.epoch, "value": value, "weights": weights}
-        sums = Counter()
-        for part in self.ranks.gather(dict(self.sums)):
+        sums, events = Counter(), self.journal.history["events"]
+        parts = self.ranks.gather((dict(self.sums), events[self.told :], self.asked))
+        del events[self.told :]
+        for part, new, asked in parts:
             sums.update(part)
-        self.sums = sums
+            events += new
+            self.stopping |= asked
+        self.sums, self.told = sums, len(events)
         entry = {"epoch": self.epoch, "train": {"loss": sums["loss"] / max(1, sums["n"]), "nrmse": None if self.options.target == "correct" else self._train_nrmse()},
                  "valid": {name: _number(figure) for name, figure in valid.items()}, "lr": self.optimizer.param_groups[0]["lr"], "skipped_steps": int(sums["skipped"]), "best": better}  # fmt: skip
         self._end_epoch(entry, valid, better)
-        return not self.asked
+        return not self.stopping
 
     def _end_epoch(self, entry, valid, better):
         seconds, memory = time.monotonic() - self.began, cli.anonymous_memory()
@@ -357,12 +379,12 @@ class Trainer:
     # the end
 
     def _stop(self):
-        self._save()
+        saved = self._save()
         self.journal.publish()
-        where = f"epoch {self.epoch}, batch {self.batch}"
         self.journal.note(self.epoch, self.batch, "stopped", self.reason or "asked to stop")
         self.journal.state("stopped", reason=self.reason)
-        self.journal.say(f"saved at {where}; go on with: python run/train.py --resume {self.journal.folder}")
+        where = f"saved at epoch {self.epoch}, batch {self.batch}" if saved else "stopped, as it was at the last checkpoint"
+        self.journal.say(f"{where}; go on with: {Run(self.journal.folder).resume}")
         return "stopped"
 
     def _finish(self):
@@ -384,7 +406,7 @@ class Trainer:
             self.journal.say(f"weights {path}")
         self.journal.publish()
         self.journal.state("finished", reason=reason, epoch=self.epoch - 1, best_nrmse=_number(best["value"]), best_epoch=best["epoch"], seconds_left=0)
-        return "finished"
+        return "stopped" if any(self.ranks.gather(self.asked)) else "finished"
 
     def _shrink(self, weights):
         """Draw the answers toward the training mean as far as the validation subjects say: a subject's factor is mostly not in two seconds of EEG."""
@@ -407,7 +429,7 @@ class Trainer:
             "epoch": self.epoch, "batch": self.batch, "sums": dict(self.sums), "waited": self.waited, "best": self.best,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state,
             "average": {"steps": self.average.steps, "model": self.average.model.state_dict()} if self.average else None,
-            "scale": [self.scale.scale, self.scale.good], "generators": generators,
+            "scale": [self.scale.scale, self.scale.good] if self.scale.moves else None, "generators": generators,
             "history": self.journal.history,
         }  # fmt: skip
 
@@ -419,10 +441,11 @@ class Trainer:
             self.average.steps = state["average"]["steps"]
             self.average.model.load_state_dict(state["average"]["model"])
         self.schedule.state = dict(state["schedule"])
-        self.scale.scale, self.scale.good = state["scale"]
+        if self.scale.moves and state["scale"]:  # it may go on in another precision
+            self.scale.scale, self.scale.good = state["scale"]
         self.epoch, self.batch, self.waited, self.best = state["epoch"], state["batch"], state["waited"], dict(state["best"])
         self.sums = Counter(state["sums"])
-        self.journal.history = state["history"]
+        self.journal.history, self.told = state["history"], len(state["history"]["events"])
         known = {entry["epoch"]: entry for entry in self.journal.timing["epochs"]}  # an epoch done twice is timed by the second
         self.journal.timing["epochs"] = [known[number] for number in sorted(known) if number < self.epoch]
         torch.set_rng_state(state["generators"]["cpu"])
@@ -435,21 +458,26 @@ class Trainer:
                 "best": value, "settings": self.model.settings, "versions": {"eeg": eeg.__version__, "torch": torch.__version__, "numpy": np.__version__}}  # fmt: skip
 
     def _save(self):
+        """-> whether it was saved."""
         self.saved = time.monotonic()
-        if self.ranks.main:
-            self._attempt(lambda: checkpoint.save(self.journal.folder / "checkpoints", "last", self.state(), self._about()))
+        return not self.ranks.main or self._attempt(lambda: checkpoint.save(self.journal.folder / "checkpoints", "last", self.state(), self._about()))
 
     def _attempt(self, save):
-        """A checkpoint that cannot be written costs a warning; the one before is still there."""
+        """A checkpoint that cannot be written costs a warning; the one before is still there. -> whether it was."""
         try:
             save()
+            return True
         except OSError as e:
             text = f"the checkpoint of epoch {self.epoch}, batch {self.batch} could not be written ({e.strerror}); the one before is kept, the run goes on"
             self.journal.say(f"warning: {text}")
             self.journal.note(self.epoch, self.batch, "save failed", text)
+            return False
 
     def _on_signal(self, number, frame):
         self.asked = True
+        if self.ranks.world > 1:
+            return  # torchrun passes on what the terminal has sent already, and itself ends what does not end
+        self.stopping = True
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)  # who asks twice does not want to wait
 
     def _on_event(self, kind, text):
@@ -477,7 +505,10 @@ class _bar:
 
     def __exit__(self, *_):
         if self.bar is not None:
-            self.bar.close()
+            try:
+                self.bar.close()
+            except OSError:  # the terminal is gone
+                mute(sys.stderr)
 
 
 def _clock(seconds):

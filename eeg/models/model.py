@@ -85,10 +85,11 @@ def microvolts(x):
 
 def folded(model):
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if hasattr(child, "folded"):
-                setattr(parent, name, child.folded())
+    with torch.random.fork_rng(devices=[]):  # new layers draw their first weights, and who trains would draw others then
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if hasattr(child, "folded"):
+                    setattr(parent, name, child.folded())
     return model
 
 

@@ -18,6 +18,7 @@ from eeg import UserError
 from eeg.data.cache import Cache, cache_path
 from eeg.train import checkpoint
 from eeg.train import trainer as module
+from eeg.train.journal import Journal
 from eeg.train.runs import Run, find_runs
 from tests.train.conftest import ROOT, command
 
@@ -160,9 +161,79 @@ def test_asked_to_stop_it_saves_and_ends_well(train, monkeypatch, number):
     assert left_behind(one.folder) == left_behind(two.folder)
 
 
-def faulty(plan):
-    """Trainer._step that raises plan[call]."""
-    work, calls = module.Trainer._step, [0]
+def sends(number, method, call, monkeypatch):
+    """This process is sent a signal as Trainer.<method> is called for the call-th time."""
+    work, count = getattr(module.Trainer, method), [0]
+
+    def wrapped(*arguments):
+        count[0] += 1
+        if count[0] == call:
+            os.kill(os.getpid(), number)
+        return work(*arguments)
+
+    monkeypatch.setattr(module.Trainer, method, wrapped)
+
+
+def test_asked_to_stop_while_validating(train, monkeypatch):
+    """What validation had done by then, its random numbers too, shows nowhere."""
+    options = ("--challenge", 1, "--epochs", 2, "--set", "width=8", "depth=1", "dropout=0.3")
+    train(*options)
+    reference = left_behind(the_run(train.out).folder)
+    shutil.rmtree(train.out)
+    with monkeypatch.context() as patch:
+        sends(signal.SIGTERM, "_on_predicted", 1, patch)
+        assert "saved at epoch 1" in train(*options)
+    train("--resume")
+    assert left_behind(the_run(train.out).folder) == reference
+
+
+def test_asked_to_stop_at_the_end_of_a_fold_begins_no_other(train, monkeypatch):
+    with monkeypatch.context() as patch:
+        sends(signal.SIGTERM, "_finish", 1, patch)
+        train("--challenge", 1, "--epochs", 1, "--cv", 2)
+    assert [run.status for run in find_runs(train.out)][0] == "finished" and len([run for run in find_runs(train.out) if run.finished]) == 1
+
+
+@pytest.mark.parametrize("error", [SystemExit(143), KeyboardInterrupt()])
+def test_asked_to_stop_before_the_first_batch(train, monkeypatch, error):
+    """SystemExit is what SIGTERM raises until the trainer heeds it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Trainer, "__init__", faulty({1: error}, "__init__"))
+        assert "go on with: python run/train.py --resume" in train("--challenge", 1, "--epochs", 1)
+    assert the_run(train.out).status == "stopped"
+    train("--resume")
+    assert the_run(train.out).finished
+
+
+def test_what_nohup_has_ignored_stays_ignored(train, monkeypatch):
+    sends(signal.SIGHUP, "_train_batch", 2, monkeypatch)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        train("--challenge", 1, "--epochs", 1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert the_run(train.out).finished
+
+
+def test_a_terminal_that_is_gone_takes_nothing_with_it(caches, tmp_path):
+    """It sends SIGHUP, and whatever is printed from then on is an error."""
+    terminal, theirs = os.openpty()
+    line = command(caches, tmp_path, "--challenge", 1, "--epochs", 500)
+    process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    said = b""
+    while b"epoch   1/" not in said:
+        said += os.read(terminal, 4096)
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)  # it is not this session's leader's own terminal
+    assert process.wait(60) == 0
+    run = the_run(tmp_path)
+    assert run.status == "stopped" and "go on with" in (run.folder / "log.txt").read_text()
+
+
+def faulty(plan, name="_step"):
+    """Trainer.<name> that raises plan[call]."""
+    work, calls = getattr(module.Trainer, name), [0]
 
     def step(*arguments):
         calls[0] += 1
@@ -208,6 +279,36 @@ def test_gradients_that_are_not_finite_are_left_out_and_counted(train, monkeypat
     assert all(value.isfinite().all() for value in weights(run.folder).state_dict().values())
 
 
+def test_sam_climbs_as_far_as_rho_whatever_is_clipped(train, monkeypatch):
+    climb, far = module.optim.SAM.ascend, []
+
+    def ascend(self, norm):
+        before = [p.detach().clone() for p in self.parameters]
+        climb(self, norm)
+        far.append(float(torch.sqrt(sum((p.detach() - old).square().sum() for p, old in zip(self.parameters, before)))))
+
+    monkeypatch.setattr(module.optim.SAM, "ascend", ascend)
+    train("--challenge", 1, "--epochs", 1, "--optimizer", "sam", "--rho", 0.05, "--clip", 0.001)
+    assert far and far == pytest.approx([0.05] * len(far), rel=1e-3)
+
+
+def test_sam_comes_back_from_where_there_is_no_gradient(train, monkeypatch):
+    """The second of the two gradients of each step is not finite: no step is made, and the weights are those of the start."""
+    work, calls, weights = module.Trainer._step, [0], []
+
+    def step(self, model, batch, weight):
+        calls[0] += 1
+        if calls[0] % 2:
+            weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
+        else:
+            batch = batch | {"x": torch.full_like(batch["x"], torch.inf)}
+        return work(self, model, batch, weight)
+
+    monkeypatch.setattr(module.Trainer, "_step", step)
+    train("--challenge", 1, "--epochs", 1, "--optimizer", "sam")
+    assert len(weights) > 2 and all(torch.equal(each, weights[0]) for each in weights)
+
+
 def test_a_full_disk_does_not_end_a_run(train, monkeypatch, capsys):
     work, calls = checkpoint.write_through, [0]
 
@@ -222,6 +323,21 @@ def test_a_full_disk_does_not_end_a_run(train, monkeypatch, capsys):
     run = the_run(train.out)
     assert run.finished and "No space left on device" in printed
     assert "save failed" in [event["kind"] for event in json.loads((run.folder / "timing.json").read_text())["events"]]
+
+
+def test_a_stop_that_cannot_save_does_not_say_it_did(train, monkeypatch):
+    sends(signal.SIGTERM, "_train_batch", 3, monkeypatch)
+    monkeypatch.setattr(checkpoint, "write_through", lambda path, content: (_ for _ in ()).throw(OSError(28, "No space left on device", str(path))))
+    printed = train("--challenge", 1, "--epochs", 1)
+    assert "saved at" not in printed and "stopped, as it was at the last checkpoint; go on with" in printed
+
+
+def test_a_log_that_is_full_does_not_end_a_run(tmp_path, capsys):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    journal = Journal(tmp_path)
+    journal.say("a word")
+    journal.close()
+    assert "a word" in capsys.readouterr().out
 
 
 def test_memory_that_runs_short(train, monkeypatch):
@@ -260,6 +376,58 @@ def test_more_epochs_for_a_finished_run(train):
     assert [entry["epoch"] for entry in run.history["epochs"]] == [1, 2] and run.config["train"]["epochs"] == 2
     with pytest.raises(UserError, match="no unfinished run in .*start one with"):
         train("--resume")
+
+
+def test_a_finished_run_that_cannot_go_on_is_still_finished(train, caches, tmp_path):
+    train("--challenge", 1, "--epochs", 1)
+    run = the_run(train.out)
+    before = run.state
+    with pytest.raises(UserError, match="no cache of R1"):
+        train("--resume", run.folder, "--epochs", 2, "--cache", tmp_path)
+    assert the_run(train.out).finished and the_run(train.out).state == before
+
+
+def test_which_run_is_resumed(train, monkeypatch):
+    train("--challenge", 1, "--epochs", 1, "--name", "of two")
+    with monkeypatch.context() as patch:
+        sends(signal.SIGTERM, "_train_batch", 2, patch)
+        printed = train("--challenge", 1, "--epochs", 1, "--name", "of two")
+    first, second = find_runs(train.out)
+    assert f"--resume '{second.folder}'" in printed  # for a shell
+    nursery = train.out / "of two" / ".1.partial"
+    nursery.mkdir()
+    shutil.copy(second.folder / "config.json", nursery)  # killed as it was made
+    say = lambda status: (second.folder / "state.json").write_text(json.dumps(second.state | {"status": status, "pid": os.getpid(), "updated": time.time()}))
+    say("running")
+    with pytest.raises(UserError, match="still running"):
+        train("--resume", "--challenge", 1, "--name", "of two")
+    say("stopped")
+    with pytest.raises(UserError, match="no model"):
+        train("--challenge", 1, "--model", "resnet")  # nothing to go on with
+    train("--resume")
+    assert Run(second.folder).finished and len(find_runs(train.out)) == 3
+    say("stopped")
+    assert "resumed at epoch 2" in train("--resume", train.out / "of two")
+
+
+def test_resumed_from_another_folder_and_by_options_that_are_newer(train, caches, tmp_path, monkeypatch):
+    monkeypatch.chdir(caches.parent)
+    train("--challenge", 1, "--epochs", 1, "--cache", caches.name)
+    folder = the_run(train.out).folder
+    config = json.loads((folder / "config.json").read_text())
+    del config["train"]["balance"], config["train"]["ema"]  # as a run of an older version
+    config["train"]["gone"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    train("--resume", folder, "--epochs", 2, "--cache", "cache")
+    assert the_run(train.out).state["epoch"] == 2
+
+
+def test_resumed_in_another_precision(train):
+    """A loss scale of float16 is no concern of float32, nor the other way about."""
+    train("--challenge", 1, "--epochs", 1)
+    state, _, _ = checkpoint.load(the_run(train.out).folder / "checkpoints")
+    assert state["scale"] is None
 
 
 def test_folds_are_a_plan_that_is_resumed(train, monkeypatch):
@@ -357,7 +525,7 @@ def test_what_cannot_be(train, options, reason):
         train(*options)
 
 
-@pytest.mark.parametrize("options", [(), ("--challenge", 3), ("--challenge", 1, "--target", "externalizing"), ("--challenge", 1, "--augment", "blur=1"), ("--challenge", 1, "--cv", 1), ("--challenge", 1, "--aux", "age"), ("--challenge", 1, "--ema", 1), ("--challenge", 1, "--set", "width")])
+@pytest.mark.parametrize("options", [(), ("--challenge", 3), ("--challenge", 1, "--target", "externalizing"), ("--challenge", 1, "--augment", "blur=1"), ("--challenge", 1, "--cv", 1), ("--challenge", 1, "--aux", "age"), ("--challenge", 1, "--ema", 1), ("--challenge", 1, "--set", "width"), ("--challenge", 1, "--seed", -1), ("--challenge", 1, "--name", "a/b"), ("--challenge", 1, "--augment", "scale=much"), ("--challenge", 1, "--epoch", 2)])
 def test_arguments_that_cannot_be(train, options):
     with pytest.raises(SystemExit) as e:
         train(*options)

@@ -460,12 +460,13 @@ class Trainer:
     def _save(self):
         """-> whether it was saved."""
         self.saved = time.monotonic()
-        return not self.ranks.main or self._attempt(lambda: checkpoint.save(self.journal.folder / "checkpoints", "last", self.state(), self._about()))
+        return self._attempt(lambda: checkpoint.save(self.journal.folder / "checkpoints", "last", self.state(), self._about()))
 
     def _attempt(self, save):
-        """A checkpoint that cannot be written costs a warning; the one before is still there. -> whether it was."""
+        """The main process writes; a checkpoint that cannot be written costs a warning, the one before is still there. -> whether it was."""
         try:
-            save()
+            if self.ranks.main:
+                save()
             return True
         except OSError as e:
             text = f"the checkpoint of epoch {self.epoch}, batch {self.batch} could not be written ({e.strerror}); the one before is kept, the run goes on"

@@ -516,7 +516,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_two_processes_take_the_steps_of_one(caches, tmp_path):
     """For a model without batch norm, at the same global batch, whatever happens to one of them; and they stop together."""
-    options = ["--challenge", 1, "--model", "transformer", "--set", "dropout=0.0", "head=time", "--lr", 1e-4, "--schedule", "constant", "--max-recordings", 3]
+    options = ["--challenge", 1, "--model", "transformer", "--set", "dropout=0.0", "head=time", "--lr", 1e-4, "--schedule", "constant", "--warmup", 0, "--max-recordings", 3]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     one = subprocess.Popen([*command(caches, tmp_path / "one", "--epochs", 1, *options)], env=environment, stdout=subprocess.DEVNULL)
     (tmp_path / "in_trouble.py").write_text(IN_TROUBLE)

@@ -15,6 +15,7 @@ A run lies in experiments/<name>/<YYYYmmdd_HHMMSS>/. Watch it with: python run/m
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,7 +139,7 @@ def main():
         return in_tmux(args)
     from eeg.train.parallel import Ranks
 
-    ranks = Ranks()
+    ranks, plan = Ranks(), []
     try:
         plan = ranks.broadcast(find_plan(args, ranks) if ranks.main else None)
         for folder in plan:
@@ -146,6 +147,10 @@ def main():
                 return
         if ranks.main:
             summarise(plan[0])
+    except UserError:
+        if ranks.main:
+            forget(plan)
+        raise
     finally:
         ranks.stop()
 
@@ -181,7 +186,7 @@ def claim_all(args):
     """Make the run folders of a new plan, so that a kill at any later moment leaves something to resume. -> [Path]"""
     import eeg
     from eeg.train.journal import claim, write_json
-    from eeg.train.split import choose_releases
+    from eeg.train.releases import choose_releases
 
     args.train, args.valid = choose_releases(args.cache, args.challenge, args.train, args.valid, args.mini, args.cv)
     options = {name: value for name, value in vars(args).items() if name not in ABOUT_THIS_TIME and name not in ("challenge", "name", "seed", "given_epochs")} | {"cache": str(args.cache)}
@@ -192,6 +197,13 @@ def claim_all(args):
     for folder, config in zip(folders, configs):
         write_json(folder / "config.json", config | {"plan": [each.name for each in folders]})
     return folders
+
+
+def forget(plan):
+    """Remove those of its runs that a user's mistake ended before they had begun."""
+    for folder in plan:
+        if not (folder / "checkpoints").exists():
+            shutil.rmtree(folder)
 
 
 # ---------------------------------------------------------------------------------------------------- one run
@@ -224,12 +236,13 @@ def prepare(folder, args, ranks, journal):
     import torch
 
     from eeg.train import checkpoint
-    from eeg.train.device import choose, cpu_threads, forget, keep_freed_memory, settle_threads
+    from eeg.train.device import forget as forget_verdicts
+    from eeg.train.device import choose, cpu_threads, keep_freed_memory, settle_threads
     from eeg.train.split import split as split_windows
     from eeg.train.trainer import Trainer, make_model
 
     if config.get("device", "cpu") != "cpu" and journal.died:
-        forget(options.cache)  # the card passed its checks, and may all the same be what ended the run
+        forget_verdicts(options.cache)  # the card passed its checks, and may all the same be what ended the run
     choice = choose(options.device, options.cache)
     device = f"cuda:{ranks.local}" if choice.device.startswith("cuda") and ranks.world > 1 else choice.device
     keep_freed_memory()

@@ -18,7 +18,7 @@ SHAPES = {
     "short": dict(n_chans=5, n_times=40, n_outputs=2),  # shorter than a kernel: no row of A is free of the window's edges
     "odd": dict(n_chans=7, n_times=101, n_outputs=3, kernel_block_1_2=35, filter_1=3, filter_2=4, depth_multiplier=3),
     "even": dict(n_chans=4, n_times=150, kernel_block_1_2=22, kernel_block_4=9, dilation_block_4=3, avg_pool_block4=3, kernel_block_5=5, dilation_block_5=1, avg_pool_block5=5),
-    "other": dict(n_chans=3, n_times=70, activation=nn.GELU, depth_multiplier=1, filter_1=2, filter_2=6, max_norm_conv=0.1, max_norm_linear=0.05),
+    "other": dict(n_chans=3, n_times=70, activation=nn.Softplus, depth_multiplier=1, filter_1=2, filter_2=6, max_norm_conv=0.1, max_norm_linear=0.05),  # an activation that is not 0 at 0
 }
 
 

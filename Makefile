@@ -8,7 +8,7 @@ BUILT  := build/$(subst /,_,$(VENV)).built
 # this checkout's eeg, whatever else the environment has installed
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo test build lint sanitize bench clean
+.PHONY: demo overnight test build lint sanitize bench clean
 .DELETE_ON_ERROR:
 
 build: $(BUILT)
@@ -37,6 +37,11 @@ demo: build
 	$(PY) run/cache.py --release R1 R5 R6 --challenge 2 $(DEMO)
 	$(PY) run/features.py --release R1 R5 R6 $(DEMO) --plot build/demo/features.png
 	@echo "figures: build/demo/cache.png build/demo/features.png (simulated data)"
+
+# Baseline and hybrid on real data, compared; in tmux, and on from where it was if started again: make overnight RELEASES="R1 R2"
+RELEASES ?= R1 R2 R3 R4
+overnight: build
+	$(PY) run/overnight.py --release $(RELEASES) --tmux
 
 lint: build
 	$(PY) -m pip install --quiet ruff

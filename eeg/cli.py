@@ -62,6 +62,16 @@ def release(text):
     return text
 
 
+DEVICE = r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?"
+
+
+def device(text):
+    """argparse type: the name of a device."""
+    if not re.fullmatch(DEVICE, text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no device; expected auto, cpu, cuda, cuda:1, rocm or mps")
+    return text
+
+
 def seconds(text):
     """argparse type: a length of time, 0 to 10 s."""
     value = float(text)

@@ -158,11 +158,12 @@ def measured(work, times=1, memory=False):
 # ---------------------------------------------------------------------------------------------------- the peers' side
 
 
-def kit_windows(root, challenge, out, lost=None):
+def kit_windows(root, challenge, out, lost=None, score=False):
     """The start kit's pipeline, as its local scoring has it, on release R1 under `root`: every window through its loader, in its order.
 
     Runs in the peers' environment. Without `lost` it saves what it made, and finds the recordings that the kit gives up
-    as a whole because their last window runs past the end; with it, it leaves those out and is timed.
+    as a whole because their last window runs past the end; with it, it leaves those out and is timed. score: EEGNeX answers
+    each window, one at a time as the kit does it; its weights and answers are saved.
     """
     import math
 
@@ -202,10 +203,22 @@ def kit_windows(root, challenge, out, lost=None):
         data = BaseConcatDataset([d for d in data.datasets if d.raw.n_times >= 400 and not math.isnan(d.description["externalizing"])])
         windows = create_fixed_length_windows(data, window_size_samples=400, window_stride_samples=200, drop_last_window=True)
     X = np.empty((len(windows), 129, 200 * challenge), np.float32)
-    y = np.empty(len(windows))
-    for i, (x, target, *_) in enumerate(torch.utils.data.DataLoader(windows, batch_size=1)):
-        X[i], y[i] = x[0], target.ravel()[0]
+    y, answers = np.empty(len(windows)), np.empty(len(windows))
+    if score:
+        from braindecode.models import EEGNeX
+
+        torch.manual_seed(0)
+        network = EEGNeX(n_chans=129, n_times=200, n_outputs=1).eval()
+        torch.save(network.state_dict(), Path(out, "network.pt"))
+        start = time.perf_counter()
+    with torch.inference_mode():
+        for i, (x, target, *_) in enumerate(torch.utils.data.DataLoader(windows, batch_size=1)):
+            X[i], y[i] = x[0], target.ravel()[0]
+            if score:
+                answers[i] = network(x.float())[0, 0]
     seconds = time.perf_counter() - start
+    if score:
+        np.save(Path(out, "answers.npy"), answers)
     if save:
         if challenge == 2:
             y = np.concatenate([np.full(len(d), float(d.description["externalizing"])) for d in windows.datasets])
@@ -716,7 +729,46 @@ def bench_latency(rounds, steps=60):
     return good
 
 
-ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise, "eegnex": bench_eegnex, "tcn": bench_tcn, "latency": bench_latency}
+def bench_evaluate(rounds):
+    """Predicting whole releases: 10,000 windows by tcn, and the windows of a release by EEGNeX against the start kit's loop, which takes one window at a time. Windows are made before."""
+    import numpy as np
+    import torch
+    from eeg.data.cache import Cache, Settings, build
+    from eeg.data.release import find_release
+    from eeg.models import build as build_model
+    from eeg.models.eegnex import from_braindecode
+    from eeg.score.predict import predict
+    from eeg.train.device import keep_freed_memory
+    import h5py
+
+    keep_freed_memory()
+    cache, tcn = training_cache(), build_model("tcn")
+    start = time.perf_counter()
+    predict(tcn, cache, np.arange(10000) % len(cache))
+    seconds = [time.perf_counter() - start]
+    good = row("10,000 windows, tcn", seconds, note=f"goal < 20 s {'met' if seconds[0] < 20 else 'NOT MET'}") and seconds[0] < 20
+
+    folder, peer = simulated("R1", 20), Peer()
+    lost = peer("windows", root=str(folder.parent), challenge=1)["lost"]
+    kit = [peer("windows", root=str(folder.parent), challenge=1, lost=lost, score=True)["seconds"]]  # once: it takes long enough to need no median
+    cache = Cache(build(find_release("R1", DATA / "data"), Settings(1), DATA).path)
+    with h5py.File(cache.paths[0], "r") as f:
+        names = np.array([Path(name.decode()).name for name in f["recordings"][()]])
+    rows = np.flatnonzero(~np.isin(names[cache.metadata["recording"]], lost))
+    model = build_model("eegnex")
+    from_braindecode(model.network, torch.load(peer.folder / "network.pt", weights_only=True))
+    volts = lambda model, x, features: model.network(x * 1e-6)  # as the kit has them; it does not normalise
+    same = np.allclose(predict(model, cache, rows, volts)[:, 0], peer.array("answers"), rtol=1e-3, atol=1e-5)
+
+    def ours():
+        predict(model, cache, rows, volts)
+
+    mine = in_turn(rounds, ours)[0]
+    peer.close()
+    return row("evaluate, EEGNeX", mine, kit, same=same, note=f"{len(rows):,} windows") and good
+
+
+ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise, "eegnex": bench_eegnex, "tcn": bench_tcn, "latency": bench_latency, "evaluate": bench_evaluate}
 
 
 def main():

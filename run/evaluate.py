@@ -3,7 +3,8 @@
     python run/evaluate.py                                    the best finished run of each challenge on R6 and R7
     python run/evaluate.py --challenge 1 --release R6         one challenge, one release
     python run/evaluate.py c1_tcn/20261121_101500             a run, by folder or by name under experiments/
-    python run/evaluate.py c1_tcn --ensemble average          all runs of a name, averaged
+    python run/evaluate.py promoted_challenge_1               the run that run/compare.py --promote put there
+    python run/evaluate.py c1_tcn --ensemble average          all finished runs of a name, averaged
     python run/evaluate.py c1_tcn --shift 0.05 --mirror       averaged over views of each window
     python run/evaluate.py --json scores.json
 
@@ -18,7 +19,7 @@ from eeg import UserError, cli
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its name under --out, or a name with several (default: the best finished run of each challenge, by validation)")
+    p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its name under --out, or a name that has several: its newest finished run, with --ensemble all of them (default: the best finished run of each challenge, by validation)")
     p.add_argument("--challenge", type=int, choices=(1, 2))
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
@@ -38,92 +39,115 @@ def main():
     args = arguments()
     import json
 
-    from eeg.score.metrics import LEADERBOARD, overall
-    from eeg.score.runs import find_runs
+    import torch
 
-    runs = find_runs(args.out, args.runs, args.challenge)
-    scores = {}
+    from eeg.score.metrics import LEADERBOARD, overall
+    from eeg.train.device import cpu_threads, keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads())
+    runs, scores = chosen_runs(args), {}
     for challenge in (1, 2):
-        chosen = [run for run in runs if run.challenge == challenge]
-        if chosen:
-            scores[f"challenge{challenge}"] = evaluate(challenge, chosen if args.runs else chosen[:1], args)
-        elif not args.runs and not args.challenge:
-            print(f"challenge {challenge}: no finished run in {args.out}/; train one with: python run/train.py --challenge {challenge}\n")
+        if own := [run for run in runs if run.challenge == challenge]:
+            scores[f"challenge{challenge}"] = evaluate(challenge, own, args)
     if len(scores) == 2:
         one, two = (score["nrmse"] for score in scores.values())
+        real = ", on real data" * any(score["simulated"] for score in scores.values())
         scores["overall"] = overall(one, two)
-        simulated = any(score["simulated"] for score in list(scores.values())[:2])
-        print(f"overall  0.3 x {one:.5f} + 0.7 x {two:.5f} = {scores['overall']:.5f}   the final leaderboard's best{' (real data)' if simulated else ''}: {LEADERBOARD['overall']}")
+        print(f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {scores['overall']:.5f} (the final leaderboard's best{real}: {LEADERBOARD['overall']})")
     if args.json:
         args.json.write_text(json.dumps(scores, indent=1) + "\n")
         print(f"scores   {args.json}")
 
 
+def chosen_runs(args):
+    """The runs to score. Without names the best finished one of each challenge; one of them may be missing, which is said."""
+    from eeg.train.runs import best_run, named, resolve
+
+    if args.runs:
+        runs = {}
+        for text in args.runs:
+            found = [run for run in named(args.out, text) if run.finished] if args.ensemble else []
+            runs |= {run.folder.resolve(): run for run in found or [resolve(args.out, text)]}
+        for run in runs.values():
+            if args.challenge not in (None, run.challenge):
+                raise UserError(f"{run.name} is a run of challenge {run.challenge}, not {args.challenge}; leave --challenge {args.challenge} out, or name another run")
+        return list(runs.values())
+    runs, missing = [], []
+    for challenge in [args.challenge] if args.challenge else (1, 2):
+        try:
+            runs.append(best_run(args.out, challenge))
+        except UserError as e:
+            missing.append(e)
+    if not runs:
+        raise missing[0]
+    for e in missing:
+        print(f"not scored: {e}\n")
+    return runs
+
+
 def evaluate(challenge, runs, args):
     """Print the table of one challenge. -> what --json says of it."""
     from eeg.score.baselines import baselines
-    from eeg.score.ensemble import combine, subject_mean, wanted
+    from eeg.score.ensemble import combine_runs, subject_mean, wanted
+    from eeg.score.finished import predict_run
     from eeg.score.metrics import LEADERBOARD, bootstrap, nrmse
-    from eeg.score.predict import predict
-    from eeg.score.runs import check_fits, check_unseen, side, test_side
+    from eeg.score.sides import check_side, side, scored_side
 
-    cache, rows = test_side(args.cache, challenge, args.release, args.mini)
+    cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
     for run in runs:
-        check_fits(run, cache)
-        check_unseen(run, cache, rows)
+        check_side(run, cache, rows)
     y, metadata, release = cache.y[rows], cache.metadata[rows], cache.release[rows]
-    subjects, models = metadata["subject"], [run.model() for run in runs]
-    views = {"shift": args.shift, "mirror": args.mirror}
+    subjects = metadata["subject"]
+    how = {"of": wanted(args.ensemble), "shift": args.shift, "mirror": args.mirror}
 
     start = time.perf_counter()
     with cli.Progress("windows") as progress:
-        found = [predict(model, cache, rows, wanted(model, args.ensemble), **views, progress=progress) for model in models]
+        found = [predict_run(run, cache, rows, **how, progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n)) for i, run in enumerate(runs)]
     seconds = time.perf_counter() - start
-    named = {f"{run}, epoch {run.epoch}" + ("" if run.finished else " (not finished)"): p[:, 0] for run, p in zip(runs, found)}
+    scored = {f"{run.name}, epoch {run.best[0]}": p[:, 0] for run, p in zip(runs, found)}
     if args.ensemble:
-        valid, labels, people = None, None, None
-        if args.ensemble != "average":
-            known, chosen = side(args.cache, runs, "valid")
-            labels, people = known.y[chosen], known.metadata["subject"][chosen]
-            valid = [predict(model, known, chosen, wanted(model, args.ensemble), **views) for model in models]
-        p, how = combine(args.ensemble, found, valid, labels, people)
-        named = {f"ensemble: {how}": p} | named
+        p, words = combine_runs(args.ensemble, runs, found, args.cache, **how)
+        scored = {f"ensemble: {words}": p} | scored
     if args.subject_mean:
-        named = {f"{name}, mean of each subject": subject_mean(p, subjects) for name, p in named.items()}
-    name, p = next(iter(named.items()))
+        scored = {f"{name}, mean of each subject": subject_mean(p, subjects) for name, p in scored.items()}
+    name, p = next(iter(scored.items()))
 
-    releases = list(dict.fromkeys(release))
-    title = f"challenge {challenge}, {' + '.join(releases)}{' mini' if args.mini else ''}{' (simulated)' if cache.simulated else ''}: {len(y):,} windows, {len(set(subjects))} subjects"
-    print(f"{title:<72} NRMSE    95 % interval (by subject)")
     table = []
 
     def line(name, y, p, subjects):
-        entry = {"name": name}
+        """Print and keep one line. Where a figure is not defined (one subject, labels that do not vary), its reason stands in its place."""
+        entry, text = {"name": name.strip(), "windows": len(y)}, ""
         try:
             entry["nrmse"] = nrmse(y, p)
+            text = f"{entry['nrmse']:.5f}  "
             entry["low"], entry["high"] = bootstrap(y, p, subjects)
-            print(f"  {name:<70} {entry['nrmse']:.5f}  {entry['low']:.3f} .. {entry['high']:.3f}")
-        except UserError as e:  # one subject, or labels that do not vary: the reason stands where the figure would
-            print(f"  {name:<70} {format(entry['nrmse'], '.5f') if 'nrmse' in entry else ''}  {e}")
+            text += f"{entry['low']:.3f} .. {entry['high']:.3f}"
+        except UserError as e:
+            text += str(e)
+        print(f"  {name:<70} {text}", flush=True)
         table.append(entry)
 
-    for name_, each in named.items():
-        line(name_, y, each, subjects)
+    releases = list(dict.fromkeys(release.tolist()))
+    title = f"challenge {challenge}, {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {len(y):,} windows, {len(set(subjects))} subjects"
+    print(f"{title:<72} NRMSE    95 % interval (by subject)")
+    for each, q in scored.items():
+        line(each, y, q, subjects)
     try:
         train, chosen = side(args.cache, runs, "train")
-    except UserError as e:
-        print(f"  no label-only baselines: {e}")
+    except UserError as e:  # a run may be scored where its training windows are not
+        print(f"  nothing that is learned from training labels: {e}")
     else:
-        for name_, each in baselines(challenge, train.metadata[chosen], train.y[chosen], metadata, y).items():
-            line(name_, y, each, subjects)
-    print(f"  {'the final leaderboard`s best'.replace('`', chr(39)) + (', on real data' if cache.simulated else ''):<70} {LEADERBOARD[challenge]}")
+        for each, q in baselines(challenge, train.metadata[chosen], train.y[chosen], metadata, y).items():
+            line(each, y, q, subjects)
+    print(f"  {'the final leaderboard' + chr(39) + 's best' + ', on real data' * cache.simulated:<70} {LEADERBOARD[challenge]}")
     print(f"  of {name}:")
     parts = {"without fast time line and copies": ~metadata["fast"] & ~metadata["copy"], "without fast time line": ~metadata["fast"], "without copies": ~metadata["copy"]}
     parts |= {each: release == each for each in releases if len(releases) > 1}
     for part, inside in parts.items():
         if not inside.all():
-            line(f"  {part}, {inside.sum():,} windows", y[inside], p[inside], subjects[inside])
-    print(f"  {len(models) * len(y):,} windows predicted in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n", flush=True)
+            line(f"  {part}: {inside.sum():,} windows", y[inside], p[inside], subjects[inside])
+    print(f"  {len(runs) * len(y):,} windows in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n", flush=True)
     return {"nrmse": nrmse(y, p), "run": name, "releases": releases, "windows": len(y), "subjects": len(set(subjects)), "simulated": cache.simulated, "table": table}
 
 

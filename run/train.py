@@ -87,7 +87,7 @@ def arguments():
     g.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="one run each (default: 0)")
 
     g = p.add_argument_group("machine")
-    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, rocm, mps (default: auto: a card that passes run/check.py, else the CPU)")
+    g.add_argument("--device", type=cli.device, default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, rocm, mps (default: auto: a card that passes run/check.py, else the CPU)")
     g.add_argument("--amp", choices=("auto", "off", "fp16", "bf16"), default="auto", help="mixed precision (default: auto: what the device can do, if it is faster)")
     g.add_argument("--max-memory", type=cli.percent, default=80.0, metavar="P", help="percent of the machine's memory, or of its control group's, at which to save and stop (default: 80)")
     g.add_argument("--checkpoint-minutes", type=cli.at_least_0, default=5.0, metavar="M", help="besides each epoch's end (default: 5)")
@@ -109,6 +109,8 @@ def arguments():
         args.set, args.augment = dict(args.set), dict(args.augment)
         if unknown := [name for name in args.augment if name not in AUGMENTATIONS]:
             p.error(f"--augment {unknown[0]}: the augmentations are {', '.join(AUGMENTATIONS)}")
+        if args.aux and args.challenge == 1:
+            p.error("--aux is of challenge 2: a cache of challenge 1 has neither age nor sex")
         if len(args.seed) > 1 and args.cv:
             p.error("--cv with several seeds: name one seed")
         if args.cv == 1:
@@ -142,8 +144,8 @@ def main():
         for folder in plan:
             if train(folder, args, ranks) == "stopped":
                 return
-        if len(plan) > 1 and ranks.main:
-            summarise(plan)
+        if ranks.main:
+            summarise(plan[0])
     finally:
         ranks.stop()
 
@@ -222,10 +224,12 @@ def prepare(folder, args, ranks, journal):
     import torch
 
     from eeg.train import checkpoint
-    from eeg.train.device import choose, cpu_threads, keep_freed_memory, settle_threads
+    from eeg.train.device import choose, cpu_threads, forget, keep_freed_memory, settle_threads
     from eeg.train.split import split as split_windows
     from eeg.train.trainer import Trainer, make_model
 
+    if config.get("device", "cpu") != "cpu" and journal.died:
+        forget(options.cache)  # the card passed its checks, and may all the same be what ended the run
     choice = choose(options.device, options.cache)
     device = f"cuda:{ranks.local}" if choice.device.startswith("cuda") and ranks.world > 1 else choice.device
     keep_freed_memory()
@@ -301,14 +305,16 @@ def words(side):
 # ---------------------------------------------------------------------------------------------------- the rest
 
 
-def summarise(plan):
-    """One line a run, their mean and spread; the same as JSON beside the runs."""
+def summarise(folder):
+    """One line a run of this one's plan, if it has several, their mean and spread; the same as JSON beside the runs."""
     import statistics
 
     from eeg.train.journal import write_json
     from eeg.train.runs import Run
 
-    runs = [Run(folder) for folder in plan]
+    runs = [Run(folder.parent / stamp) for stamp in Run(folder).config.get("plan", [])]
+    if len(runs) < 2 or not all(run.finished for run in runs):
+        return
     found = [{"run": run.name, "fold": run.config["train"]["fold"], "seed": run.config["train"]["seed"], "best_epoch": run.state["best_epoch"], "value": run.state["best_nrmse"]} for run in runs]
     what = "1 - AUROC" if runs[0].config["target"] == "correct" else "NRMSE"
     simulated = " (simulated data)" if runs[0].config["simulated"] else ""
@@ -318,7 +324,7 @@ def summarise(plan):
         print(f"  {each['run']:<40} {part:<14} {each['value']:.4f}  epoch {each['best_epoch']}")
     values = [each["value"] for each in found]
     print(f"  mean {statistics.mean(values):.4f}, standard deviation {statistics.stdev(values):.4f}")
-    path = plan[0].parent / f"{plan[0].name}_summary.json"
+    path = runs[0].folder.with_name(f"{runs[0].folder.name}_summary.json")
     write_json(path, {"what": what, "runs": found, "mean": statistics.mean(values), "deviation": statistics.stdev(values)})
     print(f"summary {path}")
 
@@ -328,20 +334,15 @@ def in_tmux(args):
     from eeg.train.tmux import start
 
     command = [sys.executable, os.path.abspath(sys.argv[0]), *(word for word in sys.argv[1:] if word != "--tmux")]
-    start(args.name or "train", command, args.out)
+    print(start(args.name or "train", command, args.out))
 
 
 def list_models():
-    import torch
+    from eeg.models import listed
 
-    from eeg.models import MODELS, build
-    from eeg.models.model import multiply_adds
-
-    torch.manual_seed(0)
     print(f"{'':<13}{'parameters':>12}{'M multiply-adds a window':>28}")
-    for name, (_, _, text) in MODELS.items():
-        model = build(name)
-        print(f"{name:<13}{sum(p.numel() for p in model.parameters()):>12,}{multiply_adds(model) / 1e6:>28.1f}   {text}")
+    for row in listed():
+        print(f"{row['name']:<13}{row['parameters']:>12,}{row['multiply_adds'] / 1e6:>28.1f}   {row['about']}")
 
 
 if __name__ == "__main__":

@@ -25,18 +25,20 @@ def build(name, n_chans=129, n_times=200, n_outputs=1, normalize="channel", aux=
     """
     from .model import Model
 
+    return Model(name, network(name), n_chans, n_times, n_outputs, normalize, tuple(aux), features, settings)
+
+
+def network(name):
+    """The class of a model's network. Raises ValueError for a name that does not exist."""
     if name not in MODELS:
         raise ValueError(f"there is no model '{name}'; there are {', '.join(MODELS)}")
-    module, network, _ = MODELS[name]
-    return Model(name, getattr(importlib.import_module(f".{module}", __name__), network), n_chans, n_times, n_outputs, normalize, tuple(aux), features, settings)
+    module, cls, _ = MODELS[name]
+    return getattr(importlib.import_module(f".{module}", __name__), cls)
 
 
 def defaults(name):
-    """{setting: default} of a model's own settings. Raises ValueError for a name that does not exist."""
-    if name not in MODELS:
-        raise ValueError(f"there is no model '{name}'; there are {', '.join(MODELS)}")
-    module, network, _ = MODELS[name]
-    parameters = inspect.signature(getattr(importlib.import_module(f".{module}", __name__), network)).parameters
+    """{setting: default} of a model's own settings."""
+    parameters = inspect.signature(network(name)).parameters
     return {key: p.default for key, p in parameters.items() if key not in ("n_chans", "n_times", "n_outputs", "n_features")}
 
 

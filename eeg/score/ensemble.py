@@ -6,23 +6,23 @@ Predictions are a list, one member each, of (N, K): the answer first, then, for 
 import numpy as np
 from scipy.optimize import nnls
 
-from eeg.score.predict import answers, time_statistics
+from eeg.score.finished import predict_run
+from eeg.score.predict import answers, answers_and_times
 from eeg.score.ridge import fit_ridge
+from eeg.score.sides import side
 
-WAYS = ("average", "weights", "stack")
 
-
-def wanted(model, way):
+def wanted(way):
     """What `predict` is to say of each window for this way of combining, see `predict(of=)`."""
-    if way != "stack" or model.head != "time":
-        return answers
+    return answers_and_times if way == "stack" else answers
 
-    def both(model, x, features):
-        import torch
 
-        return torch.cat([answers(model, x, features), time_statistics(model, x, features)], 1)
-
-    return both
+def combine_runs(way, runs, test, folder, **how):
+    """`combine` of what the runs say of the windows to predict, `test`; the caches in `folder` give the validation windows, predicted with the same `how`."""
+    if way == "average":
+        return combine(way, test)
+    cache, rows = side(folder, runs, "valid")
+    return combine(way, test, [predict_run(run, cache, rows, **how) for run in runs], cache.y[rows], cache.metadata["subject"][rows])
 
 
 def combine(way, test, valid=None, y=None, subjects=None):

@@ -16,7 +16,7 @@ from eeg import UserError
 from eeg.data.augment import mirrored
 from eeg.data.cache import rebuild
 
-BATCH = 128
+BATCH = 64
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 TIME_STATISTICS = tuple(f"soft-argmax, temperature {t:g}" for t in TEMPERATURES) + ("entropy", "peak", "score of the peak") + tuple(f"quantile {q:g}" for q in QUANTILES)
@@ -27,9 +27,15 @@ def answers(model, x, features):
     return model(x, features)[:, :1]
 
 
-def time_statistics(model, x, features):
-    """(B, 12): TIME_STATISTICS of the scores that a model with a time head gives the moments of a window; times in s, entropy in nats."""
-    scores, moments = model.raw(x, features), model.moments
+def answers_and_times(model, x, features):
+    """(B, 1 + 12): what the model answers, then TIME_STATISTICS where it has a time head."""
+    raw = model.raw(x, features)
+    answer = model.answer(raw)[:, :1]
+    return torch.cat([answer, time_statistics(raw, model.moments)], 1) if model.head == "time" else answer
+
+
+def time_statistics(scores, moments):
+    """(B, 12): TIME_STATISTICS of the scores (B, T) that a time head gives the moments (T,) of a window; times in s, entropy in nats."""
     p = scores.softmax(1)
     expected = [(scores / t).softmax(1) @ moments for t in TEMPERATURES]
     entropy = -(p * p.clamp_min(1e-30).log()).sum(1)

@@ -22,6 +22,8 @@ def save(folder, name, state, about):
     """Write `state` as <name>.pt with `about` beside it, the one before kept as previous.pt (of last alone). Raises OSError where the disk is full; what was there stays."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if name == "last":
+        finish(folder)
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -36,12 +38,35 @@ def save(folder, name, state, about):
         for path in (partial(file), partial(note)):
             path.unlink(missing_ok=True)
         raise
-    if name == "last" and file.exists():
-        os.replace(note, folder / "previous.json")
-        os.replace(file, folder / "previous.pt")
-    os.replace(partial(file), file)
-    os.replace(partial(note), note)
+    if name == "last" and note.exists():
+        os.replace(note, folder / "previous.json")  # from here on `finish` would bring it to its end
+    if name == "last":
+        finish(folder)
+    else:
+        os.replace(partial(file), file)
+        os.replace(partial(note), note)
     sync_folder(folder)
+
+
+def finish(folder):
+    """The renames of a save of last; again, of one that was killed among them."""
+    file, note = folder / "last.pt", folder / "last.json"
+    if note.exists() or noted(partial(note)) is None:
+        return  # nothing was begun, or not even the writing came to its end
+    if partial(file).exists():
+        if file.exists():
+            os.replace(file, folder / "previous.pt")
+        os.replace(partial(file), file)
+    os.replace(partial(note), note)
+
+
+def noted(note):
+    """What a .json says, None where it is torn or missing."""
+    try:
+        about = json.loads(note.read_text())
+        return about if {"sha256", "epoch", "batch"} <= about.keys() else None
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
 
 
 def load(folder):
@@ -52,15 +77,7 @@ def load(folder):
     folder = Path(folder)
     files = [folder / f"{name}.pt" for name in ("last", "previous")] + [partial(folder / "last.pt")]
     notes = [folder / f"{name}.json" for name in ("last", "previous")] + [partial(folder / "last.json")]
-    known, wrong, found = {}, [], []
-    for note in notes:
-        try:
-            about = json.loads(note.read_text())
-            known[about["sha256"]] = about
-        except FileNotFoundError:
-            continue
-        except (ValueError, KeyError, TypeError):
-            wrong.append(f"{note.name} is torn")
+    known, wrong, found = {about["sha256"]: about for about in map(noted, notes) if about}, [], []
     for file in files:
         if not file.exists():
             continue

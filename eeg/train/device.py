@@ -5,78 +5,24 @@ run in a child with a time limit; this process does not touch the card before. T
 """
 
 import ctypes
-import glob
-import grp
-import importlib.util
 import json
 import os
 import platform
-import queue
 import re
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
-from eeg import UserError
+from eeg import UserError, cli
 from eeg.train import cgroup
-
-CHECKS = ("detect", "allocate", "matmul", "convolution", "batch norm", "optimiser", "amp", "memory", "transfer", "small steps")
-PROGRAM = (sys.executable, "-m", "eeg.train.check")
-LIMIT = 120  # s that one check may take; ROCm compiles its convolutions at first use, which takes many seconds each
-
-# RDNA1: ROCm has no kernels for these. From ROCm 6.1 on some run as they are; 10.3.0 crashes cards on which 10.1.0 works.
-RDNA1 = ("gfx1010", "gfx1011", "gfx1012")
-OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
-OVERRIDES = (None, "10.1.0", "10.3.0")  # None: without
+from eeg.train.cards import absent, amd_cards, driver, first_line, install, nvidia_cards
+from eeg.train.probe import LIMIT, OVERRIDE, PROGRAM, Attempt, Check, attempt_all
 
 # What else decides which card is seen and how it is driven, besides driver and torch.
 VARIABLES = (OVERRIDE, "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
-
-
-@dataclass
-class Check:
-    """How one check went. state: ok, failed, skipped (makes no sense here), not run (an earlier one failed)."""
-
-    name: str
-    state: str
-    text: str = ""
-    seconds: float = 0.0
-
-
-@dataclass
-class Attempt:
-    """The checks of one device under one setting of the environment. environment: variables to set, or with None to remove."""
-
-    device: str
-    environment: dict
-    checks: list = field(default_factory=list)
-    card: dict = field(default_factory=dict)  # name, kind, count: as far as the child came to say
-
-    @property
-    def trusted(self):
-        """Whether float32 may be trained on it: everything went well, mixed precision aside."""
-        return len(self.checks) == len(CHECKS) and all(check.state in ("ok", "skipped") for check in self.checks if check.name != "amp")
-
-    @property
-    def failure(self):
-        """The first check that failed, mixed precision aside, or None."""
-        return next((check for check in self.checks if check.state == "failed" and check.name != "amp"), None)
-
-    @property
-    def setting(self):
-        """The environment in words."""
-        return ", ".join(f"without {name}" if value is None else f"{name}={value}" for name, value in self.environment.items())
-
-    def precisions(self):
-        passed = any(check.name == "amp" and check.state == "ok" for check in self.checks)
-        return ("fp32", ("bf16" if self.device == "cpu" else "fp16")) if passed else ("fp32",)
 
 
 @dataclass
@@ -94,7 +40,7 @@ class Choice:
 def choose(requested="auto", folder=Path("cache"), again=False, on_check=None, program=PROGRAM, limit=LIMIT, root=Path("/")):
     """Choose the device to train on. To be called before anything in this process uses a card. -> Choice.
 
-    requested: auto, cpu, cuda, cuda:1, rocm, mps. On auto the CPU is taken where no card passes; a card asked for by name that
+    requested: as cli.device takes it. On auto the CPU is taken where no card passes; a card asked for by name that
     fails is a UserError. folder: where verdicts are kept (device.json). again: whatever verdict is kept. on_check(attempt, check)
     is called as each check ends. program, limit: the child and the seconds one of its checks may take. root: where /dev, /proc and /sys lie.
     """
@@ -135,11 +81,8 @@ def choose(requested="auto", folder=Path("cache"), again=False, on_check=None, p
 
 
 def parse(requested):
-    """ "cpu", "cuda:0", "mps:0", or "" for auto."""
-    match = re.fullmatch(r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?", requested)
-    if not match:
-        raise UserError(f"--device {requested} is no device; expected auto, cpu, cuda, cuda:1, rocm or mps")
-    plain, family, index = match.groups()
+    """What cli.device lets through -> "cpu", "cuda:0", "mps:0", or "" for auto."""
+    plain, family, index = re.fullmatch(cli.DEVICE, requested).groups()
     if family == "rocm" and not torch.version.hip:
         raise UserError(f"--device {requested}: torch {torch.__version__} is not built for ROCm; {install('amd')}")
     return f"cuda:{index or 0}" if family else {"auto": "", "cpu": "cpu", "mps": "mps:0"}[plain]
@@ -160,124 +103,6 @@ def adopt(environment):
             os.environ[name] = value
 
 
-# The checks, from outside
-
-
-def inspect(device, environment=None, on_check=None, program=PROGRAM, limit=LIMIT):
-    """Run the checks of a device ("cuda:0", "cpu") in a child process under `environment` (see Attempt). -> Attempt."""
-    attempt = Attempt(device, environment or {})
-    names = list(CHECKS)
-    while names:
-        run_child(attempt, names, on_check, program, limit)
-        names = list(CHECKS[len(attempt.checks) :])
-        if attempt.checks[-1].name != "amp" or attempt.failure:  # a child that mixed precision has killed: another one goes on in float32
-            for name in names:
-                attempt.checks.append(Check(name, "not run"))
-            break
-    return attempt
-
-
-def run_child(attempt, names, on_check, program, limit):
-    """Let one child run the checks called `names`, until it ends, fails, or says nothing for `limit` seconds. Adds to attempt.checks."""
-    environment = {**os.environ, **{name: value for name, value in attempt.environment.items() if value is not None}}
-    for name in [name for name, value in attempt.environment.items() if value is None]:
-        environment.pop(name, None)
-    package = str(Path(importlib.util.find_spec("eeg").origin).parents[1])  # this very eeg, whatever else is installed
-    environment["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [environment.get("PYTHONPATH")])])
-
-    def note(check):
-        attempt.checks.append(check)
-        if on_check:
-            on_check(attempt, check)
-
-    with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        child = subprocess.Popen([*program, attempt.device, *names], stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, env=environment, text=True, start_new_session=True)
-        lines = queue.SimpleQueue()
-
-        def read():
-            for line in child.stdout:
-                lines.put(line)
-            lines.put(None)
-
-        threading.Thread(target=read, name="device check", daemon=True).start()
-        running, began, hung = names[0], time.perf_counter(), False  # until it says which, it is on its way to the first
-        try:
-            while (line := lines.get(timeout=limit)) is not None:
-                said = json.loads(line)
-                if "state" not in said:
-                    running, began = said["check"], time.perf_counter()
-                    continue
-                attempt.card = said.get("card", attempt.card)
-                note(Check(said["check"], said["state"], said["text"], said["seconds"]))
-                running = None
-            child.wait(timeout=limit)  # it has closed its output, so it is ending
-        except (queue.Empty, subprocess.TimeoutExpired):
-            hung = True
-        finally:
-            free = kill(child)
-        failed = bool(attempt.checks) and attempt.checks[-1].state == "failed" and attempt.checks[-1].name != "amp"
-        if failed or (len(attempt.checks) == len(CHECKS) and not hung and child.returncode == 0):
-            return
-        errors.seek(0)
-        last_words = next((line.strip() for line in reversed(errors.read().splitlines()) if line.strip()), "")
-    text = f"no answer within {limit:g} s" if hung else ending(child.returncode)
-    if not free:
-        text += "; the child cannot be killed, the driver holds it: the machine may need a restart"
-    elif last_words:
-        text += f": {last_words[:300]}"
-    if running is None and len(attempt.checks) == len(CHECKS):  # it did all and then crashed or hung as it gave the device back
-        last = attempt.checks.pop()
-        running, text = last.name, f"afterwards, {text}"
-    note(Check(running or CHECKS[len(attempt.checks)], "failed", text, time.perf_counter() - began))
-
-
-def kill(child):
-    """End a child and what it started. -> False if it cannot be ended (it waits inside the driver)."""
-    if child.poll() is None:
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it has just ended
-            pass
-    try:
-        child.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def ending(code):
-    """How a process ended, in words, from its return code."""
-    if code >= 0:
-        return f"the child ended with exit code {code}"
-    try:
-        return f"the child died of {signal.Signals(-code).name}"
-    except ValueError:
-        return f"the child died of signal {-code}"
-
-
-def attempt_all(wanted, on_check, program, limit, root):
-    """Try the device wanted, or on auto each card in turn, until one passes. -> the attempts, the good one last."""
-    if wanted or not (torch.version.cuda or torch.version.hip):
-        return attempt_one(wanted or "mps:0", on_check, program, limit, root)
-    attempts, index, count = [], 0, 1
-    while index < count:
-        attempts += attempt_one(f"cuda:{index}", on_check, program, limit, root)
-        if attempts[-1].trusted:
-            break
-        index, count = index + 1, max(attempt.card.get("count", 1) for attempt in attempts)
-    return attempts
-
-
-def attempt_one(device, on_check, program, limit, root):
-    """Try one device as the environment is; an RDNA1 card under ROCm then with each override, each in a new child. -> the attempts."""
-    attempts = [inspect(device, {}, on_check, program, limit)]
-    if torch.version.hip and not attempts[0].trusted and set(RDNA1) & {attempts[0].card.get("kind"), *amd_cards(root)}:
-        for value in OVERRIDES:
-            if value != os.environ.get(OVERRIDE) and not attempts[-1].trusted:
-                attempts.append(inspect(device, {OVERRIDE: value}, on_check, program, limit))
-    return attempts
-
-
 # Verdicts kept
 
 
@@ -293,10 +118,11 @@ def verdict_key(wanted, root=Path("/")):
 
 
 def conclusive(attempts, key):
-    """Whether the verdict says something about the card: not where none could be named or reached, or another process held its memory."""
+    """Whether the verdict says something about the card: not where none could be named or reached, or another process may have held its memory."""
     failures = [attempt.failure for attempt in attempts if not attempt.trusted]
-    passing = any(failure.name == "detect" and "the child" not in failure.text and "no answer" not in failure.text or "out of memory" in failure.text.lower() for failure in failures)
-    return bool(key["cards"]) and (attempts[-1].trusted or not passing)
+    unnamed = any(failure.name == "detect" and "the child" not in failure.text and "no answer" not in failure.text for failure in failures)
+    occupied = any("out of memory" in failure.text.lower() for failure in failures)
+    return bool(key["cards"]) and (attempts[-1].trusted or not unnamed and not occupied)
 
 
 def read_verdicts(path):
@@ -331,104 +157,6 @@ def forget(folder):
     (Path(folder) / "device.json").unlink(missing_ok=True)
 
 
-# What the machine has, without touching a card
-
-
-def absent(wanted="", root=Path("/")):
-    """Why no card can be used, in a sentence with what to do; "" if one may be there."""
-    root, version = Path(root), torch.__version__
-    seen = pci_cards(root)
-    metal = torch.backends.mps.is_built()
-    if wanted.startswith("mps") or (metal and not wanted):
-        return "" if metal else f"torch {version} is not built for Metal (mps), which macOS has"
-    if not torch.version.cuda and not torch.version.hip:
-        if not seen:
-            return f"torch {version} is a CPU build, and no NVIDIA or AMD card is to be seen on this machine"
-        return f"torch {version} is a CPU build, and there is an {' and an '.join(sorted(maker.upper() for maker in seen))} card: " + "; ".join(install(maker) for maker in sorted(seen))
-    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
-        if os.environ.get(name) in ("", "-1"):
-            return f"{name}='{os.environ[name]}' hides all cards: unset {name}"
-    if sys.platform != "linux" or (root / "dev/dxg").exists():  # the Windows subsystem reaches cards through /dev/dxg
-        return ""
-    if torch.version.cuda:
-        nodes = [root / "dev/nvidiactl", *map(Path, glob.glob(str(root / "dev/nvidia[0-9]*")))]
-        nodes += map(Path, glob.glob(str(root / "dev/nvhost-*")))  # Jetson
-        if not any(node.exists() for node in nodes):
-            other = f"; the AMD card wants another torch: {install('amd')}" if "amd" in seen else ""
-            card = "an NVIDIA card is there, but its driver is not loaded" if "nvidia" in seen else "no NVIDIA card is to be seen"
-            return f"torch {version} is built for CUDA, and there is no /dev/nvidia*: {card}{other}"
-    else:
-        nodes = [root / "dev/kfd"]
-        if not nodes[0].exists():
-            other = f"; the NVIDIA card wants another torch: {install('nvidia')}" if "nvidia" in seen else ""
-            card = "an AMD card is there, but its driver (amdgpu) is not loaded or not built for computing" if "amd" in seen else "no AMD card is to be seen"
-            return f"torch {version} is built for ROCm, and there is no /dev/kfd: {card}{other}"
-        nodes += map(Path, glob.glob(str(root / "dev/dri/renderD*")))
-    for node in nodes:
-        if node.exists() and not os.access(node, os.R_OK | os.W_OK):
-            return f"no permission on /{node.relative_to(root)} (group {group(node)}): sudo usermod -aG {group(node)} $USER, then log in again"
-    return ""
-
-
-def install(maker):
-    """How to get a torch for a maker's cards."""
-    if maker == "nvidia":
-        return "pip install --force-reinstall torch" + ("" if sys.platform == "linux" else " --index-url as https://pytorch.org/get-started/locally says")
-    return "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/rocm6.4 (or the ROCm that https://pytorch.org/get-started/locally names)"
-
-
-def group(path):
-    number = path.stat().st_gid
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:  # a container knows the number only
-        return str(number)
-
-
-def pci_cards(root=Path("/")):
-    """The makers of display and compute cards, {"nvidia", "amd"}, on the PCI bus or, where that is hidden, by their device files."""
-    makers = {"0x10de": "nvidia", "0x1002": "amd"}
-    found = set()
-    for folder in (Path(root) / "sys/bus/pci/devices").glob("*"):
-        if first_line(folder / "class")[:4] in ("0x03", "0x12"):  # display controller, processing accelerator
-            found.add(makers.get(first_line(folder / "vendor"), ""))
-    if (Path(root) / "dev/nvidiactl").exists():
-        found.add("nvidia")
-    if (Path(root) / "dev/kfd").exists():
-        found.add("amd")
-    return found - {""}
-
-
-def nvidia_cards(root=Path("/")):
-    """Names of NVIDIA cards, as the driver lists them."""
-    files = sorted((Path(root) / "proc/driver/nvidia/gpus").glob("*/information"))
-    return [match.group(1).strip() for match in (re.search(r"Model:(.*)", path.read_text()) for path in files) if match]
-
-
-def amd_cards(root=Path("/")):
-    """The kinds of AMD cards (gfx1010, ...), as the kernel lists them."""
-    found = []
-    for path in sorted((Path(root) / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")):
-        version = int(cgroup.fields(path).get("gfx_target_version", 0))  # 100100: major 10, minor 1, step 0; 0 for a CPU
-        if version:
-            found.append(f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}")
-    return found
-
-
-def driver(root=Path("/")):
-    """Versions of kernel and, where loaded, of the cards' drivers."""
-    modules = [f"{name} {version}" for name in ("nvidia", "amdgpu") if (version := first_line(Path(root) / "sys/module" / name / "version"))]
-    return ", ".join([f"{platform.system()} {platform.release()}", *modules])
-
-
-def first_line(path):
-    """The first line of a file of the system's, "" where there is none or it may not be read."""
-    try:
-        return Path(path).read_text().split("\n", 1)[0].strip()
-    except OSError:
-        return ""
-
-
 # The CPU
 
 
@@ -459,7 +187,7 @@ def keep_freed_memory():
     if mallopt:  # other C libraries have none
         trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
         mallopt(trim_threshold, most)
-        mallopt(mmap_threshold, most)
+        mallopt(mmap_threshold, most) or mallopt(mmap_threshold, 32 << 20)  # older ones allow no more
 
 
 def cpu_flags(root=Path("/")):

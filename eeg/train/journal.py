@@ -64,6 +64,7 @@ class Journal:
                 fcntl.flock(self.log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process ends, however it ends
             except BlockingIOError:
                 raise UserError(f"another process is training {folder} at this moment; watch it with: python run/monitor.py --follow") from None
+        self.died = self.read("state.json", {}).get("status") == "running"  # the process before this one did not end in any way of its own
         self.timing = self.read("timing.json", {"epochs": [], "events": []})
         self.now = {}
         self.said = 0.0

@@ -32,7 +32,8 @@ def pointwise(kind, error):
         return error.abs()
     if kind == "focal":
         size = 1 - torch.exp(-error.detach().abs())
-        side = torch.where(error.detach() < 0, 2 * TOO_LOW, 2 * (1 - TOO_LOW))
+        low = (error.detach() < 0).to(error.dtype)
+        side = 2 * (low * TOO_LOW + (1 - low) * (1 - TOO_LOW))
         return size**FOCUS * side * error.square()
     raise ValueError(f"there is no loss '{kind}'; there are {', '.join(LOSSES)}")
 

@@ -36,8 +36,9 @@ class Recovery:
     the windows given: parts of a batch weigh by their number of windows. A loss that is no mean, as the root of one, is then a
     mean over the parts, which is not quite the same; batch norm sees a part at a time and updates its running statistics with each.
     on_event(kind, text): "out of memory", "device error", "moved to cpu".
-    beside(): further tensors that live on the device and change as it learns: the optimizer's, averaged weights.
-    `device` is where the model is now. On "moved to cpu" parameters, buffers and those tensors have been moved in place.
+    beside(): further tensors that live on the device and change as it learns: the optimizer's, averaged weights. The very
+    tensors, not what .detach() or state_dict() make of them: on "moved to cpu" they, parameters and buffers are moved in place.
+    `device` is where the model is now; `moved`: for good.
     alive(device): whether it still answers.
     """
 
@@ -126,7 +127,9 @@ class Recovery:
             hosts[id(p)] = nn.Parameter(hosts[id(p)], p.requires_grad)
         twin = copy.deepcopy(self.model, hosts)  # takes these for its tensors, so that nothing is read from the device
         answer = self._compute(twin, batch, 1, scale)
+        drawn = torch.get_rng_state()
         self.rewind()
+        torch.set_rng_state(drawn)
         with torch.no_grad():
             for there, here in zip(self.model.buffers(), twin.buffers()):
                 there.copy_(here)

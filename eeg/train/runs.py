@@ -5,8 +5,11 @@ a running one by its process, or by its silence.
 """
 
 import json
+import math
+import shlex
 import socket
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +36,11 @@ class Run:
         return _read(self.folder / "history.json", {"epochs": [], "events": []})
 
     @cached_property
+    def timing(self):
+        """What is not the same each time: {"epochs": [{"epoch", "seconds", "windows_per_second", "memory", ...}], "events": [{"when", "kind", "text", ...}]}."""
+        return _read(self.folder / "timing.json", {"epochs": [], "events": []})
+
+    @cached_property
     def state(self):
         """What the run said last, {} before its first word."""
         return _read(self.folder / "state.json", {})
@@ -45,6 +53,11 @@ class Run:
     @property
     def challenge(self):
         return int(self.config["challenge"])
+
+    @property
+    def scored(self):
+        """Whether its first answer is what the competition scores: "factors" are challenge 2's four, externalizing first."""
+        return self.config["target"] in (TARGETS[self.challenge], "factors")
 
     @property
     def updated(self):
@@ -64,11 +77,31 @@ class Run:
         return "died" if said == "running" else "stopped"
 
     @property
+    def metric(self):
+        """What its epochs are judged by: the auroc (more is better) where the target is a class, else the nrmse (less is)."""
+        return "auroc" if self.config["target"] == "correct" else "nrmse"
+
+    @property
+    def curve(self):
+        """[(epoch, metric on the validation windows)], without epochs in which it is no number."""
+        found = [(entry["epoch"], entry.get("valid", {}).get(self.metric)) for entry in self.history["epochs"]]
+        return [(epoch, value) for epoch, value in found if value is not None and math.isfinite(value)]
+
+    @property
     def best(self):
-        """(epoch, nrmse) of the best epoch on the validation windows; (0, nan) before there is one."""
-        epochs = [(entry["valid"]["nrmse"], entry["epoch"]) for entry in self.history["epochs"] if "nrmse" in entry.get("valid", {})]
-        nrmse, epoch = min(epochs, default=(float("nan"), 0))
-        return epoch, nrmse
+        """(epoch, metric) of the best epoch on the validation windows; (0, nan) before there is one."""
+        sign = -1 if self.metric == "auroc" else 1
+        return min(self.curve, key=lambda point: sign * point[1], default=(0, float("nan")))
+
+    @property
+    def recoveries(self):
+        """{kind: times} of what the run got over: errors of the device and of memory, failed saves, resumptions."""
+        return Counter(event["kind"] for event in self.history["events"] + self.timing["events"] if event["kind"] != "stopped")
+
+    @property
+    def resume(self):
+        """The command that goes on with it."""
+        return f"python run/train.py --resume {shlex.quote(str(self.folder))}"
 
     @property
     def finished(self):
@@ -85,10 +118,10 @@ class Run:
             return self._weights
         if self.status == "running":
             raise UserError(f"{self.folder} is still running (epoch {self.state.get('epoch', 0)} of {self.state.get('epochs', '?')}); see: python run/monitor.py --follow")
-        raise UserError(f"{self.folder} has not finished (it {_PAST.get(self.status, self.status)}); go on with: python run/train.py --resume {self.folder}")
+        raise UserError(f"{self.folder} has not finished (it {_PAST.get(self.status, self.status)}); go on with: {self.resume}")
 
 
-_PAST = {"stopped": "was stopped", "failed": "failed", "died": "died", "finished": "lost its weights file"}
+_PAST = {"waiting": "waits for its turn", "stopped": "was stopped", "failed": "failed", "died": "died", "finished": "lost its weights file"}
 
 
 def find_runs(out):
@@ -99,11 +132,11 @@ def find_runs(out):
 def best_run(out, challenge):
     """The finished run of a challenge with the lowest validation NRMSE, among those trained for what the competition scores."""
     runs = [run for run in find_runs(out) if run.challenge == challenge]
-    fit = [run for run in runs if run.finished and run.config["target"] == TARGETS[challenge] and run.best[0]]
+    fit = [run for run in runs if run.finished and run.scored and run.best[0]]
     if fit:
         return min(fit, key=lambda run: run.best[1])
-    if waiting := [run for run in runs if not run.finished and run.status != "running"]:
-        help = f"{len(runs)} not finished; go on with: python run/train.py --resume {max(waiting, key=lambda run: run.updated).folder}"
+    if waiting := [run for run in runs if not run.finished and run.status not in ("running", "waiting")]:
+        help = f"{len(runs)} not finished; go on with: {max(waiting, key=lambda run: run.updated).resume}"
     elif runs:
         help = f"{len(runs)} of other targets or still running; see: python run/monitor.py"
     else:
@@ -111,17 +144,23 @@ def best_run(out, challenge):
     raise UserError(f"no finished run of challenge {challenge} in {out}/; {help}")
 
 
-def resolve(out, text):
-    """The Run that a RUN argument means: a run folder, name/stamp under out, or a name, of which the newest finished run is taken, else the newest."""
+def named(out, text):
+    """The runs that a RUN argument means, oldest first: a run folder, name/stamp under out, or a name, which may have several."""
     for folder in (Path(text), Path(out) / text):
         if (folder / "config.json").exists():
-            return Run(folder)
+            return [Run(folder)]
         runs = [Run(path.parent) for path in sorted(folder.glob("*/config.json"))]
         if runs:
-            return ([run for run in runs if run.finished] or runs)[-1]
+            return runs
     names = sorted({run.folder.parent.name for run in find_runs(out)})
     help = f"there are {', '.join(names)}; see: python run/monitor.py" if names else "train one with: python run/train.py --challenge 1"
     raise UserError(f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}")
+
+
+def resolve(out, text):
+    """The one Run that a RUN argument means: of a name's runs the newest finished one, else the newest."""
+    runs = named(out, text)
+    return ([run for run in runs if run.finished] or runs)[-1]
 
 
 def newest_unfinished(out, challenge=None, name=None):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eeg import UserError
-from eeg.data.cache import Cache, cache_path, find_caches
+from eeg.data.cache import Cache, cache_path, find_caches, rebuild
 from eeg.data.release import FACTORS
 
 DEFAULT_TRAIN, DEFAULT_VALID = ("R1", "R2", "R3", "R4", "R8", "R9", "R10", "R11"), "R5"
@@ -60,6 +60,8 @@ def split(folder, challenge, train, valid, mini=False, fold=None, keep_copies=Fa
     if both := sorted(set(train) & set(valid)):
         raise UserError(f"{', '.join(both)} is named for training and for validation; a subject may be on one side only")
     cache = find_caches(folder, challenge, [*train, *valid], mini)
+    if cache.challenge != challenge:
+        raise UserError(f"{cache.paths[0]} holds windows of challenge {cache.challenge}, expected {challenge}; {rebuild(cache.attributes[0])}")
     metadata = cache.metadata
     keep, dropped = np.ones(len(cache), bool), {}
     for reason, out, kept in (("copies", metadata["copy"], keep_copies), ("bad subjects", np.isin(metadata["subject"], [name.encode() for name in BAD]), keep_bad)):
@@ -117,6 +119,4 @@ def further(cache, aux):
     known = {"age": lambda: cache.metadata["age"], "sex": lambda: np.select([cache.metadata["sex"] == b"M", cache.metadata["sex"] == b"F"], [1.0, 0.0], np.nan)}
     if not aux:
         return np.empty((len(cache), 0))
-    if missing := [name for name in aux if name not in known or cache.challenge != 2]:
-        raise UserError(f"--aux {missing[0]}: a cache of challenge {cache.challenge} has {'age and sex' if cache.challenge == 2 else 'neither age nor sex'}")
     return np.stack([known[name]() for name in aux], 1)

@@ -24,6 +24,7 @@ from eeg.data.windows import LENGTH
 from eeg.score.metrics import auroc, describe, nrmse
 from eeg.score.predict import predict
 from eeg.train import amp, checkpoint, losses, optim
+from eeg.train.device import forget
 from eeg.train.memory import Watch
 from eeg.train.recovery import Recovery, outcome
 from eeg.train.split import further, labels
@@ -62,6 +63,8 @@ class Trainer:
         self.options, self.split, self.precision, self.journal, self.ranks = options, split, precision, journal, ranks
         self.home = torch.device(device)
         self.loss = options.loss or usual_loss(model, options.target)
+        if self.loss == "time" and model.head != "time":
+            raise UserError(f"--loss time scores moments, and this {options.model} answers with a number; a model with a time head has it: --set head=time, see: python run/train.py --list-models")
         self._look_at_labels(model)
         self.model = model.to(self.home).train()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -167,9 +170,11 @@ class Trainer:
         return value.item(), model.answer(raw.detach()).cpu()
 
     def _beside(self):
-        """What else lies on the device and changes: the optimiser's moments, the averaged weights."""
+        """What else lies on the device and changes: the optimiser's moments, the weights before SAM's ascent, the averaged ones. The very tensors, which may be moved."""
         held = [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor) and value.dim()]
-        return held + (list(self.average.model.state_dict().values()) if self.average else [])
+        if self.sam:
+            held += [before for _, before in self.sam.moved]
+        return held + ([*self.average.model.parameters(), *self.average.model.buffers()] if self.average else [])
 
     def _gradients(self, batch):
         """The mean gradient over all processes' windows in .grad. -> (loss, answers, its norm)."""
@@ -449,6 +454,8 @@ class Trainer:
 
     def _on_event(self, kind, text):
         self.journal.event(self.epoch, self.batch, kind, text)
+        if kind == "moved to cpu":
+            forget(self.options.cache)  # the next run is to check that card again
 
 
 class _Asked(Exception):

@@ -13,7 +13,7 @@ from eeg import UserError
 from eeg.data.augment import PAIRS
 from eeg.data.cache import Cache, Settings, build
 from eeg.data.release import find_release
-from eeg.score.predict import QUANTILES, TEMPERATURES, TIME_STATISTICS, predict, time_statistics
+from eeg.score.predict import QUANTILES, TEMPERATURES, TIME_STATISTICS, answers_and_times, predict
 from tests.conftest import LABELS, trial_events, write_participants, write_recording
 
 
@@ -99,15 +99,14 @@ def test_views_of_challenge_2_stay_within_the_stored_window(data, model):
         np.testing.assert_allclose(found[i], mean.ravel(), rtol=1e-5, atol=1e-4)
 
 
-def test_time_statistics_by_hand(model):
-    x = torch.randn(5, 129, 200)
-    with torch.no_grad():
-        model.eval()
-        found, scores = time_statistics(model, x, None).double().numpy(), model.raw(x).double().numpy()
-        model.train()
-    assert found.shape == (5, len(TIME_STATISTICS))
+def test_time_statistics_by_hand(data, model):
+    cache = cached(data, 1)
+    found = predict(model, cache, of=answers_and_times)
+    scores = predict(model, cache, of=lambda model, x, features: model.raw(x))
+    assert found.shape == (len(cache), 1 + len(TIME_STATISTICS))
+    np.testing.assert_array_equal(found[:, :1], predict(model, cache))
     t = 0.5 + np.arange(200) / 100
-    for row, s in zip(found, scores):
+    for row, s in zip(found[:, 1:], scores):
         softmax = lambda s: np.exp(s - s.max()) / np.exp(s - s.max()).sum()
         p = softmax(s)
         expected = [(softmax(s / temperature) * t).sum() for temperature in TEMPERATURES]
@@ -135,6 +134,8 @@ def test_mistakes(data, model):
         predict(eeg.models.build("tcn", n_times=100), cached(data, 1))
     with pytest.raises(UserError, match="windows of 400 samples, the model takes 500"):
         predict(eeg.models.build("tcn", n_times=500), cached(data, 2))
+    numbers = eeg.models.build("tcn", width=8, depth=1, head="number")
+    assert predict(numbers, cached(data, 1), of=answers_and_times).shape[1] == 1
     takes_features = eeg.models.build("tcn", width=8, depth=1)
     takes_features.features = "file"
     with pytest.raises(UserError, match="run/features.py --release R1 R2 --challenge 2"):

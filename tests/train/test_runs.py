@@ -10,7 +10,7 @@ import time
 import pytest
 
 from eeg import UserError
-from eeg.train.runs import SILENCE, Run, best_run, find_runs, newest_unfinished, resolve
+from eeg.train.runs import SILENCE, Run, best_run, find_runs, named, newest_unfinished, resolve
 
 
 def write_run(out, name, status="finished", challenge=1, nrmse=(0.9, 0.8, 0.85), target=None, weights=True, **state):
@@ -82,6 +82,43 @@ def test_best(tmp_path, dead):
     assert [run.name[0] for run in find_runs(tmp_path)] == list("abcdef")
 
 
+def test_the_best_epoch_of_a_classifier_is_the_highest(tmp_path):
+    folder = write_run(tmp_path, "a/1", nrmse=(), target="correct")
+    epochs = [{"epoch": i + 1, "valid": {"auroc": value, "loss": 0.7}} for i, value in enumerate((0.5, 0.71, float("nan"), 0.6))]
+    (folder / "history.json").write_text(json.dumps({"epochs": epochs, "events": []}))
+    run = Run(folder)
+    assert (run.metric, run.best, run.curve) == ("auroc", (2, 0.71), [(1, 0.5), (2, 0.71), (4, 0.6)])
+
+
+def test_an_epoch_without_a_figure_is_not_the_best(tmp_path):
+    assert Run(write_run(tmp_path, "a/1", nrmse=(float("nan"), 0.9, None, 0.8))).best == (4, 0.8)
+    epoch, nrmse = Run(write_run(tmp_path, "a/2", nrmse=(float("nan"),))).best
+    assert epoch == 0 and nrmse != nrmse
+
+
+def test_recoveries_are_counted_in_both_files(tmp_path):
+    folder = write_run(tmp_path, "a/1")
+    assert not Run(folder).recoveries
+    event = lambda kind, **more: {"epoch": 1, "batch": 3, "kind": kind, "text": "", **more}
+    (folder / "history.json").write_text(json.dumps({"epochs": [], "events": [event("out of memory"), event("device error"), event("out of memory")]}))
+    (folder / "timing.json").write_text(json.dumps({"epochs": [], "events": [event("stopped", when=1), event("resumed", when=2)]}))
+    assert Run(folder).recoveries == {"out of memory": 2, "device error": 1, "resumed": 1}
+
+
+def test_the_command_to_resume_survives_a_shell(tmp_path):
+    folder = write_run(tmp_path / "my runs", "a/1", "stopped")
+    echo = subprocess.run(["sh", "-c", Run(folder).resume.replace("python run/train.py --resume", "printf %s")], capture_output=True, text=True)
+    assert echo.stdout == str(folder)
+
+
+def test_a_waiting_run_waits_as_long_as_somebody_will_start_it(tmp_path, dead):
+    write_run(tmp_path, "a/1", "waiting", updated=0)
+    with pytest.raises(UserError, match="no unfinished run"):
+        newest_unfinished(tmp_path)
+    run = Run(write_run(tmp_path, "b/2", "waiting", pid=dead, updated=0))
+    assert run.status == "stopped" and newest_unfinished(tmp_path).name == "b/2"
+
+
 def test_a_run_is_meant_by_its_folder_or_its_names(tmp_path):
     write_run(tmp_path, "a/20260101_000000")
     last = write_run(tmp_path, "a/20260102_000000")
@@ -92,6 +129,8 @@ def test_a_run_is_meant_by_its_folder_or_its_names(tmp_path):
     assert resolve(tmp_path, "a").name == "a/20260102_000000"  # the newest finished
     assert resolve(tmp_path, str(tmp_path / "a")).name == "a/20260102_000000"
     assert resolve(tmp_path, "b").name == "b/20260101_000000"
+    assert [run.name for run in named(tmp_path, "a")] == [f"a/2026010{day}_000000" for day in (1, 2, 3)]
+    assert [run.folder for run in named(tmp_path, str(last))] == [last]
     with pytest.raises(UserError, match="no run c: .* there are a, b"):
         resolve(tmp_path, "c")
 

@@ -1,0 +1,211 @@
+"""The figures of a report. Each takes numbers and returns a matplotlib Figure; what the numbers are is decided in report.py.
+
+One or two panels a figure, small and with large type: on a telephone each is scaled to the width of the screen.
+"""
+
+import matplotlib
+import mne
+import numpy as np
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY, DARK = "#3b6ea5", "#cf6f2e", "#9aa0a6", "#30343a"
+STYLE = {
+    "figure.dpi": 150, "font.size": 10.5, "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": GREY, "axes.labelcolor": DARK, "text.color": DARK, "xtick.color": DARK, "ytick.color": DARK, "axes.grid": True, "grid.color": "#e9ebee",
+    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 9.5, "lines.linewidth": 1.6, "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, DARK, GREY]),
+}  # fmt: skip
+
+
+def drawn(make):
+    """Turns make(axes, ...) on `panels` axes into a function that returns the Figure, in the report's style."""
+
+    def figure(*args, panels=1, size=None, **settings):
+        with matplotlib.rc_context(STYLE):
+            fig = Figure(figsize=size or (6, 3.6 * panels), layout="constrained")
+            make(fig.subplots(panels, 1, squeeze=False)[:, 0], *args, **settings)
+        return fig
+
+    return figure
+
+
+def _band(ax, x, mean, low, high, colour=BLUE, **settings):
+    """Means as dots on a line, their 95 % intervals as bars."""
+    ax.errorbar(x, mean, [np.maximum(0, mean - low), np.maximum(0, high - mean)], fmt="o-", color=colour, ms=4, lw=1.2, elinewidth=1, capsize=2, **settings)
+
+
+@drawn
+def learning(axes, epochs, metric, events):
+    """epochs: the entries of history.json; events: its events, as upright lines."""
+    number = [entry["epoch"] for entry in epochs]
+    curve = lambda side, name: [entry.get(side, {}).get(name, np.nan) for entry in epochs]
+    for ax in axes:
+        for event in events:
+            ax.axvline(event["epoch"], color=ORANGE, lw=0.8, ls=":")
+        ax.set_xlim(min(number) - 0.3, max(number) + 0.3)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    top, middle, low = axes
+    marker = "o" if len(number) < 40 else None
+    top.plot(number, curve("train", metric), color=GREY, marker=marker, ms=3, label="training (as it went, augmented)")
+    valid = np.array(curve("valid", metric), float)
+    top.plot(number, valid, color=BLUE, marker=marker, ms=3, label="validation")
+    if np.isfinite(valid).any():
+        best = (np.nanargmax if metric == "auroc" else np.nanargmin)(valid)
+        top.plot(number[best], valid[best], "o", ms=9, mfc="none", mec=BLUE, label=f"best: epoch {number[best]}, {valid[best]:.4f}")
+    chance = 0.5 if metric == "auroc" else epochs[-1].get("valid", {}).get("mean_predictor") or 1.0
+    top.axhline(chance, color=DARK, lw=0.8, ls="--", label="by chance" if metric == "auroc" else "the training labels' mean")
+    top.set_ylabel(metric.upper())
+    top.legend(loc="best")
+    middle.plot(number, curve("train", "loss"), color=GREY, marker=marker, ms=3)
+    middle.set_ylabel("training loss")
+    low.plot(number, [entry.get("lr", np.nan) for entry in epochs], color=DARK, marker=marker, ms=3)
+    low.set(ylabel="learning rate at its end", xlabel="epoch", yscale="log" if all(entry.get("lr", 0) > 0 for entry in epochs) else "linear")
+
+
+@drawn
+def course(axes, epochs, events):
+    """Speed and memory of each epoch, from timing.json."""
+    number = [entry["epoch"] for entry in epochs]
+    for ax in axes:
+        for event in events:
+            ax.axvline(event["epoch"], color=ORANGE, lw=0.8, ls=":")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_xlim(min(number) - 0.3, max(number) + 0.3)
+    top, low = axes
+    for device in dict.fromkeys(entry.get("device", "") for entry in epochs):
+        own = [entry for entry in epochs if entry.get("device", "") == device]
+        top.plot([entry["epoch"] for entry in own], [entry.get("windows_per_second", np.nan) for entry in own], "o-", ms=3, label=device or "?")
+    top.set(ylabel="windows a second", ylim=(0, None))
+    top.legend(title="on", loc="lower left")
+    low.plot(number, [entry.get("memory", np.nan) / 1e9 for entry in epochs], "o-", ms=3, color=DARK)
+    low.set(xlabel="epoch", ylabel="peak of the process's\nown memory (GB)", ylim=(0, 1.1 * max(entry.get("memory", 0) / 1e9 for entry in epochs) or 1))
+
+
+@drawn
+def against(axes, y, p, what, unit):
+    """Predicted against true, each window."""
+    ax = axes[0]
+    low, high = np.percentile(np.concatenate([y, p]), (0.2, 99.8))
+    if len(y) > 2500:
+        ax.hexbin(y, p, gridsize=45, extent=(low, high, low, high), mincnt=1, bins="log", cmap="Blues", linewidths=0)
+    else:
+        ax.plot(y, p, ".", color=BLUE, ms=5, alpha=0.45, mew=0)
+    ax.plot([low, high], [low, high], color=DARK, lw=0.9, ls="--", label="as it should be")
+    ax.axhline(y.mean(), color=ORANGE, lw=0.9, label="the mean predictor")
+    ax.set(xlabel=f"true {what} ({unit})", ylabel=f"predicted {what} ({unit})", xlim=(low, high), ylim=(low, high), aspect="equal")
+    ax.legend(loc="upper left")
+
+
+@drawn
+def by_label(axes, x, bias, rmse, counts, what, unit, std):
+    """Error in bins of the label; bias and rmse are (mean, low, high) of each bin."""
+    top, low = axes
+    _band(top, x, *bias)
+    top.axhline(0, color=DARK, lw=0.8)
+    top.set_ylabel(f"predicted minus true,\nmean ({unit})")
+    _band(low, x, *rmse)
+    low.axhline(std, color=ORANGE, lw=0.9, label="std of all labels: the mean predictor's RMSE")
+    low.set(ylabel=f"RMSE ({unit})", xlabel=f"true {what} ({unit}), {len(x)} bins of {min(counts):,} to {max(counts):,} windows", ylim=(0, None))
+    low.legend(loc="best")
+
+
+@drawn
+def by_subject(axes, rmse, counts, mean_y, mean_p, what, unit, std):
+    """RMSE of each subject, sorted; mean answer of each against its mean label."""
+    top, low = axes
+    top.bar(np.arange(1, len(rmse) + 1), np.sort(rmse), 0.8 if len(rmse) < 80 else 1, color=BLUE)
+    top.axhline(std, color=ORANGE, lw=0.9, label="std of all labels")
+    top.set(xlabel="subject, from best to worst", ylabel=f"RMSE ({unit})", xlim=(0, len(rmse) + 1), ylim=(0, 1.2 * max(std, rmse.max())))
+    top.xaxis.get_major_locator().set_params(integer=True)
+    top.legend(loc="upper left")
+    top.grid(axis="x", visible=False)
+    ends = [min(mean_y.min(), mean_p.min()), max(mean_y.max(), mean_p.max())]
+    low.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="as it should be")
+    low.scatter(mean_y, mean_p, 6 + 60 * counts / counts.max(), color=BLUE, alpha=0.6, linewidths=0)
+    low.set(xlabel=f"a subject's mean {what} ({unit}); size: windows", ylabel=f"mean answer ({unit})")
+    low.legend(loc="upper left")
+
+
+@drawn
+def by_age(axes, ages, rmse, mean_y, mean_p, groups, what, unit):
+    """Each subject's RMSE, mean label and mean answer over age; lines: means of the groups, where there are several."""
+    top, low = axes
+    means = lambda values: [values[groups == group].mean() for group in range(groups.max() + 1)]
+    for ax, values, colour, name in ((top, rmse, BLUE, None), (low, mean_y, GREY, "true"), (low, mean_p, BLUE, "predicted")):
+        ax.plot(ages, values, "o", color=colour, ms=4.5, alpha=0.6, mew=0, label=None if groups.max() else name)
+        if groups.max():
+            ax.plot(means(ages), means(values), color=colour, label=name)
+    top.set(ylabel=f"RMSE of a subject ({unit})", ylim=(0, None))
+    low.set(xlabel="age (years)", ylabel=f"a subject's mean\n{what} ({unit})")
+    low.legend(loc="best")
+
+
+@drawn
+def calibration(axes, p, y, what, unit):
+    """Mean label where the model answers about p: p (bins), y (mean, low, high)."""
+    ax = axes[0]
+    ends = [min(p.min(), y[1].min()), max(p.max(), y[2].max())]
+    ax.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="as it should be")
+    _band(ax, p, *y, label=f"{len(p)} bins, 95 % interval by subject")
+    ax.set(xlabel=f"predicted {what} ({unit})", ylabel=f"mean true {what} ({unit})")
+    ax.legend(loc="best")
+
+
+@drawn
+def coverage(axes, levels, shares):
+    """How often the label lies in the central interval that should hold it `levels` of the time."""
+    ax = axes[0]
+    ax.plot([0, 100], [0, 100], color=DARK, lw=0.9, ls="--", label="as it should be")
+    ax.plot(100 * levels, 100 * shares, "o-", color=BLUE, ms=4, label="time head")
+    ax.set(xlabel="central interval of the time head's distribution (%)", ylabel="windows whose response lies in it (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    ax.legend(loc="upper left")
+
+
+def examples(moments, chances, y, p):
+    """The time head's distribution of a few windows, (n, S), with the response and the answer."""
+    with matplotlib.rc_context(STYLE):
+        fig = Figure(figsize=(6, 1.25 * len(y) + 0.6), layout="constrained")
+        axes = fig.subplots(len(y), 1, sharex=True, squeeze=False)[:, 0]
+        step = moments[1] - moments[0]
+        for ax, density, true, answer in zip(axes, chances / step, y, p):
+            ax.fill_between(moments, density, color=BLUE, alpha=0.35, lw=0)
+            ax.axvline(true, color=ORANGE, label="response")
+            ax.axvline(answer, color=DARK, lw=1.2, ls="--", label="answer")
+            ax.set(ylim=(0, 1.08 * density.max()), xlim=(min(0.3, true), moments[-1]))
+            ax.grid(axis="y", visible=False)
+            ax.set_title(f"off by {abs(answer - true):.2f} s", loc="right", fontsize=9)
+        axes[len(axes) // 2].set_ylabel("probability per second")
+        axes[-1].set_xlabel("time from the stimulus (s)")
+        axes[0].legend(loc="upper left", ncols=2)
+    return fig
+
+
+def scalp(increase, channels, names, top, low, high):
+    """Above: the increase of each electrode on the scalp (from above, nose up); below: the `top` electrodes with their intervals."""
+    with matplotlib.rc_context(STYLE):
+        fig = Figure(figsize=(6, 7.2), layout="constrained")
+        head, bars = fig.subplots(2, 1, height_ratios=(1.4, 1))
+        info = mne.create_info(list(channels), 100.0, "eeg")
+        info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
+        placed = np.array([not np.isnan(channel["loc"][:3]).any() for channel in info["chs"]])
+        limit = max(np.abs(increase).max(), 1e-9)
+        image, _ = mne.viz.plot_topomap(increase[placed], mne.pick_info(info, np.flatnonzero(placed)), axes=head, show=False, cmap="RdBu_r", vlim=(-limit, limit), contours=0, sensors="k.", extrapolate="head")
+        fig.colorbar(image, ax=head, shrink=0.75, label="increase in NRMSE")
+        bars.bar(np.arange(len(top)), increase[top], color=BLUE)
+        bars.errorbar(np.arange(len(top)), increase[top], [np.maximum(0, increase[top] - low), np.maximum(0, high - increase[top])], fmt="none", ecolor=DARK, elinewidth=1, capsize=2)
+        bars.axhline(0, color=DARK, lw=0.8)
+        bars.set_xticks(np.arange(len(top)), [names.get(channels[i], channels[i]) for i in top], rotation=45, ha="right")
+        bars.set_ylabel("increase in NRMSE")
+        bars.grid(axis="x", visible=False)
+    return fig
+
+
+@drawn
+def times(axes, edges, increase, low, high, xlabel):
+    """Increase for each stretch of time between edges (s)."""
+    ax = axes[0]
+    middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
+    ax.bar(middle, increase, 0.9 * width, color=BLUE)
+    ax.errorbar(middle, increase, [np.maximum(0, increase - low), np.maximum(0, high - increase)], fmt="none", ecolor=DARK, elinewidth=1, capsize=2)
+    ax.axhline(0, color=DARK, lw=0.8)
+    ax.set(xlabel=xlabel, ylabel="increase in NRMSE", xlim=(edges[0], edges[-1]))
+    ax.grid(axis="x", visible=False)

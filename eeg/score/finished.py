@@ -1,0 +1,72 @@
+"""Finished runs: their models, what they say of windows, and the one of each challenge that is promoted.
+
+A promoted run lies in <out>/promoted_challenge_1/ (or 2): a run folder like any other, but one level up, so that lists of runs do
+not count it twice. It holds the run's config, history and weights, and promoted.json, which says where it came from. Any
+command takes it as a RUN: `python run/evaluate.py promoted_challenge_1`.
+"""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import eeg.models
+from eeg import UserError
+from eeg.score.predict import predict
+
+
+def load_model(path):
+    """-> Model in eval mode, of exported weights {"settings", "state"}. Nothing but tensors and plain values is read from the file."""
+    try:
+        saved = dict(torch.load(path, map_location="cpu", weights_only=True))
+        settings, state = saved["settings"], saved["state"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as e:
+        raise UserError(f"{path} cannot be read as weights ({_words(e)}); train them anew with: python run/train.py") from None
+    try:
+        model = eeg.models.build(**settings)
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError, TypeError) as e:
+        raise UserError(f"the weights in {path} do not fit the model that this version of eeg builds from their settings ({_words(e)}); train anew with: python run/train.py") from None
+    return model.eval()
+
+
+def _words(e):
+    """The first words of a long message, in one line."""
+    words = str(e).split() or [type(e).__name__]
+    return " ".join(words[:25]) + " ..." * (len(words) > 25)
+
+
+def predict_run(run, cache, rows, **how):
+    """`predict` by a run's best epoch. Raises UserError where an answer is not a number."""
+    p = predict(load_model(run.weights), cache, rows, **how)
+    if bad := int((~np.isfinite(p).all(1)).sum()):
+        raise UserError(f"{run.name} answers NaN or infinity for {bad} of {len(p)} windows; its weights are of no use, train anew with: python run/train.py --challenge {run.challenge}")
+    return p
+
+
+def promoted_folder(out, challenge):
+    return Path(out) / f"promoted_challenge_{challenge}"
+
+
+def promote(run, out, note):
+    """Make a run the promoted one of its challenge, in one step. note: what promoted.json keeps beside the run's name."""
+    place = promoted_folder(out, run.challenge)
+    partial, old = place.with_name(place.name + ".partial"), place.with_name(place.name + ".old")
+    for rest in (partial, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for path in (run.folder / "config.json", run.folder / "history.json", run.folder / "state.json", run.weights):
+            shutil.copy2(path, partial)
+        (partial / "promoted.json").write_text(json.dumps({"run": run.name} | note, indent=1) + "\n")
+        if place.exists():
+            os.rename(place, old)
+        os.rename(partial, place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return place

@@ -1,0 +1,79 @@
+"""The submission.py of a submission: run/submit.py packs this file, the networks and their weights side by side, in no folder.
+
+It needs torch and numpy alone; torch 2.2.2 will do. Windows (B, 129, 200) at 100 Hz, in volts or microvolts -> (B, 1).
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+RATE = 100  # Hz: filters, and the moments that a time head scores, are counted in samples of this rate
+PLACES = [Path(__file__).resolve().parent, Path("/app/input/res"), Path("/app/input")]  # where the server may unpack what was submitted
+
+
+class Submission:
+    def __init__(self, SFREQ, DEVICE):
+        if SFREQ != RATE:
+            raise ValueError(f"SFREQ is {SFREQ}: these models were trained on windows at {RATE} Hz and answer no others")
+        self.device = DEVICE
+
+    def get_model_challenge_1(self):
+        return _load("weights_challenge_1.pt").to(self.device).eval()
+
+    def get_model_challenge_2(self):
+        return _load("weights_challenge_2.pt").to(self.device).eval()
+
+
+class Average(nn.Module):
+    """The mean answer (B, 1) of several models."""
+
+    def __init__(self, members):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x):
+        return torch.stack([member(x.float())[:, :1] for member in self.members]).mean(0)
+
+
+class Constant(nn.Module):
+    """The same answer (B, 1) to every window."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.register_buffer("value", torch.tensor(value, dtype=torch.float32))
+
+    def forward(self, x):
+        return self.value.repeat(len(x), 1)
+
+
+def _load(name):
+    """{"constant": value}, or {"members": [{"settings", "state"}, ...]} -> the module that answers."""
+    saved = torch.load(_find(name), map_location="cpu", weights_only=True)
+    if "constant" in saved:
+        return Constant(saved["constant"])
+    models, members = _models(), []
+    for member in saved["members"]:
+        model = models.build(**member["settings"])
+        model.load_state_dict(member["state"])
+        members.append(models.fold(model))
+    return Average(members)
+
+
+def _models():
+    """The package of networks: models.py is what it opens with, the files beside it are its modules."""
+    name = "submitted_models"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, _find("models.py"), submodule_search_locations=[str(folder) for folder in PLACES])
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def _find(name):
+    for folder in PLACES:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{name} is in none of {', '.join(map(str, PLACES))}")

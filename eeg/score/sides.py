@@ -1,0 +1,72 @@
+"""Which windows a run was trained and validated on, and which it may be scored on."""
+
+import numpy as np
+
+from eeg import UserError
+from eeg.data.cache import CONTRAST, cache_path, find_caches, rebuild
+from eeg.data.windows import LENGTH, TARGETS
+
+TEST = ("R6", "R7")
+
+
+def scored_side(folder, challenge, releases=None, mini=False):
+    """-> (Cache, rows (n,)) of the windows the competition would score: of the releases named, or of R6 and R7 what is cached. folder: where caches lie."""
+    if not releases:
+        releases = [name for name in TEST if cache_path(folder, challenge, name, mini).exists()] or TEST
+    cache = find_caches(folder, challenge, list(dict.fromkeys(releases)), mini)
+    rows = np.flatnonzero(cache.metadata["task"] == CONTRAST.encode())
+    if not len(rows):
+        raise UserError(f"{_files(cache)} has no window of {CONTRAST}, which the competition scores; {rebuild(cache.attributes[0])}")
+    return cache, rows
+
+
+def side(folder, runs, side):
+    """-> (Cache, rows (n,)) of the windows that were the "train" or "valid" side of one of the runs, without copies unless one was trained with them.
+
+    Of the validation side, subjects that another of the runs was trained on are left out: what is fitted on them would trust that run too much.
+    """
+    releases = sorted({release for run in runs for release in run.config["split"][side]["releases"]}, key=lambda name: int(name[1:]))
+    cache = find_caches(folder, runs[0].challenge, releases, bool(runs[0].config["train"].get("mini")))
+    names = set.union(*(subjects(run, side) for run in runs))
+    if side == "valid":
+        names -= set.union(*(subjects(run, "train") for run in runs))
+    chosen = np.isin(cache.metadata["subject"], np.array(sorted(names), "S16"))
+    if not any(run.config["train"].get("keep_copies") for run in runs):
+        chosen &= ~cache.metadata["copy"]
+    if not names:
+        raise UserError(f"no validation subject is left that none of these {len(runs)} runs was trained on (folds of a cross-validation leave none), so nothing can be fitted on their answers; average them with: --ensemble average")
+    if not chosen.any():
+        raise UserError(f"{_files(cache)} has no window of the {len(names)} {'training' if side == 'train' else 'validation'} subjects of {runs[0].name}; {rebuild(cache.attributes[0])}")
+    return cache, np.flatnonzero(chosen)
+
+
+def subjects(run, side):
+    """The names of the subjects of a run's "train" or "valid" side, a set."""
+    return set(run.config["split"][side]["subjects"])
+
+
+def check_side(run, cache, rows):
+    """Raises UserError where a run cannot be scored on these windows: another challenge or target, windows of another kind, or subjects it was trained on."""
+    if missing := [key for key in ("challenge", "target", "model", "train", "split", "input") if key not in run.config]:
+        raise UserError(f"{run.folder / 'config.json'} says nothing of {', '.join(missing)}; train anew with: python run/train.py")
+    if not run.scored:
+        raise UserError(f"{run.name} predicts {run.config['target']}, challenge {run.challenge} is scored on {TARGETS[run.challenge]}; train one with: python run/train.py --challenge {run.challenge}")
+    path, again = cache.paths[0], rebuild(cache.attributes[0])
+    if run.challenge != cache.challenge:
+        raise UserError(f"{run.name} is a run of challenge {run.challenge}, {path} a cache of challenge {cache.challenge}; build another with: python run/cache.py --challenge {run.challenge}")
+    trained = run.config["input"]
+    samples = trained["window_samples"] if run.challenge == 1 else LENGTH[2]  # challenge 2 stores 4 s, of which 2 s are cut
+    if cache.sfreq != trained["sfreq"]:
+        raise UserError(f"{path} is sampled at {cache.sfreq:g} Hz, {run.name} was trained at {trained['sfreq']:g} Hz; {again}")
+    if cache.window != samples:
+        raise UserError(f"{path} has windows of {cache.window} samples, {run.name} was trained on {samples}; {again}")
+    if list(cache.channels) != list(trained["channels"]):
+        was, found = (f"{len(names)} channels ({', '.join(names[:3])}, ...)" for names in (trained["channels"], cache.channels))
+        raise UserError(f"{path} has {found}, {run.name} was trained on {was}; {again}")
+    if seen := sorted(subjects(run, "train") & {name.decode() for name in np.unique(cache.metadata["subject"][rows])}):
+        few = ", ".join(seen[:3]) + ", ..." * (len(seen) > 3)
+        raise UserError(f"{run.name} was trained on {len(seen)} of the subjects it would be scored on ({few}); name releases it has not seen with --release")
+
+
+def _files(cache):
+    return ", ".join(map(str, cache.paths))

@@ -1,0 +1,222 @@
+"""submission.zip, and the proof that it runs: unpacked alone, loaded by a fresh interpreter, it must answer as the runs do.
+
+    submission.py                     eeg/score/server.py
+    models.py  layers.py  model.py    eeg/models/__init__.py and the modules that the submitted networks need, as they are
+    weights_challenge_1.pt  _2.pt     {"members": [{"settings", "state"}, ...]}, averaged, or {"constant": value}
+
+All at the top: the server looks into no folder.
+"""
+
+import ast
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import eeg.models
+import eeg.score.server
+from eeg import UserError
+from eeg.data.windows import TARGETS
+from eeg.score.finished import load_model
+from eeg.train.split import choose_releases, split
+
+WEIGHTS = {1: "weights_challenge_1.pt", 2: "weights_challenge_2.pt"}
+TOLERANCE = 1e-4  # by which answers may differ, in standard deviations of the training labels: rounding, and nothing else
+ABSENT = ("eeg", "h5py", "mne", "scipy", "matplotlib", "tqdm", "braindecode", "eegdash", "sklearn", "pandas")  # installed here perhaps, and hidden from the check
+
+
+@dataclass
+class Entry:
+    """What answers one challenge: models, by the names of their runs, or a constant."""
+
+    models: dict
+    constant: float = 0.0
+
+    @property
+    def saved(self):
+        if not self.models:
+            return {"constant": self.constant}
+        return {"members": [{"settings": model.settings, "state": model.state_dict()} for model in self.models.values()]}
+
+    def __call__(self, x):
+        """x (B, C, T) -> (B, 1), by the runs' own models."""
+        if not self.models:
+            return torch.full((len(x), 1), self.constant)
+        return torch.stack([model(x)[:, :1] for model in self.models.values()]).mean(0)
+
+    @property
+    def scale(self):
+        """The standard deviation of the training labels."""
+        return min((float(model.scale[0]) for model in self.models.values()), default=1.0)
+
+
+def entry(runs):
+    """-> the Entry of these finished runs. Raises UserError where one cannot be submitted."""
+    models = {run.name: load_model(run.weights) for run in runs}
+    for run, model in zip(runs, models.values()):
+        if not run.scored:
+            raise UserError(f"{run.name} was trained for {run.config['target']}; the competition asks for {TARGETS[run.challenge]}")
+        shape = model.settings["n_chans"], model.settings["n_times"]
+        if shape != (129, 200):
+            raise UserError(f"{run.name} takes windows of {shape[0]} channels x {shape[1]} samples; the server gives 129 x 200")
+        if model.features == "file":
+            raise UserError(
+                f"{run.name} takes features from a file, and the server gives windows alone; "
+                f"train one that computes them: python run/train.py --challenge {run.challenge} --model {model.settings['name']} --features layer"
+            )
+    return Entry(models)
+
+
+def constant_entry(folder, challenge):
+    """-> (the Entry that answers with the mean of the training labels cached in folder, whose mean that is in a few words)."""
+    sides = split(folder, challenge, *choose_releases(folder, challenge, None, None, False, None))
+    cache, rows = sides.cache, sides.train
+    whose = f"{len(rows):,} training labels of {' '.join(sides.describe('train')['releases'])}{' (simulated)' if cache.simulated else ''}"
+    return Entry({}, float(cache.y[rows].mean())), whose
+
+
+# ---------------------------------------------------------------------------------------------------- packing
+
+
+def write_zip(path, entries):
+    """entries: {1: Entry, 2: Entry}."""
+    names = {model.settings["name"] for each in entries.values() for model in each.models.values()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(eeg.score.server.__file__, "submission.py")
+        for module in sorted(_needed(names)):
+            archive.write(_source(module), "models.py" if module == "__init__" else f"{module}.py")
+        for challenge, each in entries.items():
+            weights = io.BytesIO()
+            torch.save(each.saved, weights)
+            archive.writestr(WEIGHTS[challenge], weights.getvalue())
+
+
+def _needed(names):
+    """The modules of eeg.models that these networks need: theirs, and whatever those import with a leading dot."""
+    found, ahead = set(), ["__init__", *(eeg.models.MODELS[name][0] for name in names)] if names else []
+    while ahead:
+        module = ahead.pop()
+        if module not in found:
+            found.add(module)
+            tree = ast.parse(_source(module).read_text())
+            ahead += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+    return found
+
+
+def _source(module):
+    return Path(eeg.models.__file__).with_name(f"{module}.py")
+
+
+# ---------------------------------------------------------------------------------------------------- checking
+
+
+@dataclass
+class Checked:
+    """What a fresh interpreter made of a submission."""
+
+    size: int  # bytes, of the zip
+    files: int
+    seconds: dict  # challenge -> median seconds a window, given one at a time
+    memory: int  # bytes, peak of the whole process
+    differences: dict  # challenge -> how far its answers are from the runs', in standard deviations of the training labels
+
+
+def check(path, entries=None):
+    """-> Checked. Raises UserError where the zip is not what the server expects, does not run, or answers otherwise than `entries`."""
+    names = _check_layout(path)
+    x = example_windows()
+    answers, facts = _run_alone(path, x)
+    differences = {}
+    for challenge in (1, 2):
+        found = answers[f"alone_{challenge}"], answers[f"batch_{challenge}"]
+        for p, n in zip(found, (1, len(x) - 1)):
+            if p.shape != (n, 1) or not np.isfinite(p).all():
+                raise UserError(f"{path} answers {n} windows of challenge {challenge} with {_described(p)}, expected finite numbers ({n}, 1)")
+        if entries:
+            with torch.inference_mode():
+                expected = entries[challenge](torch.from_numpy(x)).numpy()
+            differences[challenge] = float(np.abs(np.concatenate(found) - expected).max()) / entries[challenge].scale
+            if differences[challenge] > TOLERANCE:
+                who = " + ".join(entries[challenge].models)
+                raise UserError(f"{path} answers otherwise than {who}: by up to {differences[challenge]:.2g} standard deviations of the labels, where {TOLERANCE:g} are allowed")
+    return Checked(os.path.getsize(path), len(names), {challenge: facts["seconds"][str(challenge)] for challenge in (1, 2)}, facts["memory"], differences)
+
+
+def _described(p):
+    return f"an array {p.shape}" if np.isfinite(p).all() else f"{int((~np.isfinite(p)).sum())} numbers that are not finite"
+
+
+def _check_layout(path):
+    """-> the names in the zip: flat, and complete."""
+    help = "make one with: python run/submit.py"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names, broken = archive.namelist(), archive.testzip()
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; {help}") from None
+    except zipfile.BadZipFile:
+        raise UserError(f"{path} is not a zip file; {help}") from None
+    if broken:
+        raise UserError(f"{path} is damaged ({broken}); {help}")
+    if nested := [name for name in names if "/" in name or "\\" in name]:
+        raise UserError(f"{path} is nested ({nested[0]}): the server looks for submission.py at the top of the zip; zip the files and not their folder, or {help}")
+    if missing := [name for name in ("submission.py", *WEIGHTS.values()) if name not in names]:
+        raise UserError(f"{path} lacks {' and '.join(missing)}; {help}")
+    return names
+
+
+def example_windows():
+    """(65, 129, 200) float32, volts: noise that wanders like an EEG of tens of microvolts, Cz zero, an electrode that fell off in one window."""
+    rng = np.random.default_rng(0)
+    x = 4e-6 * np.cumsum(rng.standard_normal((65, 129, 200)), 2) + 1e-5 * rng.standard_normal((65, 129, 200))
+    x[:, 128] = 0
+    x[3, 7] += 0.3 * rng.standard_normal(200)
+    return x.astype(np.float32)
+
+
+# The check's program, in an interpreter that sees neither this project nor what it depends on. Arguments: windows, answers, what is absent.
+_ALONE = """
+import json, resource, sys, time
+folder, windows, answers, absent = sys.argv[1:]
+sys.modules.update(dict.fromkeys(absent.split(",")))
+import numpy as np
+import torch
+sys.path.insert(0, folder)
+from submission import Submission
+x, found, seconds = torch.from_numpy(np.load(windows)), {}, {}
+submission = Submission(100, torch.device("cpu"))
+with torch.inference_mode():
+    for challenge, model in (1, submission.get_model_challenge_1()), (2, submission.get_model_challenge_2()):
+        assert not model.training, f"the model of challenge {challenge} is not in eval mode"
+        found[f"alone_{challenge}"], found[f"batch_{challenge}"] = model.forward(x[:1]).numpy(), model.forward(x[1:]).numpy()
+        ends = [time.perf_counter()]
+        for i in range(10):
+            model.forward(x[i : i + 1])
+            ends.append(time.perf_counter())
+        seconds[challenge] = float(np.median(np.diff(ends)))
+np.savez(answers, **found)
+print(json.dumps({"seconds": seconds, "memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+"""
+
+
+def _run_alone(path, x):
+    """-> ({name: answers}, {"seconds", "memory"}) of the zip, unpacked into an empty folder, run from another."""
+    with tempfile.TemporaryDirectory() as unpacked, tempfile.TemporaryDirectory() as elsewhere:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(unpacked)
+        np.save(f"{elsewhere}/windows.npy", x)
+        command = [sys.executable, "-I", "-c", _ALONE, unpacked, f"{elsewhere}/windows.npy", f"{elsewhere}/answers.npz", ",".join(ABSENT)]
+        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            raise UserError(f"{path}, unpacked and loaded by a fresh interpreter, fails: {said[-1] if said else f'it ended with {done.returncode}'}")
+        with np.load(f"{elsewhere}/answers.npz") as answers:
+            return dict(answers), json.loads(done.stdout.splitlines()[-1])

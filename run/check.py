@@ -1,0 +1,71 @@
+"""Can this machine train? Ten checks of each device, done in a child process that a bad card may crash or hang.
+
+    python run/check.py                    the card that training would use, if there is one, and the CPU
+    python run/check.py --again            whatever verdict is kept in cache/device.json
+    python run/check.py --device cuda:1    this one alone: cpu, cuda, cuda:1, rocm, mps
+    python run/check.py --json             for programs
+
+An RDNA1 card under ROCm is tried as it is, then with HSA_OVERRIDE_GFX_VERSION 10.1.0, then 10.3.0; training then sets what has passed.
+Exit code 0 if a device can train.
+"""
+
+import json
+
+from eeg import cli
+
+
+def arguments():
+    p = cli.parser(__doc__)
+    p.add_argument("--device", type=cli.device, default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, rocm or mps (default: auto)")
+    p.add_argument("--again", action="store_true", help="check anew, whatever verdict is kept")
+    p.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
+    return p.parse_args()
+
+
+def main():
+    args = arguments()
+    from dataclasses import asdict
+
+    import torch
+
+    from eeg.train import cards, device, memory, probe
+
+    say = (lambda *_, **__: None) if args.json else print
+    table = Table(say)
+    wanted = device.parse(args.device)
+    limit = memory.limit_bytes()
+    say(f"machine   {device.processor()}, {device.cpu_threads()} threads{f', {limit / 1e9:.1f} GB of memory' if limit else ''}; {cards.driver()}")
+    say(f"torch     {torch.__version__}" + (f", CUDA {torch.version.cuda}" if torch.version.cuda else f", ROCm {torch.version.hip}" if torch.version.hip else ""))
+    if wanted != "cpu" and (reason := cards.absent(wanted)):
+        say(f"no GPU    {reason}")
+    choice = device.choose(args.device, args.cache, args.again, table)
+    attempts = list(choice.attempts)
+    if wanted in ("", "cpu"):
+        attempts.append(probe.inspect("cpu", on_check=table))
+    trusted = any(attempt.trusted for attempt in attempts)
+    if args.json:
+        print(json.dumps({**asdict(choice), "attempts": [asdict(attempt) | {"trusted": attempt.trusted} for attempt in attempts], "trusted": trusted}, indent=1))
+    elif choice.device == "cpu" and not attempts[-1].trusted:
+        say("\nno device of this machine can train: the CPU fails, too")
+    else:
+        why = f": {choice.reason}" if choice.attempts else ""
+        say(f"\ntraining uses {choice.device}, {choice.name}, in {' or '.join(choice.precisions)}{why}")
+    return int(not trusted)
+
+
+class Table:
+    """Prints a check as it ends; a heading where another attempt begins."""
+
+    def __init__(self, say):
+        self.say, self.attempt = say, None
+
+    def __call__(self, attempt, check):
+        if attempt is not self.attempt:
+            self.attempt = attempt
+            self.say(f"\n{attempt.device}" + (f", {attempt.setting}" if attempt.setting else ""))
+        seconds = f"{check.seconds:6.1f} s" if check.state in ("ok", "failed") else " " * 8
+        self.say(f"  {check.name:<13}{check.state:<8}{seconds}   {check.text}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,180 @@
+"""Which run is better, and whether any knows more than chance: runs side by side on the same test windows.
+
+    python run/compare.py                                   all finished runs, challenge by challenge, on R6 and R7
+    python run/compare.py c1_tcn c1_eegnex/20261121_101500  some: a name stands for all its finished runs
+    python run/compare.py c1_tcn --ensemble average         the runs, and their average as one more
+    python run/compare.py --promote                         the best becomes the promoted run of its challenge, if it is better than the one that is
+
+The best two are compared by a paired bootstrap: both are scored on the same draws of subjects, and what counts is whether 0 lies
+within the 95 % interval of their difference. (The best of many runs is partly the luckiest on these windows: on others expect a
+little less of it.) The promoted run lies in experiments/promoted_challenge_1/ (or 2), which every command takes as a RUN.
+"""
+
+from pathlib import Path
+
+from eeg import UserError, cli
+
+
+def arguments():
+    p = cli.parser(__doc__)
+    p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its name under --out, or a name that has several (default: all finished runs)")
+    p.add_argument("--challenge", type=int, choices=(1, 2))
+    p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
+    p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
+    p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
+    p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="add the runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects")
+    p.add_argument("--promote", action="store_true", help="make the best run the promoted one of its challenge, unless the promoted one is as good")
+    args = p.parse_args()
+    if args.promote and args.ensemble:
+        p.error("--promote takes a single run, an ensemble has no weights of its own: give --promote or --ensemble")
+    return args
+
+
+def main():
+    args = arguments()
+    import torch
+
+    from eeg.train.device import cpu_threads, keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads())
+    runs = chosen_runs(args)
+    for challenge in sorted({run.challenge for run in runs}):
+        compare(challenge, [run for run in runs if run.challenge == challenge], args)
+
+
+def chosen_runs(args):
+    from eeg.train.runs import best_run, find_runs, named
+
+    if args.runs:
+        runs = {run.folder.resolve(): run for text in args.runs for run in finished(named(args.out, text))}
+        for run in runs.values():
+            if args.challenge not in (None, run.challenge):
+                raise UserError(f"{run.name} is a run of challenge {run.challenge}, not {args.challenge}; leave --challenge {args.challenge} out, or name other runs")
+        return list(runs.values())
+    runs = [run for run in find_runs(args.out) if args.challenge in (None, run.challenge) and run.finished and run.scored]
+    return runs or [best_run(args.out, args.challenge or 1)]  # which says what there is instead
+
+
+def finished(runs):
+    """Those of a name's runs that have finished; where none has, the last, whose weights say what is wrong."""
+    return [run for run in runs if run.finished] or runs[-1:]
+
+
+def compare(challenge, runs, args):
+    """Print the table of one challenge and what follows from it."""
+    from eeg.score.baselines import baselines
+    from eeg.score.ensemble import combine_runs, wanted
+    from eeg.score.finished import predict_run
+    from eeg.score.metrics import nrmse
+    from eeg.score.sides import check_side, side, scored_side
+    from eeg.score.verdict import verdict
+
+    cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
+    y, subjects, how = cache.y[rows], cache.metadata["subject"][rows], {"of": wanted(args.ensemble)}
+    said, left_out = {}, []
+    with cli.Progress("windows") as progress:
+        for i, run in enumerate(runs):
+            try:
+                check_side(run, cache, rows)
+                said[run] = predict_run(run, cache, rows, **how, progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n))
+            except UserError as e:
+                if args.runs:  # it was asked for
+                    raise
+                left_out.append(e)
+        if not said:
+            raise left_out[0]
+        runs, answers = list(said), {run.name: p[:, 0] for run, p in said.items()}
+        if args.ensemble:
+            p, words = combine_runs(args.ensemble, runs, list(said.values()), args.cache, **how)
+            answers[f"ensemble: {words}"] = p
+        lines = {run.name: cells(run, answers[run.name], y, subjects, args.cache, differing) for run, differing in zip(runs, differences(runs))}
+
+    order = sorted(answers, key=lambda name: nrmse(y, answers[name]))
+    releases = list(dict.fromkeys(cache.release[rows].tolist()))
+    print(f"challenge {challenge}, {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {len(y):,} windows, {len(set(subjects))} subjects")
+    header = ["run", "model", "test NRMSE, 95 % interval", "valid NRMSE, 95 % interval", "parameters", "time", "device", "differs in"]
+    print_table([header, *(lines.get(name) or [name, "", score(y, answers[name], subjects)] for name in order)])
+    for e in left_out:
+        print(f"  left out: {e}")
+
+    best = order[0]
+    judge = lambda name, p: verdict(best, answers[best], name, p, y, subjects)
+    for name in order[1:]:
+        if name == order[1] or name not in lines:  # the second, and the ensemble wherever it stands
+            print(f"  {judge(name, answers[name])[1]}")
+    try:
+        train, chosen = side(args.cache, runs, "train")
+    except UserError as e:  # runs may be compared where their training windows are not
+        print(f"  nothing to say of what labels alone tell: {e}")
+    else:
+        labels_alone = baselines(challenge, train.metadata[chosen], train.y[chosen], cache.metadata[rows], y)
+        for name in dict.fromkeys(["the mean of the training labels", min(labels_alone, key=lambda name: nrmse(y, labels_alone[name]))]):
+            print(f"  {judge(name, labels_alone[name])[1]}")
+    if args.promote:
+        promote_if_better(next(run for run in runs if run.name == best), judge, cache, rows, {"releases": releases, "nrmse": nrmse(y, answers[best])}, args.out)
+    print(flush=True)
+
+
+def cells(run, p, y, subjects, folder, differing):
+    """A run's line of the table. Its validation windows are predicted again, for the interval; where they are not cached, training's own figure stands alone."""
+    from eeg.score.finished import load_model, predict_run
+    from eeg.score.sides import side
+
+    try:
+        cache, rows = side(folder, [run], "valid")
+    except UserError:
+        valid = f"{run.best[1]:.5f} (not cached)"
+    else:
+        valid = score(cache.y[rows], predict_run(run, cache, rows)[:, 0], cache.metadata["subject"][rows])
+    parameters = sum(weight.numel() for weight in load_model(run.weights).parameters())
+    minutes, seconds = divmod(round(sum(epoch["seconds"] for epoch in run.timing["epochs"])), 60)
+    return [run.name, run.config["model"]["name"], score(y, p, subjects), valid, f"{parameters:,}", f"{minutes}:{seconds:02}", str(run.config.get("device", "")), differing]
+
+
+def score(y, p, subjects):
+    """NRMSE with its interval; where that is not defined (one subject), why."""
+    from eeg.score.metrics import bootstrap, nrmse
+
+    value = f"{nrmse(y, p):.5f}"
+    try:
+        low, high = bootstrap(y, p, subjects)
+    except UserError as e:
+        return f"{value} ({e})"
+    return f"{value}  {low:.3f} .. {high:.3f}"
+
+
+def differences(runs):
+    """For each run its settings that others have otherwise, as text."""
+    settings = [run.config["model"] | run.config["train"] for run in runs]
+    shown = dict.fromkeys(key for own in settings for key in own if key not in ("name", "model", "device"))  # which have a column
+    differing = [key for key in shown if len({repr(own[key]) for own in settings if key in own}) > 1]
+    return [", ".join(f"{key} {own[key]}" for key in differing if key in own) for own in settings]
+
+
+def print_table(rows):
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
+    for row in rows:
+        print(("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths))).rstrip(), flush=True)
+
+
+def promote_if_better(run, judge, cache, rows, note, out):
+    """Promote a run unless the one that is promoted now is as good on these windows."""
+    from eeg.score.finished import predict_run, promote, promoted_folder
+    from eeg.score.sides import check_side
+    from eeg.train.runs import Run
+
+    folder = promoted_folder(out, run.challenge)
+    if folder.exists():
+        now = Run(folder)
+        check_side(now, cache, rows)
+        better, sentence = judge("the promoted run", predict_run(now, cache, rows)[:, 0])
+        print(f"  {sentence}")
+        if not better:
+            print(f"  {folder}/ stays as it is")
+            return
+    print(f"  promoted {run.name} to {promote(run, out, note)}/")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,55 @@
+"""report.html in a run's folder: how it learned, how well it answers and for whom, what it looks at, what happened on the way.
+
+    python run/report.py                             the best finished run of each challenge
+    python run/report.py c1_tcn/20261121_101500      a run, by folder or by name under experiments/
+    python run/report.py --release R6                answers to windows of these releases
+
+One file that needs nothing else: it can be sent, and opened years later. Answers are those to the test releases (what is cached
+of R6 and R7), else to the run's validation subjects, which it says.
+"""
+
+import time
+from pathlib import Path
+
+from eeg import UserError, cli
+
+
+def arguments():
+    p = cli.parser(__doc__)
+    p.add_argument("runs", nargs="*", metavar="RUN", help="a run folder, name/stamp under --out, or a name: its newest finished run (default: the best finished run of each challenge)")
+    p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="whose windows are answered (default: what is cached of R6 and R7, else the validation side)")
+    p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
+    p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
+    return p.parse_args()
+
+
+def main():
+    args = arguments()
+    from eeg.train.runs import resolve
+
+    runs = [resolve(args.out, text) for text in args.runs] or best_runs(args.out)
+    from eeg.score import report
+
+    for run in runs:
+        start = time.perf_counter()
+        path, done = report.write(run, args.cache, args.data, args.release, args.mini)
+        print(f"{run.name}: {done}\n{path}  {path.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def best_runs(out):
+    """The best finished run of each challenge; the reason, where there is none of any."""
+    from eeg.train.runs import best_run
+
+    runs, reasons = [], []
+    for challenge in (1, 2):
+        try:
+            runs.append(best_run(out, challenge))
+        except UserError as e:
+            reasons.append(e)
+    if not runs:
+        raise reasons[0]
+    return runs
+
+
+if __name__ == "__main__":
+    cli.run(main)

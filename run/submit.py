@@ -1,0 +1,97 @@
+"""submission.zip for the competition's server, checked: unpacked alone, run by a fresh interpreter, compared with the runs.
+
+    python run/submit.py                                      the best finished run of each challenge
+    python run/submit.py c1_tcn/20261121_101500               this one, and the best of the other challenge
+    python run/submit.py experiments/c1_tcn/2026* c1_unet     several of a challenge are averaged
+    python run/submit.py --constant 2                         the mean of the training labels stands in for challenge 2
+    python run/submit.py --check submission.zip               the check alone, of a zip that is there
+"""
+
+from pathlib import Path
+
+from eeg import UserError, cli
+
+OTHER_WINDOWS = 10_000  # of which the time is told
+
+
+def arguments():
+    p = cli.parser(__doc__)
+    p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, name/stamp under --out, or a name, of which the newest is taken")
+    p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
+    p.add_argument("--zip", type=Path, default=Path("submission.zip"), metavar="FILE", help="what to write (default: submission.zip)")
+    p.add_argument("--constant", type=int, choices=(1, 2), action="append", default=[], help="answer this challenge with the mean of its cached training labels")
+    p.add_argument("--check", type=Path, metavar="FILE", help="write nothing: check this zip")
+    args = p.parse_args()
+    if args.check and (args.runs or args.constant):
+        p.error("--check looks at a zip that is there: it takes neither RUN nor --constant")
+    if args.zip.suffix != ".zip" or args.zip.is_dir():
+        p.error(f"--zip {args.zip}: name a .zip file")
+    return args
+
+
+def main():
+    args = arguments()
+    from eeg.score.submission import check, constant_entry, entry, write_zip
+
+    if args.check:
+        tell(check(args.check), args.check)
+        return
+    runs = choose(args)
+    entries = {}
+    for challenge, chosen in runs.items():
+        if chosen:
+            entries[challenge] = entry(chosen)
+            for run, model in zip(chosen, entries[challenge].models.values()):
+                epoch, nrmse = run.best
+                print(f"challenge {challenge}  {run.name}, epoch {epoch}: {model.settings['name']}, {sum(p.numel() for p in model.parameters()):,} parameters, valid {nrmse:.5f}{' (simulated)' * bool(run.config.get('simulated'))}")
+            if len(chosen) > 1:
+                print(f"             the average of these {len(chosen)}")
+        else:
+            entries[challenge], whose = constant_entry(args.cache, challenge)
+            print(f"challenge {challenge}  no model: every window is answered {entries[challenge].constant:.4f}, the mean of {whose}")
+    partial = args.zip.with_name(args.zip.name + ".partial")
+    try:
+        write_zip(partial, entries)
+        checked = check(partial, entries)
+        partial.replace(args.zip)
+    finally:
+        partial.unlink(missing_ok=True)
+    tell(checked, args.zip)
+
+
+def choose(args):
+    """-> {1: runs, 2: runs}, none where a constant stands in. What was not named is the best finished run."""
+    from eeg.train.runs import best_run, resolve
+
+    named = list({run.folder.resolve(): run for run in (resolve(args.out, text) for text in args.runs)}.values())
+    runs, missing = {}, []
+    for challenge in (1, 2):
+        runs[challenge] = [run for run in named if run.challenge == challenge]
+        if challenge in args.constant:
+            if runs[challenge]:
+                raise UserError(f"{runs[challenge][0].name} is a run of challenge {challenge}, and --constant {challenge} was asked for: name one of them")
+        elif not runs[challenge]:
+            try:
+                runs[challenge] = [best_run(args.out, challenge)]
+            except UserError as e:
+                missing.append((challenge, e))
+    if len(missing) == 2:
+        raise UserError(f"there is nothing to submit: {missing[0][1]}")
+    for challenge, reason in missing:
+        raise UserError(f"a submission answers both challenges, and there is none for challenge {challenge}: {reason}; or let a constant stand in: python run/submit.py --constant {challenge}")
+    return runs
+
+
+def tell(checked, path):
+    print("checked      unpacked alone, in a fresh interpreter: batches of 1 and 64 windows in volts" + (
+        f"; answers differ from the runs' by at most {max(checked.differences.values()):.1g} standard deviations" if checked.differences else ""))  # fmt: skip
+    seconds = sum(checked.seconds.values())
+    parts = " + ".join(f"{1e3 * s:.1f}" for s in checked.seconds.values())
+    print(f"size         {checked.size / 1e6:.2f} MB, {checked.files} files")
+    print(f"server       {parts} ms for a window of each challenge, one at a time on this CPU: {OTHER_WINDOWS * seconds / 60:.1f} minutes for {OTHER_WINDOWS:,} of each; peak memory {checked.memory / 1e6:.0f} MB")
+    print("             (the rules say one GPU with 20 GB; of a time limit they say nothing)")
+    print(path)
+
+
+if __name__ == "__main__":
+    cli.run(main)

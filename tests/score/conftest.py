@@ -1,0 +1,99 @@
+"""What the tests of scoring share: caches of small releases of noise, run folders as the trainer leaves them, and scripts called in this process."""
+
+import importlib.util
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eeg.models
+from eeg.data.cache import Settings, build, cache_path
+from eeg.data.release import find_release
+from eeg.train.runs import Run
+from tests.conftest import LABELS, trial_events, write_recording
+
+ROOT = Path(__file__).resolve().parents[2]
+PEOPLE = {"R1": 5, "R5": 4, "R6": 3, "R7": 2}  # subjects
+
+
+def subject_names(release):
+    return [f"NDAR{release}{i:03d}XX" for i in range(PEOPLE[release])]
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory):
+    """The folder with caches of both challenges (challenge 1: 0.1 s margin) of R1, R5, R6 and R7: noise, response times and factors that differ between subjects."""
+    root = tmp_path_factory.mktemp("score")
+    for r, name in enumerate(PEOPLE):
+        folder = root / "data" / f"{name}_L100_bdf"
+        for i, subject in enumerate(subject_names(name)):
+            write_recording(folder, subject, trial_events(3 + i, rt=1.1 + 0.2 * i + 0.05 * r), seconds=40, seed=10 * r + i)
+        rows = "".join(f"sub-{subject}\tM\t{8 + i}\t0.1\t0.2\t0.3\t{0.4 * i - 0.1 * r:.1f}\n" for i, subject in enumerate(subject_names(name)))
+        (folder / "participants.tsv").write_text("participant_id\tsex\tage\tp_factor\tattention\tinternalizing\texternalizing\n" + rows)
+        for challenge in (1, 2):
+            build(find_release(name, root / "data"), Settings(challenge, margin=0.1 if challenge == 1 else 0), root / "cache")
+    assert cache_path(root / "cache", 2, "R7").exists()
+    return root / "cache"
+
+
+def write_run(out, name, challenge=1, seed=0, head="time", center=None, sides=None, state=None, nrmse=0.9, **changed):
+    """A finished run of a tiny untrained tcn. center: it answers this number for every window. sides: {"train": subjects, "valid": subjects} instead of R1's and R5's."""
+    torch.manual_seed(seed)
+    model = eeg.models.build("tcn", width=8, depth=1, head=head if challenge == 1 else "number")
+    if center is not None:
+        model.center[:], model.shrink[:] = center, 0
+    split = {}
+    for side, release in (("train", "R1"), ("valid", "R5")):
+        names = (sides or {}).get(side, subject_names(release))
+        split[side] = {"releases": sorted({name[4:6] for name in names}), "windows": 0, "subjects": names}
+    config = {
+        "challenge": challenge, "target": {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "model": model.settings, "train": {"lr": 1e-3, "seed": seed, "keep_copies": False, "mini": False},
+        "split": split, "input": {"sfreq": 100.0, "window_samples": 200, "channels": LABELS}, "device": "cpu",
+    }  # fmt: skip
+    folder = Path(out) / name
+    folder.mkdir(parents=True)
+    said = {"status": "finished", "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()} | (state or {})
+    history = {"epochs": [{"epoch": i + 1, "valid": {"nrmse": nrmse + 0.1 * (i != 1)}} for i in range(3)], "events": []}
+    timing = {"epochs": [{"epoch": i + 1, "seconds": 41.3} for i in range(3)], "events": []}
+    for file, content in {"config": config | changed, "history": history, "timing": timing, "state": said}.items():
+        (folder / f"{file}.json").write_text(json.dumps(content))
+    torch.save({"settings": model.settings, "state": model.state_dict()}, folder / f"weights_challenge_{challenge}.pt")
+    return Run(folder)
+
+
+def by_hand(run, folder, releases, challenge=1):
+    """-> (y, p, metadata) of a run on whole releases, with h5py and torch alone. Challenge 1."""
+    import h5py
+
+    saved = torch.load(run.weights, weights_only=True)
+    model = eeg.models.build(**saved["settings"])
+    model.load_state_dict(saved["state"])
+    y, p, metadata = [], [], []
+    for name in releases:
+        with h5py.File(cache_path(folder, challenge, name), "r") as f, torch.no_grad():
+            y.append(f["y"][()])
+            metadata.append(f["metadata"][()])
+            p.append(model.eval()(torch.from_numpy(f["X"][:, :, 10:210]))[:, 0].numpy())
+    return np.concatenate(y), np.concatenate(p), np.concatenate(metadata)
+
+
+@pytest.fixture
+def script(monkeypatch, caches, capsys):
+    """Calls run/<name>.py in this process: script("evaluate", *arguments) -> what it printed. Raises what it raises."""
+
+    def call(name, *arguments):
+        spec = importlib.util.spec_from_file_location(name, ROOT / "run" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--cache", str(caches), *map(str, arguments)])
+        capsys.readouterr()
+        module.main()
+        return capsys.readouterr().out
+
+    return call

@@ -1,0 +1,107 @@
+"""run/compare.py: the table, the sentences below it, and what --promote takes."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from eeg import UserError
+from tests.score.conftest import by_hand, subject_names, write_run
+
+
+def test_the_better_of_two(script, caches, tmp_path):
+    near = write_run(tmp_path, "c1_tcn/1", center=1.5)
+    far = write_run(tmp_path, "c1_tcn/2", center=4.0, seed=1)
+    far.config["train"]["lr"] = 0.5
+    (far.folder / "config.json").write_text(json.dumps(far.config))
+    printed = script("compare", "--out", tmp_path)
+    y = by_hand(near, caches, ["R6", "R7"])[0]
+    nrmse = lambda center: np.sqrt(np.mean((y - center) ** 2)) / y.std()
+    lines = printed.splitlines()
+    assert lines[0].startswith(f"challenge 1, R6 + R7: {len(y)} windows, 5 subjects")
+    assert lines[2].split()[:3] == ["c1_tcn/1", "tcn", f"{nrmse(1.5):.5f}"] and lines[3].split()[:3] == ["c1_tcn/2", "tcn", f"{nrmse(4.0):.5f}"]
+    assert lines[2].endswith("cpu     lr 0.001, seed 0") and lines[3].endswith("lr 0.5, seed 1") and "  2:04  " in lines[2]
+    parameters = 129 * 15 + 129 * 8 + 8  # filters and mixing alone
+    assert int(re.search(r" ([\d,]+) +2:04 ", lines[2])[1].replace(",", "")) > parameters
+    assert f"better: c1_tcn/1 than c1_tcn/2, by {nrmse(4.0) - nrmse(1.5):.5f} NRMSE, 95 % interval" in printed
+    assert re.search("(better|worse): c1_tcn/1 than the mean of the training labels|not distinguishable: c1_tcn/1 and the mean of the training labels", printed)
+    assert re.search("c1_tcn/1 (than|and) label-only: the subject's earlier trials", printed)
+
+
+def test_identical_runs_are_not_distinguishable(script, tmp_path):
+    for i in (1, 2):
+        write_run(tmp_path, f"c2_tcn/{i}", 2, seed=5)
+    printed = script("compare", "--out", tmp_path, "c2_tcn")
+    assert "not distinguishable: c2_tcn/1 and c2_tcn/2 predict the same" in printed and "better: c2_tcn/1 than c2_tcn/2" not in printed
+
+
+def test_an_ensemble_stands_in_the_table(script, caches, tmp_path):
+    """One run answers too much, one too little: their average beats both beyond doubt, and is judged where it is not among the best, too."""
+    write_run(tmp_path, "c1_tcn/1", center=0.5)
+    run = write_run(tmp_path, "c1_tcn/2", center=2.7)
+    y = by_hand(run, caches, ["R6", "R7"])[0]
+    printed = script("compare", "--out", tmp_path, "c1_tcn", "--ensemble", "average")
+    assert f"ensemble: average of 2         {np.sqrt(np.mean((y - 1.6) ** 2)) / y.std():.5f}" in printed
+    assert re.search(r"better: ensemble: average of 2 than c1_tcn/[12], by", printed)
+    write_run(tmp_path, "c1_tcn/3", center=1.5)
+    write_run(tmp_path, "c1_tcn/4", center=1.6)
+    printed = script("compare", "--out", tmp_path, "c1_tcn", "--ensemble", "average")  # of 0.5, 2.7, 1.5, 1.6: third, and judged all the same
+    assert re.search("c1_tcn/[34] and ensemble: average of 4|c1_tcn/[34] than ensemble: average of 4", printed)
+    assert "ensemble: ridge on 52 numbers" in script("compare", "--out", tmp_path, "c1_tcn", "--ensemble", "stack")
+
+
+def test_promote_only_what_is_better(script, tmp_path):
+    told = lambda: json.loads((tmp_path / "promoted_challenge_1" / "promoted.json").read_text())
+    write_run(tmp_path, "c1_tcn/1", center=4.0)
+    assert f"promoted c1_tcn/1 to {tmp_path}/promoted_challenge_1/" in script("compare", "--out", tmp_path, "--promote")
+    assert told()["run"] == "c1_tcn/1" and told()["releases"] == ["R6", "R7"] and told()["nrmse"] > 2
+    printed = script("compare", "--out", tmp_path, "--promote")
+    assert "not distinguishable: c1_tcn/1 and the promoted run predict the same" in printed and "stays as it is" in printed
+    write_run(tmp_path, "c1_tcn/2", center=1.5, seed=2)
+    assert "better: c1_tcn/2 than the promoted run" in script("compare", "--out", tmp_path, "--promote")
+    assert told()["run"] == "c1_tcn/2"
+    printed = script("compare", "--out", tmp_path, "c1_tcn/1", "--promote")  # the best of those named is worse
+    assert "worse: c1_tcn/1 than the promoted run" in printed and told()["run"] == "c1_tcn/2"
+    assert "promoted_challenge_1, epoch 2" in script("evaluate", "--out", tmp_path, "promoted_challenge_1")
+
+
+def test_what_cannot_be_compared_is_named_with_its_reason(script, tmp_path):
+    write_run(tmp_path, "c1_tcn/1")
+    write_run(tmp_path, "c1_seen/1", sides={"train": subject_names("R6"), "valid": subject_names("R5")})
+    write_run(tmp_path, "c1_nan/1", center=float("nan"))
+    write_run(tmp_path, "c1_live/1", state={"status": "stopped"})
+    printed = script("compare", "--out", tmp_path)
+    assert "left out: c1_seen/1 was trained on 3 of the subjects" in printed and "left out: c1_nan/1 answers NaN" in printed
+    assert "c1_live" not in printed and "  c1_tcn/1  tcn" in printed
+    with pytest.raises(UserError, match="c1_seen/1 was trained on 3"):
+        script("compare", "--out", tmp_path, "c1_tcn", "c1_seen")
+
+
+def test_validation_windows_that_are_not_cached(script, tmp_path):
+    write_run(tmp_path, "c1_tcn/1", nrmse=0.77, sides={"train": subject_names("R1"), "valid": ["NDARR9000XX"]})
+    assert "0.77000 (not cached)" in script("compare", "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        ([], "no finished run of challenge 1"),
+        (["--challenge", "2"], "no finished run of challenge 2"),
+        (["c9"], "no run c9"),
+        (["c1_stopped"], "c1_stopped/1 has not finished"),
+        (["c2_tcn", "--challenge", "1"], "c2_tcn/1 is a run of challenge 2, not 1"),
+    ],
+)
+def test_mistakes(script, tmp_path, arguments, reason):
+    if arguments and arguments[0] in ("c1_stopped", "c2_tcn"):
+        write_run(tmp_path, "c1_stopped/1", state={"status": "stopped"})
+        write_run(tmp_path, "c2_tcn/1", 2)
+    with pytest.raises(UserError, match=reason):
+        script("compare", "--out", tmp_path, *arguments)
+
+
+def test_an_ensemble_cannot_be_promoted(script, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script("compare", "--out", tmp_path, "--promote", "--ensemble", "average")
+    assert "an ensemble has no weights of its own" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""Weights that fit and weights that do not; promotion in one step."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from eeg import UserError
+from eeg.score.finished import load_model, predict_run, promote, promoted_folder
+from eeg.score.sides import scored_side
+from eeg.train.runs import find_runs, resolve
+from tests.score.conftest import by_hand, write_run
+
+
+def test_predictions_are_the_models_own(caches, tmp_path):
+    run = write_run(tmp_path, "a/1")
+    _, p, _ = by_hand(run, caches, ["R6", "R7"])
+    assert np.std(p) > 0
+    np.testing.assert_allclose(predict_run(run, *scored_side(caches, 1))[:, 0], p, rtol=1e-5)
+    assert not load_model(run.weights).training
+
+
+def damaged(run, change):
+    saved = torch.load(run.weights, weights_only=True)
+    change(saved)
+    torch.save(saved, run.weights)
+    return run.weights
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda saved: saved["settings"].update(width=16), "do not fit the model .* size mismatch"),
+        (lambda saved: saved["settings"].update(name="resnet"), "there is no model 'resnet'"),
+        (lambda saved: saved["settings"].update(hidden=3), "tcn has no setting 'hidden'"),
+        (lambda saved: saved["state"].pop("center"), "Missing key"),
+        (lambda saved: saved.pop("settings"), "cannot be read as weights .*settings"),
+    ],
+)
+def test_weights_that_do_not_fit(tmp_path, change, reason):
+    with pytest.raises(UserError, match=reason) as raised:
+        load_model(damaged(write_run(tmp_path, "a/1"), change))
+    assert "train" in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) < 600
+
+
+class Dangerous:
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK not a zip", b"\x80\x02."])
+def test_files_that_are_no_weights(tmp_path, content):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(UserError, match="w.pt cannot be read as weights"):
+        load_model(tmp_path / "w.pt")
+
+
+def test_nothing_in_a_weights_file_is_run(tmp_path, capsys):
+    torch.save({"settings": Dangerous(), "state": {}}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        load_model(tmp_path / "w.pt")
+    torch.save(torch.zeros(3), tmp_path / "w.pt")
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        load_model(tmp_path / "w.pt")
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_answers_that_are_no_numbers(caches, tmp_path):
+    run = write_run(tmp_path, "a/1", center=float("nan"))
+    with pytest.raises(UserError, match=r"a/1 answers NaN or infinity for (\d+) of \1 windows"):
+        predict_run(run, *scored_side(caches, 1))
+
+
+def test_promote(caches, tmp_path):
+    first, second = write_run(tmp_path, "a/1", seed=1), write_run(tmp_path, "a/2", seed=2)
+    for run in (first, second):
+        folder = promote(run, tmp_path, {"nrmse": 0.9})
+        assert folder == promoted_folder(tmp_path, 1) and json.loads((folder / "promoted.json").read_text()) == {"run": run.name, "nrmse": 0.9}
+        now = resolve(tmp_path, "promoted_challenge_1")
+        assert now.finished and now.weights.read_bytes() == run.weights.read_bytes() and now.config == run.config and now.best == run.best
+    assert [run.name for run in find_runs(tmp_path)] == ["a/1", "a/2"]  # it is not counted twice
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "promoted_challenge_1"]
+    second.weights.unlink()
+    with pytest.raises(UserError, match="lost its weights file"):
+        promote(second, tmp_path, {})
+    assert resolve(tmp_path, "promoted_challenge_1").finished and len(list(tmp_path.iterdir())) == 2

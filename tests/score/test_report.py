@@ -1,0 +1,244 @@
+"""The numbers behind a report's figures, each computed again by other means, and the page: complete, self-contained, honest about its data."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from eeg import UserError
+from eeg.data.cache import Cache, cache_path, find_caches
+from eeg.score import figures, report
+from eeg.score.metrics import nrmse
+from tests.conftest import LABELS
+from tests.score.conftest import by_hand, subject_names, write_run
+
+
+class Probe(nn.Module):
+    """Looks at the standard deviation of one electrode in one stretch of time, in microvolts, and at nothing else."""
+
+    def __init__(self, channel, first, last):
+        super().__init__()
+        self.settings, self.head, self.features = {"n_times": 200}, "number", "none"
+        self.channel, self.first, self.last = channel, first, last
+
+    def forward(self, x, features=None):
+        part = x[:, self.channel, self.first : self.last]
+        return part.std(1, correction=0)[:, None].expand(-1, 2)  # a second output, which is not the answer
+
+
+@pytest.fixture(scope="module")
+def informative(caches):
+    """A cache whose labels are exactly what a Probe at electrode 41, 0.60 to 0.80 s into the window, answers."""
+    cache = Cache([cache_path(caches, 1, "R6"), cache_path(caches, 1, "R7")])
+    cache.y = np.array([cache[i][41, 10 + 60 : 10 + 80].astype(float).std() for i in range(len(cache))])
+    return cache
+
+
+def test_the_only_informative_electrode_and_times_rank_first(informative):
+    probe = Probe(41, 60, 80)
+    found = report.importance(probe, informative, np.arange(len(informative)))
+    assert found.windows == len(informative) and found.top[0] == 41
+    others = np.arange(129) != 41
+    assert found.channels[41] > 1 and np.abs(found.channels[others]).max() < 1e-6
+    assert set(np.argsort(-found.times)[:2]) == {6, 7} and np.abs(np.delete(found.times, [6, 7])).max() < 1e-6 and found.times[[6, 7]].min() > 0.1
+    # by hand: without the electrode the answer is 0 for every window
+    assert found.channels[41] == pytest.approx(np.sqrt((informative.y**2).mean()) / informative.y.std(), rel=1e-5)
+    assert found.top_low[0] <= found.channels[41] <= found.top_high[0] and found.times_low[6] <= found.times[6] <= found.times_high[6]
+
+
+def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_were(informative):
+    x = torch.randn(3, 5, 23)
+    before, seen = x.clone(), []
+
+    class Watch(nn.Module):
+        def forward(self, x, features=None):
+            seen.append(x.clone())
+            return x.sum((1, 2))[:, None]
+
+    out = report.occluded(Watch(), x, None, step=10)
+    assert out.shape == (3, 1 + 5 + 3) and torch.equal(x, before) and torch.equal(seen[0], before)
+    for c in range(5):
+        expected = before.numpy().copy()
+        expected[:, c] = before[:, c].numpy().mean(1, keepdims=True)
+        np.testing.assert_allclose(seen[1 + c], expected, rtol=1e-5, atol=1e-6)
+    for k, part in enumerate((slice(0, 10), slice(10, 20), slice(20, 23))):
+        expected = before.numpy().copy()
+        expected[:, :, part] = before.numpy().mean(2, keepdims=True)
+        np.testing.assert_allclose(seen[6 + k], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_it_ends_when_patience_does(informative, monkeypatch):
+    monkeypatch.setattr(report, "BLOCK", 3)
+    monkeypatch.setattr(report, "LEAST", 5)
+    rows = np.arange(2, len(informative))
+    assert report.importance(Probe(41, 60, 80), informative, rows, patience=0, top=3).windows == 6
+    monkeypatch.setattr(report, "MOST", 7)
+    found = report.importance(Probe(41, 60, 80), informative, rows, top=3)
+    assert found.windows == 7 and len(found.top) == len(found.top_low) == 3 and found.top[0] == 41
+
+
+def test_bins_hold_as_many_each():
+    x = np.random.default_rng(0).permutation(103).astype(float)
+    which = report.bins_of(x, 10)
+    assert set(np.bincount(which)) <= {10, 11} and (np.diff(which[np.argsort(x)]) >= 0).all()
+    ties = report.bins_of(np.repeat([1.0, 2.0], [95, 5]), 10)
+    assert set(ties) == {0, 1} and (ties == 1).sum() == 5
+    assert set(report.bins_of(np.ones(7), 10)) == {0}
+
+
+def test_means_of_bins_and_their_intervals_by_subject():
+    rng = np.random.default_rng(1)
+    subjects = np.repeat(np.arange(40), 25)
+    values = rng.normal(size=40)[subjects] + 0.1 * rng.normal(size=1000)
+    which = np.tile([0, 1, 1, 0, 1], 200)
+    mean, low, high = report.bin_means(which, values, subjects)
+    for b in (0, 1):
+        inside = which == b
+        assert mean[b] == pytest.approx(values[inside].mean())
+        own = [values[inside & (subjects == s)].mean() for s in range(40)]
+        error = stats.sem(own)  # subjects have the same number of windows here: an ordinary standard error of their means
+        assert (high[b] - low[b]) / (2 * 1.96 * error) == pytest.approx(1, abs=0.15)
+    mean, low, high = report.bin_means(np.array([0, 0, 1]), np.array([1.0, 3.0, 5.0]), np.array(["a", "a", "b"]))
+    np.testing.assert_allclose([mean, low, high], [[2, 5]] * 3)
+
+
+def test_means_of_subjects():
+    names, counts, first, second = report.subject_means(np.array([b"b", b"a", b"b"]), np.array([1.0, 2.0, 4.0]), np.array([0.0, 7.0, 1.0]))
+    assert list(names) == [b"a", b"b"] and list(counts) == [1, 2] and list(first) == [2, 2.5] and list(second) == [7, 0.5]
+
+
+def test_coverage_of_a_head_that_knows_is_right():
+    rng = np.random.default_rng(2)
+    moments = 0.5 + np.arange(200) / 100
+    centre, spread = rng.uniform(1.2, 1.8, 4000), 0.12
+    chances = stats.norm.cdf(moments + 0.005, centre[:, None], spread) - stats.norm.cdf(moments - 0.005, centre[:, None], spread)
+    y = centre + spread * rng.normal(size=4000)
+    np.testing.assert_allclose(report.coverage(chances, moments, y), report.LEVELS, atol=0.03)
+    too_sure = report.coverage(chances, moments, centre + 3 * spread * rng.normal(size=4000))
+    assert (too_sure < report.LEVELS - 0.05).all()
+    assert report.coverage(chances, moments, np.full(4000, 0.1)).max() == 0  # before the window opens
+
+
+@pytest.fixture
+def page(caches, monkeypatch):
+    """write(run, ...) -> (the html, what was said to be done). Small pictures of few windows: they are drawn, not looked at."""
+    monkeypatch.setitem(figures.STYLE, "figure.dpi", 30)
+    monkeypatch.setattr(report, "MOST", 4)
+
+    def write(run, **settings):
+        path, done = report.write(run, caches, caches.parent / "data", **settings)
+        assert path == run.folder / "report.html" and not list(run.folder.glob("*partial*"))
+        return path.read_text(), done
+
+    return write
+
+
+@pytest.fixture
+def no_occlusion(monkeypatch):
+    """Leaves the slow part of a page out of tests of other parts."""
+    monkeypatch.setattr(report, "_importance", lambda *_: 0)
+
+
+def text_of(page):
+    """What stands on the page, without scripts, styles and pictures."""
+    page = re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.S)
+    return " ".join(re.sub(r"<[^>]*>", " ", page).replace("&nbsp;", " ").split())
+
+
+def resources(page):
+    """The addresses that a browser would load to show the page."""
+    markup = re.sub(r"<script[^>]*>.*?</script>", lambda m: m[0][: m[0].index(">") + 1], page, flags=re.S)
+    found = re.findall(r"<(?:script|img|link|iframe|source|video|audio|object|embed)\b[^>]*?\b(?:src|href|data)\s*=\s*[\"']([^\"']*)", markup)
+    styles = " ".join(re.findall(r"<style.*?</style>", page, flags=re.S))
+    return found + re.findall(r"url\(\s*[\"']?([^\"')]*)", styles) + re.findall(r"@import\s+[\"']([^\"']*)", styles)
+
+
+def test_a_page_is_complete_and_self_contained(page, caches, tmp_path):
+    event = {"epoch": 2, "batch": 7, "kind": "out of memory", "text": "done in <2> halves"}
+    run = write_run(tmp_path, "c1_tcn/20260101_000000", simulated=True, command=["run/train.py", "--challenge", "1"])
+    (run.folder / "history.json").write_text(json.dumps({"epochs": run.history["epochs"], "events": [event]}))
+    run = type(run)(run.folder)
+    html, done = page(run)
+    y, p, metadata = by_hand(run, caches, ["R6", "R7"])
+    text = text_of(html)
+    assert f"NRMSE {nrmse(y, p):.4f}" in text and f"{len(y)} windows of 5 subjects" in text and "R6 + R7" in text
+    for title in ("Learning curves", "Predicted against true", "Error by response time", "Error by subject", "Error by age", "Calibration", "The time head's distribution", "Electrodes", "Times", "Speed and memory", "Events", "Of the training"):
+        assert title in text.replace("&#39;", "'"), title
+    assert "done in &lt;2&gt; halves" in text and "python run/train.py --challenge 1" in text
+    assert "Simulated data." in text and "(simulated data)" in text
+    assert len(resources(html)) > 5 and all(each.startswith(("data:", "#")) for each in resources(html)), [each[:80] for each in resources(html) if not each.startswith("data:")]
+    assert html.count("data:image/png") > 10 and "5 subjects, one dot each" in text
+
+
+def test_resources_are_seen():
+    assert resources('<script src="https://a/b.js">x</script><img alt="" src="c.png"><style>@import "d.css"; p {background: url(http://e)}</style>') == ["https://a/b.js", "c.png", "http://e", "d.css"]
+
+
+def test_challenge_2_on_the_validation_side(page, no_occlusion, caches, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "TEST", ("R8",))
+    run = write_run(tmp_path, "c2_tcn/20260101_000000", challenge=2)
+    html, done = page(run)
+    text = text_of(html)
+    assert "validation subjects of R5" in done and "flatters" in text and "Error by externalizing" in text
+    assert "time head" not in text and "Simulated" not in text and "(simulated data)" not in text
+    cache = find_caches(caches, 2, ["R5"])
+    assert f"{(~cache.metadata['copy']).sum():,} windows of {len(subject_names('R5'))} subjects" in text
+
+
+def test_a_constant_answer_still_makes_a_page(page, no_occlusion, tmp_path):
+    html, done = page(write_run(tmp_path, "c1_flat/20260101_000000", center=1.5), releases=["R6"])
+    text = text_of(html)
+    assert "NRMSE" in text and "Calibration" not in text and "correlation nan" in text
+
+
+def test_what_has_not_finished_has_curves_and_the_command_to_go_on(page, tmp_path):
+    run = write_run(tmp_path, "c1_tcn/20260101_000000", state={"status": "stopped"})
+    html, done = page(run)
+    assert "has not finished (stopped)" in done and "Learning curves" in text_of(html) and f"--resume {run.folder}" in text_of(html)
+    run = write_run(tmp_path, "c1_class/20260101_000000", target="correct")
+    assert "predicts correct" in page(run)[1]
+
+
+def test_a_run_that_died_at_its_start(page, tmp_path):
+    run = write_run(tmp_path, "c1_tcn/20260101_000000", state={"status": "failed", "reason": "no cache"})
+    for name in ("history", "timing"):
+        (run.folder / f"{name}.json").unlink()
+    config = {key: run.config[key] for key in ("challenge", "target")} | {"model": {"name": "tcn"}, "train": {"lr": None}}
+    (run.folder / "config.json").write_text(json.dumps(config))
+    html, done = page(type(run)(run.folder))
+    assert "No epoch has ended yet" in text_of(html) and "has not finished (failed)" in done
+
+
+def test_subjects_it_was_trained_on_are_refused(page, tmp_path):
+    run = write_run(tmp_path, "c1_tcn/20260101_000000")
+    with pytest.raises(UserError, match="was trained on 5 of the subjects"):
+        page(run, releases=["R1"])
+
+
+def test_the_script(page, no_occlusion, script, caches, tmp_path):
+    write_run(tmp_path, "c1_tcn/20260101_000000")
+    said = script("report", "--out", tmp_path, "--release", "R7")
+    assert "windows of 2 subjects (R7)" in said and str(tmp_path / "c1_tcn" / "20260101_000000" / "report.html") in said
+    with pytest.raises(UserError, match="no finished run of challenge 1"):
+        script("report", "--out", tmp_path / "absent")
+
+
+def test_ages_of_challenge_1_come_from_the_release(caches, tmp_path):
+    cache = find_caches(caches, 1, ["R6", "R7"])
+    rows = np.arange(len(cache))
+    ages = report._ages(cache, rows, caches.parent / "data")
+    for release in ("R6", "R7"):
+        for i, name in enumerate(subject_names(release)):
+            assert set(ages[cache.metadata["subject"] == name.encode()]) == {8.0 + i}
+    assert report._ages(cache, rows, tmp_path) is None
+
+
+def test_the_montage_knows_every_electrode():
+    import mne
+
+    places = mne.channels.make_standard_montage("GSN-HydroCel-129").get_positions()["ch_pos"]
+    assert set(LABELS) <= set(places)

@@ -1,0 +1,247 @@
+"""submission.zip: what is in it, that it answers alone as the runs do, and what is refused. The zip is loaded by a fresh interpreter, by code of this file."""
+
+import ast
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eeg.models
+from eeg import UserError
+from eeg.data.cache import Settings, build
+from eeg.data.release import find_release
+from eeg.score import server
+from eeg.score.submission import Entry, check, entry, example_windows, write_zip
+from eeg.train.runs import Run
+from tests.conftest import trial_events, write_participants, write_recording
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# answers windows of every batch size, in volts and microvolts, from a folder that is not its own
+LOAD = """
+import sys
+import numpy as np, torch
+sys.modules["eeg"] = sys.modules["braindecode"] = None
+sys.path.insert(0, sys.argv[1])
+from submission import Submission
+x = torch.from_numpy(np.load("x.npy"))
+found = {}
+for challenge, get in (1, "get_model_challenge_1"), (2, "get_model_challenge_2"):
+    model = getattr(Submission(100, torch.device("cpu")), get)()
+    assert isinstance(model, torch.nn.Module) and not model.training
+    model.eval()
+    with torch.inference_mode():
+        for name, windows, sizes in ("volts", x, (1, 3, 5)), ("microvolts", x * 1e6, (5,)), ("double", x.double(), (4,)):
+            for size in sizes:
+                parts = [model.forward(part) for part in windows.split(size)]
+                assert all(part.shape[1:] == (1,) and part.dtype == torch.float32 for part in parts)
+                found[f"{challenge} {name} {size}"] = torch.cat(parts).numpy()
+        assert model(x[:0]).shape == (0, 1)
+np.savez("found.npz", **found)
+print(sorted(name for name, module in sys.modules.items() if module and name.split(".")[0] in ("scipy", "h5py", "mne", "eeg")))
+"""
+
+
+def write_run(out, where, challenge=1, seed=0, target=None, nrmse=0.9, **settings):
+    """A finished run as the trainer leaves it, its weights drawn by chance. -> Run"""
+    torch.manual_seed(seed)
+    model = eeg.models.build(**settings)
+    for buffer, value in ((model.center, 1.6), (model.scale, 0.4), (model.shrink, 0.7)):
+        buffer.fill_(value)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3), module.running_var.uniform_(0.5, 2)
+    folder = out / where
+    folder.mkdir(parents=True)
+    torch.save({"settings": model.settings, "state": model.state_dict()}, folder / f"weights_challenge_{challenge}.pt")
+    config = {"challenge": challenge, "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "name": folder.parent.name, "model": model.settings}
+    said = {"status": "finished", "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+    for file, content in (("config", config), ("history", {"epochs": [{"epoch": 1, "valid": {"nrmse": nrmse}}], "events": []}), ("state", said)):
+        (folder / f"{file}.json").write_text(json.dumps(content))
+    return Run(folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """experiments/ with three runs of challenge 1 and one of challenge 2."""
+    out = tmp_path_factory.mktemp("submission") / "experiments"
+    write_run(out, "c1_tcn/20260101_000000", seed=1, nrmse=0.8, name="tcn", width=16, depth=2)
+    write_run(out, "c1_eegnex/20260101_000000", seed=2, name="eegnex")
+    write_run(out, "c1_hybrid/20260101_000000", seed=3, name="hybrid", features="layer")
+    write_run(out, "c2_conformer/20260101_000000", challenge=2, seed=4, target="factors", name="conformer", n_outputs=4)
+    return out
+
+
+@pytest.fixture
+def submit(monkeypatch, capsys, tmp_path):
+    """run/submit.py in an empty folder: submit(*arguments) -> what it prints. What it raises comes out."""
+    spec = importlib.util.spec_from_file_location("submit", ROOT / "run" / "submit.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["submit.py", *map(str, arguments)])
+        script.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
+    said = submit("c1_tcn", "c1_eegnex", "c2_conformer", "c1_hybrid", "--out", runs)
+    assert "the average of these 3" in said and "c2_conformer/20260101_000000" in said and "batches of 1 and 64" in said
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "unpacked")
+    assert names == {f"{name}.py" for name in ("submission", "models", "model", "layers", "tcn", "eegnex", "cnn", "conformer", "transformer")} | {"weights_challenge_1.pt", "weights_challenge_2.pt"}
+
+    rng = np.random.default_rng(5)
+    x = (1e-5 * rng.standard_normal((5, 129, 200))).astype(np.float32)
+    x[:, 128] = 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    np.save(elsewhere / "x.npy", x)
+    done = subprocess.run([sys.executable, "-I", "-c", LOAD, tmp_path / "unpacked"], cwd=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "[]\n", done.stderr
+
+    expected = {1: [], 2: []}
+    for folder in sorted(runs.glob("*/*")):
+        saved = torch.load(next(folder.glob("weights*")), weights_only=True)
+        model = eeg.models.build(**saved["settings"]).eval()
+        model.load_state_dict(saved["state"])
+        with torch.inference_mode():
+            expected[int(folder.parent.name[1])].append(model(torch.from_numpy(x))[:, :1].numpy())
+    with np.load(elsewhere / "found.npz") as found:
+        assert len(found) == 2 * 5
+        for name, answers in found.items():
+            mean = np.mean(expected[int(name[0])], 0)
+            assert answers.shape == (5, 1) and np.ptp(mean) > 1e-3
+            np.testing.assert_allclose(answers, mean, atol=3e-5, err_msg=name)
+
+
+def test_all_that_is_packed_imports_torch_alone():
+    standard = sys.stdlib_module_names | {"torch", "numpy"}
+    for path in [Path(server.__file__), *Path(eeg.models.__file__).parent.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in names:
+                native = path.name == "layers.py" and name == "eeg"  # the extension, which it does without where there is none
+                assert name.split(".")[0] in standard or native, f"{path.name} imports {name}"
+
+
+def test_files_are_found_where_the_server_puts_them(runs, tmp_path, monkeypatch):
+    write_zip(tmp_path / "a.zip", {challenge: entry([Run(next(runs.glob(f"c{challenge}_*/*")))]) for challenge in (1, 2)})
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        archive.extractall(tmp_path / "input" / "res")
+    monkeypatch.delitem(sys.modules, "submitted_models", raising=False)
+    monkeypatch.setattr(server, "PLACES", [tmp_path / "nothing", tmp_path / "input" / "res"])
+    assert server.Submission(100.0, "cpu").get_model_challenge_1()(torch.zeros(2, 129, 200)).shape == (2, 1)
+    monkeypatch.setattr(server, "PLACES", [tmp_path / "nothing"])
+    with pytest.raises(FileNotFoundError, match="weights_challenge_2.pt is in none of .*nothing"):
+        server.Submission(100, "cpu").get_model_challenge_2()
+    with pytest.raises(ValueError, match="SFREQ is 250"):
+        server.Submission(250, "cpu")
+
+
+def test_a_constant_stands_in_only_if_asked_for(runs, submit, tmp_path):
+    write_run(tmp_path / "experiments", "c1_tcn/20260101_000000", name="tcn", width=8, depth=1)
+    with pytest.raises(UserError, match="none for challenge 2.*--constant 2"):
+        submit()
+    with pytest.raises(UserError, match="run/cache.py"):  # there are no labels to take the mean of
+        submit("--constant", 2)
+    folder = tmp_path / "data" / "R1_L100_bdf"
+    for i, factor in enumerate(("0.5", "-1.25", "2")):  # a release of noise, of 3 subjects
+        write_recording(folder, f"NDARAA00{i}AAA", trial_events(2), seconds=20 + 10 * i, seed=i)
+    write_participants(folder, [f"NDARAA00{i}AAA" for i in range(3)])
+    rows = (folder / "participants.tsv").read_text().splitlines()
+    (folder / "participants.tsv").write_text("\n".join([rows[0], *(row.rpartition("\t")[0] + f"\t{factor}" for row, factor in zip(rows[1:], ("0.5", "-1.25", "2")))]) + "\n")
+    build(find_release("R1", tmp_path / "data"), Settings(2), tmp_path / "cache")
+    said = submit("--constant", 2)
+    windows = np.array([9, 14, 19])  # of 20, 30 and 40 s; one subject, of those with most windows, is on the validation side
+    means = [f"{np.delete(windows, i) @ np.delete([0.5, -1.25, 2], i) / np.delete(windows, i).sum():.4f}" for i in range(3)]
+    assert any(f"every window is answered {mean}, the mean of" in said for mean in means), (said, means)
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        archive.extract("weights_challenge_2.pt", tmp_path)
+    assert f"{torch.load(tmp_path / 'weights_challenge_2.pt', weights_only=True)['constant']:.4f}" in said
+    with pytest.raises(UserError, match="name one of them"):
+        submit(next(runs.glob("c2*/*")), "--constant", 2)
+
+
+def test_what_cannot_be_submitted_is_refused(submit, tmp_path):
+    with pytest.raises(UserError, match="nothing to submit.*run/train.py"):
+        submit()
+    for words in (["--zip", "submission.tar"], ["--check", "a.zip", "c1_tcn"]):
+        with pytest.raises(SystemExit) as end:
+            submit(*words)
+        assert end.value.code == 2
+    with pytest.raises(UserError, match="features from a file.*--features layer"):
+        entry([write_run(tmp_path, "a/1", name="hybrid", features="file")])
+    with pytest.raises(UserError, match="takes windows of 64 channels x 200 samples; the server gives 129 x 200"):
+        entry([write_run(tmp_path, "b/1", name="tcn", n_chans=64)])
+    with pytest.raises(UserError, match="trained for correct"):
+        entry([write_run(tmp_path, "c/1", target="correct", name="tcn", head="number")])
+    run = write_run(tmp_path, "d/1", name="tcn", width=8)
+    saved = torch.load(run.weights, weights_only=True)
+    torch.save(saved | {"settings": saved["settings"] | {"width": 9}}, run.weights)
+    with pytest.raises(UserError, match="do not fit"):
+        entry([run])
+
+
+def zipped(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_zip_that_the_server_would_refuse(tmp_path):
+    good = {"submission.py": "", "weights_challenge_1.pt": b"", "weights_challenge_2.pt": b""}
+    with pytest.raises(UserError, match="nested .my/submission.py"):
+        check(zipped(tmp_path / "a.zip", {f"my/{name}": content for name, content in good.items()}))
+    with pytest.raises(UserError, match="lacks weights_challenge_2.pt"):
+        check(zipped(tmp_path / "b.zip", {name: content for name, content in good.items() if "_2" not in name}))
+    with pytest.raises(UserError, match="fresh interpreter, fails: .*Submission"):
+        check(zipped(tmp_path / "c.zip", good))
+    (tmp_path / "d.zip").write_bytes(b"PK not a zip")
+    with pytest.raises(UserError, match="not a zip"):
+        check(tmp_path / "d.zip")
+    with pytest.raises(UserError, match="there is no .*e.zip"):
+        check(tmp_path / "e.zip")
+
+
+def test_a_zip_that_answers_otherwise_is_not_done(runs, tmp_path):
+    entries = {1: Entry({}, 1.6), 2: Entry({}, 0.1)}
+    write_zip(tmp_path / "a.zip", entries)
+    assert check(tmp_path / "a.zip", entries).differences == {1: 0.0, 2: 0.0}
+    with pytest.raises(UserError, match="answers otherwise than c2_conformer"):
+        check(tmp_path / "a.zip", entries | {2: entry([Run(next(runs.glob("c2*/*")))])})
+    with pytest.raises(UserError, match="numbers that are not finite"):
+        write_zip(tmp_path / "b.zip", entries | {1: Entry({}, float("nan"))})
+        check(tmp_path / "b.zip")
+
+
+def test_a_failed_check_leaves_no_zip(submit, tmp_path):
+    out = tmp_path / "experiments"
+    run = write_run(out, "c1_tcn/20260101_000000", name="tcn", width=8, depth=1)
+    saved = torch.load(run.weights, weights_only=True)
+    saved["state"]["center"].fill_(float("nan"))
+    torch.save(saved, run.weights)
+    write_run(out, "c2_tcn/20260101_000000", challenge=2, name="tcn", width=8, depth=1, head="number")
+    with pytest.raises(UserError, match="not finite"):
+        submit()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]
+
+
+def test_example_windows_are_in_volts():
+    x = example_windows()
+    assert x.shape == (65, 129, 200) and 1e-6 < np.median(x.std(2)) < 1e-4 and not x[:, 128].any()

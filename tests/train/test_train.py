@@ -1,0 +1,412 @@
+"""run/train.py: what a run leaves behind, and that no interruption shows in it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import eeg.models
+from eeg import UserError
+from eeg.data.cache import Cache, cache_path
+from eeg.train import checkpoint
+from eeg.train import trainer as module
+from eeg.train.runs import Run, find_runs
+from tests.train.conftest import ROOT, command
+
+OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
+CRASH = RuntimeError("HIP error: an illegal memory access was encountered")
+
+
+class Killed(BaseException):
+    """What no code catches."""
+
+
+def the_run(out):
+    (run,) = find_runs(out)
+    return Run(run.folder)
+
+
+def weights(folder, challenge=1):
+    saved = torch.load(folder / f"weights_challenge_{challenge}.pt", weights_only=True)
+    model = eeg.models.build(**saved["settings"])
+    model.load_state_dict(saved["state"])
+    return model.eval()
+
+
+def left_behind(folder):
+    """All that must not depend on interruptions, as bytes."""
+    state = torch.load(folder / "weights_challenge_1.pt", weights_only=True)["state"]
+    return {name: value.numpy().tobytes() for name, value in state.items()}, (folder / "history.json").read_bytes()
+
+
+def test_what_a_run_leaves(train, caches):
+    printed = train("--challenge", 1, "--epochs", 3)
+    run = the_run(train.out)
+    assert run.name.startswith("c1_tcn/20") and run.status == "finished" and "simulated data" in printed
+    config, epochs = run.config, run.history["epochs"]
+    assert config["target"] == "rt_from_stimulus" and config["train"]["lr"] == 1e-3 and config["simulated"] and config["precision"] == "fp32" and config["versions"]["torch"] == torch.__version__
+    assert config["split"]["train"]["releases"] == ["R1"] and config["split"]["valid"]["releases"] == ["R5"]
+    assert [entry["epoch"] for entry in epochs] == [1, 2, 3] and all(entry["skipped_steps"] == 0 for entry in epochs)
+    assert len(Run(run.folder).history["events"]) == 0 and len(json.loads((run.folder / "timing.json").read_text())["epochs"]) == 3
+    for name in ("last", "best"):
+        note = json.loads((run.folder / "checkpoints" / f"{name}.json").read_text())
+        content = (run.folder / "checkpoints" / f"{name}.pt").read_bytes()
+        assert note["sha256"] == __import__("hashlib").sha256(content).hexdigest() and note["settings"] == config["model"]
+    # the exported weights are the best epoch's: their NRMSE, by hand, is the best of the history
+    with h5py.File(cache_path(caches, 1, "R5"), "r") as f:
+        keep = ~f["metadata"]["copy"]
+        x, y = torch.from_numpy(f["X"][()][keep][:, :, 10:210]), f["y"][()][keep]
+    with torch.no_grad():
+        p = weights(run.folder)(x)[:, 0].numpy()
+    nrmse = np.sqrt(((p - y) ** 2).mean()) / y.std()
+    assert nrmse == pytest.approx(min(entry["valid"]["nrmse"] for entry in epochs), rel=1e-5)
+    train_y = Cache(cache_path(caches, 1, "R1"))
+    mean = train_y.y[~train_y.metadata["copy"]].mean()
+    assert epochs[0]["valid"]["mean_predictor"] == pytest.approx(np.sqrt(((mean - y) ** 2).mean()) / y.std())
+
+
+def test_it_learns(train):
+    """A window's answer is drawn toward what its label was: a few epochs on six simulated subjects suffice to see it."""
+    train("--challenge", 1, "--epochs", 12, "--lr", 0.01, "--augment", "--ema", 0.5)
+    epochs = the_run(train.out).history["epochs"]
+    assert epochs[-1]["train"]["loss"] < 0.8 * epochs[0]["train"]["loss"]
+
+
+VARIANTS = {
+    "plain": (),
+    "all": ("--optimizer", "sam", "--ema", 0.9, "--schedule", "plateau", "--loss", "huber", "--set", "width=8", "depth=1", "head=number", "--l1", 1e-5, "--augment", "mix=0.4", "shift=0.1", "mirror=0.5", "scale=0.2"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_killed_run_ends_as_if_nothing_had_been(train, monkeypatch, tmp_path, variant):
+    options = ("--challenge", 1, "--epochs", 2, *VARIANTS[variant])
+    train(*options)
+    reference = left_behind(the_run(train.out).folder)
+    shutil.rmtree(train.out)
+
+    def dies_in(owner, name, after):
+        """The after-th call of owner.name is the last thing the process does."""
+        work, left = getattr(owner, name), [after]
+
+        def call(*arguments, **settings):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return work(*arguments, **settings)
+
+        return owner, name, call
+
+    moments = [(module.Trainer, "_train_batch", 4, 0), (module.Trainer, "_train_batch", 5, 5), (module.Trainer, "_predict", 0, 0)]
+    if variant == "plain":
+        moments += [(module.Trainer, "_train_batch", 0, 5), (module.Trainer, "_predict", 1, 5), (module.Trainer, "_end_epoch", 0, 0), (module.Trainer, "_finish", 0, 5)]
+        moments += [(checkpoint, "write_through", n, 0) for n in (0, 9)] + [(checkpoint.os, "replace", n, 0) for n in (2, 14)] + [(checkpoint, "export", 0, 5)]
+    for owner, name, after, minutes in moments:
+        with monkeypatch.context() as patch:
+            patch.setattr(*dies_in(owner, name, after))
+            with pytest.raises(Killed):
+                train(*options, "--checkpoint-minutes", minutes)
+        (folder,) = (run.folder for run in find_runs(train.out))
+        state = json.loads((folder / "state.json").read_text())
+        (folder / "state.json").write_text(json.dumps(state | {"status": "running", "pid": 2**22 + 1}))  # it is this process's number otherwise
+        train("--resume")
+        assert left_behind(folder) == reference, f"killed in {name}, call {after}"
+        shutil.rmtree(train.out)
+
+
+def test_kill_9(caches, tmp_path):
+    """The same with a real process and a real signal."""
+    line = command(caches, tmp_path / "whole", "--challenge", 1, "--epochs", 3, "--checkpoint-minutes", 0)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(line, check=True, env=environment, capture_output=True)
+    process = subprocess.Popen([word.replace("whole", "killed") for word in line], env=environment, stdout=subprocess.PIPE, text=True)
+    while "epoch" not in process.stdout.readline():
+        pass
+    process.kill()
+    process.wait()
+    killed = the_run(tmp_path / "killed")
+    assert killed.status == "died" and len(killed.history["epochs"]) < 3
+    subprocess.run(command(caches, tmp_path / "killed", "--resume"), check=True, env=environment, capture_output=True)
+    assert left_behind(killed.folder) == left_behind(the_run(tmp_path / "whole").folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_ends_well(train, monkeypatch, number):
+    work, count = module.Trainer._train_batch, [0]
+
+    def call(*arguments):
+        count[0] += 1
+        if count[0] == 6:
+            os.kill(os.getpid(), number)
+        return work(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Trainer, "_train_batch", call)
+        printed = train("--challenge", 1, "--epochs", 2)
+    run = the_run(train.out)
+    assert run.status == "stopped" and f"go on with: python run/train.py --resume {run.folder}" in printed
+    assert count[0] == 6 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert "resumed at epoch" in train("--resume", run.folder) and the_run(train.out).status == "finished"
+    train("--challenge", 1, "--epochs", 2)
+    one, two = find_runs(train.out)
+    assert left_behind(one.folder) == left_behind(two.folder)
+
+
+def faulty(plan):
+    """Trainer._step that raises plan[call]."""
+    work, calls = module.Trainer._step, [0]
+
+    def step(*arguments):
+        calls[0] += 1
+        if calls[0] in plan:
+            raise plan[calls[0]]
+        return work(*arguments)
+
+    return step
+
+
+@pytest.mark.parametrize("plan, kinds", [({3: CRASH}, ["device error"]), ({3: CRASH, 4: CRASH}, ["device error"] * 1), ({n: CRASH for n in (3, 5, 7)}, ["device error", "device error", "moved to cpu"])])
+def test_a_device_that_fails_changes_nothing(train, monkeypatch, plan, kinds):
+    train("--challenge", 1, "--epochs", 1)
+    reference, _ = left_behind(the_run(train.out).folder)
+    shutil.rmtree(train.out)
+    monkeypatch.setattr(module.Trainer, "_step", faulty(plan))
+    train("--challenge", 1, "--epochs", 1)
+    run = the_run(train.out)
+    assert left_behind(run.folder)[0] == reference
+    assert [event["kind"] for event in run.history["events"]][: len(kinds)] == kinds
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts(train, monkeypatch):
+    monkeypatch.setattr(module.Trainer, "_step", faulty({2: OOM, 3: OOM}))
+    train("--challenge", 1, "--epochs", 1)
+    run = the_run(train.out)
+    assert run.finished and [event["kind"] for event in run.history["events"]] == ["out of memory"] * 2
+
+
+def test_gradients_that_are_not_finite_are_left_out_and_counted(train, monkeypatch):
+    work, calls = module.Trainer._step, [0]
+
+    def step(self, model, batch, weight):
+        calls[0] += 1
+        if calls[0] in (2, 3):
+            batch = batch | {"x": torch.full_like(batch["x"], torch.inf)}
+        return work(self, model, batch, weight)
+
+    monkeypatch.setattr(module.Trainer, "_step", step)
+    train("--challenge", 1, "--epochs", 1)
+    run = the_run(train.out)
+    assert run.history["epochs"][0]["skipped_steps"] == 2
+    assert all(value.isfinite().all() for value in weights(run.folder).state_dict().values())
+
+
+def test_a_full_disk_does_not_end_a_run(train, monkeypatch, capsys):
+    work, calls = checkpoint.write_through, [0]
+
+    def full(path, content):
+        calls[0] += 1
+        if 3 <= calls[0] <= 12:
+            raise OSError(28, "No space left on device", str(path))
+        return work(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_through", full)
+    printed = train("--challenge", 1, "--epochs", 3, "--checkpoint-minutes", 0)
+    run = the_run(train.out)
+    assert run.finished and "No space left on device" in printed
+    assert "save failed" in [event["kind"] for event in json.loads((run.folder / "timing.json").read_text())["events"]]
+
+
+def test_memory_that_runs_short(train, monkeypatch):
+    said = iter(["fine", "shrink", "fine", "stop", "fine"])
+    monkeypatch.setattr(module, "LOOK", 1)
+    monkeypatch.setattr(module, "Watch", lambda percent: lambda: (next(said, "fine"), "95 % of 8.0 GB"))
+    printed = train("--challenge", 1, "--epochs", 2)
+    run = the_run(train.out)
+    assert run.status == "stopped" and run.state["reason"] == "95 % of 8.0 GB" and printed.count("95 % of 8.0 GB") == 2
+    train("--resume")
+    train("--challenge", 1, "--epochs", 2)
+    one, two = find_runs(train.out)
+    assert left_behind(one.folder) == left_behind(two.folder)
+
+
+def test_a_checkpoint_cut_in_half(train):
+    train("--challenge", 1, "--epochs", 1)
+    folder = the_run(train.out).folder
+    last = folder / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    printed = train("--resume", folder, "--epochs", 2)
+    assert "warning: last.pt is not what was saved" in printed and the_run(train.out).state["epoch"] == 2
+    for path in (folder / "checkpoints").glob("*.pt"):
+        path.write_bytes(b"no")
+    with pytest.raises(UserError, match="no checkpoint in .* can be used .*train anew with"):
+        train("--resume", folder, "--epochs", 3)
+
+
+def test_more_epochs_for_a_finished_run(train):
+    train("--challenge", 1, "--epochs", 1)
+    folder = the_run(train.out).folder
+    with pytest.raises(UserError, match="has finished its 1 epochs; for more say --epochs N"):
+        train("--resume", folder)
+    train("--resume", folder, "--epochs", 2)
+    run = the_run(train.out)
+    assert [entry["epoch"] for entry in run.history["epochs"]] == [1, 2] and run.config["train"]["epochs"] == 2
+    with pytest.raises(UserError, match="no unfinished run in .*start one with"):
+        train("--resume")
+
+
+def test_folds_are_a_plan_that_is_resumed(train, monkeypatch):
+    work, calls = module.Trainer._finish, [0]
+
+    def finish(self):
+        calls[0] += 1
+        if calls[0] == 2:
+            raise Killed
+        return work(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Trainer, "_finish", finish)
+        with pytest.raises(Killed):
+            train("--challenge", 1, "--epochs", 1, "--cv", 3, "--train", "R1", "R5")
+    for run in find_runs(train.out):
+        if run.state["status"] in ("waiting", "failed", "running"):
+            state = json.loads((run.folder / "state.json").read_text())
+            (run.folder / "state.json").write_text(json.dumps(state | {"pid": 2**22 + 1} | ({"status": "running"} if state["status"] == "failed" else {})))
+    printed = train("--resume")
+    runs = find_runs(train.out)
+    assert len(runs) == 3 and all(run.finished for run in runs) and [run.config["train"]["fold"] for run in runs] == [[1, 3], [2, 3], [3, 3]]
+    sides = [set(run.config["split"]["valid"]["subjects"]) for run in runs]
+    assert sum(map(len, sides)) == len(set.union(*sides)) and all(not side & set(run.config["split"]["train"]["subjects"]) for side, run in zip(sides, runs))
+    (summary,) = (runs[0].folder.parent).glob("*_summary.json")
+    values = [run.best[1] for run in runs]
+    assert json.loads(summary.read_text())["mean"] == pytest.approx(np.mean(values)) and f"mean {np.mean(values):.4f}" in printed
+
+
+@pytest.mark.parametrize(
+    "options, loss",
+    [
+        (("--target", "correct"), "cross-entropy"),
+        (("--target", "rt_from_trialstart", "--loss", "focal"), "focal"),
+        (("--model", "hybrid", "--set", "width=16", "depth=1", "--features", "layer"), "mse"),
+        (("--model", "hybrid", "--set", "width=16", "depth=1", "--schedule", "onecycle"), "mse"),
+        (("--amp", "bf16", "--balance", "--clip", 0), "time"),
+    ],
+)
+def test_other_things_to_learn_and_ways_to(train, options, loss):
+    train("--challenge", 1, "--epochs", 1, *options)
+    run = the_run(train.out)
+    assert run.finished and run.config["loss"] == loss
+    valid = run.history["epochs"][0]["valid"]
+    assert 0 <= valid["auroc"] <= 1 if loss == "cross-entropy" else 0.3 < valid["nrmse"] < 3
+
+
+@pytest.mark.parametrize("options", [(), ("--target", "factors", "--aux", "age")])
+def test_challenge_2(train, caches, options):
+    printed = train("--challenge", 2, "--epochs", 1, *options)
+    run = the_run(train.out)
+    model = weights(run.folder, 2)
+    assert 0 <= model.shrink[0] <= 1 and f"shrunk to {model.shrink[0]:.2f}" in printed
+    shrink = run.history["shrink"]
+    assert shrink["after"] <= shrink["before"] + 1e-9
+    cache = Cache(cache_path(caches, 2, "R1"))
+    kept = cache.metadata[~cache.metadata["copy"]]
+    assert model.center[0].item() == pytest.approx(kept["externalizing"].mean(), rel=1e-5)
+    assert model.n_outputs == (4 if options else 1) and list(model.aux) == (["age"] if options else ["age", "sex"])
+
+
+def test_two_processes_take_the_steps_of_one(caches, tmp_path):
+    """For a model without batch norm, at the same global batch."""
+    options = ["--challenge", 1, "--epochs", 1, "--model", "transformer", "--set", "dropout=0.0", "--optimizer", "adamw", "--ema", 0, "--lr", 1e-4, "--max-recordings", 3]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    one = [*command(caches, tmp_path / "one", *options)]
+    subprocess.run(one, check=True, env=environment, capture_output=True)
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command(caches, tmp_path / "two", *options)[1:]]
+    subprocess.run(two, check=True, env=environment, capture_output=True, timeout=200)
+    a, b = (the_run(tmp_path / name) for name in ("one", "two"))
+    for (name, x), y in zip(weights(a.folder).state_dict().items(), weights(b.folder).state_dict().values()):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-5, msg=name)
+    assert a.history["epochs"][0]["valid"]["nrmse"] == pytest.approx(b.history["epochs"][0]["valid"]["nrmse"], rel=1e-4)
+    assert a.history["epochs"][0]["train"]["nrmse"] == pytest.approx(b.history["epochs"][0]["train"]["nrmse"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        (("--challenge", 1, "--train", "R9"), "no cache of R9 .*run/cache.py --release R9"),
+        (("--challenge", 1, "--mini"), "no cache of a training release .*run/cache.py --release R1 --mini"),
+        (("--challenge", 1, "--model", "resnet"), "no model 'resnet'.*--list-models"),
+        (("--challenge", 1, "--set", "wdith=8"), "no setting 'wdith'.*--list-models"),
+        (("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--augment", "mirror=0.5"), "--features layer"),
+        (("--challenge", 1, "--augment", "shift=0.5"), "run/cache.py --margin 0.5"),
+        (("--challenge", 1, "--amp", "fp16"), "--amp fp16 cannot be used"),
+        (("--challenge", 1, "--device", "cuda"), "--device cuda cannot be used"),
+        (("--challenge", 1, "--loss", "time", "--set", "head=number"), "time head"),
+        (("--resume", "nothing"), "no run nothing"),
+        (("--resume",), "no unfinished run"),
+    ],
+)
+def test_what_cannot_be(train, options, reason):
+    with pytest.raises(UserError, match=reason):
+        train(*options)
+
+
+@pytest.mark.parametrize("options", [(), ("--challenge", 3), ("--challenge", 1, "--target", "externalizing"), ("--challenge", 1, "--augment", "blur=1"), ("--challenge", 1, "--cv", 1), ("--challenge", 1, "--aux", "age"), ("--challenge", 1, "--ema", 1), ("--challenge", 1, "--set", "width")])
+def test_arguments_that_cannot_be(train, options):
+    with pytest.raises(SystemExit) as e:
+        train(*options)
+    assert e.value.code == 2
+
+
+def test_labels_that_cannot_be_learned(train, caches, tmp_path, monkeypatch):
+    folder = shutil.copytree(caches, tmp_path / "cache")
+    with h5py.File(cache_path(folder, 1, "R1"), "r+") as f:
+        f["y"][3] = np.nan
+    with pytest.raises(UserError, match="1 of .* labels are NaN or infinite, the first in .*challenge1_R1_windows.h5"):
+        train("--challenge", 1, "--cache", folder)
+    with h5py.File(cache_path(folder, 1, "R1"), "r+") as f:
+        f["y"][:] = 1.5
+    with pytest.raises(UserError, match="all labels of a side are the same"):
+        train("--challenge", 1, "--cache", folder)
+    shutil.copy(cache_path(folder, 2, "R1"), cache_path(folder, 1, "R1"))
+    with pytest.raises(UserError, match="cannot be used together|challenge 2, expected 1"):
+        train("--challenge", 1, "--cache", folder)
+    failed = find_runs(train.out)
+    assert all(run.status == "failed" and run.state["reason"] for run in failed)
+
+
+def test_windows_that_have_changed_since(train, caches, tmp_path):
+    folder = shutil.copytree(caches, tmp_path / "cache")
+    train("--challenge", 1, "--epochs", 1, "--cache", folder)
+    with h5py.File(cache_path(folder, 1, "R5"), "r+") as f:
+        metadata = f["metadata"][()]
+        metadata["copy"][:3] = ~metadata["copy"][:3]
+        f["metadata"][()] = metadata
+    with pytest.raises(UserError, match="the windows have changed since"):
+        train("--resume", the_run(train.out).folder, "--epochs", 2, "--cache", folder)
+
+
+def test_one_process_a_run(train, monkeypatch):
+    train("--challenge", 1, "--epochs", 1)
+    folder = the_run(train.out).folder
+    import fcntl
+
+    with open(folder / "log.txt", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is training"):
+            train("--resume", folder, "--epochs", 2)
+
+
+def test_help_answers_at_once():
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-X", "importtime", str(ROOT / "run" / "train.py"), "--help"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0 and "--resume" in done.stdout and time.monotonic() - start < 60
+    assert not any(f"| {name}\n" in done.stderr for name in ("torch", "numpy", "h5py"))
+
+

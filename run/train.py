@@ -351,11 +351,13 @@ def in_tmux(args):
 
 
 def list_models():
-    from eeg.models import listed
+    from eeg.models import MODELS, build
+    from eeg.models.model import multiply_adds
 
     print(f"{'':<13}{'parameters':>12}{'M multiply-adds a window':>28}")
-    for row in listed():
-        print(f"{row['name']:<13}{row['parameters']:>12,}{row['multiply_adds'] / 1e6:>28.1f}   {row['about']}")
+    for name, (_, _, about) in MODELS.items():
+        model = build(name)
+        print(f"{name:<13}{sum(p.numel() for p in model.parameters()):>12,}{multiply_adds(model) / 1e6:>28.1f}   {about}")
 
 
 if __name__ == "__main__":

@@ -409,3 +409,8 @@ def test_help_answers_at_once():
     assert not any(f"| {name}\n" in done.stderr for name in ("torch", "numpy", "h5py"))
 
 
+def test_models_are_listed_with_what_they_are(train):
+    printed = train("--list-models")
+    for name in eeg.models.MODELS:
+        count = sum(p.numel() for p in eeg.models.build(name).parameters())
+        assert f"{count:,}" in next(line for line in printed.splitlines() if line.split()[0] == name)

@@ -285,6 +285,12 @@ def own_eegnex(batch, out):
     return measured(training(EEGNeX(), torch.randn(batch, 129, 200), torch.randn(batch, 1)), memory=True)
 
 
+def step_of_plain_tcn(batch, out):
+    import torch
+
+    return measured(training(plain_tcn(), torch.randn(batch, 129, 200), torch.randn(batch, 200)), 5)
+
+
 def serve_peer(answers, out):
     """The loop of the child process: `--peer`."""
     import types
@@ -301,7 +307,7 @@ def serve_peer(answers, out):
     import logging
 
     logging.disable(logging.WARNING)
-    work = {"windows": kit_windows, "trials": kit_trials, "features": mne_features, "eegnex": eegnex, "own eegnex": own_eegnex}
+    work = {"windows": kit_windows, "trials": kit_trials, "features": mne_features, "eegnex": eegnex, "own eegnex": own_eegnex, "plain tcn": step_of_plain_tcn}
     with os.fdopen(answers, "w") as stream:
         for line in sys.stdin:
             what, arguments = json.loads(line)
@@ -669,16 +675,16 @@ def same_tcn(batch, seed=0):
 
 
 def bench_tcn(rounds):
-    """A training step of tcn against the same network in nn.Conv1d, AdamW each. Both in this process, which keeps freed memory, as the trainer does."""
+    """A training step of tcn against the same network in nn.Conv1d, AdamW each. Ours keeps freed memory, as the trainer does; the other runs in a process of its own, as torch is."""
     import torch
     from eeg.models.tcn import TCN
     from eeg.train.device import keep_freed_memory
 
     keep_freed_memory()
     difference = same_tcn(64)
-    x, y = torch.randn(64, 129, 200), torch.randn(64, 200)
-    ours, plain = training(TCN(), x, y), training(plain_tcn(), x, y)
-    mine, theirs = in_turn(rounds, lambda: measured(ours, 5)["seconds"], lambda: measured(plain, 2)["seconds"])
+    ours, peer = training(TCN(), torch.randn(64, 129, 200), torch.randn(64, 200)), Peer()
+    mine, theirs = in_turn(rounds, lambda: measured(ours, 10)["seconds"], lambda: peer("plain tcn", batch=64)["seconds"])
+    peer.close()
     return row("tcn step, batch 64", mine, theirs, 4, same=difference < 1e-4, note=f"gradients differ by {difference:.0e}")
 
 

@@ -688,6 +688,75 @@ def bench_tcn(rounds):
     return row("tcn step, batch 64", mine, theirs, 4, same=difference < 1e-4, note=f"gradients differ by {difference:.0e}")
 
 
+def plain_epochs(cache, epochs):
+    """Training tcn as one would write it with torch alone: h5py windows through a DataLoader with two workers, nn.Conv1d, AdamW, the same loss. -> seconds of each epoch after the first."""
+    import h5py
+    import torch
+    from eeg.train.losses import loss
+
+    class Windows(torch.utils.data.Dataset):
+        def __init__(self):
+            self.file, self.y = None, torch.from_numpy(cache.y).float()
+
+        def __len__(self):
+            return len(self.y)
+
+        def __getitem__(self, i):
+            self.file = self.file or h5py.File(cache.paths[0], "r", locking=False)  # each worker its own
+            x = torch.from_numpy(self.file["X"][i, :, 25:225])
+            return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True).clamp_min(1e-3), self.y[i]
+
+    class Head:
+        head, n_outputs, aux, moments = "time", 1, (), 0.5 + torch.arange(200) / 100
+
+        def answer(self, raw):
+            return (raw.softmax(1) @ self.moments)[:, None]
+
+    net, times = plain_tcn(), []
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
+    batches = torch.utils.data.DataLoader(Windows(), 64, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
+    for _ in range(epochs + 1):
+        start = time.perf_counter()
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss("time", Head(), net(x), y[:, None]).backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+        times.append(time.perf_counter() - start)
+    return times[1:]
+
+
+def bench_train(rounds):
+    """run/train.py's epochs of tcn, augmentation, averaged weights and validation included, against plain torch without them; and from the command to the first batch."""
+    cache = training_cache()
+    out = DATA / "experiments"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-u", ROOT / "run" / "train.py", "--challenge", "1", "--cache", cache.paths[0].parent, "--out", out, "--patience", "1000", "--keep-copies", "--epochs"]
+    subprocess.run([*command, "1"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # which measures the precisions
+    shutil.rmtree(out)
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, str(rounds + 1)], stdout=subprocess.PIPE, text=True)
+    first = None
+    while process.poll() is None and first is None:
+        states = [json.loads(path.read_text()) for path in out.glob("*/*/state.json")]
+        if any(state.get("batch") for state in states):
+            first = time.perf_counter() - start
+        time.sleep(0.01)
+    process.communicate()
+    if process.returncode or first is None:
+        raise UserError(f"run/train.py ended with exit code {process.returncode}")
+    (timing,) = (json.loads(path.read_text())["epochs"] for path in out.glob("*/*/timing.json"))
+    (config,) = (json.loads(path.read_text()) for path in out.glob("*/*/config.json"))
+    mine = [1 / entry["windows_per_second"] for entry in timing[1:]]
+    theirs = [seconds / (len(cache) // 64 * 64) for seconds in plain_epochs(cache, max(1, rounds // 2))]
+    good = row("train tcn, a window", mine, theirs, 4, note=f"{config['precision']}, {1 / statistics.median(mine):,.0f} windows/s, validation included")
+    share, memory = min(entry["model_share"] for entry in timing), max(entry["memory"] for entry in timing)
+    kept = [("to the first batch, goal < 5 s", first < 5, f"{first:.1f} s"), ("of an epoch in the model, goal >= 90 %", share >= 0.9, f"{100 * share:.1f} %"), ("of its own memory, goal < 1500 MB", memory < 1.5e9, f"{memory / 1e6:.0f} MB")]
+    for what, met, figure in kept:
+        print(f"  {figure} {what} {'met' if met else 'NOT MET'}")
+    return good and all(met for _, met, _ in kept)
+
+
 def bench_latency(rounds, steps=60):
     """Every model at every precision: time of 1 and of 128 windows, size, what an answer and NRMSE change.
 
@@ -774,7 +843,7 @@ def bench_evaluate(rounds):
     return row("evaluate, EEGNeX", mine, kit, same=same, note=f"{len(rows):,} windows") and good
 
 
-ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise, "eegnex": bench_eegnex, "tcn": bench_tcn, "latency": bench_latency, "evaluate": bench_evaluate}
+ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise, "eegnex": bench_eegnex, "tcn": bench_tcn, "train": bench_train, "latency": bench_latency, "evaluate": bench_evaluate}
 
 
 def main():

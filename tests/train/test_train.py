@@ -16,6 +16,7 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.data.cache import Cache, cache_path
+from eeg.score.predict import predict
 from eeg.train import checkpoint
 from eeg.train import trainer as module
 from eeg.train.runs import Run, find_runs
@@ -312,9 +313,17 @@ def test_challenge_2(train, caches, options):
     printed = train("--challenge", 2, "--epochs", 1, *options)
     run = the_run(train.out)
     model = weights(run.folder, 2)
-    assert 0 <= model.shrink[0] <= 1 and f"shrunk to {model.shrink[0]:.2f}" in printed
-    shrink = run.history["shrink"]
-    assert shrink["after"] <= shrink["before"] + 1e-9
+    entry = run.history["epochs"][0]
+    assert model.shrink[0] == pytest.approx(entry["shrink"]) and 0 <= entry["shrink"] <= 1 and f"shrunk to {entry['shrink']:.2f}" in printed
+    # no other strength would have been better on the validation windows
+    known = Cache(cache_path(caches, 2, "R5"))
+    rows = np.flatnonzero(~known.metadata["copy"])
+    y, p = known.y[rows], predict(model, known, rows)[:, 0]
+    assert np.sqrt(((p - y) ** 2).mean()) / y.std() == pytest.approx(entry["valid"]["nrmse"], rel=1e-5)
+    model.shrink.fill_(1.0)
+    full, center = predict(model, known, rows)[:, 0], model.center[0].item()
+    errors = [((center + s * (full - center) - y) ** 2).mean() for s in np.linspace(0, 1, 101)]
+    assert ((p - y) ** 2).mean() <= min(errors) + 1e-6
     cache = Cache(cache_path(caches, 2, "R1"))
     kept = cache.metadata[~cache.metadata["copy"]]
     assert model.center[0].item() == pytest.approx(kept["externalizing"].mean(), rel=1e-5)

@@ -29,19 +29,25 @@ test: build
 
 # Simulated releases through every step there is, in a folder of their own: nobody's data is touched.
 DEMO := --data build/demo/data --cache build/demo/cache
+RUNS := $(DEMO) --out build/demo/experiments
 demo: build
+	rm -rf build/demo/experiments
 	$(PY) run/synth.py --release R1 --subjects 8 $(DEMO)
 	$(PY) run/synth.py --release R5 --subjects 4 $(DEMO)
 	$(PY) run/synth.py --release R6 --subjects 4 $(DEMO)
 	$(PY) run/cache.py --release R1 R5 R6 $(DEMO) --plot build/demo/cache.png
 	$(PY) run/cache.py --release R1 R5 R6 --challenge 2 $(DEMO)
 	$(PY) run/features.py --release R1 R5 R6 $(DEMO) --plot build/demo/features.png
-	@echo "figures: build/demo/cache.png build/demo/features.png (simulated data)"
-
-# Baseline and hybrid on real data, compared; in tmux, and on from where it was if started again: make overnight RELEASES="R1 R2"
-RELEASES ?= R1 R2 R3 R4
-overnight: build
-	$(PY) run/overnight.py --release $(RELEASES) --tmux
+	$(PY) run/check.py $(DEMO)
+	$(PY) run/train.py --list-models
+	$(PY) run/train.py --challenge 1 --epochs 4 --seed 0 1 $(RUNS)
+	$(PY) run/train.py --challenge 2 --epochs 1 $(RUNS)
+	$(PY) run/monitor.py $(RUNS)
+	$(PY) run/evaluate.py $(RUNS)
+	$(PY) run/compare.py $(RUNS)
+	$(PY) run/report.py c1_tcn $(RUNS)
+	$(PY) run/submit.py $(RUNS) --zip build/demo/submission.zip
+	@echo "figures: build/demo/cache.png build/demo/features.png, and report.html in the run's folder; build/demo/submission.zip (simulated data)"
 
 lint: build
 	$(PY) -m pip install --quiet ruff

@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -46,11 +47,15 @@ def duration(times):
     return f"{median * scale:.3g} {unit} ({min(times) * scale:.3g}..{max(times) * scale:.3g})"
 
 
-def row(name, ours, theirs=None, goal=None, floor=None, least=True, same=True, note=""):
+def megabytes(sizes):
+    return f"{statistics.median(sizes) / 1e6:.3g} MB"
+
+
+def row(name, ours, theirs=None, goal=None, floor=None, least=True, same=True, note="", show=duration):
     """Print one row. -> whether it is as it should be: equal results, and the goal met. least: the goal is a least ratio, else a greatest."""
     ratio = statistics.median(theirs) / statistics.median(ours) if theirs else None
     met = goal is None or (ratio >= goal if least else 1 / ratio <= goal)
-    parts = [f"{name:<30}", f"{duration(ours):<26}", f"{duration(theirs) if theirs else '-':<26}"]
+    parts = [f"{name:<30}", f"{show(ours):<26}", f"{show(theirs) if theirs else '-':<26}"]
     parts.append("-      " if ratio is None else f"{ratio:5.1f}x " if least else f"{1 / ratio:5.2f}  ")
     parts.append("" if goal is None else f"goal {goal:g}x {'met' if met else 'NOT MET'}" if least else f"goal <= {goal:g} {'met' if met else 'NOT MET'}")
     if floor:
@@ -69,16 +74,16 @@ def copy_seconds(size):
 
 
 class Peer:
-    """A child process in the peers' environment that does what it is asked: JSON lines in and out, arrays in a folder."""
+    """A child process in the peers' environment (or another) that does what it is asked: JSON lines in and out, arrays in a folder."""
 
-    def __init__(self):
-        if not PEERS.exists():
+    def __init__(self, python=PEERS):
+        if not Path(python).exists():
             raise UserError(f"the peers' environment is missing ({PEERS.relative_to(ROOT)}); make it with: make bench")
         self.folder = Path(tempfile.mkdtemp(prefix="bench"))
         # what a chatty library prints must not get between the answers: they go through a file descriptor of their own
         read, write = os.pipe()
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen([PEERS, __file__, "--peer", str(write), str(self.folder)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[write], env=environment, text=True)
+        self._process = subprocess.Popen([python, __file__, "--peer", str(write), str(self.folder)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[write], env=environment, text=True)
         os.close(write)
         self._answers = os.fdopen(read)
 
@@ -100,6 +105,54 @@ class Peer:
         self._process.stdin.close()
         self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def training(net, x, y):
+    """-> a training step of a network, as a function."""
+    import torch
+
+    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3)
+
+    def step():
+        optimiser.zero_grad()
+        torch.nn.functional.mse_loss(net(x), y).backward()
+        optimiser.step()
+
+    return step
+
+
+def answering(net, *inputs):
+    """-> an answer of a network, as a function."""
+    import torch
+
+    net.eval()
+
+    def answer():
+        with torch.inference_mode():
+            net(*inputs)
+
+    return answer
+
+
+def measured(work, times=1, memory=False):
+    """The median time of a work, warmed up, or, with memory, the bytes of its own that the process takes at most while it does it thrice. -> {"seconds" or "bytes"}."""
+    if memory:
+        before = peak = cli.anonymous_memory()
+        done = threading.Event()
+
+        def watch():
+            nonlocal peak
+            while not done.wait(0.0005):
+                peak = max(peak, cli.anonymous_memory())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        for _ in range(3):
+            work()
+        done.set()
+        watcher.join()
+        return {"bytes": peak - before}
+    return {"seconds": statistics.median(in_turn(times, work)[0])}
 
 
 # ---------------------------------------------------------------------------------------------------- the peers' side
@@ -202,6 +255,42 @@ def mne_features(file, out, save=False):
     return {"seconds": seconds}
 
 
+def eegnex(batch, train, out, first=False, memory=False):
+    """braindecode's EEGNeX at 129 x 200 -> 1, a training step or an answer. first: save weights, data and results, without dropout. memory: what it takes at most."""
+    import torch
+    from braindecode.models import EEGNeX
+
+    torch.manual_seed(0)
+    net, x, y = EEGNeX(n_chans=129, n_times=200, n_outputs=1), torch.randn(batch, 129, 200), torch.randn(batch, 1)
+    if not first:
+        return measured(training(net, x, y) if train else answering(net, x), 1 if batch > 1 else 20, memory)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    loss = torch.nn.functional.mse_loss(net(x), y)
+    loss.backward()
+    saved = dict(before=before, x=x, y=y, loss=loss.detach(), after=net.state_dict(), grads={name: p.grad for name, p in net.named_parameters()}, answer=net.eval()(x).detach())
+    torch.save(saved, Path(out, "eegnex.pt"))
+    return {}
+
+
+def own_eegnex(batch, out):
+    """The memory that ours takes, in a process as fresh as the peer's."""
+    import torch
+    from eeg.models.eegnex import EEGNeX
+    from eeg.train.device import keep_freed_memory
+
+    keep_freed_memory()
+    return measured(training(EEGNeX(), torch.randn(batch, 129, 200), torch.randn(batch, 1)), memory=True)
+
+
+def step_of_plain_tcn(batch, out):
+    import torch
+
+    return measured(training(plain_tcn(), torch.randn(batch, 129, 200), torch.randn(batch, 200)), 5)
+
+
 def serve_peer(answers, out):
     """The loop of the child process: `--peer`."""
     import types
@@ -218,7 +307,7 @@ def serve_peer(answers, out):
     import logging
 
     logging.disable(logging.WARNING)
-    work = {"windows": kit_windows, "trials": kit_trials, "features": mne_features}
+    work = {"windows": kit_windows, "trials": kit_trials, "features": mne_features, "eegnex": eegnex, "own eegnex": own_eegnex, "plain tcn": step_of_plain_tcn}
     with os.fdopen(answers, "w") as stream:
         for line in sys.stdin:
             what, arguments = json.loads(line)
@@ -499,6 +588,222 @@ def bench_depthwise(rounds):
     return good
 
 
+def bench_eegnex(rounds):
+    """EEGNeX against braindecode's, both at their default settings with AdamW. Ours keeps freed memory, as the trainer does."""
+    import copy
+
+    import torch
+    from eeg.models.eegnex import EEGNeX, from_braindecode
+    from eeg.train.device import keep_freed_memory
+
+    keep_freed_memory()
+    peer, own = Peer(), Peer(sys.executable)
+    torch.manual_seed(0)
+    net, x, y = EEGNeX(), torch.randn(128, 129, 200), torch.randn(128, 1)
+    folded = net.folded()
+    good = True
+
+    def close(ours, theirs, tolerance):
+        return bool((ours - theirs).norm() <= tolerance * theirs.norm())
+
+    for name, batch, train, goal in (("EEGNeX step, batch 128", 128, True, 120), ("EEGNeX folded, batch 128", 128, False, 200), ("EEGNeX folded, batch 1", 1, False, 20)):
+        peer("eegnex", batch=batch, train=train, first=True)
+        theirs = torch.load(peer.folder / "eegnex.pt", weights_only=True)
+        twin = from_braindecode(EEGNeX(drop_prob=0.0), theirs["before"])
+        loss = torch.nn.functional.mse_loss(twin(theirs["x"]), theirs["y"])
+        loss.backward()
+        wanted = dict(from_braindecode(copy.deepcopy(twin), theirs["after"] | theirs["grads"]).named_parameters())
+        same = close(loss, theirs["loss"], 1e-5) and all(close(p.grad, wanted[key], 1e-4) for key, p in twin.named_parameters() if not key.startswith("bn2"))  # those are 0 but for rounding
+        same &= close(twin.folded()(theirs["x"]), theirs["answer"], 1e-5)
+        work = training(net, x, y) if train else answering(folded, x[:batch])
+        ours, yours = in_turn(rounds, lambda: measured(work, 20)["seconds"], lambda: peer("eegnex", batch=batch, train=train)["seconds"])
+        good &= row(name, ours, yours, goal, same=same)
+    takes = [[own("own eegnex", batch=128)["bytes"]], [peer("eegnex", batch=128, train=True, memory=True)["bytes"]]]
+    peer.close(), own.close()
+    return row("EEGNeX step, memory it takes", *takes, goal=5, show=megabytes) and good
+
+
+def plain_tcn():
+    """The network of eeg/models/tcn.py as one would write it with torch's own layers: (B, 129, 200) -> (B, 200)."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Plain(nn.Module):
+        def __init__(self, C=129, W=160, K=15):
+            super().__init__()
+            self.filter, self.mix, self.norm = nn.Conv1d(C, C, K, padding=K // 2, groups=C, bias=False), nn.Conv1d(C, W, 1, bias=False), nn.BatchNorm1d(W)
+            separable = lambda d: (nn.Conv1d(W, W, K, padding=K // 2 * d, dilation=d, groups=W, bias=False), nn.Conv1d(W, W, 1, bias=False), nn.BatchNorm1d(W), nn.ReLU(), nn.Dropout1d(0.1))
+            self.blocks = nn.ModuleList(nn.Sequential(*separable(2**i)) for i in range(4))
+            self.squeeze, self.excite, self.last = nn.Linear(W, W // 8), nn.Linear(W // 8, W), nn.Conv1d(W, 1, 1)
+
+        def forward(self, x):
+            x = F.relu(self.norm(self.mix(self.filter(x))))
+            for block in self.blocks:
+                x = x + block(x)
+            gate = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean(2)))))
+            return self.last(x * gate[:, :, None]).squeeze(1)
+
+    return Plain()
+
+
+def same_tcn(batch, seed=0):
+    """Our tcn and the plain one with its weights, without dropout, on a batch. -> the greatest relative difference of their scores and gradients.
+
+    Shifts of +6 and -6 before each ReLU: a value within rounding of 0 would have a gradient in one and none in the other.
+    """
+    import torch
+    from eeg.models.tcn import TCN
+
+    torch.manual_seed(seed)
+    ours, plain = TCN(dropout=0.0), plain_tcn()
+    x, up = torch.randn(batch, 129, 200), torch.randn(batch, 200)
+    with torch.no_grad():
+        for key, p in ours.named_parameters():
+            if key.endswith(("norm.bias", "squeeze.bias")):
+                p.fill_(6.0)[::2] *= -1
+        for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+            q.copy_(p.view_as(q))
+        for block in plain.blocks:
+            block[-1].p = 0.0
+    results = []
+    for net in (ours, plain):
+        scores = net(x)
+        (scores * up).sum().backward()
+        results.append([scores.detach(), *(p.grad for p in net.parameters())])
+    return max(float((a - b.view_as(a)).norm() / b.norm()) for a, b in zip(*results))
+
+
+def bench_tcn(rounds):
+    """A training step of tcn against the same network in nn.Conv1d, AdamW each. Ours keeps freed memory, as the trainer does; the other runs in a process of its own, as torch is."""
+    import torch
+    from eeg.models.tcn import TCN
+    from eeg.train.device import keep_freed_memory
+
+    keep_freed_memory()
+    difference = same_tcn(64)
+    ours, peer = training(TCN(), torch.randn(64, 129, 200), torch.randn(64, 200)), Peer()
+    mine, theirs = in_turn(rounds, lambda: measured(ours, 10)["seconds"], lambda: peer("plain tcn", batch=64)["seconds"])
+    peer.close()
+    return row("tcn step, batch 64", mine, theirs, 4, same=difference < 1e-4, note=f"gradients differ by {difference:.0e}")
+
+
+def plain_epochs(cache, epochs):
+    """Training tcn as one would write it with torch alone: h5py windows through a DataLoader with two workers, nn.Conv1d, AdamW, the same loss. -> seconds of each epoch after the first."""
+    import h5py
+    import torch
+    from eeg.train.losses import loss
+
+    class Windows(torch.utils.data.Dataset):
+        def __init__(self):
+            self.file, self.y = None, torch.from_numpy(cache.y).float()
+
+        def __len__(self):
+            return len(self.y)
+
+        def __getitem__(self, i):
+            self.file = self.file or h5py.File(cache.paths[0], "r", locking=False)  # each worker its own
+            x = torch.from_numpy(self.file["X"][i, :, 25:225])
+            return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True).clamp_min(1e-3), self.y[i]
+
+    class Head:
+        head, n_outputs, aux, moments = "time", 1, (), 0.5 + torch.arange(200) / 100
+
+        def answer(self, raw):
+            return (raw.softmax(1) @ self.moments)[:, None]
+
+    net, times = plain_tcn(), []
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
+    batches = torch.utils.data.DataLoader(Windows(), 64, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
+    for _ in range(epochs + 1):
+        start = time.perf_counter()
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss("time", Head(), net(x), y[:, None]).backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+        times.append(time.perf_counter() - start)
+    return times[1:]
+
+
+def bench_train(rounds):
+    """run/train.py's epochs of tcn, augmentation, averaged weights and validation included, against plain torch without them; and from the command to the first batch."""
+    cache = training_cache()
+    out = DATA / "experiments"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-u", ROOT / "run" / "train.py", "--challenge", "1", "--cache", cache.paths[0].parent, "--out", out, "--patience", "1000", "--keep-copies", "--epochs"]
+    subprocess.run([*command, "1"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # which measures the precisions
+    shutil.rmtree(out)
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, str(rounds + 1)], stdout=subprocess.PIPE, text=True)
+    first = None
+    while process.poll() is None and first is None:
+        states = [json.loads(path.read_text()) for path in out.glob("*/*/state.json")]
+        if any(state.get("batch") for state in states):
+            first = time.perf_counter() - start
+        time.sleep(0.01)
+    process.communicate()
+    if process.returncode or first is None:
+        raise UserError(f"run/train.py ended with exit code {process.returncode}")
+    (timing,) = (json.loads(path.read_text())["epochs"] for path in out.glob("*/*/timing.json"))
+    (config,) = (json.loads(path.read_text()) for path in out.glob("*/*/config.json"))
+    mine = [1 / entry["windows_per_second"] for entry in timing[1:]]
+    theirs = [seconds / (len(cache) // 64 * 64) for seconds in plain_epochs(cache, max(1, rounds // 2))]
+    good = row("train tcn, a window", mine, theirs, 4, note=f"{config['precision']}, {1 / statistics.median(mine):,.0f} windows/s, validation included")
+    share, memory = min(entry["model_share"] for entry in timing), max(entry["memory"] for entry in timing)
+    kept = [("to the first batch, goal < 5 s", first < 5, f"{first:.1f} s"), ("of an epoch in the model, goal >= 90 %", share >= 0.9, f"{100 * share:.1f} %"), ("of its own memory, goal < 1500 MB", memory < 1.5e9, f"{memory / 1e6:.0f} MB")]
+    for what, met, figure in kept:
+        print(f"  {figure} {what} {'met' if met else 'NOT MET'}")
+    return good and all(met for _, met, _ in kept)
+
+
+def bench_latency(rounds, steps=60):
+    """Every model at every precision: time of 1 and of 128 windows, size, what an answer and NRMSE change.
+
+    NRMSE is that of windows of other subjects after a short training on simulated windows: a model that says the mean whatever it sees loses nothing by any rounding.
+    """
+    import numpy as np
+    import torch
+    from eeg.data.features import compute
+    from eeg.models import MODELS, build, defaults
+    from eeg.models.precision import LIMITS, at_precision, change, passes, size
+
+    cache = training_cache()
+    X = np.ascontiguousarray(cache.parts[0][:, :, cache.margin : cache.margin + cache.window], np.float32)
+    names = np.unique(cache.metadata["subject"])
+    test = np.isin(cache.metadata["subject"], names[: len(names) // 4])
+    x, y, known = torch.from_numpy(X), torch.from_numpy(cache.y).float()[:, None], torch.from_numpy(compute(X))
+    median = known[~test].nanmedian(0).values
+    mad = (known[~test] - median).abs().nanmedian(0).values.clamp(min=1e-6)
+    print(f"{'':<13}{'precision':<12}{'batch 1':<26}{'batch 128':<26}{'size':<10}{'answer moves':<14}NRMSE ({steps} steps of training, {test.sum()} windows of other subjects)")
+    good = True
+    for name in MODELS:
+        torch.manual_seed(0)
+        model = build(name, **({"head": "time"} if "head" in defaults(name) else {}))  # what learns a response time soonest
+        model.center.fill_(y[~test].mean()), model.scale.fill_(y[~test].std())
+        if model.features != "none":
+            model.median.copy_(median), model.mad.copy_(mad)
+        inputs = lambda rows: (x[rows], known[rows]) if model.features == "file" else (x[rows],)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        for rows in torch.from_numpy(np.random.default_rng(0).choice(np.flatnonzero(~test), (steps, 64))):
+            optimiser.zero_grad()
+            torch.nn.functional.mse_loss(model(*inputs(rows)), y[rows]).backward()
+            optimiser.step()
+        model.eval()
+        rest = torch.from_numpy(np.flatnonzero(test))
+        one, many = inputs(rest[:1]), inputs(rest[:128])
+        for precision in (None, *LIMITS):
+            form = model if precision is None else at_precision(model, precision)
+            times = 1 if precision == "fp16" else rounds  # many processors compute it slowly
+            single, whole = in_turn(max(times, 3), answering(form, *one))[0], in_turn(times, answering(form, *many))[0]
+            figures = change(model, form, x[rest], y[rest], known[rest] if model.features == "file" else None)
+            fate = f"{figures['before']:.4f}" if precision is None else f"{figures['nrmse']:+.5f}" + ("" if passes(precision, figures) else "  REFUSED")
+            late = statistics.median(single) >= 0.015
+            print(f"{name if precision is None else '':<13}{precision or 'as trained':<12}{duration(single):<26}{duration(whole):<26}{size(form) / 1e3:<7.0f}kB {figures['answer']:<14.1e}{fate}{'  NOT under 15 ms' if late else ''}", flush=True)
+            good &= not late or precision == "fp16"
+    return good
+
+
 def bench_evaluate(rounds):
     """Predicting whole releases: 10,000 windows by tcn, and the windows of a release by EEGNeX against the start kit's loop, which takes one window at a time. Windows are made before."""
     import numpy as np
@@ -538,7 +843,7 @@ def bench_evaluate(rounds):
     return row("evaluate, EEGNeX", mine, kit, same=same, note=f"{len(rows):,} windows") and good
 
 
-ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise, "evaluate": bench_evaluate}
+ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise, "eegnex": bench_eegnex, "tcn": bench_tcn, "train": bench_train, "latency": bench_latency, "evaluate": bench_evaluate}
 
 
 def main():

@@ -16,6 +16,7 @@ A run lies in experiments/<name>/<YYYYmmdd_HHMMSS>/. Watch it with: python run/m
 import json
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,14 +146,19 @@ def main():
         return in_tmux(args)
     from eeg.train.parallel import Ranks
 
-    ranks = Ranks()
+    ranks, plan, new = Ranks(), [], False
     try:
-        plan = ranks.broadcast(find_plan(args, ranks) if ranks.main else None)
+        plan, new = ranks.broadcast(find_plan(args, ranks) if ranks.main else None)
         for folder in plan:
             if train(folder, args, ranks) == "stopped":
                 break
         if ranks.main:
             summarise(plan[0])
+    except UserError:
+        if ranks.main and new and not any((folder / "checkpoints").exists() for folder in plan):
+            for folder in plan:  # a mistake ended it before it had begun: nothing is lost, and --resume need not meet it
+                shutil.rmtree(folder)
+        raise
     finally:
         ranks.stop()
 
@@ -161,7 +167,7 @@ def main():
 
 
 def find_plan(args, ranks):
-    """The folders of the runs to train, one after the other: new ones, or those of a plan that are not finished. -> [Path]"""
+    """The folders of the runs to train, one after the other: new ones, or those of a plan that are not finished. -> ([Path], whether they are new)"""
     from eeg.train import runs
 
     if args.resume or ranks.restarted:
@@ -176,15 +182,15 @@ def find_plan(args, ranks):
             if run.finished and not (args.given_epochs and args.given_epochs > run.config["train"]["epochs"]):
                 raise UserError(f"{run.folder} has finished its {run.config['train']['epochs']} epochs; for more say --epochs N, or score it with: python run/evaluate.py {shlex.quote(str(run.folder))}")
             others = [runs.Run(run.folder.parent / stamp) for stamp in run.config.get("plan", [])]
-            return [run.folder] + [other.folder for other in others if other.folder != run.folder and other.status != "finished"]
-    return claim_all(args)
+            return [run.folder] + [other.folder for other in others if other.folder != run.folder and not other.finished], False
+    return claim_all(args), True
 
 
 def claim_all(args):
     """Make the run folders of a new plan, so that a kill at any later moment leaves something to resume. -> [Path]"""
     import eeg
     from eeg.train.journal import claim, write_json
-    from eeg.train.split import choose_releases
+    from eeg.train.releases import choose_releases
 
     args.train, args.valid = choose_releases(args.cache, args.challenge, args.train, args.valid, args.mini, args.cv)
     options = {name: value for name, value in vars(args).items() if name not in ABOUT_THIS_TIME and name not in ("challenge", "name", "seed", "given_epochs")} | {"cache": str(args.cache.absolute())}
@@ -236,12 +242,13 @@ def prepare(folder, args, ranks, journal):
     import torch
 
     from eeg.train import checkpoint
-    from eeg.train.device import cpu_threads, forget, keep_freed_memory, settle_threads
+    from eeg.train.device import cpu_threads, keep_freed_memory, settle_threads
+    from eeg.train.device import forget as forget_verdicts
     from eeg.train.split import split as split_windows
     from eeg.train.trainer import Trainer, make_model
 
     if config.get("device", "cpu") != "cpu" and journal.before.get("status") == "running" and ranks.main:
-        forget(options.cache)  # the card passed its checks, and may all the same be what ended the run
+        forget_verdicts(options.cache)  # the card passed its checks, and may all the same be what ended the run
     choice = choose_device(options, ranks)
     device = choice.device
     ranks.use(device)
@@ -361,11 +368,13 @@ def in_tmux(args):
 
 
 def list_models():
-    from eeg.models import listed
+    from eeg.models import MODELS, build
+    from eeg.models.model import multiply_adds
 
     print(f"{'':<13}{'parameters':>12}{'M multiply-adds a window':>28}")
-    for row in listed():
-        print(f"{row['name']:<13}{row['parameters']:>12,}{row['multiply_adds'] / 1e6:>28.1f}   {row['about']}")
+    for name, (_, _, about) in MODELS.items():
+        model = build(name)
+        print(f"{name:<13}{sum(p.numel() for p in model.parameters()):>12,}{multiply_adds(model) / 1e6:>28.1f}   {about}")
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ def bench():
     spec = importlib.util.spec_from_file_location("bench", ROOT / "run" / "bench.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not module.PEERS.exists():
-        pytest.skip("no peers' environment (build/peers): `make bench` makes it")
     return module
 
 
 @pytest.fixture(scope="module")
 def peer(bench):
+    if not bench.PEERS.exists():
+        pytest.skip("no peers' environment (build/peers): `make bench` makes it")
     child = bench.Peer()
     yield child
     child.close()
@@ -51,3 +51,8 @@ def test_windows_equal_the_start_kits(bench, peer, tmp_path, challenge):
     same, why = bench.same_windows(peer, report.path, answer["lost"])
     assert same, why
     assert answer["windows"] >= report.windows - 24 * len(answer["lost"]) > 200
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_tcn_equals_the_same_network_in_plain_convolutions(bench, batch):
+    assert bench.same_tcn(batch) < 1e-4

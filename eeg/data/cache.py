@@ -25,7 +25,7 @@ import numpy as np
 import eeg
 from eeg import UserError
 from eeg.data.recording import open_signal
-from eeg.data.release import CHANNELS, FACTORS, BadRecording
+from eeg.data.release import CHANNELS, FACTORS, BadRecording, cache_path
 from eeg.data.trials import build_trials, flag_copies, read_events
 from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, fixed_windows, stimulus_windows
 
@@ -64,10 +64,6 @@ class Report:
     flagged: Counter = field(default_factory=Counter)  # flag -> windows
     skipped: list = field(default_factory=list)  # (recording, reason)
     clipped: int = 0  # samples beyond what float16 holds
-
-
-def cache_path(folder, challenge, release, mini=False):
-    return folder / f"challenge{challenge}_{release}{'_mini' if mini else ''}_windows.h5"
 
 
 # ---------------------------------------------------------------------------------------------------- planning

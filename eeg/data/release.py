@@ -138,3 +138,8 @@ def _number(text):
         return float(text)
     except ValueError:
         return float("nan")
+
+
+def cache_path(folder, challenge, release, mini=False):
+    """Where the windows of a release are kept."""
+    return folder / f"challenge{challenge}_{release}{'_mini' if mini else ''}_windows.h5"

@@ -47,14 +47,3 @@ def fold(model):
     from .model import folded
 
     return folded(model)
-
-
-def listed():
-    """Every model at its default settings: a list of {"name", "parameters", "multiply_adds": of one window in inference, "head", "about"}."""
-    from .model import multiply_adds
-
-    rows = []
-    for name, (_, _, about) in MODELS.items():
-        model = build(name)
-        rows.append({"name": name, "parameters": sum(p.numel() for p in model.parameters()), "multiply_adds": multiply_adds(model), "head": model.head, "about": about})
-    return rows

@@ -319,9 +319,16 @@ class _Folded(nn.Module):
         w = order(net.conv3.weight.renorm(2, 0, net.max_norm_conv).flatten(1).to(wide), 0) * order(a3, 0)[:, None]
         shift = order(b3, 0) + w.sum(1) * b2.repeat(depth)
         w = w * a2.repeat(depth)[:, None]
+        # the rows of A in the order in which pooling adds them up: first the first samples of all pools, then the second; a row of zeros where a pool reaches past the window
+        size, n = net.pool3.kernel_size[1], net.n_times
+        pools = (n + 2 - size) // size + 1
+        sample = torch.arange(pools) * size + torch.arange(size)[:, None] - 1
+        past = (sample < 0) | (sample >= n)
+        in_pools = lambda rows: F.pad(rows, (0, 1) if rows.dim() == 2 else (0, 0, 0, 1))[:, torch.where(past, n, sample).flatten()]
         parts = {
-            "w": w[:, :, None], "A": _matrix(band), "offset": w.sum(1)[:, None] * k.repeat(depth, 1) + shift[:, None],
-            "conv4": order(net.conv4.weight, 1).to(wide) * a4[:, None, None, None], "shift4": b4, "conv5": net.conv5.weight.to(wide) * a5[:, None, None, None], "shift5": b5,
+            "w": w[:, :, None], "A": in_pools(_matrix(band)), "offset": in_pools(w.sum(1)[:, None] * k.repeat(depth, 1) + shift[:, None]),
+            "excess": past.sum(0) * copy.deepcopy(net.act3)(torch.zeros(())),  # what the activation makes of those zeros
+            "conv4": order(net.conv4.weight, 1).to(wide) * a4[:, None, None, None] / size, "shift4": b4, "conv5": net.conv5.weight.to(wide) * a5[:, None, None, None], "shift5": b5,
             "head": net.head.weight.renorm(2, 0, net.max_norm_linear), "bias": net.head.bias,
         }  # fmt: skip
         for name, value in parts.items():
@@ -330,14 +337,17 @@ class _Folded(nn.Module):
         for act in (self.act3, self.act5):
             if hasattr(act, "inplace"):
                 act.inplace = True
-        self.pool3 = net.pool3.kernel_size[1]
+        self.pool3 = size
         self.dilation4, self.dilation5 = net.conv4.dilation, net.conv5.dilation
         self.eval()
 
     @torch.no_grad()
     def forward(self, x):
-        x = _pool(self.act3(_apply(F.conv1d(x, self.w), self.A).add_(self.offset)), self.pool3)[:, :, None]
-        x = F.conv2d(x, self.conv4, self.shift4, padding="same", dilation=self.dilation4).contiguous(memory_format=torch.channels_last)
+        v = self.act3(_apply(F.conv1d(x, self.w), self.A).add_(self.offset)).unflatten(2, (self.pool3, -1))
+        x = v[:, :, 0] - self.excess
+        for j in range(1, self.pool3):
+            x += v[:, :, j]
+        x = F.conv2d(x[:, :, None], self.conv4, self.shift4, padding="same", dilation=self.dilation4).contiguous(memory_format=torch.channels_last)
         x = F.conv2d(x, self.conv5, self.shift5, padding="same", dilation=self.dilation5)
         return F.linear(self.pool5(self.act5(x)).flatten(1), self.head, self.bias)
 

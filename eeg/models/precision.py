@@ -32,15 +32,19 @@ def checked(model, precision, x, y, features=None):
     """`at_precision`, and what it changes on windows x (N, C, T) with labels y, (N,) or (N, n_outputs), as `change` says. Raises ValueError where that is too much."""
     other = at_precision(model, precision)
     figures = change(model, other, x, y, features)
-    if not abs(figures["nrmse"]) < LIMITS[precision]:  # NaN is refused, too
+    if not passes(precision, figures):
         text = f"{precision} is refused: NRMSE changes by {figures['nrmse']:+.4f} on {len(x)} windows, less than {LIMITS[precision]} is allowed"
         raise ValueError(f"{text}; fp32 always works")
     return other, figures
 
 
+def passes(precision, figures):
+    return abs(figures["nrmse"]) < LIMITS[precision]  # NaN does not
+
+
 @torch.inference_mode()
 def change(model, other, x, y, features=None):
-    """What another form of a model changes: {"answer": the largest change of one, in the labels' standard deviations, "nrmse": of NRMSE, for the output where it changes most}."""
+    """What another form of a model changes: {"answer": the largest change of one, in the labels' standard deviations, "nrmse": of NRMSE, for the output where it changes most, "before": the model's}."""
     was_training = model.training
     model.eval()
     answers = []
@@ -51,8 +55,8 @@ def change(model, other, x, y, features=None):
     y = y.double().reshape(len(y), -1)
     spread = y.std(0, unbiased=False)
     before, after = ((answer - y).square().mean(0).sqrt() / spread for answer in answers)
-    moved = after - before
-    return {"answer": float(((answers[1] - answers[0]).abs() / spread).max()), "nrmse": float(moved[moved.nan_to_num(torch.inf).abs().argmax()])}
+    worst = (after - before).abs().nan_to_num(torch.inf).argmax()
+    return {"answer": float(((answers[1] - answers[0]).abs() / spread).max()), "nrmse": float((after - before)[worst]), "before": float(before[worst])}
 
 
 def size(model):

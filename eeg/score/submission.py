@@ -26,7 +26,8 @@ import eeg.score.server
 from eeg import UserError
 from eeg.data.windows import TARGETS
 from eeg.score.finished import load_model
-from eeg.train.split import choose_releases, split
+from eeg.train.releases import choose_releases
+from eeg.train.split import split
 
 WEIGHTS = {1: "weights_challenge_1.pt", 2: "weights_challenge_2.pt"}
 TOLERANCE = 1e-4  # by which answers may differ, in standard deviations of the training labels: rounding, and nothing else

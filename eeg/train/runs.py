@@ -166,12 +166,12 @@ def resolve(out, text):
 
 
 def newest_unfinished(out, challenge=None, name=None, new=False):
-    """The Run to resume: of those that were stopped, died or failed, of this challenge and name if one is given, the one that spoke last;
-    one that failed before its first checkpoint comes after all others. new: None, and no error, where there is none and none is running."""
+    """The Run to resume: of those that were stopped, died or failed, of this challenge and name if one is given, the one that spoke last.
+    new: None, and no error, where there is none and none is running."""
     runs = [run for run in find_runs(out) if challenge in (None, run.challenge) and name in (None, run.folder.parent.name)]
     waiting = [run for run in runs if run.status in ("stopped", "died", "failed")]
     if waiting:
-        return max(waiting, key=lambda run: (run.status != "failed" or (run.folder / "checkpoints").exists(), run.updated))
+        return max(waiting, key=lambda run: run.updated)
     running = [run.name for run in runs if run.status == "running"]
     if new and not running:
         return None

@@ -1,17 +1,13 @@
-"""Which windows are trained on and which validate: by release and by subject, no subject ever on both sides.
-
-The default is DEFAULT_TRAIN as far as cached, validated on R5; where R5 is not cached, on a fifth of the training subjects.
-"""
+"""Which windows are trained on and which validate: by release and by subject, no subject ever on both sides."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from eeg import UserError
-from eeg.data.cache import Cache, cache_path, find_caches, rebuild
+from eeg.data.cache import Cache, find_caches, rebuild
 from eeg.data.release import FACTORS
 
-DEFAULT_TRAIN, DEFAULT_VALID = ("R1", "R2", "R3", "R4", "R8", "R9", "R10", "R11"), "R5"
 SHARE = 0.2  # of the subjects, where no release validates
 
 # recordings of these are known to be unusable
@@ -39,24 +35,8 @@ def names(cache, rows):
     return {name.decode() for name in np.unique(cache.metadata["subject"][rows])}
 
 
-def choose_releases(folder, challenge, train, valid, mini, cv):
-    """-> (train, valid), tuples of release names; valid is empty where subjects of the training releases validate. Only file names are looked at."""
-    cached = lambda name: cache_path(folder, challenge, name, mini).exists()
-    if cv and valid:
-        raise UserError("--cv validates on subjects of the training releases, --valid on releases of their own: ask for one of them")
-    if not train:
-        train = tuple(name for name in DEFAULT_TRAIN if cached(name) and name not in (valid or ()))
-        if not train:
-            flags = " --mini" * mini + f" --challenge {challenge}" * (challenge != 1)
-            looked = ", ".join(cache_path(folder, challenge, name, mini).name for name in DEFAULT_TRAIN[:2])
-            raise UserError(f"there is no cache of a training release for challenge {challenge} in {folder}/ (looked for {looked}, ...); build one with: python run/cache.py --release R1{flags}")
-    if valid is None:
-        valid = (DEFAULT_VALID,) if not cv and cached(DEFAULT_VALID) and DEFAULT_VALID not in train else ()
-    return tuple(dict.fromkeys(train)), tuple(dict.fromkeys(valid))
-
-
 def split(folder, challenge, train, valid, mini=False, fold=None, keep_copies=False, keep_bad=False, max_recordings=None):
-    """-> Split. train, valid: releases, see `choose_releases`; fold: (number, of) of a cross-validation by subject. Raises UserError where a side is empty."""
+    """-> Split. train, valid: releases, see eeg.train.releases; fold: (number, of) of a cross-validation by subject. Raises UserError where a side is empty."""
     if both := sorted(set(train) & set(valid)):
         raise UserError(f"{', '.join(both)} is named for training and for validation; a subject may be on one side only")
     cache = find_caches(folder, challenge, [*train, *valid], mini)

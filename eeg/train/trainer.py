@@ -5,7 +5,6 @@ looks like is drawn from (seed, epoch, window). On the CPU its weights and histo
 left in peace.
 """
 
-import copy
 import math
 import signal
 import sys
@@ -41,8 +40,8 @@ def make_model(options, challenge):
     """The model these options ask for, fresh. Raises UserError where a setting does not exist."""
     settings = dict(options.set)
     try:
-        if options.target != "rt_from_stimulus" and "head" in eeg.models.defaults(options.model):
-            settings.setdefault("head", "number")  # moments are moments of the window
+        if "head" in eeg.models.defaults(options.model):
+            settings.setdefault("head", "time" if options.target == "rt_from_stimulus" else "number")  # moments are moments of the window
         if options.features:
             settings["features"] = options.features
         return eeg.models.build(options.model, n_times=INPUT, n_outputs=4 if options.target == "factors" else 1, normalize=options.normalize, aux=tuple(options.aux), **settings)
@@ -111,6 +110,7 @@ class Trainer:
             with np.errstate(invalid="ignore"):
                 also = (also - np.nanmean(known, 0)) / np.maximum(np.nanstd(known, 0), 1e-6)
         self.y = np.hstack([self.y, also]).astype(np.float32)
+        self.center = float(center[0])
         model.center.copy_(torch.from_numpy(center))
         model.scale.copy_(torch.from_numpy(spread))
         self.features = None
@@ -133,7 +133,7 @@ class Trainer:
                 mad = 1.4826 * np.nanmedian(np.abs(known - median), 0)
             model.median.copy_(torch.from_numpy(median))
             model.mad.copy_(torch.from_numpy(np.where(mad > 0, mad, 1)))
-        self.mean_predictor = None if options.target == "correct" else nrmse(self.y[split.valid, 0].astype(float), np.full(len(split.valid), float(center[0])))
+        self.mean_predictor = None if options.target == "correct" else nrmse(self.y[split.valid, 0].astype(float), np.full(len(split.valid), self.center))
 
     def _make_batches(self):
         options, cache = self.options, self.split.cache
@@ -332,6 +332,8 @@ class Trainer:
         for rank, part in enumerate(self.ranks.gather(mine)):
             p[rank :: self.ranks.world] = part
         y = self.y[self.split.valid, 0].astype(float)
+        strength = self._shrinkage(p, y)
+        p = self.center + strength * (p - self.center)
         if self.options.target == "correct":
             valid = {"auroc": auroc(y, p)}
             value = 1 - valid["auroc"]
@@ -343,6 +345,7 @@ class Trainer:
         better = value < self.best["value"]
         self.waited = 0 if better else self.waited + 1
         weights = {name: tensor.detach().cpu().clone() for name, tensor in (self.average.model if self.average else self.model).state_dict().items()}
+        weights["shrink"] = torch.full_like(weights["shrink"], strength)
         if better:
             self.best = {"epoch": self.epoch, "value": value, "weights": weights}
         sums, events = Counter(), self.journal.history["events"]
@@ -354,9 +357,17 @@ class Trainer:
             self.stopping |= asked
         self.sums, self.told = sums, len(events)
         entry = {"epoch": self.epoch, "train": {"loss": sums["loss"] / max(1, sums["n"]), "nrmse": None if self.options.target == "correct" else self._train_nrmse()},
-                 "valid": {name: _number(figure) for name, figure in valid.items()}, "lr": self.optimizer.param_groups[0]["lr"], "skipped_steps": int(sums["skipped"]), "best": better}  # fmt: skip
+                 "valid": {name: _number(figure) for name, figure in valid.items()}, "lr": self.optimizer.param_groups[0]["lr"], "shrink": strength, "skipped_steps": int(sums["skipped"]), "best": better}  # fmt: skip
         self._end_epoch(entry, valid, better)
         return not self.stopping
+
+    def _shrinkage(self, p, y):
+        """How far from the training mean answers shall go, 0 to 1, so that their error on the validation windows is least. Of challenge 2 alone:
+        a subject's factor is mostly not in two seconds of EEG, and what a network says of new subjects is too sure."""
+        if self.split.cache.challenge == 1:
+            return 1.0
+        p, y = p - self.center, y - self.center
+        return float(np.clip((p @ y) / max(p @ p, 1e-12), 0, 1))
 
     def _end_epoch(self, entry, valid, better):
         seconds, memory = time.monotonic() - self.began, cli.anonymous_memory()
@@ -390,35 +401,20 @@ class Trainer:
     def _finish(self):
         """Export the best epoch's weights."""
         best, folder = self.best, self.journal.folder
-        if best["weights"] is None:
-            raise UserError("no epoch was validated: --epochs must be at least 1")
-        weights = dict(best["weights"])
-        if self.split.cache.challenge == 2:
-            self._shrink(weights)
         early = self.epoch <= self.options.epochs
         reason = f"no better epoch for {self.options.patience}" if early else ""
         if self.ranks.main:
             path = folder / f"weights_challenge_{self.split.cache.challenge}.pt"
-            checkpoint.export(path, self.model.settings, weights)
+            checkpoint.export(path, self.model.settings, best["weights"])
             what = f"AUROC {1 - best['value']:.3f}" if self.options.target == "correct" else f"NRMSE {best['value']:.4f}"
+            if self.split.cache.challenge == 2:
+                what += f", answers shrunk to {best['weights']['shrink'][0]:.2f} of their distance from the training mean"
             data = " (simulated data)" if self.split.cache.simulated else ""
             self.journal.say(f"{'stopped early, ' + reason if early else 'finished'}: best epoch {best['epoch']}, validation {what}{data}")
             self.journal.say(f"weights {path}")
         self.journal.publish()
         self.journal.state("finished", reason=reason, epoch=self.epoch - 1, best_nrmse=_number(best["value"]), best_epoch=best["epoch"], seconds_left=0)
         return "stopped" if any(self.ranks.gather(self.asked)) else "finished"
-
-    def _shrink(self, weights):
-        """Draw the answers toward the training mean as far as the validation subjects say: a subject's factor is mostly not in two seconds of EEG."""
-        model = copy.deepcopy(self.model).cpu().eval()
-        model.load_state_dict(weights)
-        p = predict(model, self.split.cache, self.split.valid)[:, 0]
-        y, center = self.y[self.split.valid, 0].astype(float), float(model.center[0])
-        strength = float(np.clip(((p - center) @ (y - center)) / max((p - center) @ (p - center), 1e-12), 0, 1))
-        weights["shrink"] = torch.full_like(weights["shrink"], strength)
-        before, after = nrmse(y, p), nrmse(y, center + strength * (p - center))
-        self.journal.say(f"answers shrunk to {strength:.2f} of their distance from the training mean: validation NRMSE {before:.4f} -> {after:.4f}")
-        self.journal.history["shrink"] = {"strength": strength, "before": before, "after": after}
 
     # saving and going on
 

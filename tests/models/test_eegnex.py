@@ -18,7 +18,7 @@ SHAPES = {
     "short": dict(n_chans=5, n_times=40, n_outputs=2),  # shorter than a kernel: no row of A is free of the window's edges
     "odd": dict(n_chans=7, n_times=101, n_outputs=3, kernel_block_1_2=35, filter_1=3, filter_2=4, depth_multiplier=3),
     "even": dict(n_chans=4, n_times=150, kernel_block_1_2=22, kernel_block_4=9, dilation_block_4=3, avg_pool_block4=3, kernel_block_5=5, dilation_block_5=1, avg_pool_block5=5),
-    "other": dict(n_chans=3, n_times=70, activation=nn.GELU, depth_multiplier=1, filter_1=2, filter_2=6, max_norm_conv=0.1, max_norm_linear=0.05),
+    "other": dict(n_chans=3, n_times=70, activation=nn.Softplus, depth_multiplier=1, filter_1=2, filter_2=6, max_norm_conv=0.1, max_norm_linear=0.05),  # an activation that is not 0 at 0
 }
 
 
@@ -219,7 +219,7 @@ except (ImportError, OSError):
 from braindecode.models import EEGNeX
 torch.manual_seed(3)
 out = {}
-for name, settings in {"challenge": dict(n_chans=129, n_times=200, n_outputs=1), "small": dict(n_chans=6, n_times=90, n_outputs=2, filter_2=8, kernel_block_1_2=15)}.items():
+for name, settings in {"challenge": dict(n_chans=129, n_times=200, n_outputs=1), "small": dict(n_chans=6, n_times=90, n_outputs=2, filter_2=8, kernel_block_1_2=15), "few": dict(n_chans=8, n_times=200, n_outputs=1)}.items():
     torch.manual_seed(3)
     net = EEGNeX(drop_prob=0.0, **settings)
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -229,6 +229,15 @@ for name, settings in {"challenge": dict(n_chans=129, n_times=200, n_outputs=1),
     grads = {k: p.grad for k, p in net.named_parameters()}
     after = {k: v.clone() for k, v in net.state_dict().items()}
     out[name] = dict(settings=settings, before=before, x=x, y=y, loss=loss.detach(), grads=grads, after=after, answer=net.eval()(x).detach())
+    if name == "challenge":  # 20 steps of it would take long
+        continue
+    net.load_state_dict(before)
+    optimiser = torch.optim.SGD(net.train().parameters(), lr=0.01, momentum=0.9)
+    for _ in range(20):
+        optimiser.zero_grad()
+        torch.nn.functional.mse_loss(net(x), y).backward()
+        optimiser.step()
+    out[name]["trained"] = net.state_dict()
 torch.save(out, sys.argv[1])
 """
 
@@ -256,3 +265,14 @@ def test_equals_braindecode(tmp_path):
             agree(value, after[key], 1e-4 if key.endswith("mean") else 1e-5, key)  # these means nearly cancel
         agree(net.eval()(theirs["x"]), theirs["answer"], 1e-5, "answer")
         agree(net.folded()(theirs["x"]), theirs["answer"], 1e-5, "folded")
+        if "trained" not in theirs:
+            continue
+        from_braindecode(net, theirs["before"]).train()
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+        for _ in range(20):
+            gradients(net, net, theirs["x"], theirs["y"])
+            optimiser.step()
+        trained = from_braindecode(copy.deepcopy(net), theirs["trained"])
+        for (key, p), other in zip(net.named_parameters(), trained.parameters()):
+            agree(p, other, 1e-3, f"{key} after 20 steps")
+        agree(net.eval()(theirs["x"]), trained.eval()(theirs["x"]), 1e-3, "answer after 20 steps")

@@ -9,7 +9,8 @@ import pytest
 from eeg import UserError
 from eeg.data.cache import Cache, cache_path
 from eeg.train import split as module
-from eeg.train.split import choose_releases, further, labels, names, split, subject_folds
+from eeg.train.releases import choose_releases
+from eeg.train.split import further, labels, names, split, subject_folds
 
 
 def change(path, **columns):
@@ -31,6 +32,8 @@ def test_releases_that_are_cached_are_taken(tmp_path):
     assert choose_releases(tmp_path, 1, None, None, False, 0) == (("R1", "R3", "R10"), ())
     with pytest.raises(UserError, match="no cache of a training release for challenge 2 .*run/cache.py --release R1 --mini --challenge 2"):
         choose_releases(tmp_path, 2, None, None, True, 0)
+    with pytest.raises(UserError, match="no cache of R4, R7 .*run/cache.py --release R4 R7"):
+        choose_releases(tmp_path, 1, ["R1", "R4"], ["R7"], False, 0)
     with pytest.raises(UserError, match="ask for one of them"):
         choose_releases(tmp_path, 1, None, ["R5"], False, 5)
 

@@ -181,9 +181,14 @@ def find_plan(args, ranks):
                 raise UserError(f"{run.folder} is running (process {run.state.get('pid')} on {run.state.get('host')}); watch it with: python run/monitor.py --follow")
             if run.finished and not (args.given_epochs and args.given_epochs > run.config["train"]["epochs"]):
                 raise UserError(f"{run.folder} has finished its {run.config['train']['epochs']} epochs; for more say --epochs N, or score it with: python run/evaluate.py {shlex.quote(str(run.folder))}")
-            others = [runs.Run(run.folder.parent / stamp) for stamp in run.config.get("plan", [])]
-            return [run.folder] + [other.folder for other in others if other.folder != run.folder and not other.finished], False
+            return [run.folder] + [other.folder for other in planned(run) if other.folder != run.folder and not other.finished], False
     return claim_all(args), True
+
+
+def planned(run):
+    """The runs of a run's plan that are still there. -> [Run]"""
+    folders = [run.folder.parent / stamp for stamp in run.config.get("plan", [])]
+    return [type(run)(folder) for folder in folders if folder.is_dir()]
 
 
 def claim_all(args):
@@ -342,7 +347,7 @@ def summarise(folder):
     from eeg.train.journal import write_json
     from eeg.train.runs import Run
 
-    runs = [Run(folder.parent / stamp) for stamp in Run(folder).config.get("plan", [])]
+    runs = planned(Run(folder))
     if len(runs) < 2 or not all(run.finished for run in runs):
         return
     found = [{"run": run.name, "fold": run.config["train"]["fold"], "seed": run.config["train"]["seed"], "best_epoch": run.state["best_epoch"], "value": run.state["best_nrmse"]} for run in runs]

@@ -53,12 +53,6 @@ def limit_bytes(root=Path("/")):
     return min((level.limit for level in levels(root)), default=None)
 
 
-def used_bytes(root=Path("/")):
-    """Bytes in use, cached files not counted, under the smallest limit (so by other processes too); None where the system does not say."""
-    found = levels(root)
-    return min(found, key=lambda level: level.limit).used if found else None
-
-
 class Watch:
     """Asked every few batches, says what to do about memory.
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from eeg import UserError
-from eeg.train import cards, device
+from eeg.train import amp, cards, device, journal
 from tests.train.test_probe import child  # noqa: F401  a fixture
 
 
@@ -100,6 +100,28 @@ def test_a_verdict_file_that_is_damaged_is_no_verdict(card, tmp_path):
     device.forget(tmp_path / "cache")
     device.forget(tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_cache_that_may_only_be_read_ends_nothing(card, tmp_path, monkeypatch, capsys):
+    """Nothing is kept there, and a verdict that cannot be dropped is warned of."""
+    choose, children = card
+    monkeypatch.setattr(device.Path, "unlink", refused)
+    monkeypatch.setattr(journal.os, "replace", refused)
+    device.forget(tmp_path)
+    assert "run/check.py --again" in capsys.readouterr().err
+    assert choose().device == choose().device == "cuda:0" and len(children()) == 2  # checked anew
+    assert [amp.remembered(tmp_path / "precision.json", "key", measure) for measure in (lambda: "bf16", lambda: "fp32")] == ["bf16", "fp32"]
+
+
+def refused(*arguments, **settings):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_fp32_asks_for_no_autocast(monkeypatch):
+    """Older torch has none of Metal, not even one that is switched off."""
+    monkeypatch.setattr(torch, "autocast", refused)
+    with amp.autocast("mps", "fp32"):
+        pass
 
 
 def test_the_override_that_passed_is_set_now_and_from_the_verdict(card, monkeypatch):

@@ -128,7 +128,7 @@ def test_kill_9(caches, tmp_path):
     """The same with a real process and a real signal."""
     line = command(caches, tmp_path / "whole", "--challenge", 1, "--epochs", 3, "--checkpoint-minutes", 0)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(line, check=True, env=environment, capture_output=True)
+    whole = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
     process = subprocess.Popen([word.replace("whole", "killed") for word in line], env=environment, stdout=subprocess.PIPE, text=True)
     while "epoch" not in process.stdout.readline():
         pass
@@ -137,6 +137,7 @@ def test_kill_9(caches, tmp_path):
     killed = the_run(tmp_path / "killed")
     assert killed.status == "died" and len(killed.history["epochs"]) < 3
     subprocess.run(command(caches, tmp_path / "killed", "--resume"), check=True, env=environment, capture_output=True)
+    assert whole.wait() == 0
     assert left_behind(killed.folder) == left_behind(the_run(tmp_path / "whole").folder)
 
 

@@ -19,9 +19,12 @@ class Ranks:
         if self.world > 1:  # one process needs nothing of torch here, and its run has a folder before torch is imported
             import torch
             import torch.distributed
+            from torch.distributed.rendezvous import rendezvous
 
             self.torch, self.dist = torch, torch.distributed
-            self.dist.init_process_group("gloo")
+            store, rank, world = next(rendezvous("env://"))
+            store = self.dist.PrefixStore(f"start {restarts}", store)  # newer torchrun keeps it over a restart, with the addresses of processes that are gone
+            self.dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
 
     def stop(self):
         if self.world > 1:

@@ -31,10 +31,10 @@ DEFAULTS = {
     "aux": ((), ("age", "sex")),
     "epochs": (100, 30),
     "batch_size": (64, 64),
-    "lr": (1e-3, 1e-3),
+    "lr": (3e-3, 1e-3),
     "weight_decay": (1e-2, 5e-2),
     "ema": (0.99, 0.99),
-    "augment": ({"scale": 0.2, "dropout": 0.1, "noise": 0.01}, {"scale": 0.2, "dropout": 0.1, "noise": 0.01}),
+    "augment": ({"noise": 0.05, "mask": 0.1}, {"noise": 0.05, "mask": 0.1, "dropout": 0.1}),
 }
 AUGMENTATIONS = ("scale", "dropout", "noise", "shift", "mask", "mirror", "mix")
 ABOUT_THIS_TIME = ("data", "cache", "out", "resume", "tmux", "list_models", "device", "max_memory", "checkpoint_minutes")  # may differ when a run is resumed

@@ -11,7 +11,7 @@ import torch
 from eeg.train.journal import write_json
 
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-WORTH = 1.2  # times faster than float32 that a precision must be to be chosen
+WORTH = 1.1  # times faster than float32 that a precision must be to be chosen
 
 
 def autocast(device, precision):

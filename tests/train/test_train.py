@@ -54,7 +54,7 @@ def test_what_a_run_leaves(train, caches):
     run = the_run(train.out)
     assert run.name.startswith("c1_tcn/20") and run.status == "finished" and "simulated data" in printed
     config, epochs = run.config, run.history["epochs"]
-    assert config["target"] == "rt_from_stimulus" and config["train"]["lr"] == 1e-3 and config["simulated"] and config["precision"] == "fp32" and config["versions"]["torch"] == torch.__version__
+    assert config["target"] == "rt_from_stimulus" and config["train"]["lr"] == 3e-3 and config["simulated"] and config["precision"] == "fp32" and config["versions"]["torch"] == torch.__version__
     assert config["split"]["train"]["releases"] == ["R1"] and config["split"]["valid"]["releases"] == ["R5"]
     assert [entry["epoch"] for entry in epochs] == [1, 2, 3] and all(entry["skipped_steps"] == 0 for entry in epochs)
     assert len(Run(run.folder).history["events"]) == 0 and len(json.loads((run.folder / "timing.json").read_text())["epochs"]) == 3

@@ -246,6 +246,7 @@ def prepare(folder, args, ranks, journal):
     import numpy as np
     import torch
 
+    from eeg.models.model import multiply_adds
     from eeg.train import checkpoint
     from eeg.train.device import cpu_threads, keep_freed_memory, settle_threads
     from eeg.train.device import forget as forget_verdicts
@@ -263,6 +264,7 @@ def prepare(folder, args, ranks, journal):
     split = split_windows(options.cache, config["challenge"], options.train, options.valid, options.mini, options.fold, options.keep_copies, options.keep_bad, options.max_recordings)
     torch.manual_seed(options.seed)
     model = make_model(options, config["challenge"])
+    cost = multiply_adds(model)  # here, as long as it lies on the CPU
     sides = {side: split.describe(side) for side in ("train", "valid")}
     if config.get("split", sides) != sides:
         raise UserError(f"the windows have changed since {folder} began (caches rebuilt, or others than then); train anew with: python run/train.py --challenge {config['challenge']}")
@@ -276,7 +278,7 @@ def prepare(folder, args, ranks, journal):
     journal.say(f"data    train {words(sides['train'])}; valid {words(sides['valid'])}{' (simulated)' if split.cache.simulated else ''}" + (f"; predicting the mean scores {trainer.mean_predictor:.3f}" if trainer.mean_predictor else ""))
     if split.dropped:
         journal.say("        left out " + ", ".join(f"{n:,} windows of {reason}" if reason == "bad subjects" else f"{n:,} {reason}" for reason, n in split.dropped.items()))
-    journal.say(f"model   {options.model}, {sum(p.numel() for p in model.parameters()):,} parameters, loss {trainer.loss}")
+    journal.say(f"model   {options.model}, {sum(p.numel() for p in model.parameters()):,} parameters, {cost / 1e6:.0f} M multiply-adds a window, loss {trainer.loss}")
 
     state, _, wrong = ranks.broadcast(checkpoint.load(folder / "checkpoints") if ranks.main else None)
     for what in wrong:

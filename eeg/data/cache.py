@@ -402,6 +402,14 @@ class Cache:
         """(N, F) float32, or None where run/features.py has not been run on every file."""
         return self._read("neuro_features", optional=True)
 
+    def needed_features(self):
+        """(N, F) float32. Raises UserError where there are none."""
+        if self.features is None:
+            one = self.attributes[0]
+            flags = f"--release {' '.join(dict.fromkeys(self.release.tolist()))}" + (" --mini" if one["mini"] else "") + (f" --challenge {self.challenge}" if self.challenge != 1 else "")
+            raise UserError(f"this model takes the features of each window, and {self.paths[0]}, or one beside it, has none; add them with: python run/features.py {flags} (or train one with --features layer)")
+        return self.features
+
     def _read(self, name, optional=False):
         arrays = []
         for path in self.paths:

@@ -84,10 +84,7 @@ def _features(model, cache, views):
         return None
     if views:
         raise UserError("this model takes the stored features of each window, and there are none of a shifted or mirrored one; leave out --shift and --mirror")
-    if cache.features is None:
-        flags = f"--release {' '.join(dict.fromkeys(cache.release))}" + (" --mini" if cache.attributes[0]["mini"] else "") + (f" --challenge {cache.challenge}" if cache.challenge != 1 else "")
-        raise UserError(f"this model takes the features of each window, and {cache.paths[0]} has none; add them with: python run/features.py {flags}")
-    return cache.features
+    return cache.needed_features()
 
 
 def _windows(cache, rows, starts, length):

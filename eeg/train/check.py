@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from eeg.train import device as devices
 from eeg.train import probe
+from eeg.train.amp import LossScale
 
 # Relative to the norm of what is compared. float32 sums end near 1e-6; NVIDIA's convolutions round factors to TF32 (2^-11) by default.
 FLOAT32, TF32, HALF = 1e-4, 5e-3, 5e-2
@@ -160,23 +161,20 @@ def amp(device):
     x, y = numbers(32, 16, 100), numbers(32, 1, seed=1)
     here, there = Small().double(), Small().to(device)
     F.mse_loss(here(x.double()), y.double()).backward()
-    scaler = devices.grad_scaler(device.type, enabled=dtype == torch.float16)
-    scaler_start = 2.0**10  # from the default of 2^16 the first steps would be skipped, as is usual
-    if scaler.is_enabled():
-        scaler.load_state_dict({**scaler.state_dict(), "scale": scaler_start})
+    scale = LossScale("fp16" if dtype == torch.float16 else "bf16")
+    scale.scale = min(scale.scale, 2.0**10)  # at which no step need be skipped
     step = torch.optim.AdamW(there.parameters(), lr=1e-3)
     x, y, losses = x.to(device), y.to(device), []
     for i in range(20):
         step.zero_grad()
         with torch.autocast(device.type, dtype):
             loss = F.mse_loss(there(x).float(), y)
-        scaler.scale(loss).backward()
-        scaler.unscale_(step)
+        (scale.scale * loss).backward()
+        scale.unscale(there.parameters())
         if i == 0:
             g = [torch.cat([p.grad.detach().cpu().double().flatten() for p in network.parameters()]) for network in (there, here)]
             difference = agree("gradients", *g, HALF)
-        scaler.step(step)
-        scaler.update()
+        step.step()
         losses.append(loss.item())
     falls("20 steps", losses)
     return f"{str(dtype).split('.')[1]}, within {difference:.0e} of the CPU's float64"

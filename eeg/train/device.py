@@ -218,13 +218,6 @@ def processor():
     return platform.processor() or platform.machine()
 
 
-def grad_scaler(device_type, enabled):
-    """A gradient scaler; torch 2.2 has it under CUDA's name only."""
-    if hasattr(torch.amp, "GradScaler"):
-        return torch.amp.GradScaler(device_type, enabled=enabled)
-    return torch.cuda.amp.GradScaler(enabled=enabled)
-
-
 def synchronize(device):
     """Wait until a device has done all it was asked to; its errors come here."""
     device = torch.device(device)

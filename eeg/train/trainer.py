@@ -115,11 +115,7 @@ class Trainer:
         model.scale.copy_(torch.from_numpy(spread))
         self.features = None
         if model.features == "file":
-            self.features = split.cache.features
-            if self.features is None:
-                names = " ".join(dict.fromkeys(split.cache.release.tolist()))
-                flags = f" --challenge {split.cache.challenge}" if split.cache.challenge != 1 else ""
-                raise UserError(f"{self.options.model} takes the features of each window, and a cache has none; add them with: python run/features.py --release {names}{flags}, or have them computed in the model: --features layer")
+            self.features = split.cache.needed_features()
             known = self.features[split.train]
         elif model.features == "layer":
             from eeg.data.features import compute

@@ -589,6 +589,14 @@ def test_labels_that_cannot_be_learned(train, caches, tmp_path, monkeypatch):
     assert not find_runs(train.out)  # what never began leaves nothing
 
 
+def test_features_that_are_not_there(train, caches, tmp_path):
+    folder = shutil.copytree(caches, tmp_path / "cache")
+    with h5py.File(cache_path(folder, 1, "R5"), "r+") as f:
+        del f["neuro_features"]
+    with pytest.raises(UserError, match="takes the features of each window.*run/features.py --release R1 R5 .*--features layer"):
+        train("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--cache", folder)
+
+
 def test_windows_that_have_changed_since(train, caches, tmp_path):
     folder = shutil.copytree(caches, tmp_path / "cache")
     train("--challenge", 1, "--epochs", 1, "--cache", folder)

@@ -1,6 +1,7 @@
 """Batches of a cache: shuffled by a seed, augmented, filled ahead of the model by one thread, restarted anywhere.
 
-No worker processes: the native gather uses all cores for the millisecond that a batch takes.
+No worker processes: a batch takes the native gather some milliseconds of one core. Where the model computes on the CPU,
+threads=1 leaves it the others: a second thread would spin on a core of the model's between batches (15 % of an epoch).
 """
 
 import mmap
@@ -12,6 +13,7 @@ import numpy as np
 
 from eeg import UserError, _native
 from eeg.data.augment import Augment, mirrored
+from eeg.data.direct import Direct, possible
 
 
 @dataclass
@@ -29,14 +31,15 @@ class Batch:
 class Batches:
     """The batches of some windows of a cache.
 
-    rows: the windows to go through (default all). length: samples a window (default the cache's own), cut from the middle
-    of what is stored, so that Augment.shift may move it either way. shuffle: a permutation by (seed, epoch); off, the
-    windows come in order. balance: subjects are drawn equally often, windows with replacement. rank, world: this process
-    takes every world-th window of each global batch of batch_size * world. An epoch has the same number of batches in
-    every process; shuffled, the last incomplete global batch is left out, in order it is kept (and may be empty).
+    rows: the windows to go through (default all). length: samples a window (default the cache's own). starts: (len(cache),)
+    the stored sample at which each is cut, by default such that its middle is taken and Augment.shift may move it either way.
+    shuffle: a permutation by (seed, epoch); off, the windows come in order. balance: subjects are drawn equally often,
+    windows with replacement. rank, world: this process takes every world-th window of each global batch of
+    batch_size * world. An epoch has the same number of batches in every process; shuffled, the last incomplete global batch
+    is left out, in order it is kept (and may be empty). direct: read past the system's cache of files, if that is possible.
     """
 
-    def __init__(self, cache, rows=None, batch_size=64, seed=0, augment=Augment(), zscore=False, length=None, shuffle=True, balance=False, rank=0, world=1, ahead=2, pin=False, threads=0):
+    def __init__(self, cache, rows=None, batch_size=64, seed=0, augment=Augment(), zscore=False, length=None, starts=None, shuffle=True, balance=False, rank=0, world=1, ahead=2, pin=False, direct=False, threads=0):
         self.cache, self.rows = cache, np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
         if self.rows.ndim != 1 or len(self.rows) == 0:
             raise UserError("there is no window to make batches of")
@@ -45,20 +48,21 @@ class Batches:
         if batch_size < 1 or not 0 <= rank < world:
             raise UserError(f"a batch of {batch_size} for process {rank} of {world} makes no sense")
         self.batch_size, self.seed, self.augment, self.zscore = batch_size, seed, augment, zscore
-        self.shuffle, self.balance, self.rank, self.world, self.ahead, self.pin, self.threads = shuffle, balance, rank, world, ahead, pin, threads
+        self.shuffle, self.balance, self.rank, self.world, self.ahead, self.pin, self.direct, self.threads = shuffle, balance, rank, world, ahead, pin, direct and possible(cache), threads
         _, self.channels, stored = cache.parts[0].shape
         self.length = length or cache.window
-        self.offset = (stored - self.length) // 2
-        room, wanted = self.offset / cache.sfreq, round(augment.shift * cache.sfreq)
         if self.length > stored:
             raise UserError(f"windows of {self.length} samples were asked for, the cache stores {stored}")
-        if wanted > self.offset or wanted > stored - self.length - self.offset:
-            raise UserError(f"a time shift of {augment.shift} s was asked for, the cache has {room} s around its windows; build it with: python run/cache.py --margin {augment.shift}")
+        self.starts = np.full(len(cache), (stored - self.length) // 2, np.int32) if starts is None else np.asarray(starts, np.int32)
+        used, wanted = self.starts[self.rows], round(augment.shift * cache.sfreq)
+        room = min(used.min(), stored - self.length - used.max())
+        if wanted > room:
+            raise UserError(f"a time shift of {augment.shift} s was asked for, the cache has {room / cache.sfreq} s around its windows; build it with: python run/cache.py --margin {augment.shift}")
         if balance:
             names = np.char.add(cache.release[self.rows].astype(str), cache.metadata["subject"][self.rows].astype(str))
             self._subjects = np.unique(names, return_inverse=True)[1]
         self._mirror = mirrored(cache.channels)
-        self._parts = [X.view(np.uint16) if X.dtype == np.float16 else X for X in cache.parts]
+        self._parts = [_bits(X) for X in cache.parts]
         self._labels = cache.y.astype(np.float32)
         for X in cache.parts:  # windows are asked for one by one, ahead of use: reading on beyond them would only push out what others need
             X._mmap.madvise(mmap.MADV_RANDOM)
@@ -84,6 +88,7 @@ class Batches:
         free, filled = queue.SimpleQueue(), queue.SimpleQueue()
         for buffer in buffers:
             free.put(buffer)
+        direct = Direct(self.cache, self.batch_size) if self.direct else None
         draws = self.augment.native(self.seed, epoch, self.cache.sfreq)
 
         def fill():
@@ -91,12 +96,12 @@ class Batches:
                 chosen = self._chosen(order, start) if start < len(self) else None
                 for index in range(start, len(self)):
                     following = self._chosen(order, index + 1) if index + 1 < len(self) else None
-                    if following is not None:
+                    if following is not None and direct is None:
                         self._announce(following)
                     buffer = free.get()
                     if buffer is None:  # the loop has ended
                         return
-                    filled.put(self._gather(index, chosen, buffer, draws))
+                    filled.put(self._gather(index, chosen, buffer, draws, direct))
                     chosen = following
                 filled.put(None)
             except BaseException as e:  # it belongs to the loop that waits for the batch
@@ -143,11 +148,18 @@ class Batches:
             return torch.empty(shape, pin_memory=True).numpy()
         return np.empty(shape, np.float32)
 
-    def _gather(self, index, rows, buffer, draws):
-        part, row = self._places(rows)
+    def _gather(self, index, rows, buffer, draws, direct):
+        parts, (part, row) = self._parts, self._places(rows)
+        if direct is not None and len(rows):
+            parts = [_bits(X) for X in direct.windows(part, row)]
+            part, row = np.arange(len(rows), dtype=np.int32), np.zeros(len(rows), np.int64)
         x, shift, mix = buffer[: len(rows)], np.zeros(len(rows), np.int32), np.ones(len(rows), np.float32)
-        offset = np.full(len(rows), self.offset, np.int32)
-        _native.gather(self._parts, part, row, offset, rows, self._mirror, x, shift, mix, self.zscore, draws, self.threads)
+        _native.gather(parts, part, row, self.starts[rows], rows, self._mirror, x, shift, mix, self.zscore, draws, self.threads)
         batch = Batch(index, rows, x, self._labels[rows], shift, mix)
         batch.buffer = buffer
         return batch
+
+
+def _bits(X):
+    """As the native side takes it: half precision by its bits."""
+    return X.view(np.uint16) if X.dtype == np.float16 else X

@@ -3,10 +3,11 @@
 Challenge 1 takes the window itself. Challenge 2 stores 4 s windows of which 2 s are scored: a recording's i-th window is cut
 at the i-th randint(0, 200) of Python's random.Random(42), begun anew for every recording.
 
-Windows are copied from the mapped cache one batch at a time: memory does not grow with the release.
+Windows are read a batch at a time, ahead of the model: memory does not grow with the release.
 """
 
 import random
+from contextlib import ExitStack, closing
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.data.augment import mirrored
+from eeg.data.batches import Batches
 from eeg.data.cache import rebuild
+from eeg.train.memory import fits
 
 BATCH = 64
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
@@ -53,29 +56,33 @@ def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=
     rows = np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
     length, step = model.settings["n_times"], round(shift * cache.sfreq)
     features = _features(model, cache, shift or mirror)
-    starts, last = _starts(cache)[rows], cache.parts[0].shape[2] - length
+    starts, last = _starts(cache), cache.parts[0].shape[2] - length
     if last < 0 or cache.challenge == 1 and cache.window != length:
         raise UserError(f"{cache.paths[0]} has windows of {cache.window} samples, the model takes {length}; {rebuild(cache.attributes[0])}")
     if cache.challenge == 1 and step > cache.margin:
         raise UserError(f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {cache.margin / cache.sfreq:g} s around its windows; {rebuild(cache.attributes[0])} --margin {shift:g}")
+    if len(rows) == 0:
+        return np.empty((0, 1))
     moves = (-step, 0, step) if step else (0,)
     order = torch.from_numpy(mirrored(cache.channels).astype(np.int64))
     model = eeg.models.fold(model).to(device)
-    found = []
-    with torch.inference_mode():
-        for i in range(0, len(rows), batch):
-            chosen = rows[i : i + batch]
+    found, done = [], 0
+    with torch.inference_mode(), ExitStack() as stack:
+        how = {"shuffle": False, "direct": not fits(rows.size * cache[0].nbytes), "threads": int(torch.device(device).type == "cpu")}
+        moved = [Batches(cache, rows, batch, length=length, starts=np.clip(starts + move, 0, last), **how) for move in moves]
+        for same in zip(*(stack.enter_context(closing(batches.epoch(0))) for batches in moved), strict=True):
+            chosen = same[0].rows
             given = None if features is None else torch.from_numpy(features[chosen]).to(device)
             views = []
-            for move in moves:
-                x = _windows(cache, chosen, np.clip(starts[i : i + batch] + move, 0, last), length)
+            for x in (torch.from_numpy(one.x) for one in same):
                 views.append(of(model, x.to(device), given))
                 if mirror:
                     views.append(of(model, x[:, order].to(device), given))
             found.append(torch.stack(views).cpu().double().mean(0).numpy())
+            done += len(chosen)
             if progress:
-                progress(i + len(chosen), len(rows))
-    return np.concatenate(found) if found else np.empty((0, 1))
+                progress(done, len(rows))
+    return np.concatenate(found)
 
 
 def _features(model, cache, views):
@@ -85,13 +92,6 @@ def _features(model, cache, views):
     if views:
         raise UserError("this model takes the stored features of each window, and there are none of a shifted or mirrored one; leave out --shift and --mirror")
     return cache.needed_features()
-
-
-def _windows(cache, rows, starts, length):
-    x = np.empty((len(rows), len(cache.channels), length), np.float32)
-    for out, row, start in zip(x, rows, starts):
-        out[:] = cache[row][:, start : start + length]
-    return torch.from_numpy(x)
 
 
 def _starts(cache):

@@ -53,6 +53,11 @@ def limit_bytes(root=Path("/")):
     return min((level.limit for level in levels(root)), default=None)
 
 
+def fits(size, root=Path("/")):
+    """Whether files of `size` bytes could stay in memory once they are read; True where the system does not say."""
+    return size <= (limit_bytes(root) or size)
+
+
 class Watch:
     """Asked every few batches, says what to do about memory.
 

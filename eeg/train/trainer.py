@@ -25,7 +25,7 @@ from eeg.score.predict import predict
 from eeg.train import amp, checkpoint, losses, optim
 from eeg.train.device import forget
 from eeg.train.journal import mute
-from eeg.train.memory import Watch
+from eeg.train.memory import Watch, fits
 from eeg.train.recovery import Recovery, outcome
 from eeg.train.runs import Run
 from eeg.train.split import further, labels
@@ -138,9 +138,10 @@ class Trainer:
             strengths["shift"] = (cache[0].shape[1] - INPUT) // 2 / cache.sfreq  # any two of the four seconds
         elif self.features is not None and (strengths.get("shift") or strengths.get("mirror")):
             raise UserError("features from the cache are those of the window as it is stored: without --augment shift and mirror, or computed in the model with --features layer")
+        large = not fits(self.split.train.size * cache[0].nbytes)
         shares = {"rank": self.ranks.rank, "world": self.ranks.world}
         size = max(1, options.batch_size // self.ranks.world)
-        return Batches(cache, self.split.train, size, options.seed, Augment(**strengths), length=INPUT, balance=options.balance, pin=self.home.type == "cuda", **shares)
+        return Batches(cache, self.split.train, size, options.seed, Augment(**strengths), length=INPUT, balance=options.balance, pin=self.home.type == "cuda", direct=large, threads=int(self.home.type == "cpu"), **shares)
 
     # one batch
 

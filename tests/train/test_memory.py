@@ -54,6 +54,12 @@ def test_the_groups_around_count_too_and_a_path_of_the_hosts_is_found_at_the_top
     assert memory.limit_bytes(tmp_path / "container") == 4 * GB
 
 
+def test_what_fits(tmp_path):
+    assert memory.fits(10**15, tmp_path)  # where nothing is said
+    write(tmp_path, MACHINE | version_2(3))
+    assert memory.fits(4 * GB, tmp_path) and not memory.fits(4 * GB + 1, tmp_path)
+
+
 def test_a_system_that_says_nothing(tmp_path):
     assert memory.levels(tmp_path) == [] and memory.limit_bytes(tmp_path) is None
     assert memory.Watch(root=tmp_path)() == ("fine", "this system does not say how much memory is in use")

@@ -355,6 +355,16 @@ def test_memory_that_runs_short(train, monkeypatch):
     assert left_behind(one.folder) == left_behind(two.folder)
 
 
+def test_more_windows_than_memory_holds_are_the_same_windows(train, monkeypatch):
+    train("--challenge", 1, "--epochs", 2)
+    for users in (module, sys.modules["eeg.score.predict"]):
+        monkeypatch.setattr(users, "fits", lambda size: False)
+    if "past the system's cache of files" not in train("--challenge", 1, "--epochs", 2):
+        pytest.skip("the caches' file system cannot")
+    one, two = find_runs(train.out)
+    assert left_behind(one.folder) == left_behind(two.folder)
+
+
 def test_a_checkpoint_cut_in_half(train):
     train("--challenge", 1, "--epochs", 1)
     folder = the_run(train.out).folder

@@ -47,4 +47,14 @@ class File {
     int64_t size_ = 0;
 };
 
+// Row i of out (n, room) <- `bytes[i]` at `offset[i]` of the open file fd[i]; got[i]: how many there were, or -errno. One
+// read each, for what is read past the system's cache must begin and end on blocks.
+inline void read_rows(const int32_t* fd, const int64_t* offset, const int64_t* bytes, int64_t n, int64_t room, uint8_t* out, int64_t* got) {
+    for (int64_t i = 0; i < n; ++i) {
+        do got[i] = ::pread(fd[i], out + i * room, static_cast<size_t>(bytes[i]), offset[i]);
+        while (got[i] < 0 && errno == EINTR);
+        if (got[i] < 0) got[i] = -errno;
+    }
+}
+
 }  // namespace eeg

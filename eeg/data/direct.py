@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from eeg import UserError
+from eeg import UserError, _native
 
 BLOCK = 4096  # bytes: every disk takes places, lengths and addresses that are multiples of it
 
@@ -26,28 +26,27 @@ def possible(cache):
 
 
 class Direct:
-    """Reads up to `most` windows of a Cache at a time."""
+    """Reads up to `most` windows of a Cache at a time. All of a batch in one call: this thread would have to wait for Python after each."""
 
     def __init__(self, cache, most):
-        self._parts, self._paths = cache.parts, cache.paths
-        self._shape, self._dtype = (1, *cache.parts[0].shape[1:]), cache.parts[0].dtype
-        self._size = cache.parts[0][0].nbytes
-        blocks = self._size // BLOCK + 2  # a window begins and ends within a block
-        self._room = np.frombuffer(mmap.mmap(-1, most * blocks * BLOCK), np.uint8).reshape(most, -1)  # begins on a page
         if not hasattr(os, "O_DIRECT"):
             raise OSError(errno.EOPNOTSUPP, "this system reads files through its cache only")
+        self._paths, self._shape, self._dtype = cache.paths, (1, *cache.parts[0].shape[1:]), cache.parts[0].dtype
+        self._begin, self._size = np.array([X.offset for X in cache.parts]), cache.parts[0][0].nbytes
+        blocks = self._size // BLOCK + 2  # a window begins and ends within a block
+        self._room = np.frombuffer(mmap.mmap(-1, most * blocks * BLOCK), np.uint8).reshape(most, -1)  # begins on a page
         self._files = [open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_DIRECT)) for path in cache.paths]
-        for file in self._files:
-            os.preadv(file.fileno(), [self._room[0, :BLOCK]], 0)  # some file systems refuse it only here
+        self._numbers = np.array([file.fileno() for file in self._files], np.int32)
+        self.windows(np.zeros(1, np.int32), np.zeros(1, np.int64))  # some file systems refuse it only here
 
     def windows(self, part, row):
         """Window row[i] of file part[i], for each i: list of (1, C, S) arrays as stored, good until the next call."""
-        return [self._read(room, p, int(r)) for room, p, r in zip(self._room, part, row)]
-
-    def _read(self, room, part, row):
-        begin = self._parts[part].offset + row * self._size
+        begin = self._begin[part] + row * self._size
         skip = begin % BLOCK
-        wanted = skip + self._size
-        if os.preadv(self._files[part].fileno(), [room[: -(-wanted // BLOCK) * BLOCK]], begin - skip) < wanted:
-            raise UserError(f"{self._paths[part]} ends within its window {row}: it was cut off while it was read; build it anew with: python run/cache.py --force")
-        return room[skip:wanted].view(self._dtype).reshape(self._shape)
+        wanted, got = skip + self._size, np.empty(len(row), np.int64)
+        _native.read_rows(self._numbers[part], begin - skip, -(-wanted // BLOCK) * BLOCK, self._room[: len(row)], got)
+        for i in np.flatnonzero(got < wanted):
+            if got[i] < 0:
+                raise OSError(-got[i], os.strerror(-got[i]), str(self._paths[part[i]]))
+            raise UserError(f"{self._paths[part[i]]} ends within its window {row[i]}: it was cut off while it was read; build it anew with: python run/cache.py --force")
+        return [room[first:last].view(self._dtype).reshape(self._shape) for room, first, last in zip(self._room, skip, wanted)]

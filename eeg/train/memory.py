@@ -54,8 +54,9 @@ def limit_bytes(root=Path("/")):
 
 
 def fits(size, root=Path("/")):
-    """Whether files of `size` bytes could stay in memory once they are read; True where the system does not say."""
-    return size <= (limit_bytes(root) or size)
+    """Whether files of `size` bytes can stay in memory once they are read, beside all else that is there: three quarters of it hold them. True where the system does not say."""
+    limit = limit_bytes(root)
+    return limit is None or size <= 0.75 * limit
 
 
 class Watch:

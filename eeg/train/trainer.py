@@ -82,7 +82,7 @@ class Trainer:
         self.best = {"epoch": 0, "value": math.inf, "weights": None}
         self.asked, self.stopping, self.reason, self.hopeless = False, False, "", 0  # asked: this process; stopping: any, as all of them know; hopeless: batches in a row without a finite gradient
         self.square, self.told = None, 0  # what the time loss is divided by; events that all processes know
-        self.saved, self.began, self.computing = time.monotonic(), time.monotonic(), 0.0
+        self.saved, self.began, self.computing, self.first = time.monotonic(), time.monotonic(), 0.0, 0  # first: the batch of the epoch that this process began with
 
     # what is learned
 
@@ -247,7 +247,7 @@ class Trainer:
         self.model.train()
         if self.ranks.world > 1:  # each process drops other channels; a checkpoint holds the main one's generator alone
             torch.manual_seed(((self.options.seed * 1000 + self.epoch) * self.ranks.world) + self.ranks.rank)
-        self.began, self.computing, first = time.monotonic(), 0.0, self.batch
+        self.began, self.computing, self.first = time.monotonic(), 0.0, self.batch
         with _bar(self) as bar:
             while self.batch < len(self.batches):
                 for batch in self.batches.epoch(self.epoch, self.batch):
@@ -255,7 +255,7 @@ class Trainer:
                     self._train_batch(self._tensors(batch))
                     now = time.monotonic()
                     self.computing += now - start
-                    self._say_where(bar, first)
+                    self._say_where(bar)
                     if self.stopping:
                         return False
                     if now - self.saved > 60 * self.options.checkpoint_minutes:
@@ -276,8 +276,8 @@ class Trainer:
             self.asked, self.reason = True, text
         return word
 
-    def _say_where(self, bar, first):
-        sums, done = self.sums, self.batch - first
+    def _say_where(self, bar):
+        sums, done = self.sums, self.batch - self.first
         seconds = time.monotonic() - self.began
         rate = done * self.batches.batch_size * self.ranks.world / max(seconds, 1e-9)
         left = (len(self.batches) - self.batch + (self.options.epochs - self.epoch) * len(self.batches)) * seconds / max(1, done)
@@ -368,10 +368,11 @@ class Trainer:
 
     def _end_epoch(self, entry, valid, better):
         seconds, memory = time.monotonic() - self.began, cli.anonymous_memory()
-        rate = self.sums["n"] / max(seconds, 1e-9)
+        share = 1 - self.first / len(self.batches)  # of the epoch, since the process began
+        rate = share * self.sums["n"] / max(seconds, 1e-9)
         self.journal.history["epochs"].append(entry)
         self.journal.timing["epochs"].append({"epoch": self.epoch, "seconds": round(seconds, 3), "windows_per_second": round(rate), "memory": memory, "device": str(self.guard.device), "model_share": round(self.computing / max(seconds, 1e-9), 4)})
-        left = (self.options.epochs - self.epoch) * seconds
+        left = (self.options.epochs - self.epoch) * seconds / max(share, 0.01)
         if self.options.target == "correct":
             words = f"train loss {entry['train']['loss']:.3f}  valid AUROC {valid['auroc']:.3f}"
         else:

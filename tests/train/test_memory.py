@@ -57,7 +57,7 @@ def test_the_groups_around_count_too_and_a_path_of_the_hosts_is_found_at_the_top
 def test_what_fits(tmp_path):
     assert memory.fits(10**15, tmp_path)  # where nothing is said
     write(tmp_path, MACHINE | version_2(3))
-    assert memory.fits(4 * GB, tmp_path) and not memory.fits(4 * GB + 1, tmp_path)
+    assert memory.fits(3 * GB, tmp_path) and not memory.fits(3 * GB + 1, tmp_path)
 
 
 def test_a_system_that_says_nothing(tmp_path):

@@ -126,17 +126,22 @@ void gather(const std::vector<py::array>& parts, array<int32_t> part, array<int6
     eeg::gather(data.data(), part.data(), row.data(), offset.data(), window.data(), B, C, S, T, zscore, augment, mirror.data(), o, s, m, threads ? threads : omp_get_max_threads());
 }
 
-void read_rows(array<int32_t> fd, array<int64_t> offset, array<int64_t> bytes, array<uint8_t> out, array<int64_t> got) {
+#ifdef __linux__
+void read_direct(eeg::DirectFiles& files, array<int32_t> which, array<int64_t> offset, array<int64_t> bytes, array<uint8_t> out, array<int64_t> got) {
     if (out.ndim() != 2) wrong("out", "(B, bytes)", out);
     const int64_t n = out.shape(0), room = out.shape(1);
-    check_list("fd", fd, n), check_list("offset", offset, n), check_list("bytes", bytes, n), check_list("got", got, n);
-    for (int64_t i = 0; i < n; ++i)
+    if (n > files.most()) throw py::index_error(std::to_string(n) + " pieces, at most " + std::to_string(files.most()) + " at a time");
+    check_list("which", which, n), check_list("offset", offset, n), check_list("bytes", bytes, n), check_list("got", got, n);
+    for (int64_t i = 0; i < n; ++i) {
+        if (which.data()[i] < 0 || which.data()[i] >= files.count()) throw py::index_error("file " + std::to_string(which.data()[i]) + " of " + std::to_string(files.count()));
         if (bytes.data()[i] < 0 || bytes.data()[i] > room) throw py::index_error(std::to_string(bytes.data()[i]) + " bytes do not fit in " + std::to_string(room));
+    }
     uint8_t* o = out.mutable_data();
     int64_t* g = got.mutable_data();
     py::gil_scoped_release release;
-    eeg::read_rows(fd.data(), offset.data(), bytes.data(), n, room, o, g);
+    files.read(which.data(), offset.data(), bytes.data(), n, room, o, g);
 }
+#endif
 
 eeg::Augment make_augment(uint32_t seed, uint32_t epoch, int32_t shift, float scale, float dropout, float noise, float mask, float mirror, float mix) {
     auto check = [](const char* name, float value, float most) {
@@ -270,12 +275,21 @@ PYBIND11_MODULE(_native, m) {
              "Decode windows into out (n, C, T), microvolts; float32, or uint16 for the bits of float16. Samples past an edge repeat the nearest.\n"
              "Returns how many samples float16 could not hold.");
 
+#ifdef __linux__
+    py::class_<eeg::DirectFiles>(m, "DirectFiles", "Files read past the system's cache, at most `most` pieces at a time. OSError where the file system or the system does not know such reading.")
+        .def(py::init([](const std::vector<std::string>& paths, int64_t most) {
+                 if (most < 1) throw py::value_error("most must be 1 or more, got " + std::to_string(most));
+                 return std::make_unique<eeg::DirectFiles>(paths, most);
+             }),
+             "paths"_a, "most"_a)
+        .def("read", &read_direct, "which"_a.noconvert(), "offset"_a.noconvert(), "bytes"_a.noconvert(), "out"_a.noconvert(), "got"_a.noconvert(),
+             "Row i of out (B, room) uint8 <- bytes[i] at offset[i] of file which[i]; got[i]: how many there were, or -errno. All in multiples of the disk's blocks.");
+#endif
+
     py::class_<eeg::Augment>(m, "Augment", "What to draw for each window, see csrc/augment.hpp; everything 0 is off.")
         .def(py::init(&make_augment), py::kw_only(), "seed"_a = 0, "epoch"_a = 0, "shift"_a = 0, "scale"_a = 0.0f, "dropout"_a = 0.0f, "noise"_a = 0.0f, "mask"_a = 0.0f, "mirror"_a = 0.0f, "mix"_a = 0.0f);
     m.def("gather", &gather, "parts"_a, "part"_a.noconvert(), "row"_a.noconvert(), "offset"_a.noconvert(), "window"_a.noconvert(), "mirror"_a.noconvert(), "out"_a.noconvert(), "shift"_a.noconvert(),
           "mix"_a.noconvert(), "zscore"_a, "augment"_a, "threads"_a = 0, "Fill out (B, C, T) with windows of cache parts (N, C, S); writes what was drawn into shift and mix (B).");
-    m.def("read_rows", &read_rows, "fd"_a.noconvert(), "offset"_a.noconvert(), "bytes"_a.noconvert(), "out"_a.noconvert(), "got"_a.noconvert(),
-          "Row i of out (B, room) uint8 <- bytes[i] at offset[i] of the open file fd[i]; got[i]: how many there were, or -errno.");
     m.def("depthwise_forward", &depthwise_forward, "x"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.noconvert(), "dilation"_a, "y"_a.noconvert(), "threads"_a = 0,
           "y (B, T, C) = x (B, T, C) convolved over time, each channel with its own row of weight (C, K), + bias (C) or None. K is odd, zeros stand outside x.");
     m.def("depthwise_backward", &depthwise_backward, "x"_a.noconvert(), "weight"_a.noconvert(), "gy"_a.noconvert(), "dilation"_a, "gx"_a.noconvert(), "gw"_a.noconvert(),

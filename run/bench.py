@@ -797,7 +797,7 @@ def trained_for(seconds, folder, settle=3):
 
 
 def bench_large(rounds, seconds=20):
-    """run/train.py with a cache half again as large as the memory, against one of a fifth of it that lies in the page cache."""
+    """run/train.py with a cache half again as large as the memory, against one of a fifth of it that lies in the page cache. It shall be no slower; 0.95 is what two runs of the same may differ by."""
     from eeg.train.memory import limit_bytes
 
     source, memory = training_cache().paths[0], limit_bytes()
@@ -812,7 +812,7 @@ def bench_large(rounds, seconds=20):
         return each
 
     mine, theirs = in_turn(rounds, lambda: train(large), lambda: train(small))
-    good = row("train from a cache > memory", mine, theirs, 1, note=f"{os.stat(large / source.name).st_size / 1e9:.0f} GB, {1 / statistics.median(mine):,.0f} windows/s; its peer: the same from {os.stat(small / source.name).st_size / 1e9:.0f} GB in the page cache")
+    good = row("train from a cache > memory", mine, theirs, 0.95, note=f"{os.stat(large / source.name).st_size / 1e9:.0f} GB, {1 / statistics.median(mine):,.0f} windows/s; its peer: the same from {os.stat(small / source.name).st_size / 1e9:.0f} GB in the page cache")
     print(f"  {max(taken) / 1e6:.0f} MB of its own memory at most, goal < 1500 MB {'met' if max(taken) < 1.5e9 else 'NOT MET'}")
     return good and max(taken) < 1.5e9
 

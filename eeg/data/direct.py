@@ -14,37 +14,38 @@ from eeg import UserError, _native
 BLOCK = 4096  # bytes: every disk takes places, lengths and addresses that are multiples of it
 
 
+REFUSED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EAGAIN)  # by the file system; by the system, or what it allows a container or all processes together
+
+
 def possible(cache):
     """Whether the system and the file systems of these files know such a way of reading."""
+    if not hasattr(_native, "DirectFiles"):
+        return False
     try:
-        Direct(cache, 1)
+        Direct(cache, 1).windows(np.zeros(1, np.int32), np.zeros(1, np.int64))  # some refuse it only here
     except OSError as e:
-        if e.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+        if e.errno not in REFUSED:
             raise
         return False
     return True
 
 
 class Direct:
-    """Reads up to `most` windows of a Cache at a time. All of a batch in one call: this thread would have to wait for Python after each."""
+    """Reads up to `most` windows of a Cache at a time, all asked for at once."""
 
     def __init__(self, cache, most):
-        if not hasattr(os, "O_DIRECT"):
-            raise OSError(errno.EOPNOTSUPP, "this system reads files through its cache only")
         self._paths, self._shape, self._dtype = cache.paths, (1, *cache.parts[0].shape[1:]), cache.parts[0].dtype
         self._begin, self._size = np.array([X.offset for X in cache.parts]), cache.parts[0][0].nbytes
         blocks = self._size // BLOCK + 2  # a window begins and ends within a block
         self._room = np.frombuffer(mmap.mmap(-1, most * blocks * BLOCK), np.uint8).reshape(most, -1)  # begins on a page
-        self._files = [open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_DIRECT)) for path in cache.paths]
-        self._numbers = np.array([file.fileno() for file in self._files], np.int32)
-        self.windows(np.zeros(1, np.int32), np.zeros(1, np.int64))  # some file systems refuse it only here
+        self._files = _native.DirectFiles([str(path) for path in cache.paths], most)
 
     def windows(self, part, row):
         """Window row[i] of file part[i], for each i: list of (1, C, S) arrays as stored, good until the next call."""
         begin = self._begin[part] + row * self._size
         skip = begin % BLOCK
         wanted, got = skip + self._size, np.empty(len(row), np.int64)
-        _native.read_rows(self._numbers[part], begin - skip, -(-wanted // BLOCK) * BLOCK, self._room[: len(row)], got)
+        self._files.read(part, begin - skip, -(-wanted // BLOCK) * BLOCK, self._room[: len(row)], got)
         for i in np.flatnonzero(got < wanted):
             if got[i] < 0:
                 raise OSError(-got[i], os.strerror(-got[i]), str(self._paths[part[i]]))

@@ -104,24 +104,27 @@ def reads(monkeypatch, error, from_call=0):
     """Have the system say `error` of the last window of each batch, from a call on."""
     calls = itertools.count()
 
-    def read(fd, offset, bytes, out, got):
-        _native.read_rows(fd, offset, bytes, out, got)
-        if next(calls) >= from_call:
-            got[-1] = -error
+    class Files:
+        def __init__(self, paths, most):
+            self.files = _native.DirectFiles(paths, most)
 
-    monkeypatch.setattr(direct, "_native", SimpleNamespace(read_rows=read))
+        def read(self, which, offset, bytes, out, got):
+            self.files.read(which, offset, bytes, out, got)
+            if next(calls) >= from_call:
+                got[-1] = -error
+
+    monkeypatch.setattr(direct, "_native", SimpleNamespace(DirectFiles=Files))
 
 
-@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP])
+def refuses(error):
+    raise OSError(error, os.strerror(error))
+
+
+@pytest.mark.parametrize("error", direct.REFUSED)
 @pytest.mark.parametrize("when", ["opened", "read"])
 def test_a_file_system_that_refuses_is_read_as_always(cache, monkeypatch, when, error):
-    def opens(path, flags, *mode, work=os.open):
-        if flags & os.O_DIRECT:
-            raise OSError(error, os.strerror(error))
-        return work(path, flags, *mode)
-
     if when == "opened":
-        monkeypatch.setattr(os, "open", opens)
+        monkeypatch.setattr(direct, "_native", SimpleNamespace(DirectFiles=lambda *_: refuses(error)))
     else:
         reads(monkeypatch, error)
     batches = Batches(cache, batch_size=3, direct=True)
@@ -130,7 +133,7 @@ def test_a_file_system_that_refuses_is_read_as_always(cache, monkeypatch, when, 
 
 
 def test_a_system_without_it(cache, monkeypatch):
-    monkeypatch.delattr(os, "O_DIRECT")
+    monkeypatch.setattr(direct, "_native", SimpleNamespace())
     assert not Batches(cache, direct=True).direct
 
 
@@ -139,7 +142,7 @@ def test_a_disk_that_fails(cache, monkeypatch):
         reads(patch, errno.EIO)
         with pytest.raises(OSError, match="Input/output error"):
             Batches(cache, direct=True)
-    reads(monkeypatch, errno.EIO, from_call=4)  # at the start, and at that of an epoch, one window is tried
+    reads(monkeypatch, errno.EIO, from_call=4)  # the first is a try
     with pytest.raises(OSError, match="Input/output error.*R[12]_windows.h5"):
         epoch(Batches(cache, batch_size=3, direct=True))
     assert next(Batches(cache, batch_size=3).epoch(0)).index == 0  # which needs no such reading

@@ -790,9 +790,9 @@ def trained_for(seconds, folder, settle=3):
     process.terminate()
     if process.wait():
         raise UserError(f"run/train.py ended with exit code {process.returncode}")
-    first = next(state for state in seen if state["updated"] >= seen[0]["updated"] + settle)
-    if seen[-1]["epoch"] != 1:
+    if not seen or seen[-1]["epoch"] != 1:
         raise UserError(f"an epoch of the cache in {folder} is shorter than the {settle + seconds} s that were to be measured")
+    first = next(state for state in seen if state["updated"] >= seen[0]["updated"] + settle)
     return (seen[-1]["updated"] - first["updated"]) / (64 * (seen[-1]["batch"] - first["batch"])), max(state["memory"] for state in seen)
 
 

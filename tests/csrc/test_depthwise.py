@@ -95,7 +95,7 @@ def test_nan_reaches_what_the_filter_reaches_and_nothing_else(bad):
 
 def test_wrong_arguments_say_what_would_do():
     x, w, bias, gy = problem(2, 30, 9, 3)
-    out = np.empty_like(x)
+    out = np.zeros_like(x)
 
     def refused(error, match, x=x, w=w, bias=bias, dilation=1, y=out, threads=0):
         with pytest.raises(error, match=match):

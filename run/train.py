@@ -279,7 +279,7 @@ def prepare(folder, args, ranks, journal):
     if split.dropped:
         journal.say("        left out " + ", ".join(f"{n:,} windows of {reason}" if reason == "bad subjects" else f"{n:,} {reason}" for reason, n in split.dropped.items()))
     if trainer.batches.direct:
-        journal.say(f"        {len(split.train) * split.cache[0].nbytes / 1e9:,.0f} GB of windows to train on, more than memory holds: read from the disk in each epoch, past the system's cache of files")
+        journal.say(f"        {len(split.train) * split.cache[0].nbytes / 1e9:,.0f} GB of windows to train on, more than memory can keep: read from the disk in each epoch, past the system's cache of files")
     journal.say(f"model   {options.model}, {sum(p.numel() for p in model.parameters()):,} parameters, {cost / 1e6:.0f} M multiply-adds a window, loss {trainer.loss}")
 
     state, _, wrong = ranks.broadcast(checkpoint.load(folder / "checkpoints") if ranks.main else None)

@@ -13,7 +13,7 @@ import numpy as np
 
 from eeg import UserError, _native
 from eeg.data.augment import Augment, mirrored
-from eeg.data.direct import Direct, possible
+from eeg.data.direct import opened
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Batches:
         if batch_size < 1 or not 0 <= rank < world:
             raise UserError(f"a batch of {batch_size} for process {rank} of {world} makes no sense")
         self.batch_size, self.seed, self.augment, self.zscore = batch_size, seed, augment, zscore
-        self.shuffle, self.balance, self.rank, self.world, self.ahead, self.pin, self.direct, self.threads = shuffle, balance, rank, world, ahead, pin, direct and possible(cache), threads
+        self.shuffle, self.balance, self.rank, self.world, self.ahead, self.pin, self.direct, self.threads = shuffle, balance, rank, world, ahead, pin, direct and opened(cache, 1) is not None, threads
         _, self.channels, stored = cache.parts[0].shape
         self.length = length or cache.window
         if self.length > stored:
@@ -88,7 +88,7 @@ class Batches:
         free, filled = queue.SimpleQueue(), queue.SimpleQueue()
         for buffer in buffers:
             free.put(buffer)
-        direct = Direct(self.cache, self.batch_size) if self.direct else None
+        direct = opened(self.cache, self.batch_size) if self.direct else None
         draws = self.augment.native(self.seed, epoch, self.cache.sfreq)
 
         def fill():

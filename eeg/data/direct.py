@@ -12,22 +12,21 @@ import numpy as np
 from eeg import UserError, _native
 
 BLOCK = 4096  # bytes: every disk takes places, lengths and addresses that are multiples of it
-
-
 REFUSED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EAGAIN)  # by the file system; by the system, or what it allows a container or all processes together
 
 
-def possible(cache):
-    """Whether the system and the file systems of these files know such a way of reading."""
+def opened(cache, most):
+    """A Direct, or None where the system or the file system of a cache does not read in such a way, or not now."""
     if not hasattr(_native, "DirectFiles"):
-        return False
+        return None
     try:
-        Direct(cache, 1).windows(np.zeros(1, np.int32), np.zeros(1, np.int64))  # some refuse it only here
+        direct = Direct(cache, most)
+        direct.windows(np.zeros(1, np.int32), np.zeros(1, np.int64))  # some refuse it only here
     except OSError as e:
         if e.errno not in REFUSED:
             raise
-        return False
-    return True
+        return None
+    return direct
 
 
 class Direct:

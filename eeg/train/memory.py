@@ -54,7 +54,7 @@ def limit_bytes(root=Path("/")):
 
 
 def fits(size, root=Path("/")):
-    """Whether files of `size` bytes can stay in memory once they are read, beside all else that is there: three quarters of it hold them. True where the system does not say."""
+    """Whether `size` bytes of files can stay in memory once they are read: three quarters of it are theirs, the rest is for all else. True where the system does not say."""
     limit = limit_bytes(root)
     return limit is None or size <= 0.75 * limit
 

@@ -29,7 +29,7 @@ def cache(tmp_path_factory, request):
         write_recording(root / "data" / f"{release}_L100_bdf", f"NDARA{release}00{i}A", trial_events(n), seconds=6 * n, seed=i)
         paths.append(build(find_release(release, root / "data"), Settings(dtype=dtype, margin=margin), root).path)
     cache = Cache(paths)
-    if not direct.possible(cache):
+    if direct.opened(cache, 1) is None:
         pytest.skip(f"files in {root} cannot be read past the system's cache")
     return cache
 
@@ -129,6 +129,14 @@ def test_a_file_system_that_refuses_is_read_as_always(cache, monkeypatch, when, 
         reads(monkeypatch, error)
     batches = Batches(cache, batch_size=3, direct=True)
     assert not batches.direct
+    equal(epoch(batches), epoch(Batches(cache, batch_size=3)))
+
+
+@pytest.mark.parametrize("error", direct.REFUSED)
+def test_refused_later_it_is_read_as_always(cache, monkeypatch, error):
+    batches = Batches(cache, batch_size=3, direct=True)
+    assert batches.direct
+    monkeypatch.setattr(direct, "_native", SimpleNamespace(DirectFiles=lambda *_: refuses(error)))
     equal(epoch(batches), epoch(Batches(cache, batch_size=3)))
 
 

@@ -16,7 +16,7 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.data.cache import Cache, cache_path
-from eeg.data.direct import possible
+from eeg.data.direct import opened
 from eeg.score.predict import predict
 from eeg.train import checkpoint
 from eeg.train import trainer as module
@@ -359,7 +359,7 @@ def test_memory_that_runs_short(train, monkeypatch):
 
 
 def test_more_windows_than_memory_holds_are_the_same_windows(train, caches, monkeypatch):
-    if not possible(Cache(cache_path(caches, 1, "R1"))):
+    if opened(Cache(cache_path(caches, 1, "R1")), 1) is None:
         pytest.skip(f"files in {caches} cannot be read past the system's cache")
     train("--challenge", 1, "--epochs", 2)
     for users in (module, sys.modules["eeg.score.predict"]):

@@ -547,7 +547,9 @@ def test_two_processes_take_the_steps_of_one(caches, tmp_path):
     one = subprocess.Popen([*command(caches, tmp_path / "one", "--epochs", 1, *options)], env=environment, stdout=subprocess.DEVNULL)
     (tmp_path / "in_trouble.py").write_text(IN_TROUBLE)
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", str(tmp_path / "in_trouble.py"), *command(caches, tmp_path / "two", "--epochs", 2, *options)[1:]]
-    printed = subprocess.run(line, check=True, env=environment, capture_output=True, text=True, timeout=100).stdout
+    two = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=100)
+    assert two.returncode == 0, two.stdout + two.stderr
+    printed = two.stdout
     assert one.wait() == 0
     a, b = (the_run(tmp_path / name) for name in ("one", "two"))
     assert b.status == "stopped" and "saved at epoch 2, batch 2" in printed

@@ -166,7 +166,10 @@ def forget(folder):
 
 
 def cpu_threads(processes=1, root=Path("/")):
-    """Threads to compute with: the physical cores this process may use (affinity, control group), shared with `processes` - 1 others. A second thread on a core only slows it."""
+    """Threads to compute with: OMP_NUM_THREADS where it is set, else the physical cores this process may use (affinity, control group), shared with `processes` - 1 others. A second thread on a core only slows it."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = set()
     for number in allowed:

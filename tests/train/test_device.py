@@ -34,6 +34,11 @@ RDNA1 = AMD | {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_threads_asked_for(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
 @pytest.fixture
 def build(monkeypatch):
     """-> a function that makes torch say what it was built for."""
@@ -240,6 +245,13 @@ def test_threads_are_physical_cores(tmp_path, monkeypatch):
     assert device.cpu_threads(1, tmp_path) == 4
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 3}, raising=False)  # taskset
     assert device.cpu_threads(1, tmp_path) == 1
+
+
+@pytest.mark.parametrize("text, threads", [("1", 1), ("3", 3), ("2,4", 2), ("", 6), ("0", 6), ("many", 6)])
+def test_threads_asked_for_in_the_environment(tmp_path, monkeypatch, text, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert device.cpu_threads(1, tmp_path) == threads
 
 
 def test_threads_where_the_system_says_nothing_of_cores(tmp_path, monkeypatch):

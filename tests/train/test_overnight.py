@@ -6,10 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.children import Child
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,9 +48,11 @@ def night(tmp_path):
     for release in ("R1", "R5", "R7"):
         (tmp_path / f"data/{release}_L100_bdf").mkdir(parents=True)
 
-    def start(mode="", *arguments):
+    def start(mode="", *arguments, output=None):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "LOG": str(tmp_path / "log"), "MODE": mode}
         command = [sys.executable, tmp_path / "run/overnight.py", "--release", "R1", "R2", *arguments]
+        if output:
+            return Child(command, output, cwd=tmp_path, env=environment)
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start, lambda: [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
@@ -79,13 +82,10 @@ def test_a_stage_that_does_not_finish_ends_the_night(night, mode, ran, says):
     assert process.returncode == 1 and says in err and [stage[0] for stage in log()] == ran
 
 
-def test_asked_to_stop_it_waits_for_the_stage_to_save(night):
+def test_asked_to_stop_it_waits_for_the_stage_to_save(night, tmp_path):
     start, log = night
-    process = start("waits")
-    while "training" not in (line := process.stdout.readline()):
-        assert line or process.poll() is None
-    time.sleep(0.1)
+    process = start("waits", output=tmp_path / "printed")
+    process.wait_until(lambda: "training" in process.printed())
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and "saved\nstopped in stage 3, tcn" in out, out + err
+    assert process.wait(60) == 0 and "saved\nstopped in stage 3, tcn" in process.printed(), process.printed()
     assert len(log()) == 3

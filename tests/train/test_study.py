@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from eeg import UserError
 from eeg.train.study import Study, check_space, draw, options, rungs
+from tests.children import Child
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 WORKER = "import sys; from pathlib import Path; from eeg.train.study import Study; Study.open(Path(sys.argv[1]), {'challenge': 1}, (), Path(sys.argv[2])).work()"
@@ -21,6 +20,11 @@ WORKER = "import sys; from pathlib import Path; from eeg.train.study import Stud
 def begin(out, **wanted):
     wanted = {"challenge": 1, "space": {"lr": {"range": [0, 1]}}, "trials": 9, "epochs": 9} | wanted
     return Study.open(out / "tune", wanted, (), STAND_IN)
+
+
+def worker(folder, output):
+    """A worker of the study in folder, in a process of its own."""
+    return Child([sys.executable, "-c", WORKER, folder, STAND_IN], output)
 
 
 def calls(out):
@@ -86,15 +90,12 @@ def test_the_best_go_on(tmp_path):
 
 def test_workers_share_and_survivors_of_a_kill_are_not_trained_twice(tmp_path):
     begin(tmp_path, space={"lr": {"range": [0, 1]}, "set.sleep": 0.2}, trials=6, rungs=2, epochs=2, eta=2)
-    start = lambda: subprocess.Popen([sys.executable, "-c", WORKER, tmp_path / "tune", STAND_IN], stdout=subprocess.DEVNULL)
-    workers = [start(), start()]
-    while not (tmp_path / "calls.txt").exists():
-        time.sleep(0.01)
+    start = lambda name: worker(tmp_path / "tune", tmp_path / name)
+    workers = [start("first"), start("second")]
+    workers[0].wait_until((tmp_path / "calls.txt").exists)
     workers[0].send_signal(signal.SIGKILL)  # its training lives on, and holds the trial
-    workers.append(start())
-    for worker in workers:
-        worker.wait(60)
-    assert [worker.returncode for worker in workers] == [-9, 0, 0]
+    workers.append(start("third"))
+    assert [each.wait(60) for each in workers] == [-9, 0, 0], [each.printed() for each in workers]
     found = calls(tmp_path)
     assert Counter(found[i][1:3] for i in range(len(found)) if found[i][0] == "end") == Counter({(trial, 1): 1 for trial in range(6)} | {(trial, 2): 1 for trial in {t for _, t, e, _ in found if e == 2}})
     assert len({trial for _, trial, epochs, _ in found if epochs == 2}) == 3
@@ -106,11 +107,10 @@ def test_workers_share_and_survivors_of_a_kill_are_not_trained_twice(tmp_path):
 
 def test_a_killed_training_goes_on(tmp_path):
     study = begin(tmp_path, space={"lr": {"range": [0, 1]}, "set.sleep": 0.5}, trials=1, rungs=1)
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, study.folder, STAND_IN])
-    while not (tmp_path / "calls.txt").exists():
-        time.sleep(0.01)
-    worker.kill()
-    worker.wait()
+    killed = worker(study.folder, tmp_path / "printed")
+    killed.wait_until((tmp_path / "calls.txt").exists)
+    killed.kill()
+    killed.wait()
     os.kill(calls(tmp_path)[0][3], signal.SIGKILL)
     study.work(lambda line: None)
     assert [what for what, *_ in calls(tmp_path)] == ["begin", "begin", "end"]

@@ -5,6 +5,7 @@ A script is: parse the arguments (nothing heavy imported yet), import, work. `ru
 """
 
 import argparse
+import math
 import os
 import re
 import resource
@@ -16,44 +17,71 @@ from pathlib import Path
 from eeg import UserError
 
 
+class Parser(argparse.ArgumentParser):
+    """Answers a bad argument with one line; its usage is behind --help."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; see: python run/{self.prog} --help\n")
+
+
 def parser(doc, **settings):
-    """An ArgumentParser that shows the script's docstring as it stands and knows --data and --cache."""
-    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+    """-> a Parser that shows the script's docstring as it stands and knows --data and --cache."""
+    p = Parser(
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **settings,
+    )
     p.add_argument("--data", type=Path, default=Path(os.environ.get("EEG_DATA", "data")), metavar="DIR", help="where releases lie (default: $EEG_DATA, else data/)")
     p.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where caches lie (default: cache/)")
     return p
 
 
+def _number(text, kind, fits, expected):
+    """The number that text says, where it fits. Raises argparse's error, which says what was expected."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not {expected}")
+    return value
+
+
+def whole(text):
+    """argparse type: a whole number."""
+    return _number(text, int, lambda value: True, "a whole number")
+
+
 def positive(text):
     """argparse type: a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return value
+    return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
 
 
 def at_least_0(text):
     """argparse type: a number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
-    return value
+    return _number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
 
 
 def share(text):
     """argparse type: a number from 0 to 1, 1 not included."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to less than 1")
-    return value
+    return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 to less than 1")
 
 
 def percent(text):
     """argparse type: more than 0, at most 100."""
-    value = float(text)
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is not a percentage")
-    return value
+    return _number(text, float, lambda value: 0 < value <= 100, "a percentage from 0 to 100")
+
+
+def seconds(text):
+    """argparse type: a length of time, 0 to 10 s."""
+    return _number(text, float, lambda value: 0 <= value <= 10, "a time from 0 to 10 s")
+
+
+def challenge(text):
+    """argparse type: the number of a challenge."""
+    expected = "a challenge; expected 1 or 2"
+    return _number(text, int, lambda value: value in (1, 2), expected)
 
 
 def release(text):
@@ -69,16 +97,15 @@ DEVICE = r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?"
 def device(text):
     """argparse type: the name of a device."""
     if not re.fullmatch(DEVICE, text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no device; expected auto, cpu, cuda, cuda:1, rocm or mps")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a device; expected auto, cpu, cuda, cuda:1, rocm or mps")
     return text
 
 
-def seconds(text):
-    """argparse type: a length of time, 0 to 10 s."""
-    value = float(text)
-    if not 0 <= value <= 10:
-        raise argparse.ArgumentTypeError(f"{text} is not a length of time from 0 to 10 s")
-    return value
+def counted(number, noun):
+    """A number of things in words: 1 subject, 2 subjects, 1,234 windows, 2 batches."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith(('ch', 's', 'x')) else 's'}"
 
 
 def anonymous_memory():

@@ -16,7 +16,7 @@ def arguments():
     p = cli.parser(__doc__)
     p.add_argument("--release", nargs="+", required=True, type=cli.release, metavar="R", help="R1 ... R12")
     p.add_argument("--mini", action="store_true", help="the mini release (20 subjects)")
-    p.add_argument("--challenge", type=int, choices=(1, 2), default=1)
+    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
     p.add_argument("--tasks", nargs="+", default=["contrastChangeDetection"], metavar="TASK", help="challenge 2: the tasks to cut windows from, or 'all' (default: contrastChangeDetection, which the competition scores)")
     p.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="float16 halves the file; beyond 65,504 uV it clips, and says how often")
     p.add_argument("--margin", type=cli.seconds, default=0.0, metavar="S", help="extra seconds on both sides of each window, for time-shift augmentation (default 0)")
@@ -52,9 +52,9 @@ def main():
         count = len(release.recordings(tasks)[: args.max_recordings])
         if not count:
             raise UserError(f"{release.folder} has no recording of {', '.join(tasks)} (looked for sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)")
-        what = "contrast-change recordings" if args.challenge == 1 else "recordings"
+        what = cli.counted(count, "contrast-change recording" if args.challenge == 1 else "recording")
         people = len(release.participants())
-        print(f"{release.label}: {people} participants, {count} {what} in {release.folder}" + (" (simulated)" if release.simulated else ""), flush=True)
+        print(f"{release.label}: {cli.counted(people, 'participant')}, {what} in {release.folder}" + (" (simulated)" if release.simulated else ""), flush=True)
         with cli.Progress("recordings") as progress:
             report = build(release, settings, args.cache, args.jobs, args.force, progress)
         describe(report, settings, time.perf_counter() - start, progress.peak)
@@ -77,21 +77,21 @@ def fault(reason):
 def describe(report, settings, seconds, peak):
     """The closing lines: what was kept, dropped, flagged and skipped, by reason."""
     if not report.built:
-        print(f"{report.path} is up to date: {report.windows:,} windows, {report.bytes / 1e6:,.0f} MB (--force builds it anew)")
+        print(f"{report.path} is up to date: {cli.counted(report.windows, 'window')}, {report.bytes / 1e6:,.0f} MB (--force builds it anew)")
         return
     if report.reason:
         print(f"rebuilt   {report.reason}")
     if report.windows:
         samples = round(100 * 2 * (settings.challenge + settings.margin))
-        print(f"kept      {report.windows:,} windows of {report.subjects} subjects (129 x {samples} {settings.dtype}, {report.bytes / 1e6:,.0f} MB)")
+        print(f"kept      {cli.counted(report.windows, 'window')} of {cli.counted(report.subjects, 'subject')} (129 x {samples} {settings.dtype}, {report.bytes / 1e6:,.0f} MB)")
     if report.dropped:
-        print(f"dropped   {sum(report.dropped.values()):,} trials: " + ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.most_common()))
+        print(f"dropped   {cli.counted(sum(report.dropped.values()), 'trial')}: " + ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.most_common()))
     if report.flagged:
-        print("flagged   " + ", ".join(f"{n:,} {dict(copy='copied windows', fast='on the fast time line')[flag]}" for flag, n in report.flagged.items()))
+        print("flagged   " + ", ".join(cli.counted(n, "copied window") if flag == "copy" else f"{n:,} on the fast time line" for flag, n in report.flagged.items()))
     if report.clipped:
-        print(f"clipped   {report.clipped:,} samples beyond the 65,504 uV that float16 holds")
+        print(f"clipped   {cli.counted(report.clipped, 'sample')} beyond the 65,504 uV that float16 holds")
     if report.skipped:
-        print(f"skipped   {len(report.skipped)} recording{'s' * (len(report.skipped) > 1)}:")
+        print(f"skipped   {cli.counted(len(report.skipped), 'recording')}:")
         for recording, reason in sorted(report.skipped, key=lambda pair: str(pair[0])):
             print(f"          {recording}: {reason}")
     if report.windows:

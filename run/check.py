@@ -34,7 +34,7 @@ def main():
     table = Table(say)
     wanted = device.parse(args.device)
     limit = memory.limit_bytes()
-    say(f"machine   {device.processor()}, {device.cpu_threads()} threads{f', {limit / 1e9:.1f} GB of memory' if limit else ''}; {cards.driver()}")
+    say(f"machine   {device.processor()}, {cli.counted(device.cpu_threads(), 'thread')}{f', {limit / 1e9:.1f} GB of memory' if limit else ''}; {cards.driver()}")
     say(f"torch     {torch.__version__}" + (f", CUDA {torch.version.cuda}" if torch.version.cuda else f", ROCm {torch.version.hip}" if torch.version.hip else ""))
     if wanted != "cpu" and (reason := cards.absent(wanted)):
         say(f"no GPU    {reason}")

@@ -18,7 +18,7 @@ from eeg import UserError, cli
 def arguments():
     p = cli.parser(__doc__)
     p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its name under --out, or a name that has several (default: all finished runs)")
-    p.add_argument("--challenge", type=int, choices=(1, 2))
+    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
     p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
@@ -92,7 +92,7 @@ def compare(challenge, runs, args):
 
     order = sorted(answers, key=lambda name: nrmse(y, answers[name]))
     releases = list(dict.fromkeys(cache.release[rows].tolist()))
-    print(f"challenge {challenge}, {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {len(y):,} windows, {len(set(subjects))} subjects")
+    print(f"challenge {challenge}, {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {cli.counted(len(y), 'window')}, {cli.counted(len(set(subjects)), 'subject')}")
     header = ["run", "model", "test NRMSE, 95 % interval", "valid NRMSE, 95 % interval", "parameters", "time", "device", "differs in"]
     print_table([header, *(lines.get(name) or [name, "", score(y, answers[name], subjects)] for name in order)])
     for e in left_out:

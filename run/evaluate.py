@@ -20,7 +20,7 @@ from eeg import UserError, cli
 def arguments():
     p = cli.parser(__doc__)
     p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its name under --out, or a name that has several: its newest finished run, with --ensemble all of them (default: the best finished run of each challenge, by validation)")
-    p.add_argument("--challenge", type=int, choices=(1, 2))
+    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
     p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
@@ -129,7 +129,7 @@ def evaluate(challenge, runs, args):
         table.append(entry)
 
     releases = list(dict.fromkeys(release.tolist()))
-    title = f"challenge {challenge}, {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {len(y):,} windows, {len(set(subjects))} subjects"
+    title = f"challenge {challenge}, {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {cli.counted(len(y), 'window')}, {cli.counted(len(set(subjects)), 'subject')}"
     print(f"{title:<72} NRMSE    95 % interval (by subject)")
     for each, q in scored.items():
         line(each, y, q, subjects)
@@ -146,8 +146,8 @@ def evaluate(challenge, runs, args):
     parts |= {each: release == each for each in releases if len(releases) > 1}
     for part, inside in parts.items():
         if not inside.all():
-            line(f"  {part}: {inside.sum():,} windows", y[inside], p[inside], subjects[inside])
-    print(f"  {len(runs) * len(y):,} windows in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n", flush=True)
+            line(f"  {part}: {cli.counted(inside.sum(), 'window')}", y[inside], p[inside], subjects[inside])
+    print(f"  {cli.counted(len(runs) * len(y), 'window')} in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n", flush=True)
     return {"nrmse": nrmse(y, p), "run": name, "releases": releases, "windows": len(y), "subjects": len(set(subjects)), "simulated": cache.simulated, "table": table}
 
 

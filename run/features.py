@@ -16,7 +16,7 @@ def arguments():
     p = cli.parser(__doc__)
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="R1 ... R12")
     p.add_argument("--mini", action="store_true", help="the mini release (20 subjects)")
-    p.add_argument("--challenge", type=int, choices=(1, 2), default=1)
+    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
     p.add_argument("--force", action="store_true", help="compute even if the cache has up-to-date features")
     p.add_argument("--jobs", type=cli.positive, metavar="N", help="threads (default: all cores)")
     p.add_argument("--plot", type=Path, metavar="FILE", help="draw features against response times, responding hands, spectra (challenge 1)")
@@ -47,9 +47,9 @@ def main():
         with cli.Progress("windows") as progress:
             report = add(path, args.challenge, args.force, args.jobs, progress)
         if not report.computed:
-            print(f"{path} has up-to-date features of {report.windows:,} windows (--force computes them anew)")
+            print(f"{path} has up-to-date features of {cli.counted(report.windows, 'window')} (--force computes them anew)")
             continue
-        print(f"features  {len(FEATURES)} of {report.windows:,} windows")
+        print(f"features  {len(FEATURES)} of {cli.counted(report.windows, 'window')}")
         if report.missing:
             print("NaN       in how many windows a feature could not be computed:")
             for name, n in sorted(report.missing.items(), key=lambda item: -item[1]):

@@ -24,7 +24,7 @@ def arguments():
     p = cli.parser(__doc__)
     p.add_argument("--release", nargs="+", required=True, type=cli.release, metavar="R", help="releases to train on")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--challenge", type=int, choices=(1, 2), default=1)
+    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
     p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
     p.add_argument("--tmux", action="store_true", help="do the same in a detached tmux session, and say how to attach")
     args, args.further = p.parse_known_args()

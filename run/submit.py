@@ -19,7 +19,7 @@ def arguments():
     p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, name/stamp under --out, or a name, of which the newest is taken")
     p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
     p.add_argument("--zip", type=Path, default=Path("submission.zip"), metavar="FILE", help="what to write (default: submission.zip)")
-    p.add_argument("--constant", type=int, choices=(1, 2), action="append", default=[], help="answer this challenge with the mean of its cached training labels")
+    p.add_argument("--constant", type=cli.challenge, metavar="{1,2}", action="append", default=[], help="answer this challenge with the mean of its cached training labels")
     p.add_argument("--check", type=Path, metavar="FILE", help="write nothing: check this zip")
     args = p.parse_args()
     if args.check and (args.runs or args.constant):
@@ -87,7 +87,7 @@ def tell(checked, path):
         f"; answers differ from the runs' by at most {max(checked.differences.values()):.1g} standard deviations" if checked.differences else ""))  # fmt: skip
     seconds = sum(checked.seconds.values())
     parts = " + ".join(f"{1e3 * s:.1f}" for s in checked.seconds.values())
-    print(f"size         {checked.size / 1e6:.2f} MB, {checked.files} files")
+    print(f"size         {checked.size / 1e6:.2f} MB, {cli.counted(checked.files, 'file')}")
     print(f"server       {parts} ms for a window of each challenge, one at a time on this CPU: {OTHER_WINDOWS * seconds / 60:.1f} minutes for {OTHER_WINDOWS:,} of each; peak memory {checked.memory / 1e6:.0f} MB")
     print("             (the rules say one GPU with 20 GB; of a time limit they say nothing)")
     print(path)

@@ -15,7 +15,7 @@ def main():
     p.add_argument("--mini", action="store_true", help="under the mini release's folder name")
     p.add_argument("--subjects", type=cli.positive, default=20, metavar="N")
     p.add_argument("--runs", type=cli.positive, default=3, metavar="N", help="contrast-change runs a subject (default 3)")
-    p.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default 0)")
+    p.add_argument("--seed", type=cli.whole, default=0, help="the same seed gives the same bytes (default 0)")
     p.add_argument("--snr", type=cli.at_least_0, default=1.0, help="scales what the trials evoke (default 1)")
     p.add_argument("--tasks", nargs="+", default=["contrastChangeDetection"], metavar="TASK", help="or 'all' (default: contrastChangeDetection)")
     p.add_argument("--jobs", type=cli.positive, metavar="N", help="threads (default: all cores)")
@@ -39,7 +39,7 @@ def main():
     if made is None:
         print(f"{folder} is there already, simulated with these settings")
         return
-    print(f"{folder}  simulated: {args.subjects} subjects, {made['recordings']} recordings, {made['trials']:,} trials, {made['bytes'] / 1e6:,.0f} MB, {time.perf_counter() - start:.1f} s")
+    print(f"{folder}  simulated: {cli.counted(args.subjects, 'subject')}, {cli.counted(made['recordings'], 'recording')}, {cli.counted(made['trials'], 'trial')}, {made['bytes'] / 1e6:,.0f} MB, {time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":

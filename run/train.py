@@ -13,6 +13,7 @@
 A run lies in experiments/<name>/<YYYYmmdd_HHMMSS>/. Watch it with: python run/monitor.py --follow
 """
 
+import argparse
 import json
 import os
 import shlex
@@ -48,7 +49,7 @@ def arguments():
         show = lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else " ".join(map(str, value)) if isinstance(value, tuple) and value else str(value) if value != () else "none"
         return f"{text} (default: {show(one)}" + ("" if one == two else f"; challenge 2: {show(two)}") + ")"
 
-    p.add_argument("--challenge", type=int, choices=(1, 2))
+    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument("--target", choices=("rt_from_stimulus", "rt_from_trialstart", "correct", "externalizing", "factors"), help=say("target", "what is learned: a response time, hit against error, the factor, all four factors"))
     p.add_argument("--resume", nargs="?", const=True, type=Path, metavar="RUN", help="go on with a run (default: the newest that has not finished; with --challenge a new one if there is none); of the other options it heeds --epochs, --device, --max-memory and --checkpoint-minutes")
     p.add_argument("--tmux", action="store_true", help="do the same in a detached tmux session, and say how to attach")
@@ -86,7 +87,7 @@ def arguments():
     g.add_argument("--warmup", type=cli.at_least_0, default=1.0, metavar="N", help="epochs in which it rises, or part of one (default: 1)")
     g.add_argument("--ema", type=cli.share, metavar="X", help=say("ema", "decay of the averaged weights that are validated and kept, 0 for none"))
     g.add_argument("--patience", type=cli.positive, default=15, metavar="N", help="stop after N epochs that were not better (default: 15)")
-    g.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="one run each (default: 0)")
+    g.add_argument("--seed", nargs="+", type=cli.whole, default=[0], metavar="N", help="one run each (default: 0)")
 
     g = p.add_argument_group("machine")
     g.add_argument("--device", type=cli.device, default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, rocm, mps (default: auto: a card that passes run/check.py, else the CPU)")
@@ -131,7 +132,7 @@ def setting(text):
     """argparse type: NAME=VALUE -> (name, value), the value read as JSON where it is."""
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -181,7 +182,7 @@ def find_plan(args, ranks):
             if run.status == "running":
                 raise UserError(f"{run.folder} is running (process {run.state.get('pid')} on {run.state.get('host')}); watch it with: python run/monitor.py --follow")
             if run.finished and not (args.given_epochs and args.given_epochs > run.config["train"]["epochs"]):
-                raise UserError(f"{run.folder} has finished its {run.config['train']['epochs']} epochs; for more say --epochs N, or score it with: python run/evaluate.py {shlex.quote(str(run.folder))}")
+                raise UserError(f"{run.folder} has finished its {cli.counted(run.config['train']['epochs'], 'epoch')}; for more say --epochs N, or score it with: python run/evaluate.py {shlex.quote(str(run.folder))}")
             return [run.folder] + [other.folder for other in planned(run) if other.folder != run.folder and not other.finished], False
     return claim_all(args), True
 
@@ -274,11 +275,11 @@ def prepare(folder, args, ranks, journal):
     precision = ranks.broadcast(precision if ranks.main else None)
     trainer = Trainer(options, model, split, device, precision, journal, ranks)
 
-    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else f" {choice.name}"
+    threads = f", {cli.counted(torch.get_num_threads(), 'thread')}" if device == "cpu" else f" {choice.name}"
     journal.say(f"device  {device}{threads}, {precision} ({choice.reason})" + (f", {ranks.world} processes" if ranks.world > 1 else ""))
     journal.say(f"data    train {words(sides['train'])}; valid {words(sides['valid'])}{' (simulated)' if split.cache.simulated else ''}" + (f"; predicting the mean scores {trainer.mean_predictor:.3f}" if trainer.mean_predictor else ""))
     if split.dropped:
-        journal.say("        left out " + ", ".join(f"{n:,} windows of {reason}" if reason == "bad subjects" else f"{n:,} {reason}" for reason, n in split.dropped.items()))
+        journal.say("        left out " + ", ".join(f"{cli.counted(n, 'window')} of {reason}" if reason == "bad subjects" else f"{n:,} {reason}" for reason, n in split.dropped.items()))
     if trainer.batches.direct:
         journal.say(f"        {len(split.train) * split.cache[0].nbytes / 1e9:,.0f} GB of windows to train on, more than memory can keep: read from the disk in each epoch, past the system's cache of files")
     journal.say(f"model   {options.model}, {sum(p.numel() for p in model.parameters()):,} parameters, {cost / 1e6:.0f} M multiply-adds a window, loss {trainer.loss}")
@@ -339,7 +340,7 @@ def choose_precision(options, choice, model, device):
 
 
 def words(side):
-    return f"{' '.join(side['releases'])}: {side['windows']:,} windows, {len(side['subjects'])} subjects"
+    return f"{' '.join(side['releases'])}: {cli.counted(side['windows'], 'window')}, {cli.counted(len(side['subjects']), 'subject')}"
 
 
 # ---------------------------------------------------------------------------------------------------- the rest

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from eeg import cli
 from eeg.data.release import CHANNELS
 
 
@@ -15,7 +16,7 @@ def plot_cache(cache, file):
     meta, subjects = cache.metadata, np.unique(cache.metadata["subject"])
     fig, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
     kind = " (simulated)" if cache.simulated else ""
-    fig.suptitle(f"challenge {cache.challenge}, {' '.join(dict.fromkeys(cache.release))}{kind}: {len(cache):,} windows of {len(subjects)} subjects")
+    fig.suptitle(f"challenge {cache.challenge}, {' '.join(dict.fromkeys(cache.release))}{kind}: {cli.counted(len(cache), 'window')} of {cli.counted(len(subjects), 'subject')}")
 
     ax = axes[0, 0]
     if cache.challenge == 1:
@@ -111,7 +112,7 @@ def plot_features(cache, file):
     fig, axes = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
     kind = " (simulated)" if cache.simulated else ""
     people = len(np.unique(cache.metadata["subject"]))
-    fig.suptitle(f"features, {' '.join(dict.fromkeys(cache.release))}{kind}: {len(cache):,} windows of {people} subjects; correlations are Spearman's, over windows, subjects not separated")
+    fig.suptitle(f"features, {' '.join(dict.fromkeys(cache.release))}{kind}: {cli.counted(len(cache), 'window')} of {cli.counted(people, 'subject')}; correlations are Spearman's, over windows, subjects not separated")
 
     ax = axes[0, 0]
     top = order[:12][::-1]
@@ -144,7 +145,7 @@ def plot_features(cache, file):
             own = np.array(own)
             n = np.maximum(np.isfinite(own).sum(0), 1)
             mean, error = np.nansum(own, 0) / n, np.sqrt(np.nansum((own - np.nansum(own, 0) / n) ** 2, 0)) / n
-            ax.plot(grid, mean, colour, label=f"{hand.decode()} hand, {len(own):,} windows")
+            ax.plot(grid, mean, colour, label=f"{hand.decode()} hand, {cli.counted(len(own), 'window')}")
             ax.fill_between(grid, mean - error, mean + error, color=colour, alpha=0.25)
     ax.axvline(0, color="0.6", lw=0.8)
     ax.set(xlabel="time from response (s)", ylabel="C3 - C4 groups (uV)", title="lateralised potential (band: standard error)")

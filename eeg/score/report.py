@@ -20,7 +20,7 @@ import numpy as np
 import scipy.stats
 import torch
 
-from eeg import UserError
+from eeg import UserError, cli
 from eeg.data.cache import cache_path
 from eeg.data.release import find_release
 from eeg.data.windows import OFFSET
@@ -205,7 +205,7 @@ def write(run, cache_folder, data, releases=None, mini=False):
     if run.finished and run.scored:
         model = load_model(run.weights)
         seen = look_at(run, model, cache_folder, data, releases, mini)
-        done = f"{len(seen.y):,} windows of {len(np.unique(seen.subjects))} subjects ({seen.where})"
+        done = f"{cli.counted(len(seen.y), 'window')} of {cli.counted(len(np.unique(seen.subjects)), 'subject')} ({seen.where})"
         _summary(page, run, seen)
         _training(page, run)
         _answers(page, run, seen, model)
@@ -245,7 +245,7 @@ def _summary(page, run, seen, why=None):
             text += f"<p>Go on with: <code>{html.escape(run.resume)}</code></p>"
         page.add_html(text, "Summary")
         return
-    rows.append(("scored on", f"{len(seen.y):,} windows of {len(np.unique(seen.subjects))} subjects: {seen.where}"))
+    rows.append(("scored on", f"{cli.counted(len(seen.y), 'window')} of {cli.counted(len(np.unique(seen.subjects)), 'subject')}: {seen.where}"))
     found = describe(seen.y, seen.p)
     text += _table(rows)
     text += f"<p><b>NRMSE {found['nrmse']:.4f}</b>" + _interval(seen) + ". Predicting the mean scores 1; lower is better.</p>"
@@ -282,7 +282,7 @@ def _training(page, run):
 def _answers(page, run, seen, model):
     what, unit = WHAT[run.config["target"]]
     y, p, section, std = seen.y, seen.p, "Answers", seen.y.std()
-    _figure(page, figures.against(y, p, what, unit, size=(5.6, 5.2)), "Predicted against true", f"{len(y):,} windows" + ("; darker: more of them" if len(y) > 2500 else ""), section)
+    _figure(page, figures.against(y, p, what, unit, size=(5.6, 5.2)), "Predicted against true", f"{cli.counted(len(y), 'window')}" + ("; darker: more of them" if len(y) > 2500 else ""), section)
     if np.ptp(p) > 0:
         which = bins_of(p, 10)
         _figure(page, figures.calibration(bin_means(which, p, seen.subjects)[0], bin_means(which, y, seen.subjects), what, unit), "Calibration", "Where the model answers so, what is the mean label? Above the dashed line it answers too low, below too high.", section)
@@ -299,14 +299,14 @@ def _answers(page, run, seen, model):
     _figure(page, figures.by_label(centres, bin_means(which, p - y, seen.subjects), rmse, counts, what, unit, std, panels=2), f"Error by {what}", "Answers drawn to the mean are too high on the left and too low on the right.", section)
     names, counts, squares, mean_y, mean_p = subject_means(seen.subjects, (p - y) ** 2, y, p)
     worst = ", ".join(f"{names[i].decode()} {np.sqrt(squares[i]):.2f}" for i in np.argsort(-squares)[:3])
-    _figure(page, figures.by_subject(np.sqrt(squares), counts, mean_y, mean_p, what, unit, std, panels=2), "Error by subject", f"{len(names)} subjects; highest RMSE ({unit}): {worst}.", section)
+    _figure(page, figures.by_subject(np.sqrt(squares), counts, mean_y, mean_p, what, unit, std, panels=2), "Error by subject", f"{cli.counted(len(names), 'subject')}; highest RMSE ({unit}): {worst}.", section)
     if seen.ages is None:
         page.add_html("<p>The ages are in the releases' participants.tsv, which are not there; name their place with <code>--data DIR</code>.</p>", "Error by age", section=section)
         return
     ages = subject_means(seen.subjects, seen.ages)[2]
     known = np.isfinite(ages)
     groups = bins_of(ages[known], max(1, min(8, known.sum() // 10)))
-    caption = f"{known.sum()} subjects, one dot each" + (f"; lines: means of {groups.max() + 1} groups by age." if groups.max() else ".")
+    caption = f"{cli.counted(known.sum(), 'subject')}, one dot each" + (f"; lines: means of {groups.max() + 1} groups by age." if groups.max() else ".")
     _figure(page, figures.by_age(ages[known], np.sqrt(squares[known]), mean_y[known], mean_p[known], groups, what, unit, panels=2), "Error by age", caption, section)
 
 
@@ -314,7 +314,7 @@ def _importance(page, seen, model):
     """-> how many windows were occluded."""
     found = importance(model, seen.cache, seen.rows)
     section, channels = "What matters", seen.cache.channels
-    caption = f"Rise of the NRMSE over {found.windows} windows, drawn at random, where one electrode is replaced by its mean over the window; below, the {len(found.top)} highest with 95 % intervals by subject. What neighbours say too does not show."
+    caption = f"Rise of the NRMSE over {cli.counted(found.windows, 'window')}, drawn at random, where one electrode is replaced by its mean over the window; below, the {len(found.top)} highest with 95 % intervals by subject. What neighbours say too does not show."
     if model.features == "file":
         caption += " The features of each window are left as they are."
     names = {channel: f"{channel} ({place})" for channel, place in PLACES.items()}
@@ -322,7 +322,7 @@ def _importance(page, seen, model):
     start = OFFSET if seen.cache.challenge == 1 else 0
     edges = (start + np.arange(len(found.times) + 1) * STEP) / seen.cache.sfreq
     xlabel = "time from the stimulus (s)" if seen.cache.challenge == 1 else "time in the window (s)"
-    _figure(page, figures.times(edges, found.times, found.times_low, found.times_high, xlabel), "Times", f"Rise of the NRMSE over {found.windows} windows, drawn at random, where {1000 * STEP / seen.cache.sfreq:.0f} ms of all electrodes are replaced by their mean over the window; 95 % intervals by subject.", section)
+    _figure(page, figures.times(edges, found.times, found.times_low, found.times_high, xlabel), "Times", f"Rise of the NRMSE over {cli.counted(found.windows, 'window')}, drawn at random, where {1000 * STEP / seen.cache.sfreq:.0f} ms of all electrodes are replaced by their mean over the window; 95 % intervals by subject.", section)
     return found.windows
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from eeg import UserError
+from eeg import UserError, cli
 from eeg.data.cache import CONTRAST, cache_path, find_caches, rebuild
 from eeg.data.windows import LENGTH, TARGETS
 
@@ -36,7 +36,7 @@ def side(folder, runs, side):
     if not names:
         raise UserError(f"no validation subject is left that none of these {len(runs)} runs was trained on (folds of a cross-validation leave none), so nothing can be fitted on their answers; average them with: --ensemble average")
     if not chosen.any():
-        raise UserError(f"{_files(cache)} has no window of the {len(names)} {'training' if side == 'train' else 'validation'} subjects of {runs[0].name}; {rebuild(cache.attributes[0])}")
+        raise UserError(f"{_files(cache)} has no window of the {cli.counted(len(names), ('training' if side == 'train' else 'validation') + ' subject')} of {runs[0].name}; {rebuild(cache.attributes[0])}")
     return cache, np.flatnonzero(chosen)
 
 

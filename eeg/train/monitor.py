@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from textwrap import wrap
 
-from eeg import UserError
+from eeg import UserError, cli
 from eeg.train.runs import Run
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -115,7 +115,7 @@ def sentence(one):
 def counts(looks):
     """How many runs are in which state, in a line."""
     found = Counter(one.status for one in looks)
-    return f"{len(looks)} run{'s' * (len(looks) != 1)}" + (": " if found else "") + ", ".join(f"{n} {status}" for status, n in found.most_common())
+    return f"{cli.counted(len(looks), 'run')}" + (": " if found else "") + ", ".join(f"{n} {status}" for status, n in found.most_common())
 
 
 def events(run):

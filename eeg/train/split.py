@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eeg import UserError
+from eeg import UserError, cli
 from eeg.data.cache import Cache, find_caches, rebuild
 from eeg.data.release import FACTORS
 
@@ -64,7 +64,7 @@ def split(folder, challenge, train, valid, mini=False, fold=None, keep_copies=Fa
         if not len(getattr(found, side)):
             where = ", ".join(train if side == "train" or not valid else valid)
             many = len(names(cache, rows)) if len(rows) else 0
-            raise UserError(f"no subject is left for the {'training' if side == 'train' else 'validation'} side ({where}: {many} subjects in all after {dropped or 'nothing'} was left out); name more releases with --train and --valid")
+            raise UserError(f"no subject is left for the {'training' if side == 'train' else 'validation'} side ({where}: {cli.counted(many, 'subject')} in all after {dropped or 'nothing'} was left out); name more releases with --train and --valid")
     shared = names(cache, found.train) & names(cache, found.valid)
     assert not shared, f"subjects on both sides of the split: {sorted(shared)}"
     return found

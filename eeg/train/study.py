@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eeg import UserError
+from eeg import UserError, cli
 from eeg.train.journal import write_json
 from eeg.train.runs import STAMP, Run
 
@@ -200,7 +200,7 @@ class Study:
                         break
             else:  # others are at work on all of them
                 if not waiting:
-                    say(f"rung {rung + 1}: waiting for {len(ahead)} trials that other workers train")
+                    say(f"rung {rung + 1}: waiting for {cli.counted(len(ahead), 'trial')} that other workers train")
                 waiting = True
                 time.sleep(WAIT)
 

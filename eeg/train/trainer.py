@@ -377,7 +377,7 @@ class Trainer:
             words = f"train loss {entry['train']['loss']:.3f}  valid AUROC {valid['auroc']:.3f}"
         else:
             words = f"train {entry['train']['nrmse'] or math.nan:.3f}  valid {valid['nrmse']:.3f}"
-        skipped = f"  {entry['skipped_steps']} steps skipped" if entry["skipped_steps"] else ""
+        skipped = f"  {cli.counted(entry['skipped_steps'], 'step')} skipped" if entry["skipped_steps"] else ""
         self.journal.say(f"epoch {self.epoch:3d}/{self.options.epochs}  {words} {'*' if better else ' '}  lr {entry['lr']:.1e}  {rate:,.0f} win/s  {memory / 1e9:.1f} GB  {_clock(left)} left{skipped}")
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, Counter()
         if better:

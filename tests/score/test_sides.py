@@ -67,7 +67,7 @@ def test_nobody_is_fitted_on_whom_a_member_was_trained_on(caches, tmp_path):
     with pytest.raises(UserError, match="folds of a cross-validation leave none.*--ensemble average"):
         side(caches, folds, "valid")
     away = write_run(tmp_path, "b/1", sides={"train": r1, "valid": ["NDARR5999XX"]})
-    with pytest.raises(UserError, match="R5_windows.h5 has no window of the 1 validation subjects of b/1"):
+    with pytest.raises(UserError, match="R5_windows.h5 has no window of the 1 validation subject of b/1"):
         side(caches, [away], "valid")
 
 

@@ -75,7 +75,7 @@ def percent(text):
 
 def seconds(text):
     """argparse type: a length of time, 0 to 10 s."""
-    return _number(text, float, lambda value: 0 <= value <= 10, "a time from 0 to 10 s")
+    return _number(text, float, lambda value: 0 <= value <= 10, "a length of time from 0 to 10 s")
 
 
 def challenge(text):

@@ -28,7 +28,7 @@ def command(name, *words):
         ("train", ["--seed", "0", "x"], "argument --seed: 'x' is not a whole number"),
         ("train", ["--challenge", "3"], "argument --challenge: '3' is not a challenge; expected 1 or 2"),
         ("train", ["--challenge", "1", "--set", "width"], "argument --set: 'width' is not NAME=VALUE"),
-        ("evaluate", ["--shift", "long"], "argument --shift: 'long' is not a time from 0 to 10 s"),
+        ("evaluate", ["--shift", "long"], "argument --shift: 'long' is not a length of time from 0 to 10 s"),
         ("tune", ["--trials", "0"], "argument --trials: '0' is not a whole number of at least 1"),
         ("cache", ["--release", "5505"], "argument --release: '5505' is not a release"),
         ("synth", ["--release", "R1", "--seed", "one"], "argument --seed: 'one' is not a whole number"),

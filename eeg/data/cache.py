@@ -166,6 +166,11 @@ def _fingerprint(release, settings):
 # ---------------------------------------------------------------------------------------------------- writing
 
 
+def second_file(partial):
+    """The file that the windows move to where a recording failed: it lives only while `partial` is held."""
+    return partial.with_name(partial.name + "2")
+
+
 @contextmanager
 def partial_file(path):
     """Hold path.partial alone; gone at the end unless it was renamed.
@@ -190,7 +195,8 @@ def partial_file(path):
     try:
         yield partial
     finally:
-        partial.unlink(missing_ok=True)
+        for left in (partial, second_file(partial)):
+            left.unlink(missing_ok=True)
         os.close(fd)
 
 
@@ -208,6 +214,7 @@ def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
         layout.set_layout(h5py.h5d.CONTIGUOUS)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        layout.set_obj_track_times(False)  # the same release makes the same bytes
         h5py.h5d.create(f.id, b"X", h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape), layout)
         offset = f["X"].id.get_offset()
     with open(partial, "r+b") as f:
@@ -324,7 +331,7 @@ def build(release, settings, folder, jobs=None, force=False, progress=None):
         if len(kept) < len(plans):  # rare: some could not be read after all. Move the others together, in a second file
             whole = np.memmap(partial, settings.dtype, "r", offset, (len(rows), *window))
             parts = [whole[plan.first : plan.first + len(plan.starts)] for plan in kept]
-            second = partial.with_name(partial.name + "2")
+            second = second_file(partial)
             offset, rows = lay_out(second, kept)
             with open(second, "r+b") as file:
                 file.seek(offset)

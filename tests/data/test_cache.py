@@ -2,10 +2,8 @@
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -252,26 +250,6 @@ def test_the_number_of_threads_changes_nothing(release_folder):
     release = find_release("R1", release_folder.parent)
     arrays = [Cache(build(release, Settings(), release_folder.parent.parent / f"c{jobs}", jobs).path).parts[0] for jobs in (1, 2, 7)]
     assert all((a == arrays[0]).all() for a in arrays)
-
-
-def test_kill_at_any_moment_and_once_more(tmp_path):
-    folder = tmp_path / "data" / "R1_L100_bdf"
-    for i in range(6):
-        write_recording(folder, f"NDARAA00{i}AAA", trial_events(), seed=i)
-    wanted = made(folder)[1].parts[0].copy()
-    path = cache_path(tmp_path / "cache", 1, "R1")
-    rng = np.random.default_rng(0)
-    for _ in range(12):
-        path.unlink(missing_ok=True)
-        process = subprocess.Popen([sys.executable, ROOT / "run" / "cache.py", "--release", "R1", "--data", tmp_path / "data", "--cache", tmp_path / "cache"], stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})
-        time.sleep(rng.uniform(0.05, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if path.exists():
-            np.testing.assert_array_equal(Cache(path).parts[0], wanted)
-    assert command(folder, "--release", "R1").returncode == 0
-    np.testing.assert_array_equal(Cache(path).parts[0], wanted)
-    assert files_left(folder) == [path.name]
 
 
 def test_two_builds_of_one_file(release_folder):

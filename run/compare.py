@@ -32,12 +32,15 @@ def arguments():
 
 def main():
     args = arguments()
+    from eeg.train.load import Load
+
+    load = Load()
     import torch
 
     from eeg.train.device import cpu_threads, keep_freed_memory
 
     keep_freed_memory()
-    torch.set_num_threads(cpu_threads())
+    torch.set_num_threads(cpu_threads(busy=load.cores()))
     runs = chosen_runs(args)
     for challenge in sorted({run.challenge for run in runs}):
         compare(challenge, [run for run in runs if run.challenge == challenge], args)

@@ -37,6 +37,9 @@ def arguments():
 
 def main():
     args = arguments()
+    from eeg.train.load import Load
+
+    load = Load()
     import json
 
     import torch
@@ -45,7 +48,7 @@ def main():
     from eeg.train.device import cpu_threads, keep_freed_memory
 
     keep_freed_memory()
-    torch.set_num_threads(cpu_threads())
+    torch.set_num_threads(cpu_threads(busy=load.cores()))
     runs, scores = chosen_runs(args), {}
     for challenge in (1, 2):
         if own := [run for run in runs if run.challenge == challenge]:

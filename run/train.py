@@ -38,7 +38,7 @@ DEFAULTS = {
     "augment": ({"noise": 0.05, "mask": 0.1}, {"noise": 0.05, "mask": 0.1, "dropout": 0.1}),
 }
 AUGMENTATIONS = ("scale", "dropout", "noise", "shift", "mask", "mirror", "mix")
-ABOUT_THIS_TIME = ("data", "cache", "out", "resume", "tmux", "list_models", "device", "max_memory", "checkpoint_minutes")  # may differ when a run is resumed
+ABOUT_THIS_TIME = ("data", "cache", "out", "resume", "tmux", "list_models", "device", "threads", "max_memory", "checkpoint_minutes")  # may differ when a run is resumed
 
 
 def arguments():
@@ -51,7 +51,7 @@ def arguments():
 
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument("--target", choices=("rt_from_stimulus", "rt_from_trialstart", "correct", "externalizing", "factors"), help=say("target", "what is learned: a response time, hit against error, the factor, all four factors"))
-    p.add_argument("--resume", nargs="?", const=True, type=Path, metavar="RUN", help="go on with a run (default: the newest that has not finished; with --challenge a new one if there is none); of the other options it heeds --epochs, --device, --max-memory and --checkpoint-minutes")
+    p.add_argument("--resume", nargs="?", const=True, type=Path, metavar="RUN", help="go on with a run (default: the newest that has not finished; with --challenge a new one if there is none); of the other options it heeds --epochs, --device, --threads, --max-memory and --checkpoint-minutes")
     p.add_argument("--tmux", action="store_true", help="do the same in a detached tmux session, and say how to attach")
     p.add_argument("--list-models", action="store_true", help="print every model with its parameters and cost, and end")
 
@@ -68,6 +68,7 @@ def arguments():
     g.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
     g.add_argument("--cv", type=cli.positive, default=0, metavar="K", help="K folds by subject over the training releases, one run each")
     g.add_argument("--max-recordings", type=cli.positive, metavar="N", help="only the first N recordings of each release, for a trial run")
+    g.add_argument("--max-subjects", type=cli.positive, metavar="N", help="only the first N subjects of each release, for a trial run")
     g.add_argument("--keep-copies", action="store_true", help="use the blocks that were copied from another run, too")
     g.add_argument("--keep-bad", action="store_true", help="use the subjects known to be bad, too")
     g.add_argument("--balance", action="store_true", help="draw subjects equally often")
@@ -91,6 +92,7 @@ def arguments():
 
     g = p.add_argument_group("machine")
     g.add_argument("--device", type=cli.device, default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, rocm, mps (default: auto: a card that passes run/check.py, else the CPU)")
+    g.add_argument("--threads", type=cli.positive, metavar="N", help="of the CPU, for each process (default: a resumed run's number, on which the last digits of its results depend; else $OMP_NUM_THREADS; else one for each core that other programs leave free)")
     g.add_argument("--amp", choices=("auto", "off", "fp16", "bf16"), default="auto", help="mixed precision (default: auto: what the device can do, if it is faster)")
     g.add_argument("--max-memory", type=cli.percent, default=80.0, metavar="P", help="percent of the machine's memory, or of its control group's, at which to save and stop (default: 80)")
     g.add_argument("--checkpoint-minutes", type=cli.at_least_0, default=5.0, metavar="M", help="besides each epoch's end (default: 5)")
@@ -239,7 +241,9 @@ def train(folder, args, ranks):
 
 def prepare(folder, args, ranks, journal):
     """Device, data, model, and what a checkpoint says. -> Trainer"""
-    config = journal.read("config.json", {})
+    from eeg.train.load import Load
+
+    config, load = journal.read("config.json", {}), Load()
     usual = {option: values[config["challenge"] - 1] for option, values in DEFAULTS.items()}
     options = SimpleNamespace(**vars(args) | usual | config["train"] | {name: getattr(args, name) for name in ("device", "max_memory", "checkpoint_minutes")})
     options.cache = Path(options.cache) if args.cache == Path("cache") and Path(options.cache).is_dir() else args.cache
@@ -250,8 +254,9 @@ def prepare(folder, args, ranks, journal):
 
     from eeg.models.model import multiply_adds
     from eeg.train import checkpoint
-    from eeg.train.device import cpu_threads, keep_freed_memory, settle_threads
+    from eeg.train.device import keep_freed_memory, settle_threads
     from eeg.train.device import forget as forget_verdicts
+    from eeg.train.runs import Run
     from eeg.train.split import split as split_windows
     from eeg.train.trainer import Trainer, make_model
 
@@ -261,9 +266,12 @@ def prepare(folder, args, ranks, journal):
     device = choice.device
     ranks.use(device)
     keep_freed_memory()
-    settle_threads(cpu_threads(ranks.here))
+    busy = load.cores() if ranks.here == 1 else 0.0  # of several processes, each would take the others for strangers
+    plan = [run.config for run in planned(Run(folder))]
+    threads, about_threads = choose_threads(args.threads, config, plan, ranks.here, busy)
+    settle_threads(threads)
 
-    split = split_windows(options.cache, config["challenge"], options.train, options.valid, options.mini, options.fold, options.keep_copies, options.keep_bad, options.max_recordings)
+    split = split_windows(options.cache, config["challenge"], options.train, options.valid, options.mini, options.fold, options.keep_copies, options.keep_bad, options.max_recordings, options.max_subjects)
     torch.manual_seed(options.seed)
     model = make_model(options, config["challenge"])
     cost = multiply_adds(model)  # here, as long as it lies on the CPU
@@ -271,12 +279,12 @@ def prepare(folder, args, ranks, journal):
     if config.get("split", sides) != sides:
         raise UserError(f"the windows have changed since {folder} began (caches rebuilt, or others than then); train anew with: python run/train.py --challenge {config['challenge']}")
     if ranks.main:
-        precision = config.get("precision", "fp32") if config.get("device") == device else choose_precision(options, choice, model, device)
+        precision = config.get("precision", "fp32") if config.get("device") == device else choose_precision(options, choice, model, device, threads)
     precision = ranks.broadcast(precision if ranks.main else None)
     trainer = Trainer(options, model, split, device, precision, journal, ranks)
 
-    threads = f", {cli.counted(torch.get_num_threads(), 'thread')}" if device == "cpu" else f" {choice.name}"
-    journal.say(f"device  {device}{threads}, {precision} ({choice.reason})" + (f", {ranks.world} processes" if ranks.world > 1 else ""))
+    what = f", {about_threads}" if device == "cpu" else f" {choice.name}"
+    journal.say(f"device  {device}{what}, {precision} ({choice.reason})" + (f", {ranks.world} processes" if ranks.world > 1 else ""))
     journal.say(f"data    train {words(sides['train'])}; valid {words(sides['valid'])}{' (simulated)' if split.cache.simulated else ''}" + (f"; predicting the mean scores {trainer.mean_predictor:.3f}" if trainer.mean_predictor else ""))
     if split.dropped:
         journal.say("        left out " + ", ".join(f"{cli.counted(n, 'window')} of {reason}" if reason == "bad subjects" else f"{n:,} {reason}" for reason, n in split.dropped.items()))
@@ -295,7 +303,7 @@ def prepare(folder, args, ranks, journal):
         raise UserError(f"no checkpoint in {folder}/checkpoints can be used ({'; '.join(wrong)}); train anew with: python run/train.py --challenge {config['challenge']}")
     versions = {"eeg": config["versions"]["eeg"], "torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
     source = {"sfreq": split.cache.sfreq, "window_samples": 200, "channels": list(split.cache.channels)}
-    journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, input=source, device=device, precision=precision, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
+    journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, input=source, device=device, threads=threads, precision=precision, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
     return trainer
 
 
@@ -307,7 +315,30 @@ def choose_device(options, ranks):
     return choose(f"cuda:{ranks.local}", options.cache) if ranks.world > 1 and choice.device.startswith("cuda") else choice
 
 
-def choose_precision(options, choice, model, device):
+def choose_threads(asked, config, plan, processes, busy):
+    """-> (threads to compute with, the same in words for the device line).
+
+    A run keeps its number, and the runs of a plan share it: sums of another number of parts differ in their last digits.
+    plan: the configs of those runs; busy: cores that other programs keep at work, see eeg.train.load.
+    """
+    from eeg.train.device import cpu_cores, cpu_threads, threads_of_environment
+
+    cores, why = cpu_cores(), ""
+    known = next((each["threads"] for each in (config, *plan) if "threads" in each), None)
+    if asked:
+        count = asked
+    elif known:
+        count = min(known, max(1, cores // processes))
+        if count > max(1, cores - busy + 0.5):
+            why = f" as before, while other programs keep {busy:.1f} of {cores} cores busy: --threads 1 may be faster"
+    else:
+        count = cpu_threads(processes, busy=busy)
+        if not threads_of_environment(processes) and count < cpu_threads(processes):
+            why = f", for other programs keep {busy:.1f} of {cores} cores busy: --threads {cores} takes all"
+    return count, f"{cli.counted(count, 'thread')}{why}"
+
+
+def choose_precision(options, choice, model, device, threads):
     """The precision of --amp: what the device can do and is faster on this very model, as measured, or remembered."""
     import torch
 
@@ -335,7 +366,7 @@ def choose_precision(options, choice, model, device):
 
     x = torch.randn(options.batch_size, model.settings["n_chans"], model.settings["n_times"], generator=torch.Generator().manual_seed(0)).to(device)
     features = torch.zeros(len(x), len(model.median), device=device) if model.features == "file" else None
-    key = json.dumps([choice.name, torch.__version__, torch.get_num_threads(), model.settings, options.batch_size])
+    key = json.dumps([choice.name, torch.__version__, threads, model.settings, options.batch_size])
     return amp.remembered(options.cache / "precision.json", key, measure)
 
 

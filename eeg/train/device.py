@@ -165,21 +165,34 @@ def forget(folder):
 # The CPU
 
 
-def cpu_threads(processes=1, root=Path("/")):
-    """Threads to compute with: OMP_NUM_THREADS where it is set, else the physical cores this process may use (affinity, control group), shared with `processes` - 1 others. A second thread on a core only slows it."""
+def cpu_threads(processes=1, root=Path("/"), busy=0.0):
+    """Threads to compute with: OMP_NUM_THREADS where it is set, else the cores of `cpu_cores`, shared with `processes` - 1 others like this one,
+    less those that other programs keep busy (eeg.train.load)."""
+    if asked := threads_of_environment(processes):
+        return asked
+    cores = cpu_cores(root)
+    quota = cgroup.cpus(root)
+    granted = cores if quota is None else min(cores, int(quota))
+    return max(1, min(granted // processes, int(cores - busy + 0.5)))
+
+
+def threads_of_environment(processes=1):
+    """What OMP_NUM_THREADS says, None where it says nothing. torchrun sets it to 1 for each of several processes where nobody has: that says nothing either."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
+    if not asked.isdigit() or int(asked) < 1 or (processes > 1 and asked == "1"):
+        return None
+    return int(asked)
+
+
+def cpu_cores(root=Path("/")):
+    """The physical cores this process may run on. A second thread on a core only slows it."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = set()
     for number in allowed:
         topology = Path(root) / f"sys/devices/system/cpu/cpu{number}/topology"
         package, core = first_line(topology / "physical_package_id"), first_line(topology / "core_id")
         cores.add((package, core) if core else number)
-    count, quota = len(cores), cgroup.cpus(root)
-    if quota is not None:
-        count = min(count, int(quota))
-    return max(1, count // processes)
+    return len(cores)
 
 
 def settle_threads(threads):

@@ -35,8 +35,9 @@ def names(cache, rows):
     return {name.decode() for name in np.unique(cache.metadata["subject"][rows])}
 
 
-def split(folder, challenge, train, valid, mini=False, fold=None, keep_copies=False, keep_bad=False, max_recordings=None):
-    """-> Split. train, valid: releases, see eeg.train.releases; fold: (number, of) of a cross-validation by subject. Raises UserError where a side is empty."""
+def split(folder, challenge, train, valid, mini=False, fold=None, keep_copies=False, keep_bad=False, max_recordings=None, max_subjects=None):
+    """-> Split. train, valid: releases, see eeg.train.releases; fold: (number, of) of a cross-validation by subject;
+    max_recordings, max_subjects: of each release, the first ones. Raises UserError where a side is empty."""
     if both := sorted(set(train) & set(valid)):
         raise UserError(f"{', '.join(both)} is named for training and for validation; a subject may be on one side only")
     cache = find_caches(folder, challenge, [*train, *valid], mini)
@@ -53,6 +54,11 @@ def split(folder, challenge, train, valid, mini=False, fold=None, keep_copies=Fa
             inside = cache.release == name
             first = np.unique(metadata["recording"][inside])[:max_recordings]
             keep &= ~inside | np.isin(metadata["recording"], first)
+    if max_subjects:
+        for name in (*train, *valid):
+            inside = cache.release == name
+            first = np.unique(metadata["subject"][inside & keep])[:max_subjects]
+            keep &= ~inside | np.isin(metadata["subject"], first)
     rows = np.flatnonzero(keep)
     if valid:
         on_valid = np.isin(cache.release[rows], valid)

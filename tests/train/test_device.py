@@ -254,6 +254,23 @@ def test_threads_asked_for_in_the_environment(tmp_path, monkeypatch, text, threa
     assert device.cpu_threads(1, tmp_path) == threads
 
 
+def test_threads_that_torchrun_sets_are_not_asked_for(tmp_path, monkeypatch):
+    """It sets OMP_NUM_THREADS=1 for each of several processes where nobody has."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert device.cpu_threads(2, tmp_path) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert device.cpu_threads(2, tmp_path) == 2
+
+
+@pytest.mark.parametrize("busy, threads", [(0.0, 6), (0.4, 6), (0.6, 5), (2.0, 4), (5.9, 1), (40.0, 1)])
+def test_cores_that_others_keep_busy_are_left_to_them(tmp_path, monkeypatch, busy, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    assert device.cpu_threads(1, tmp_path, busy) == threads
+    write(tmp_path, {"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/cpu.max": "200000 100000\n"})
+    assert device.cpu_threads(1, tmp_path, busy) == min(2, threads)
+
+
 def test_threads_where_the_system_says_nothing_of_cores(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
     assert device.cpu_threads(1, tmp_path) == 6

@@ -95,6 +95,19 @@ def test_what_is_left_out(caches, tmp_path, monkeypatch):
         assert len(np.unique(few.cache.metadata["recording"][rows[few.cache.release[rows] == release]])) == 2
 
 
+def test_the_first_subjects_of_each_release(caches, monkeypatch):
+    """Of those that have windows left, and each with all of them: the three of R5 are fewer than four."""
+    cache = Cache(cache_path(caches, 1, "R1"))
+    names = sorted({name.decode() for name in cache.metadata["subject"][~cache.metadata["copy"]]})
+    monkeypatch.setattr(module, "BAD", {names[0]})
+    found = split(caches, 1, ("R1",), ("R5",), max_subjects=4)
+    assert found.describe("train")["subjects"] == names[1:5]
+    whole = split(caches, 1, ("R1",), ("R5",))
+    assert np.array_equal(found.valid, whole.valid)
+    chosen = np.isin(whole.cache.metadata["subject"][whole.train], [name.encode() for name in names[1:5]])
+    assert np.array_equal(found.train, whole.train[chosen])
+
+
 def test_a_split_that_cannot_be(caches, tmp_path):
     with pytest.raises(UserError, match="R1 is named for training and for validation"):
         split(caches, 1, ("R1", "R5"), ("R1",))

@@ -19,9 +19,10 @@ from eeg import UserError
 from eeg.data.cache import Cache, cache_path
 from eeg.data.direct import opened
 from eeg.score.predict import predict
-from eeg.train import checkpoint
+from eeg.train import checkpoint, device
 from eeg.train import trainer as module
 from eeg.train.journal import Journal
+from eeg.train.load import Load
 from eeg.train.runs import Run, find_runs
 from tests.children import Child
 from tests.train.conftest import ROOT, command
@@ -453,6 +454,38 @@ def test_resumed_in_another_precision(train):
     train("--challenge", 1, "--epochs", 1)
     state, _, _ = checkpoint.load(the_run(train.out).folder / "checkpoints")
     assert state["scale"] is None
+
+
+def last_device_line(run):
+    return [line for line in (run.folder / "log.txt").read_text().splitlines() if "  device  " in line][-1]
+
+
+def test_threads_are_kept_by_a_run_and_its_plan(train, monkeypatch, caches):
+    """Another number sums in another order: a resumed run would not end as one left in peace."""
+    settled = []
+    monkeypatch.setattr(device, "settle_threads", settled.append)
+    monkeypatch.setattr(device, "cpu_cores", lambda *root: 4)
+    monkeypatch.setattr(Load, "cores", lambda self: 0.0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    train("--challenge", 1, "--epochs", 1, "--threads", 3)
+    run = the_run(train.out)
+    assert settled == [3] and run.config["threads"] == 3 and "threads" not in run.config["train"] and "cpu, 3 threads, fp32" in last_device_line(run)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    train("--resume", run.folder, "--epochs", 2)
+    train("--resume", run.folder, "--epochs", 3, "--threads", 1)
+    train("--resume", run.folder, "--epochs", 4)
+    assert settled == [3, 3, 1, 1]
+    shutil.rmtree(train.out)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    busy = iter([2.0, 0.0])
+    monkeypatch.setattr(Load, "cores", lambda self: next(busy))
+    train("--challenge", 1, "--epochs", 1, "--seed", 0, 1)
+    assert settled[4:] == [2, 2]
+    first, second = find_runs(train.out)
+    assert "cpu, 2 threads, for other programs keep 2.0 of 4 cores busy: --threads 4 takes all" in last_device_line(first)
+    monkeypatch.setattr(Load, "cores", lambda self: 3.0)
+    train("--resume", first.folder, "--epochs", 2)
+    assert settled[6:] == [2] and "2 threads as before, while other programs keep 3.0 of 4 cores busy: --threads 1 may be faster" in last_device_line(first)
 
 
 def test_folds_are_a_plan_that_is_resumed(train, monkeypatch):

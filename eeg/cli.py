@@ -37,6 +37,37 @@ def parser(doc, **settings):
     return p
 
 
+def choose_runs(p, default):
+    """Adds RUN, --seed and --out, which choose runs alike in all commands that take several."""
+    p.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="a run's folder, name/stamp under --out, a name (its newest finished run), "
+        f"or name/FROM..TO, a range of stamps or their beginnings (default: {default})",
+    )
+    p.add_argument(
+        "--seed",
+        nargs="+",
+        type=whole,
+        metavar="N",
+        help="of the named runs all that were trained with these seeds, without folds of --cv",
+    )
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("experiments"),
+        metavar="DIR",
+        help="where runs live (default: experiments/)",
+    )
+
+
+def check_chosen(p, args):
+    """Ends with the parser's error where --seed has no names to choose from."""
+    if args.seed and not args.runs:
+        p.error("--seed chooses among the runs you name, as in: c1_tcn --seed 0 1 2")
+
+
 def _number(text, kind, fits, expected):
     """The number that text says, where it fits. Raises argparse's error, which says what was expected."""
     try:

@@ -2,6 +2,8 @@
 
     python run/compare.py                                   all finished runs, challenge by challenge, on R6 and R7
     python run/compare.py c1_tcn c1_eegnex/20261121_101500  some: a name stands for all its finished runs
+    python run/compare.py c1_tcn --seed 0 1 2               the runs of a name with these seeds, without folds of --cv
+    python run/compare.py c1_tcn/20261121..20261123         those begun in these days
     python run/compare.py c1_tcn --ensemble average         the runs, and their average as one more
     python run/compare.py --promote                         the best becomes the promoted run of its challenge, if it is better than the one that is
 
@@ -10,21 +12,29 @@ within the 95 % interval of their difference. (The best of many runs is partly t
 little less of it.) The promoted run lies in experiments/promoted_challenge_1/ (or 2), which every command takes as a RUN.
 """
 
-from pathlib import Path
+from collections import Counter
 
 from eeg import UserError, cli
+
+COLUMNS = ("name", "model", "normalize", "features", "aux", "set", "target", "cache", "device", "cv", "loss")  # settings of a run that another column shows, or its model's
+SWITCHES = {
+    "balance": ("subjects drawn equally often", "windows drawn equally often"),
+    "keep_copies": ("copies kept", "copies left out"),
+    "keep_bad": ("bad subjects kept", "bad subjects left out"),
+    "mini": ("mini releases", "full releases"),
+}
 
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its name under --out, or a name that has several (default: all finished runs)")
+    cli.choose_runs(p, "all finished runs; here a name stands for all of its finished runs")
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
     p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="add the runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects")
     p.add_argument("--promote", action="store_true", help="make the best run the promoted one of its challenge, unless the promoted one is as good")
     args = p.parse_args()
+    cli.check_chosen(p, args)
     if args.promote and args.ensemble:
         p.error("--promote takes a single run, an ensemble has no weights of its own: give --promote or --ensemble")
     return args
@@ -47,21 +57,16 @@ def main():
 
 
 def chosen_runs(args):
-    from eeg.train.runs import best_run, find_runs, named
+    from eeg.train.runs import best_run, choose_runs, find_runs
 
     if args.runs:
-        runs = {run.folder.resolve(): run for text in args.runs for run in finished(named(args.out, text))}
-        for run in runs.values():
+        runs = choose_runs(args.out, args.runs, args.seed, several=True)
+        for run in runs:
             if args.challenge not in (None, run.challenge):
                 raise UserError(f"{run.name} is a run of challenge {run.challenge}, not {args.challenge}; leave --challenge {args.challenge} out, or name other runs")
-        return list(runs.values())
+        return runs
     runs = [run for run in find_runs(args.out) if args.challenge in (None, run.challenge) and run.finished and run.scored]
     return runs or [best_run(args.out, args.challenge or 1)]  # which says what there is instead
-
-
-def finished(runs):
-    """Those of a name's runs that have finished; where none has, the last, whose weights say what is wrong."""
-    return [run for run in runs if run.finished] or runs[-1:]
 
 
 def compare(challenge, runs, args):
@@ -82,15 +87,16 @@ def compare(challenge, runs, args):
                 check_side(run, cache, rows)
                 said[run] = predict_run(run, cache, rows, **how, progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n))
             except UserError as e:
-                if args.runs:  # it was asked for
-                    raise
-                left_out.append(e)
+                left_out.append(e if run.name in str(e) else UserError(f"{run.name}: {e}"))
         if not said:
             raise left_out[0]
         runs, answers = list(said), {run.name: p[:, 0] for run, p in said.items()}
         if args.ensemble:
-            p, words = combine_runs(args.ensemble, runs, list(said.values()), args.cache, **how)
-            answers[f"ensemble: {words}"] = p
+            try:
+                p, words = combine_runs(args.ensemble, runs, list(said.values()), args.cache, **how)
+                answers[f"ensemble: {words}"] = p
+            except UserError as e:
+                left_out.append(f"the ensemble: {e}")
         lines = {run.name: cells(run, answers[run.name], y, subjects, args.cache, differing) for run, differing in zip(runs, differences(runs))}
 
     order = sorted(answers, key=lambda name: nrmse(y, answers[name]))
@@ -99,7 +105,7 @@ def compare(challenge, runs, args):
     header = ["run", "model", "test NRMSE, 95 % interval", "valid NRMSE, 95 % interval", "parameters", "time", "device", "differs in"]
     print_table([header, *(lines.get(name) or [name, "", score(y, answers[name], subjects)] for name in order)])
     for e in left_out:
-        print(f"  left out: {e}")
+        print(f"  left out: {e}", flush=True)
 
     best = order[0]
     judge = lambda name, p: verdict(best, answers[best], name, p, y, subjects)
@@ -126,10 +132,11 @@ def cells(run, p, y, subjects, folder, differing):
 
     try:
         cache, rows = side(folder, [run], "valid")
-    except UserError:
+        p_valid = predict_run(run, cache, rows)[:, 0]
+    except UserError:  # the windows, or a hybrid's features of them
         valid = f"{run.best[1]:.5f} (not cached)"
     else:
-        valid = score(cache.y[rows], predict_run(run, cache, rows)[:, 0], cache.metadata["subject"][rows])
+        valid = score(cache.y[rows], p_valid, cache.metadata["subject"][rows])
     parameters = sum(weight.numel() for weight in load_model(run.weights).parameters())
     minutes, seconds = divmod(round(sum(epoch["seconds"] for epoch in run.timing["epochs"])), 60)
     return [run.name, run.config["model"]["name"], score(y, p, subjects), valid, f"{parameters:,}", f"{minutes}:{seconds:02}", str(run.config.get("device", "")), differing]
@@ -148,11 +155,45 @@ def score(y, p, subjects):
 
 
 def differences(runs):
-    """For each run its settings that others have otherwise, as text."""
-    settings = [run.config["model"] | run.config["train"] for run in runs]
-    shown = dict.fromkeys(key for own in settings for key in own if key not in ("name", "model", "device"))  # which have a column
-    differing = [key for key in shown if len({repr(own[key]) for own in settings if key in own}) > 1]
-    return [", ".join(f"{key} {own[key]}" for key in differing if key in own) for own in settings]
+    """For each run, in words, its settings that others have otherwise; what more than half of the runs share goes without saying."""
+    settings = [settings_of(run) for run in runs]
+    known = dict.fromkeys(key for own in settings for key in own)
+    strengths = [key for key in known if key[0] == "augment"]
+    settings = [dict.fromkeys(strengths, 0) | own for own in settings]
+    counts = {key: Counter(repr(own[key]) for own in settings if key in own) for key in known}
+    rare = lambda key, value: 2 * counts[key][repr(value)] <= counts[key].total()
+    return [", ".join(in_words(key[-1], value) for key, value in own.items() if rare(key, value)) for own in settings]
+
+
+def settings_of(run):
+    """{key: value} of a run: ("train", option), ("augment", name), and ("model", its name, setting), which another model need not have."""
+    model, train = run.config["model"], dict(run.config["train"])
+    augment, fold = train.pop("augment", {}), train.get("fold")
+    if fold:
+        train.pop("valid", None)  # the fold says who validates
+    found = {("train", key): value for key, value in train.items() if key not in COLUMNS}
+    found |= {("augment", key): value for key, value in augment.items()}
+    found |= {("model", model["name"], key): value for key, value in model.items() if key != "name"}
+    found |= {("model", model["name"], "loss"): run.config.get("loss")}
+    return found | {("run", "precision"): run.config.get("precision")}
+
+
+def in_words(key, value):
+    """A setting and its value: seed 1, fold 2 of 5, train R1 R2, no mask."""
+    name = key.replace("_", " ")
+    if key == "fold":
+        return f"fold {value[0]} of {value[1]}" if value else "no fold"
+    if key == "valid" and not value:
+        return "valid a fifth of the training subjects"
+    if key.startswith("max_") and value is None:
+        return f"all {key[4:]}"
+    if isinstance(value, bool):
+        return SWITCHES.get(key, (name, f"no {name}"))[not value]
+    if isinstance(value, (list, tuple)):
+        return f"{name} {' '.join(map(str, value))}" if value else f"no {name}"
+    if isinstance(value, float):
+        value = f"{value:g}"
+    return f"no {name}" if value in (None, 0, "0", "none") and key != "seed" else f"{name} {value}"
 
 
 def print_table(rows):

@@ -5,6 +5,8 @@
     python run/evaluate.py c1_tcn/20261121_101500             a run, by folder or by name under experiments/
     python run/evaluate.py promoted_challenge_1               the run that run/compare.py --promote put there
     python run/evaluate.py c1_tcn --ensemble average          all finished runs of a name, averaged
+    python run/evaluate.py c1_tcn --seed 0 1 2 --ensemble average      of those trained with these seeds
+    python run/evaluate.py c1_tcn/20261121..20261123          those begun in these days, each by itself
     python run/evaluate.py c1_tcn --shift 0.05 --mirror       averaged over views of each window
     python run/evaluate.py --json scores.json
 
@@ -19,17 +21,17 @@ from eeg import UserError, cli
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, its name under --out, or a name that has several: its newest finished run, with --ensemble all of them (default: the best finished run of each challenge, by validation)")
+    cli.choose_runs(p, "the best finished run of each challenge, by validation; with --ensemble a name stands for all of its finished runs")
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
     p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="score the named runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects")
     p.add_argument("--shift", type=cli.seconds, default=0.0, metavar="S", help="average over views of each window this much earlier and later, too (challenge 1: the cache needs a margin)")
     p.add_argument("--mirror", action="store_true", help="average over each window and its mirror image")
     p.add_argument("--subject-mean", action="store_true", help="answer each window with the mean over all windows of its subject: more than the competition's server shows a model, so off by default")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the scores there, too")
     args = p.parse_args()
+    cli.check_chosen(p, args)
     if args.ensemble and not args.runs:
         p.error("--ensemble combines the runs you name: python run/evaluate.py c1_tcn --ensemble average")
     return args
@@ -65,17 +67,14 @@ def main():
 
 def chosen_runs(args):
     """The runs to score. Without names the best finished one of each challenge; one of them may be missing, which is said."""
-    from eeg.train.runs import best_run, named, resolve
+    from eeg.train.runs import best_run, choose_runs
 
     if args.runs:
-        runs = {}
-        for text in args.runs:
-            found = [run for run in named(args.out, text) if run.finished] if args.ensemble else []
-            runs |= {run.folder.resolve(): run for run in found or [resolve(args.out, text)]}
-        for run in runs.values():
+        runs = choose_runs(args.out, args.runs, args.seed, several=bool(args.ensemble))
+        for run in runs:
             if args.challenge not in (None, run.challenge):
                 raise UserError(f"{run.name} is a run of challenge {run.challenge}, not {args.challenge}; leave --challenge {args.challenge} out, or name another run")
-        return list(runs.values())
+        return runs
     runs, missing = [], []
     for challenge in [args.challenge] if args.challenge else (1, 2):
         try:

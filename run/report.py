@@ -9,25 +9,25 @@ of R6 and R7), else to the run's validation subjects, which it says.
 """
 
 import time
-from pathlib import Path
 
 from eeg import UserError, cli
 
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("runs", nargs="*", metavar="RUN", help="a run folder, name/stamp under --out, or a name: its newest finished run (default: the best finished run of each challenge)")
+    cli.choose_runs(p, "the best finished run of each challenge")
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="whose windows are answered (default: what is cached of R6 and R7, else the validation side)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
-    return p.parse_args()
+    args = p.parse_args()
+    cli.check_chosen(p, args)
+    return args
 
 
 def main():
     args = arguments()
-    from eeg.train.runs import resolve
+    from eeg.train.runs import choose_runs
 
-    runs = [resolve(args.out, text) for text in args.runs] or best_runs(args.out)
+    runs = choose_runs(args.out, args.runs, args.seed) or best_runs(args.out)
     from eeg.score import report
 
     for run in runs:

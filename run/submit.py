@@ -2,7 +2,8 @@
 
     python run/submit.py                                      the best finished run of each challenge
     python run/submit.py c1_tcn/20261121_101500               this one, and the best of the other challenge
-    python run/submit.py experiments/c1_tcn/2026* c1_unet     several of a challenge are averaged
+    python run/submit.py c1_tcn/20261121..20261123 c1_unet    several of a challenge are averaged
+    python run/submit.py c1_tcn --seed 0 1 2                  those trained with these seeds
     python run/submit.py --constant 2                         the mean of the training labels stands in for challenge 2
     python run/submit.py --check submission.zip               the check alone, of a zip that is there
 """
@@ -16,12 +17,12 @@ OTHER_WINDOWS = 10_000  # of which the time is told
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("runs", nargs="*", metavar="RUN", help="a run's folder, name/stamp under --out, or a name, of which the newest is taken")
-    p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
+    cli.choose_runs(p, "the best finished run of each challenge, by validation")
     p.add_argument("--zip", type=Path, default=Path("submission.zip"), metavar="FILE", help="what to write (default: submission.zip)")
     p.add_argument("--constant", type=cli.challenge, metavar="{1,2}", action="append", default=[], help="answer this challenge with the mean of its cached training labels")
     p.add_argument("--check", type=Path, metavar="FILE", help="write nothing: check this zip")
     args = p.parse_args()
+    cli.check_chosen(p, args)
     if args.check and (args.runs or args.constant):
         p.error("--check looks at a zip that is there: it takes neither RUN nor --constant")
     if args.zip.suffix != ".zip" or args.zip.is_dir():
@@ -61,12 +62,12 @@ def main():
 
 def choose(args):
     """-> {1: runs, 2: runs}, none where a constant stands in. What was not named is the best finished run."""
-    from eeg.train.runs import best_run, resolve
+    from eeg.train.runs import best_run, choose_runs
 
-    named = list({run.folder.resolve(): run for run in (resolve(args.out, text) for text in args.runs)}.values())
+    chosen = choose_runs(args.out, args.runs, args.seed)
     runs, missing = {}, []
     for challenge in (1, 2):
-        runs[challenge] = [run for run in named if run.challenge == challenge]
+        runs[challenge] = [run for run in chosen if run.challenge == challenge]
         if challenge in args.constant:
             if runs[challenge]:
                 raise UserError(f"{runs[challenge][0].name} is a run of challenge {challenge}, and --constant {challenge} was asked for: name one of them")

@@ -7,6 +7,7 @@ a running one by its process, or by its silence.
 import json
 import math
 import os
+import re
 import shlex
 import socket
 import time
@@ -19,6 +20,7 @@ from eeg import UserError
 from eeg.data.windows import TARGETS
 
 STAMP = "[!.]*"  # of run folders; one that begins with a dot is still being made
+RANGE = re.compile(r"(.*[^/.])/([\d_]*)\.\.([\d_]*)")  # name/FROM..TO, of stamps or their beginnings
 SILENCE = 600  # s without a word after which a run on another machine has died
 
 
@@ -154,6 +156,9 @@ def named(out, text):
         runs = [Run(path.parent) for path in sorted(folder.glob(f"{STAMP}/config.json"))]
         if runs:
             return runs
+    if found := RANGE.fullmatch(text):
+        name, first, last = found.groups()
+        return _between(named(out, name), name, first, last)
     names = sorted({run.folder.parent.name for run in find_runs(out)})
     help = f"there are {', '.join(names)}; see: python run/monitor.py" if names else "train one with: python run/train.py --challenge 1"
     raise UserError(f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}")
@@ -163,6 +168,42 @@ def resolve(out, text):
     """The one Run that a RUN argument means: of a name's runs the newest finished one, else the newest."""
     runs = named(out, text)
     return ([run for run in runs if run.finished] or runs)[-1]
+
+
+def _between(runs, name, first, last):
+    """Those of a name's runs that were begun from `first` to `last`, stamps or their beginnings."""
+    stamps = [run.folder.name for run in runs]
+    inside = [first <= stamp and (not last or stamp[: len(last)] <= last) for stamp in stamps]
+    if not any(inside):
+        raise UserError(f"no run {name}/{first}..{last}: those of {name} are {', '.join(stamps)}")
+    return [run for run, taken in zip(runs, inside) if taken]
+
+
+def choose_runs(out, texts, seeds=None, several=False):
+    """The runs that RUN arguments mean, each once: -> [Run].
+
+    A name stands for its newest finished run, with `several` for all that have finished. A range of stamps stands for all
+    of its finished runs, as a name does with `seeds`, which keep the runs trained with one of them that are no folds.
+    """
+    chosen = {}
+    for text in texts:
+        runs = named(out, text)
+        finished = [run for run in runs if run.finished] or runs[-1:]  # whose weights say what is wrong
+        if not (several or seeds or RANGE.fullmatch(text)):
+            finished = finished[-1:]
+        chosen |= {run.folder.resolve(): run for run in finished}
+    return _with_seeds(list(chosen.values()), seeds) if seeds else list(chosen.values())
+
+
+def _with_seeds(runs, seeds):
+    """Those of the runs that were trained with one of the seeds, folds of a cross-validation left out."""
+    whole = [run for run in runs if not run.config["train"].get("fold")]
+    known = {run.config["train"]["seed"] for run in whole}
+    if missing := [seed for seed in seeds if seed not in known]:
+        names = ", ".join(dict.fromkeys(run.folder.parent.name for run in runs))
+        there = ", ".join(map(str, sorted(known))) or "none"
+        raise UserError(f"no finished run of {names} has seed {missing[0]} (seeds, without folds of a cross-validation: {there}); see: python run/compare.py {names}")
+    return [run for run in whole if run.config["train"]["seed"] in seeds]
 
 
 def newest_unfinished(out, challenge=None, name=None, new=False):

@@ -42,10 +42,11 @@ def caches(tmp_path_factory):
     return root / "cache"
 
 
-def write_run(out, name, challenge=1, seed=0, head="time", center=None, sides=None, state=None, nrmse=0.9, **changed):
-    """A finished run of a tiny untrained tcn. center: it answers this number for every window. sides: {"train": subjects, "valid": subjects} instead of R1's and R5's."""
+def write_run(out, name, challenge=1, seed=0, head="time", center=None, sides=None, state=None, nrmse=0.9, network="tcn", train=None, **changed):
+    """A finished run of a tiny untrained network. train: settings of its training. center: it answers this number for every window. sides: {"train": subjects, "valid": subjects} instead of R1's and R5's."""
     torch.manual_seed(seed)
-    model = eeg.models.build("tcn", width=8, depth=1, head=head if challenge == 1 else "number")
+    heads = {"head": head if challenge == 1 else "number"} if network == "tcn" else {}
+    model = eeg.models.build(network, width=8, depth=1, **heads)
     if center is not None:
         model.center[:], model.shrink[:] = center, 0
     split = {}
@@ -53,7 +54,7 @@ def write_run(out, name, challenge=1, seed=0, head="time", center=None, sides=No
         names = (sides or {}).get(side, subject_names(release))
         split[side] = {"releases": sorted({name[4:6] for name in names}), "windows": 0, "subjects": names}
     config = {
-        "challenge": challenge, "target": {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "model": model.settings, "train": {"lr": 1e-3, "seed": seed, "keep_copies": False, "mini": False},
+        "challenge": challenge, "target": {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "model": model.settings, "train": {"lr": 1e-3, "seed": seed, "keep_copies": False, "mini": False} | (train or {}),
         "split": split, "input": {"sfreq": 100.0, "window_samples": 200, "channels": LABELS}, "device": "cpu",
     }  # fmt: skip
     folder = Path(out) / name

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from eeg import UserError
+from eeg.data.cache import cache_path
+from eeg.data.features import add
 from tests.score.conftest import by_hand, subject_names, write_run
 
 
@@ -74,8 +76,10 @@ def test_what_cannot_be_compared_is_named_with_its_reason(script, tmp_path):
     printed = script("compare", "--out", tmp_path)
     assert "left out: c1_seen/1 was trained on 3 of the subjects" in printed and "left out: c1_nan/1 answers NaN" in printed
     assert "c1_live" not in printed and "  c1_tcn/1  tcn" in printed
+    printed = script("compare", "--out", tmp_path, "c1_tcn", "c1_seen")  # though it was named
+    assert "left out: c1_seen/1 was trained on 3 of the subjects" in printed and "  c1_tcn/1  tcn" in printed
     with pytest.raises(UserError, match="c1_seen/1 was trained on 3"):
-        script("compare", "--out", tmp_path, "c1_tcn", "c1_seen")
+        script("compare", "--out", tmp_path, "c1_seen")
 
 
 def test_validation_windows_that_are_not_cached(script, tmp_path):
@@ -105,3 +109,49 @@ def test_an_ensemble_cannot_be_promoted(script, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         script("compare", "--out", tmp_path, "--promote", "--ensemble", "average")
     assert "an ensemble has no weights of its own" in capsys.readouterr().err
+
+
+def test_a_hybrid_without_its_features_is_left_out(script, caches, tmp_path):
+    """The caches of these tests have none. Whether it is named, or its validation windows alone lack them, the others are compared."""
+    write_run(tmp_path, "c1_tcn/1")
+    write_run(tmp_path, "c1_hybrid/1", network="hybrid")
+    for words in ([], ["c1_tcn", "c1_hybrid"]):
+        printed = script("compare", "--out", tmp_path, *words)
+        assert "left out: c1_hybrid/1: this model takes the features of each window" in printed
+        assert "run/features.py --release R6 R7" in printed and "  c1_tcn/1  tcn" in printed
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for release in ("R1", "R5", "R6"):
+        (folder / f"challenge1_{release}_windows.h5").write_bytes(cache_path(caches, 1, release).read_bytes())
+    add(folder / "challenge1_R6_windows.h5")
+    for words in ([], ["--ensemble", "stack"]):
+        printed = script("compare", "--out", tmp_path, "--cache", folder, *words)
+        assert "  c1_hybrid/1  hybrid " in printed and "0.90000 (not cached)" in printed
+    assert "left out: the ensemble: this model takes the features" in printed
+
+
+def differing(script, out, *words):
+    """{run: what stands in the last column} of a table."""
+    lines = script("compare", "--out", out, *words).splitlines()
+    at = next(line.index("differs in") for line in lines if "differs in" in line)
+    return {line.split()[0]: line[at:] for line in lines if line.startswith("  c1_") and " cpu" in line}
+
+
+def test_differences_are_named_in_words(script, tmp_path):
+    usual = {"fold": None, "cv": 0, "train": ["R1"], "valid": ["R5"], "augment": {"noise": 0.05, "mask": 0.1}, "balance": False, "max_recordings": None, "set": {"width": 8}}
+    write_run(tmp_path, "c1_tcn/1", train=usual)
+    write_run(tmp_path, "c1_tcn/2", seed=1, train=usual)
+    write_run(tmp_path, "c1_tcn/3", train=usual | {"fold": [2, 5], "cv": 5, "valid": []})
+    write_run(tmp_path, "c1_tcn/4", train=usual | {"lr": 3e-4, "augment": {"noise": 0.05}, "balance": True})
+    write_run(tmp_path, "c1_tcn/5", train=usual | {"train": ["R1", "R2"], "max_recordings": 3, "augment": {"noise": 0.2, "mask": 0.1}})
+    write_run(tmp_path, "c1_cnn/1", network="cnn", train=usual | {"set": {}})
+    assert differing(script, tmp_path) == {
+        "c1_tcn/1": "", "c1_cnn/1": "", "c1_tcn/2": "seed 1", "c1_tcn/3": "fold 2 of 5",
+        "c1_tcn/4": "no mask, lr 0.0003, subjects drawn equally often", "c1_tcn/5": "noise 0.2, train R1 R2, max recordings 3",
+    }  # fmt: skip
+    assert differing(script, tmp_path, "c1_tcn/1", "c1_tcn/2") == {"c1_tcn/1": "seed 0", "c1_tcn/2": "seed 1"}
+    assert differing(script, tmp_path, "c1_tcn", "--seed", 1) == {"c1_tcn/2": ""}
+    assert differing(script, tmp_path, "c1_tcn/3..4") == {
+        "c1_tcn/3": "mask 0.1, lr 0.001, fold 2 of 5, windows drawn equally often",
+        "c1_tcn/4": "no mask, lr 0.0003, no fold, subjects drawn equally often",
+    }

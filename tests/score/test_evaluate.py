@@ -109,6 +109,11 @@ def test_runs_by_name_and_ensembles(script, caches, tmp_path):
     assert figure(found["challenge1"], "c1_tcn/1, epoch 2")["nrmse"] == pytest.approx(by_definition(y, p[1]), rel=1e-5)
     found, printed = scores(script, tmp_path, "c1_tcn", "--ensemble", "average")
     assert found["challenge1"]["run"] == "ensemble: average of 3" and found["challenge1"]["nrmse"] == pytest.approx(by_definition(y, np.mean(p, 0)), rel=1e-5)
+    for words in (["c1_tcn", "--seed", "0", "2"], ["c1_tcn/2..", "c1_tcn/0"]):
+        found, _ = scores(script, tmp_path, *words, "--ensemble", "average")
+        assert found["challenge1"]["nrmse"] == pytest.approx(by_definition(y, (p[0] + p[2]) / 2), rel=1e-5)
+        found, _ = scores(script, tmp_path, *words)  # each by itself
+        assert {"c1_tcn/0, epoch 2", "c1_tcn/2, epoch 2"} <= {entry["name"] for entry in found["challenge1"]["table"]}
     for way in ("weights", "stack"):
         assert scores(script, tmp_path, "c1_tcn", "--ensemble", way)[0]["challenge1"]["nrmse"] < 2
     found, printed = scores(script, tmp_path, "c1_tcn", "--subject-mean", "--mirror", "--shift", 0.1)

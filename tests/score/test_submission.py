@@ -63,7 +63,7 @@ def write_run(out, where, challenge=1, seed=0, target=None, nrmse=0.9, **setting
     folder = out / where
     folder.mkdir(parents=True)
     torch.save({"settings": model.settings, "state": model.state_dict()}, folder / f"weights_challenge_{challenge}.pt")
-    config = {"challenge": challenge, "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "name": folder.parent.name, "model": model.settings}
+    config = {"challenge": challenge, "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "name": folder.parent.name, "model": model.settings, "train": {"seed": seed}}
     said = {"status": "finished", "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
     for file, content in (("config", config), ("history", {"epochs": [{"epoch": 1, "valid": {"nrmse": nrmse}}], "events": []}), ("state", said)):
         (folder / f"{file}.json").write_text(json.dumps(content))
@@ -127,6 +127,17 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
             mean = np.mean(expected[int(name[0])], 0)
             assert answers.shape == (5, 1) and np.ptp(mean) > 1e-3
             np.testing.assert_allclose(answers, mean, atol=3e-5, err_msg=name)
+
+
+def test_runs_of_a_name_are_chosen_by_seed(submit, tmp_path):
+    out = tmp_path / "experiments"
+    for seed in range(3):
+        write_run(out, f"c1_tcn/2026010{seed}_000000", seed=seed, name="tcn", width=8, depth=1)
+    write_run(out, "c2_tcn/20260101_000000", challenge=2, name="tcn", width=8, depth=1, head="number")
+    said = submit("c1_tcn", "--seed", 0, 1)
+    assert "c1_tcn/20260100_000000" in said and "c1_tcn/20260101_000000" in said and "the average of these 2" in said
+    assert "c1_tcn/20260102" not in said
+    assert "the average of these 2" in submit("c1_tcn/20260101..")
 
 
 def test_all_that_is_packed_imports_torch_alone():

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from eeg import UserError
-from eeg.train.runs import SILENCE, Run, best_run, find_runs, named, newest_unfinished, resolve
+from eeg.train.runs import SILENCE, Run, best_run, choose_runs, find_runs, named, newest_unfinished, resolve
 
 
 def write_run(out, name, status="finished", challenge=1, nrmse=(0.9, 0.8, 0.85), target=None, weights=True, **state):
@@ -164,3 +164,37 @@ def test_errors_name_what_helps(tmp_path, dead):
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match="config.json is not JSON .* rm -r"):
         Run(folder).config
+
+
+def trained(out, name, seed=0, fold=None, **state):
+    """A run that says how it was trained. -> Run"""
+    folder = write_run(out, name, **state)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"train": {"seed": seed, "fold": fold}}))
+    return Run(folder)
+
+
+def test_a_name_that_mixes_plain_seed_and_fold_runs(tmp_path):
+    trained(tmp_path, "a/20260101_000000")
+    trained(tmp_path, "a/20260102_000000", seed=1)
+    trained(tmp_path, "a/20260103_000000", seed=2)
+    trained(tmp_path, "a/20260103_000001", seed=2, status="stopped")
+    for k in (1, 2):
+        trained(tmp_path, f"a/20260104_00000{k}", fold=[k, 2])
+    trained(tmp_path, "b/20260101_000000", seed=1)
+    stamps = lambda *texts, **how: [run.name for run in choose_runs(tmp_path, texts, **how)]
+    assert stamps("a") == ["a/20260104_000002"]
+    assert stamps("a", several=True) == [f"a/2026010{end}" for end in ("1_000000", "2_000000", "3_000000", "4_000001", "4_000002")]
+    assert stamps("a", seeds=[0, 2]) == ["a/20260101_000000", "a/20260103_000000"]
+    assert stamps("a", "b", seeds=[1]) == ["a/20260102_000000", "b/20260101_000000"]
+    assert stamps("a/20260102..20260103") == ["a/20260102_000000", "a/20260103_000000"]
+    assert stamps("a/20260104_000002..") == ["a/20260104_000002"]
+    assert stamps("a/..20260101", "a/20260101_000000") == ["a/20260101_000000"]
+    assert stamps(f"{tmp_path}/a/..20260102") == ["a/20260101_000000", "a/20260102_000000"]
+    assert stamps("a/20260102..", seeds=[1, 2]) == ["a/20260102_000000", "a/20260103_000000"]
+    with pytest.raises(UserError, match=r"no finished run of a has seed 7 .*: 0, 1, 2\)"):
+        choose_runs(tmp_path, ["a"], seeds=[0, 7])
+    with pytest.raises(UserError, match=r"no run a/2027\.\.: those of a are 20260101_000000, "):
+        choose_runs(tmp_path, ["a/2027.."])
+    with pytest.raises(UserError, match="no run c"):
+        choose_runs(tmp_path, ["c/2026.."])

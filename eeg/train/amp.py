@@ -55,6 +55,13 @@ def remembered(path, key, measure):
     return known[key]
 
 
+def unscale(parameters, scale):
+    """Divide the gradients of a loss that was multiplied by `scale`."""
+    for p in parameters if scale != 1 else ():
+        if p.grad is not None:
+            p.grad.div_(scale)
+
+
 class LossScale:
     """float16 gradients vanish below 6e-8: the loss is multiplied by `scale`, the gradients divided by it. It doubles after
     2,000 good steps and halves after one whose gradients overflowed. 1 and fixed for the other precisions. Its state is two numbers."""
@@ -62,12 +69,6 @@ class LossScale:
     def __init__(self, precision):
         self.moves = precision == "fp16"
         self.scale, self.good = (2.0**14 if self.moves else 1.0), 0
-
-    def unscale(self, parameters):
-        if self.scale != 1:
-            for p in parameters:
-                if p.grad is not None:
-                    p.grad.div_(self.scale)
 
     def update(self, finite):
         if not self.moves:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from eeg.train import device as devices
 from eeg.train import probe
-from eeg.train.amp import LossScale
+from eeg.train.amp import LossScale, unscale
 
 # Relative to the norm of what is compared. float32 sums end near 1e-6; NVIDIA's convolutions round factors to TF32 (2^-11) by default.
 FLOAT32, TF32, HALF = 1e-4, 5e-3, 5e-2
@@ -170,7 +170,7 @@ def amp(device):
         with torch.autocast(device.type, dtype):
             loss = F.mse_loss(there(x).float(), y)
         (scale.scale * loss).backward()
-        scale.unscale(there.parameters())
+        unscale(there.parameters(), scale.scale)
         if i == 0:
             g = [torch.cat([p.grad.detach().cpu().double().flatten() for p in network.parameters()]) for network in (there, here)]
             difference = agree("gradients", *g, HALF)

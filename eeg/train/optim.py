@@ -26,26 +26,27 @@ def add_l1(model, strength):
 class SAM:
     """Sharpness-aware minimisation: the gradient is taken where, within `rho` of the weights, the loss is highest.
 
-        gradients; norm = ...; sam.ascend(norm)      to that place
-        gradients anew, statistics frozen; sam.descend()     back; then the optimiser's step
+        gradients; sam.ascend(their norm)                    to that place
+        gradients there, statistics frozen; sam.descend()    back; then the optimiser's step
     """
 
     def __init__(self, model, rho):
-        self.parameters, self.rho, self.moved = [p for p in model.parameters() if p.requires_grad], rho, []
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.before = [p.detach().clone() for p in self.parameters]  # the weights that `descend` returns to
+        self.rho = rho
 
     @torch.no_grad()
     def ascend(self, norm):
         """norm: that of all gradients together."""
-        for p in self.parameters:
+        for p, before in zip(self.parameters, self.before):
+            before.copy_(p)
             if p.grad is not None:
-                self.moved.append((p, p.detach().clone()))
                 p.add_(p.grad, alpha=self.rho / (norm + 1e-12))
 
     @torch.no_grad()
     def descend(self):
-        for p, before in self.moved:
+        for p, before in zip(self.parameters, self.before):
             p.copy_(before)
-        self.moved = []
 
 
 @contextmanager
@@ -100,7 +101,8 @@ class Schedule:
 class Average:
     """An exponential moving average of the weights, which validates and is kept in their stead; the batch norms' statistics are averaged too.
 
-    Its memory is short at first, so that it does not begin with what nobody has trained: decay is at most (1 + n) / (10 + n) after n steps.
+    Its memory is short at first, so that it does not begin with what nobody has trained: decay is at most (1 + n) / (10 + n) in step n.
+    `steps` is counted by the caller once an update is done: it may have to be repeated.
     """
 
     def __init__(self, model, decay):
@@ -108,8 +110,8 @@ class Average:
 
     @torch.no_grad()
     def update(self, model):
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        n = self.steps + 1
+        decay = min(self.decay, (1 + n) / (10 + n))
         for own, new in zip(self.model.state_dict().values(), model.state_dict().values()):
             new = new.detach().to(own.device)
             if own.is_floating_point():

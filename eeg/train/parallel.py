@@ -43,24 +43,25 @@ class Ranks:
             self.torch.cuda.set_device(device)
             self.cards = self.dist.new_group(backend="nccl")
 
-    def sum_gradients(self, parameters, windows, *flags):
-        """Make each gradient, the mean over this process's windows, the mean over all processes'. -> for each flag whether it is up in any."""
+    def sum_gradients(self, parameters, on_host, windows, *flags):
+        """The mean gradient over all processes' windows. -> (for each parameter its gradient on the CPU, for each flag whether it is up in any)
+
+        on_host: copies of .grad, each the mean over this process's windows, None where there is none. One process: (None, flags).
+        """
         if self.world == 1:
-            return flags
-        parameters = [p for p in parameters if p.requires_grad]
-        for p in parameters:
-            if p.grad is None:
-                p.grad = self.torch.zeros_like(p)
+            return None, flags
         device = parameters[0].device
         up = self.torch.tensor([float(flag) for flag in (*flags, self.cards is None or device.type != "cuda")])
         self.dist.all_reduce(up, self.dist.ReduceOp.MAX)
         *flags, through_host = (bool(flag) for flag in up)  # a process that has lost its card holds the others to this way
-        whole = self.torch.cat([p.grad.flatten().float() * windows for p in parameters] + [self.torch.tensor([float(windows)], device=device)])
-        whole = whole.cpu() if through_host else whole
+        gradients = on_host if through_host else [p.grad for p in parameters]
+        flat = [self.torch.zeros(p.numel()) if g is None else g.flatten().float() * windows for p, g in zip(parameters, gradients)]
+        flat.append(self.torch.tensor([float(windows)]))
+        whole = self.torch.cat(flat if through_host else [part.to(device) for part in flat])
         self.dist.all_reduce(whole, group=None if through_host else self.cards)
-        for p, part in zip(parameters, whole[:-1].split([p.numel() for p in parameters])):
-            p.grad.copy_(part.view_as(p) / whole[-1])
-        return tuple(flags)
+        whole = (whole[:-1] / whole[-1]).cpu()
+        parts = whole.split([p.numel() for p in parameters])
+        return [part.view(p.shape) for p, part in zip(parameters, parts)], tuple(flags)
 
     def average(self, value, windows):
         """The mean over all processes' windows of a number (a tensor), which is the mean over this one's."""
@@ -83,9 +84,3 @@ class Ranks:
             self.dist.broadcast_object_list(box, 0)
             value = box[0]
         return value
-
-    def share_buffers(self, model):
-        """Give every process the main one's buffers (the statistics of batch norms)."""
-        if self.world > 1:
-            for buffer, shared in zip(model.buffers(), self.broadcast([buffer.cpu() for buffer in model.buffers()])):
-                buffer.copy_(shared)

@@ -23,10 +23,10 @@ from eeg.data.windows import LENGTH
 from eeg.score.metrics import auroc, describe, nrmse
 from eeg.score.predict import predict
 from eeg.train import amp, checkpoint, losses, optim
-from eeg.train.device import forget
+from eeg.train.device import forget, synchronize
 from eeg.train.journal import mute
 from eeg.train.memory import Watch, fits
-from eeg.train.recovery import Recovery, outcome
+from eeg.train.recovery import Recovery
 from eeg.train.runs import Run
 from eeg.train.split import further, labels
 
@@ -67,7 +67,7 @@ class Trainer:
         if self.loss == "time" and model.head != "time":
             raise UserError(f"--loss time scores moments, and this {options.model} answers with a number; a model with a time head has it: --set head=time, see: python run/train.py --list-models")
         self._look_at_labels(model)
-        self.model = model.to(self.home).train()
+        self.model = model.train()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = optim.adamw(self.model, options.lr, options.weight_decay)
         self.sam = optim.SAM(self.model, options.rho) if options.optimizer == "sam" else None
@@ -76,13 +76,13 @@ class Trainer:
         self.batches = self._make_batches()
         steps = len(self.batches)
         self.schedule = optim.Schedule(options.schedule, steps * options.epochs, round(options.warmup * steps))
-        self.guard = Recovery(self.model, self.home, self._on_event, self._step, self._beside)
         self.watch = Watch(options.max_memory)
         self.epoch, self.batch, self.sums, self.waited = 1, 0, Counter(), 0  # waited: epochs since the best
         self.best = {"epoch": 0, "value": math.inf, "weights": None}
         self.asked, self.stopping, self.reason, self.hopeless = False, False, "", 0  # asked: this process; stopping: any, as all of them know; hopeless: batches in a row without a finite gradient
         self.square, self.told = None, 0  # what the time loss is divided by; events that all processes know
         self.saved, self.began, self.computing, self.first = time.monotonic(), time.monotonic(), 0.0, 0  # first: the batch of the epoch that this process began with
+        self.guard = Recovery(self.model, self.home, self._on_event, self._step, self._beside, self._moments)
 
     # what is learned
 
@@ -151,11 +151,15 @@ class Trainer:
         if self.options.target in MOVING:
             y[:, 0] -= torch.from_numpy(batch.shift) / self.split.cache.sfreq
         found = {"x": torch.from_numpy(batch.x), "y": y}
-        if self.batches.augment.mix:
-            mix, other = torch.from_numpy(batch.mix), found["x"].roll(1, 0)
-            found |= {"x": torch.lerp(other, found["x"], mix[:, None, None]), "mix": mix, "other": y.roll(1, 0)}
         if self.features is not None:
             found["features"] = torch.from_numpy(self.features[batch.rows])
+        if self.batches.augment.mix:
+            mix = torch.from_numpy(batch.mix)
+            found |= {"mix": mix, "other": y.roll(1, 0)}
+            for name in ("x", "features"):  # all that the model sees is mixed, as its label is
+                if name in found:
+                    share = mix.view(-1, *[1] * (found[name].dim() - 1))
+                    found[name] = torch.lerp(found[name].roll(1, 0), found[name], share)
         return found
 
     def _step(self, model, batch, weight):
@@ -176,54 +180,95 @@ class Trainer:
         return self.square.to(square.device)
 
     def _beside(self):
-        """What else lies on the device and changes: the optimiser's moments, the weights before SAM's ascent, the averaged ones. The very tensors, which may be moved."""
-        held = [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor) and value.dim()]
-        if self.sam:
-            held += [before for _, before in self.sam.moved]
-        return held + ([*self.average.model.parameters(), *self.average.model.buffers()] if self.average else [])
+        """What else lies on the device and changes: the weights before SAM's ascent, the averaged ones. The very tensors."""
+        held = [*self.sam.before] if self.sam else []
+        if self.average:
+            held += [*self.average.model.parameters(), *self.average.model.buffers()]
+        return held
 
-    def _gradients(self, batch, clip):
-        """The mean gradient over all processes' windows in .grad, cut to the norm `clip`. -> (loss, answers, its norm before; NaN where any process's loss is not finite)."""
+    def _moments(self):
+        return [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+
+    def _gradients(self, batch):
+        """The gradient of this process's windows in .grad. -> (loss, answers, the mean gradient of all processes, None where there is one;
+        whether any process's loss is not finite)"""
         self.square = None
         loss, answers = self.guard.gradients(batch, self.scale.scale)
-        if not self.guard.moved:
-            self.scale.unscale(self.parameters)
-        self.stopping, wrong = self.ranks.sum_gradients(self.parameters, len(batch["y"]), self.asked, not math.isfinite(loss))
+        bad = not math.isfinite(loss)
+        mean, (self.stopping, bad) = self.ranks.sum_gradients(self.parameters, self._on_host(), len(batch["y"]), self.asked, bad)
+        return loss, answers, mean, bad
+
+    def _on_host(self):
+        """Copies of the gradients, in the order of self.parameters."""
+        known = dict(zip(map(id, self.model.parameters()), self.guard.kept_gradients))
+        return [known[id(p)] for p in self.parameters]
+
+    def _norm(self, mean, clip):
+        """The gradient's norm, cut to `clip`. mean: the gradient of all processes, None where .grad is that."""
+        for p, gradient in zip(self.parameters, mean or ()):
+            p.grad = gradient.to(p.device, copy=True)
         if self.options.l1:
             optim.add_l1(self.model, self.options.l1)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip).item()
-        return loss, answers, math.nan if wrong else norm
+        return torch.nn.utils.clip_grad_norm_(self.parameters, clip).item()
 
-    def _train_batch(self, batch):
-        clip = self.options.clip or math.inf
-        loss, answers, norm = self._gradients(batch, math.inf if self.sam else clip)
-        if self.sam and math.isfinite(norm):
+    def _climb(self, mean):
+        """Work for the guard: SAM's ascent. -> the gradient's norm, and without a finite one nothing is done"""
+        norm = self._norm(mean, math.inf)
+        if math.isfinite(norm):
             self.sam.ascend(norm)
-            with optim.frozen_statistics(self.model):
-                *_, norm = self._gradients(batch, clip)
-        finite = math.isfinite(norm)
-        if not finite:
-            self.guard.rewind()  # a window that overflows has also been in the batch norms' statistics
-        if self.sam:
-            self.sam.descend()  # after that: what is rewound to is where SAM had climbed
-        if finite:
-            rate = self.options.lr * self.schedule.factor((self.epoch - 1) * len(self.batches) + self.batch)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+        return norm
+
+    def _move(self, mean):
+        """Work for the guard: down the gradient, from where SAM began. -> its norm, and without a finite one nothing is done"""
+        norm = self._norm(mean, self.options.clip or math.inf)
+        if math.isfinite(norm):
+            if self.sam:
+                self.sam.descend()
             self.optimizer.step()
             if self.average:
                 self.average.update(self.model)
-            y = batch["y"][:, 0] if "mix" not in batch else torch.lerp(batch["other"][:, 0], batch["y"][:, 0], batch["mix"])
-            y, error = y.double(), answers[:, 0].double() - y.double()
-            self.sums.update(n=len(y), loss=loss * len(y), square=error.square().sum().item(), y=y.sum().item(), yy=y.square().sum().item())
+        return norm
+
+    def _take_step(self, batch):
+        """One batch into the weights. -> (loss, answers), None where a gradient is not finite: then nothing has changed."""
+        before = self.guard.kept
+        loss, answers, mean, bad = self._gradients(batch)
+        first = loss, answers
+        if self.sam and not bad:
+            bad = not math.isfinite(self.guard.update("SAM's ascent", lambda: self._climb(mean)))
+            if not bad:
+                with optim.frozen_statistics(self.model):
+                    loss, _, mean, bad = self._gradients(batch)
+        if not bad:
+            bad = not math.isfinite(self.guard.update("the optimiser's step", lambda: self._move(mean)))
+        if bad:  # a window that overflows has also been in the batch norms' statistics
+            self.guard.update("the way back", lambda: self.guard.restore(before))
+            return None, loss
+        return first, loss
+
+    def _train_batch(self, batch):
+        rate = self.options.lr * self.schedule.factor((self.epoch - 1) * len(self.batches) + self.batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        done, loss = self._take_step(batch)
+        if done:
+            if self.average:
+                self.average.steps += 1
+            self._count(batch, *done)
             self.hopeless = 0
         else:
             self.sums["skipped"] += 1
             self.hopeless += 1
             if self.hopeless == HOPELESS:
                 raise UserError(f"{HOPELESS} batches in a row gave no finite gradient (loss {loss:g}); try a lower --lr, --clip 1 or --amp off")
-        self.scale.update(finite)
+        self.scale.update(done is not None)
         self.batch += 1
+
+    def _count(self, batch, loss, answers):
+        """Add a batch to the epoch's sums."""
+        y = batch["y"][:, 0] if "mix" not in batch else torch.lerp(batch["other"][:, 0], batch["y"][:, 0], batch["mix"])
+        y, error = y.double(), answers[:, 0].double() - y.double()
+        self.sums.update(n=len(y), loss=loss * len(y), square=error.square().sum().item(), y=y.sum().item(), yy=y.square().sum().item())
 
     # an epoch
 
@@ -247,6 +292,7 @@ class Trainer:
         self.model.train()
         if self.ranks.world > 1:  # each process drops other channels; a checkpoint holds the main one's generator alone
             torch.manual_seed(((self.options.seed * 1000 + self.epoch) * self.ranks.world) + self.ranks.rank)
+        self.guard.read("the device", lambda: synchronize(self.guard.device))
         self.began, self.computing, self.first = time.monotonic(), 0.0, self.batch
         with _bar(self) as bar:
             while self.batch < len(self.batches):
@@ -299,17 +345,30 @@ class Trainer:
         return "" if self.options.target == "correct" or value is None else f"NRMSE {value:.3f}, "
 
     def _predict(self):
-        """Answers for this process's share of the validation windows, by the averaged weights where there are any. On the CPU if the device fails."""
+        """Answers for this process's share of the validation windows, by the averaged weights where there are any."""
         rows = self.split.valid[self.ranks.rank :: self.ranks.world]
-        for device, size in ((self.guard.device, 128), (self.guard.device, 16), (torch.device("cpu"), 128)):
+
+        def answer(size):
             model = self.average.model if self.average else self.model
-            found, fault = outcome(lambda: predict(model, self.split.cache, rows, batch=size, device=device, progress=self._on_predicted))
-            if not fault:
-                return found[:, 0]
-            self._on_event("out of memory" if fault.memory else "device error", f"while validating: {fault.text}")
-            if not fault.memory and not self.guard.alive(self.guard.device):
-                self.guard.give_up(fault.text)
-        raise RuntimeError(f"validation failed on the CPU, too: {fault.text}")
+            return predict(model, self.split.cache, rows, batch=size, device=self.guard.device, progress=self._on_predicted)
+
+        return self.guard.read("validation", lambda: answer(128), lambda: answer(16))[:, 0]
+
+    def _weights(self):
+        """A copy, on the CPU, of what is validated."""
+        return on_host((self.average.model if self.average else self.model).state_dict())
+
+    def _share_buffers(self):
+        """Give every process the main one's buffers (the statistics of batch norms)."""
+        buffers = [*self.model.buffers(), *(self.average.model.buffers() if self.average else ())]
+        shared = self.ranks.broadcast(self.guard.read("the statistics", lambda: on_host(buffers)))
+
+        def put():
+            for buffer, value in zip(buffers, shared):
+                buffer.copy_(value)
+
+        if self.ranks.world > 1:
+            self.guard.update("the statistics", put)
 
     def _on_predicted(self, done, total):
         if self.asked and self.ranks.world == 1:
@@ -319,8 +378,7 @@ class Trainer:
     def _validate(self):
         """Score the epoch that has ended, keep what is best, save. -> False where it was asked to stop on the way."""
         start = time.monotonic()
-        for model in (self.model, self.average.model) if self.average else (self.model,):
-            self.ranks.share_buffers(model)
+        self._share_buffers()
         try:
             mine = self._predict()
         except _Asked:
@@ -341,7 +399,7 @@ class Trainer:
         self.schedule.epoch_ended(value)
         better = value < self.best["value"]
         self.waited = 0 if better else self.waited + 1
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in (self.average.model if self.average else self.model).state_dict().items()}
+        weights = self.guard.read("the weights", self._weights)
         weights["shrink"] = torch.full_like(weights["shrink"], strength)
         if better:
             self.best = {"epoch": self.epoch, "value": value, "weights": weights}
@@ -428,12 +486,10 @@ class Trainer:
         }  # fmt: skip
 
     def restore(self, state):
-        """Go on from what `state` gave."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Resume from what `state` gave."""
+        self.guard.update("the checkpoint", lambda: self._load(state))
         if self.average:
             self.average.steps = state["average"]["steps"]
-            self.average.model.load_state_dict(state["average"]["model"])
         self.schedule.state = dict(state["schedule"])
         if self.scale.moves and state["scale"]:  # it may go on in another precision
             self.scale.scale, self.scale.good = state["scale"]
@@ -446,6 +502,13 @@ class Trainer:
         if "cuda" in state["generators"] and self.home.type == "cuda":
             torch.cuda.set_rng_state(state["generators"]["cuda"], self.home)
 
+    def _load(self, state):
+        """Work for the guard: the tensors of a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"]["model"])
+
     def _about(self):
         value = _number(self.best["value"])
         return {"epoch": self.epoch, "batch": self.batch, "best_epoch": self.best["epoch"], "metrics": self.journal.history["epochs"][-1]["valid"] if self.journal.history["epochs"] else {},
@@ -454,7 +517,8 @@ class Trainer:
     def _save(self):
         """-> whether it was saved."""
         self.saved = time.monotonic()
-        return self._attempt(lambda: checkpoint.save(self.journal.folder / "checkpoints", "last", self.state(), self._about()))
+        state = self.guard.read("the checkpoint", lambda: on_host(self.state()))
+        return self._attempt(lambda: checkpoint.save(self.journal.folder / "checkpoints", "last", state, self._about()))
 
     def _attempt(self, save):
         """The main process writes; a checkpoint that cannot be written costs a warning, the one before is still there. -> whether it was."""
@@ -478,7 +542,17 @@ class Trainer:
     def _on_event(self, kind, text):
         self.journal.event(self.epoch, self.batch, kind, text)
         if kind == "moved to cpu":
+            self.batches.pin = False  # a dead card pins no memory
             forget(self.options.cache)  # the next run is to check that card again
+
+
+def on_host(value):
+    """A copy, on the CPU, of a tensor or of whatever dicts and lists hold tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: on_host(each) for key, each in value.items()}
+    return type(value)(map(on_host, value)) if isinstance(value, (list, tuple)) else value
 
 
 class _Asked(Exception):

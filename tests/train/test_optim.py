@@ -99,5 +99,6 @@ def test_average_is_what_its_decay_says():
         decay = min(0.9, (1 + n) / (10 + n))
         by_hand = decay * by_hand + (1 - decay) * model[0].weight.detach()
         average.update(model)
+        average.steps += 1
     torch.testing.assert_close(average.model[0].weight, by_hand)
     assert average.model[1].num_batches_tracked == 11 and not average.model.training and math.isfinite(average.model[1].running_mean.sum())

@@ -39,40 +39,44 @@ class Network(nn.Module):
 
 
 class Card:
-    """The step of a trainer whose `model` lies on a card. plan: {call: error} or a function (call, windows) -> error or None.
+    """The step of a trainer, on a stand-in for a card: the CPU. plan: {call: error} or a function (call, windows) -> error or None.
 
     A pass that fails leaves what failing passes leave: gradients, updated statistics, random numbers drawn. After an error that
     is not one of memory the card's contents are lost: NaN.
     """
 
-    def __init__(self, model, plan, contents):
-        self.model, self.plan, self.contents = model, plan if callable(plan) else lambda call, n: plan.get(call), contents
+    def __init__(self, plan):
+        self.plan = plan if callable(plan) else lambda call, n: plan.get(call)
         self.calls, self.sizes, self.weights = 0, [], []
 
     def __call__(self, model, batch, weight):
         output = model(batch["x"])
         loss = nn.functional.mse_loss(output, batch["y"])
         error = None
-        if model is self.model:
+        if not self.guard.away:
             error = self.plan(self.calls, len(output))
             self.calls += 1
         (weight * loss).backward()
         if error is not None:
             torch.rand(3)
-            if not is_out_of_memory(error):
-                for tensor in [*self.model.parameters(), *self.model.buffers(), *self.contents()]:
-                    if tensor.is_floating_point():
-                        tensor.data.fill_(float("nan"))
-            raise error
+            self.fail(error)
         self.sizes.append(len(output))
         self.weights.append(weight)
         return loss.item(), output.detach()
 
+    def fail(self, error):
+        lost = [] if is_out_of_memory(error) else [*self.guard._held(), *(p.grad for p in self.guard.model.parameters() if p.grad is not None)]
+        for tensor in lost:
+            if tensor.is_floating_point():
+                tensor.data.fill_(float("nan"))
+        raise error
 
-def guarded(model, plan, beside=tuple, **settings):
+
+def guarded(model, plan, beside=tuple, moments=tuple, **settings):
     """-> (Recovery, Card, the list that events go to)."""
-    events, card = [], Card(model, plan, beside)
-    return Recovery(model, "cpu", lambda kind, text: events.append((kind, text)), card, beside, **settings), card, events
+    events, card = [], Card(plan)
+    card.guard = Recovery(model, "cpu", lambda kind, text: events.append((kind, text)), card, beside, moments, **settings)
+    return card.guard, card, events
 
 
 def batch(n=11, seed=0):
@@ -109,7 +113,7 @@ def near(got, wanted):
         ({0: OOM, 1: OOM}, ["out of memory"] * 2),
         ({0: OOM, 2: OOM}, ["out of memory"] * 2),  # in the second half
         (lambda call, n: OOM if n > 2 else None, ["out of memory"] * 3),
-        (lambda call, n: OOM, ["out of memory"] * 4 + ["device error"]),  # a single window, too
+        (lambda call, n: OOM, ["out of memory"] * 5),  # a single window, too
         ({0: CRASH}, ["device error"]),
         ({0: OOM, 1: CRASH}, ["out of memory", "device error"]),
     ],
@@ -128,16 +132,29 @@ def test_the_gradient_is_that_of_an_undisturbed_pass(plan, kinds):
     near(state(model), state(twin))
 
 
-def train(model, plan, steps=6, **settings):
-    """Six AdamW steps, and averaged weights. -> (guard, card, events, average)."""
+def train(model, plan, steps=6, updates=None, **settings):
+    """Six AdamW steps, and averaged weights. updates: {update: (error, whether before or after its work)}. -> (guard, card, events, average)."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     average = [p.detach().clone() for p in model.parameters()]
-    beside = lambda: [*average, *(value for slot in optimizer.state.values() for value in slot.values())]
-    guard, card, events = guarded(model, plan, beside, **settings)
+    moments = lambda: [value for slot in optimizer.state.values() for value in slot.values()]
+    guard, card, events = guarded(model, plan, lambda: average, moments, **settings)
+    calls, updates = [0], updates or {}
+
+    def move():
+        error, late = (None, None) if guard.away else updates.get(calls[0], (None, None))
+        calls[0] += not guard.away
+        if error and not late:
+            card.fail(error)
+        optimizer.step()
+        if error and late == "halfway":
+            card.fail(error)
+        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.5)
+        if error:
+            card.fail(error)
+
     for i in range(steps):
         guard.gradients(batch(seed=i))
-        optimizer.step()
-        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.5)
+        guard.update("the step", move)
     return guard, card, events, average
 
 
@@ -202,40 +219,105 @@ def test_a_batch_of_fewer_windows_than_parts():
     assert card.sizes == [1] * 11
 
 
-def test_the_scale_of_float16_goes_into_gradients_alone_and_not_onto_the_cpu():
+@pytest.mark.parametrize("late", [False, "halfway", True])
+@pytest.mark.parametrize(
+    "plan, kinds, device_gone",
+    [
+        ({0: OOM}, ["out of memory"], False),  # the moments do not exist before it
+        ({3: OOM}, ["out of memory"], False),
+        ({3: OOM, 4: OOM}, ["out of memory"] * 2, False),
+        ({0: CRASH}, ["device error"], False),
+        ({3: CRASH}, ["device error"], False),
+        ({2: CRASH, 4: CRASH, 5: CRASH}, ["device error"] * 3, False),  # not in a row
+        ({2: CRASH, 3: CRASH, 4: CRASH}, ["device error", "device error", "moved to cpu"], False),
+        ({0: CRASH}, ["moved to cpu"], True),
+        ({5: CRASH}, ["moved to cpu"], True),
+    ],
+)
+def test_a_step_that_fails_is_taken_once_and_whole(plan, kinds, device_gone, late):
+    """Bit for bit: the arithmetic of the repeated step is that of the step."""
+    undisturbed = Network(norm=True, dropout=0.3)
+    *_, average = train(undisturbed, {})
+    model = Network(norm=True, dropout=0.3)
+    updates = {call: (error, late) for call, error in plan.items()}
+    guard, _, events, got_average = train(model, {}, updates=updates, alive=lambda device: not device_gone)
+    assert [kind for kind, _ in events] == kinds
+    assert guard.moved == ("moved to cpu" in kinds)
+    assert torch.equal(state(model), state(undisturbed))
+    assert all(torch.equal(got, wanted) for got, wanted in zip(got_average, average))
+
+
+def test_the_scale_of_float16_is_taken_out_again_and_not_used_on_the_cpu():
     model, values = Network(), batch()
     twin = copy.deepcopy(model)
     loss, _ = plain(twin, values)
     lives = [True, False]
-    guard, _, _ = guarded(model, {0: CRASH, 2: CRASH}, alive=lambda device: lives.pop(0))
-    assert guard.gradients(values, 1024.0)[0] == pytest.approx(loss)  # on a CPU copy, for the card
-    near(gradients(model) / 1024, gradients(twin))
-    guard.gradients(values, 1024.0)
-    near(gradients(model) / 1024, gradients(twin))  # on the card
-    guard.gradients(values, 1024.0)
+    guard, card, _ = guarded(model, {0: CRASH, 2: CRASH}, alive=lambda device: lives.pop(0))
+    for weight in (1.0, 1024.0, 1.0, 1.0):  # on the CPU for the card; on the card; the card is lost; and stays so
+        assert guard.gradients(values, 1024.0)[0] == pytest.approx(loss)
+        near(gradients(model), gradients(twin))
+        assert card.weights[-1] == weight
     assert guard.moved
-    near(gradients(model), gradients(twin))
-    guard.gradients(values, 1024.0)
-    near(gradients(model), gradients(twin))
 
 
-def test_an_error_that_shows_before_the_batch_costs_the_last_update_and_says_so():
-    model, broken = Network(), []
-
-    def beside():
-        if broken:
-            raise broken.pop()
-        return ()
-
-    guard, card, events = guarded(model, {}, beside)
+def test_reading_from_a_card_that_is_gone_gives_what_was_there():
+    model = Network(norm=True)
+    guard, card, events = guarded(model, {}, alive=lambda device: False)
+    guard.gradients(batch())
     before = state(model)
-    guard.gradients(batch(seed=0))
-    with torch.no_grad():
-        model.layers[0].weight += 1  # the update
-    broken.append(CRASH)
-    guard.gradients(batch(seed=1))
-    near(state(model), before)
-    assert events[0][0] == "device error" and "before the last update" in events[0][1]
+    answers = []
+
+    def read():
+        if not guard.away:
+            card.fail(CRASH)
+        answers.append(state(model))
+        return "done"
+
+    assert guard.read("a checkpoint", read) == "done" and guard.moved
+    assert torch.equal(answers[0], before) and torch.equal(state(model), before)
+    assert events == [("moved to cpu", "cpu is given up, it does not answer any more: HIP error: an illegal memory access was encountered")]
+
+
+def test_reading_with_less_memory():
+    guard, _, events = guarded(Network(), {})
+    assert guard.read("validation", lambda: Card.fail(None, OOM), lambda: 7) == 7
+    assert [kind for kind, _ in events] == ["out of memory"] and not guard.away
+
+
+def test_a_card_that_dies_on_the_way_back_is_given_up_with_nothing_lost(monkeypatch):
+    undisturbed, model = Network(norm=True), Network(norm=True)
+    train(undisturbed, {})
+    home, calls = Recovery._to_home, [0]
+
+    def to_home(self):
+        calls[0] += 1
+        if calls[0] == 2:  # the first is the constructor's
+            for p in list(self.model.parameters())[:2]:
+                p.data.fill_(float("nan"))
+            raise CRASH
+        home(self)
+
+    monkeypatch.setattr(Recovery, "_to_home", to_home)
+    guard, _, events, _ = train(model, {3: CRASH})
+    assert [kind for kind, _ in events] == ["device error", "moved to cpu"] and guard.moved
+    near(state(model), state(undisturbed))
+
+
+def test_a_card_that_takes_nothing_is_given_up_at_once(monkeypatch):
+    def refuse(self):
+        raise CRASH
+
+    monkeypatch.setattr(Recovery, "_to_home", refuse)
+    guard, _, events = guarded(Network(), {})
+    assert guard.moved and [kind for kind, _ in events] == ["moved to cpu"]
+
+
+def test_a_tensor_nobody_named_is_not_filled_with_zeros():
+    extra = []
+    guard, _, _ = guarded(Network(), {0: CRASH}, lambda: extra)
+    extra.append(torch.ones(3))
+    with pytest.raises(KeyError, match="missing in `beside`"):
+        guard.gradients(batch())
 
 
 def test_what_the_copy_needs_to_know_of_the_model_it_knows():
@@ -246,7 +328,7 @@ def test_what_the_copy_needs_to_know_of_the_model_it_knows():
     plain(twin, batch())
     guard, _, _ = guarded(model, {0: CRASH})
     guard.gradients(batch())
-    assert model.layers[0].weight.grad is None
+    assert model.layers[0].weight.grad is None and not model.layers[1].training
     near(model.layers[0].bias.grad, twin.layers[0].bias.grad)
     near(state(model), state(twin))
 
@@ -262,8 +344,15 @@ def test_errors_of_the_program_are_not_the_devices():
 
 
 def test_on_the_cpu_for_good_a_further_error_ends_the_run():
-    guard, _, _ = guarded(Network(), {0: CRASH, 2: CRASH}, alive=lambda device: False)
+    guard, _, _ = guarded(Network(), {0: CRASH}, alive=lambda device: False)
     guard.gradients(batch())
+
+    def fail(*_):
+        raise CRASH
+
+    with pytest.raises(RuntimeError, match="on the CPU, too: HIP error"):
+        guard.update("the step", fail)
+    guard.step = fail
     with pytest.raises(RuntimeError, match="on the CPU, too: HIP error"):
         guard.gradients(batch())
 

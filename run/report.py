@@ -3,6 +3,7 @@
     python run/report.py                             the best finished run of each challenge
     python run/report.py c1_tcn/20261121_101500      a run, by folder or by name under experiments/
     python run/report.py --release R6                answers to windows of these releases
+    python run/report.py --quick                     without what the model looks at, which takes longest
 
 One file that needs nothing else: it can be sent, and opened years later. Answers are those to the test releases (what is cached
 of R6 and R7), else to the run's validation subjects, which it says.
@@ -18,6 +19,7 @@ def arguments():
     cli.choose_runs(p, "the best finished run of each challenge")
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="whose windows are answered (default: what is cached of R6 and R7, else the validation side)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
+    p.add_argument("--quick", action="store_true", help="leave out what the model looks at, which takes longest (about 20 s on two cores)")
     args = p.parse_args()
     cli.check_chosen(p, args)
     return args
@@ -32,7 +34,7 @@ def main():
 
     for run in runs:
         start = time.perf_counter()
-        path, done = report.write(run, args.cache, args.data, args.release, args.mini)
+        path, done = report.write(run, args.cache, args.data, args.release, args.mini, args.quick)
         print(f"{run.name}: {done}\n{path}  {path.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.0f} s", flush=True)
 
 

@@ -33,6 +33,13 @@ def _band(ax, x, mean, low, high, colour=BLUE, **settings):
     ax.errorbar(x, mean, [np.maximum(0, mean - low), np.maximum(0, high - mean)], fmt="o-", color=colour, ms=4, lw=1.2, elinewidth=1, capsize=2, **settings)
 
 
+def _beyond(values, margin=0.04):
+    """(low, high): limits of an axis on which no mark of these values is cut."""
+    low, high = np.min(values), np.max(values)
+    room = margin * (high - low) or 1.0
+    return low - room, high + room
+
+
 @drawn
 def learning(axes, epochs, metric, events):
     """epochs: the entries of history.json; events: its events, as upright lines."""
@@ -42,7 +49,7 @@ def learning(axes, epochs, metric, events):
         for event in events:
             ax.axvline(event["epoch"], color=ORANGE, lw=0.8, ls=":")
         ax.set_xlim(min(number) - 0.3, max(number) + 0.3)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     top, middle, low = axes
     marker = "o" if len(number) < 40 else None
     top.plot(number, curve("train", metric), color=GREY, marker=marker, ms=3, label="training (as it went, augmented)")
@@ -68,7 +75,7 @@ def course(axes, epochs, events):
     for ax in axes:
         for event in events:
             ax.axvline(event["epoch"], color=ORANGE, lw=0.8, ls=":")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.set_xlim(min(number) - 0.3, max(number) + 0.3)
     top, low = axes
     for device in dict.fromkeys(entry.get("device", "") for entry in epochs):
@@ -84,13 +91,13 @@ def course(axes, epochs, events):
 def against(axes, y, p, what, unit):
     """Predicted against true, each window."""
     ax = axes[0]
-    low, high = np.percentile(np.concatenate([y, p]), (0.2, 99.8))
+    low, high = _beyond(np.concatenate([y, p]))
     if len(y) > 2500:
         ax.hexbin(y, p, gridsize=45, extent=(low, high, low, high), mincnt=1, bins="log", cmap="Blues", linewidths=0)
     else:
         ax.plot(y, p, ".", color=BLUE, ms=5, alpha=0.45, mew=0)
-    ax.plot([low, high], [low, high], color=DARK, lw=0.9, ls="--", label="as it should be")
-    ax.axhline(y.mean(), color=ORANGE, lw=0.9, label="the mean predictor")
+    ax.plot([low, high], [low, high], color=DARK, lw=0.9, ls="--", label="perfect prediction")
+    ax.axhline(y.mean(), color=ORANGE, lw=0.9, label="the mean of these labels")
     ax.set(xlabel=f"true {what} ({unit})", ylabel=f"predicted {what} ({unit})", xlim=(low, high), ylim=(low, high), aspect="equal")
     ax.legend(loc="upper left")
 
@@ -115,11 +122,11 @@ def by_subject(axes, rmse, counts, mean_y, mean_p, what, unit, std):
     top.bar(np.arange(1, len(rmse) + 1), np.sort(rmse), 0.8 if len(rmse) < 80 else 1, color=BLUE)
     top.axhline(std, color=ORANGE, lw=0.9, label="std of all labels")
     top.set(xlabel="subject, from best to worst", ylabel=f"RMSE ({unit})", xlim=(0, len(rmse) + 1), ylim=(0, 1.2 * max(std, rmse.max())))
-    top.xaxis.get_major_locator().set_params(integer=True)
+    top.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     top.legend(loc="upper left")
     top.grid(axis="x", visible=False)
-    ends = [min(mean_y.min(), mean_p.min()), max(mean_y.max(), mean_p.max())]
-    low.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="as it should be")
+    ends = _beyond(np.concatenate([mean_y, mean_p]))
+    low.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="perfect prediction")
     low.scatter(mean_y, mean_p, 6 + 60 * counts / counts.max(), color=BLUE, alpha=0.6, linewidths=0)
     low.set(xlabel=f"a subject's mean {what} ({unit}); size: windows", ylabel=f"mean answer ({unit})")
     low.legend(loc="upper left")
@@ -134,7 +141,7 @@ def by_age(axes, ages, rmse, mean_y, mean_p, groups, what, unit):
         ax.plot(ages, values, "o", color=colour, ms=4.5, alpha=0.6, mew=0, label=None if groups.max() else name)
         if groups.max():
             ax.plot(means(ages), means(values), color=colour, label=name)
-    top.set(ylabel=f"RMSE of a subject ({unit})", ylim=(0, None))
+    top.set(ylabel=f"RMSE of a subject ({unit})", ylim=(0, 1.1 * rmse.max()))
     low.set(xlabel="age (years)", ylabel=f"a subject's mean\n{what} ({unit})")
     low.legend(loc="best")
 
@@ -144,7 +151,7 @@ def calibration(axes, p, y, what, unit):
     """Mean label where the model answers about p: p (bins), y (mean, low, high)."""
     ax = axes[0]
     ends = [min(p.min(), y[1].min()), max(p.max(), y[2].max())]
-    ax.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="as it should be")
+    ax.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="perfect calibration")
     _band(ax, p, *y, label=f"{len(p)} bins, 95 % interval by subject")
     ax.set(xlabel=f"predicted {what} ({unit})", ylabel=f"mean true {what} ({unit})")
     ax.legend(loc="best")
@@ -154,9 +161,9 @@ def calibration(axes, p, y, what, unit):
 def coverage(axes, levels, shares):
     """How often the label lies in the central interval that should hold it `levels` of the time."""
     ax = axes[0]
-    ax.plot([0, 100], [0, 100], color=DARK, lw=0.9, ls="--", label="as it should be")
+    ax.plot([0, 100], [0, 100], color=DARK, lw=0.9, ls="--", label="perfect calibration")
     ax.plot(100 * levels, 100 * shares, "o-", color=BLUE, ms=4, label="time head")
-    ax.set(xlabel="central interval of the time head's distribution (%)", ylabel="windows whose response lies in it (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    ax.set(xlabel="central interval of the time head's distribution (%)", ylabel="windows whose response lies in it (%)", xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
     ax.legend(loc="upper left")
 
 
@@ -166,11 +173,12 @@ def examples(moments, chances, y, p):
         fig = Figure(figsize=(6, 1.25 * len(y) + 0.6), layout="constrained")
         axes = fig.subplots(len(y), 1, sharex=True, squeeze=False)[:, 0]
         step = moments[1] - moments[0]
+        low, high = _beyond(np.concatenate([y, moments]))
         for ax, density, true, answer in zip(axes, chances / step, y, p):
             ax.fill_between(moments, density, color=BLUE, alpha=0.35, lw=0)
             ax.axvline(true, color=ORANGE, label="response")
             ax.axvline(answer, color=DARK, lw=1.2, ls="--", label="answer")
-            ax.set(ylim=(0, 1.08 * density.max()), xlim=(min(0.3, true), moments[-1]))
+            ax.set(ylim=(0, 1.08 * density.max()), xlim=(low, high))
             ax.grid(axis="y", visible=False)
             ax.set_title(f"off by {abs(answer - true):.2f} s", loc="right", fontsize=9)
         axes[len(axes) // 2].set_ylabel("probability per second")

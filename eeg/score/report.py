@@ -26,14 +26,15 @@ from eeg.data.release import find_release
 from eeg.data.windows import OFFSET
 from eeg.score import figures
 from eeg.score.finished import load_model
-from eeg.score.metrics import bootstrap, bootstrap_difference, describe, nrmse
+from eeg.score.metrics import bootstrap, bootstrap_difference, mae, nrmse, pearson, r2, rmse
 from eeg.score.predict import answers, predict
 from eeg.score.sides import TEST, check_side, scored_side, side
 
 WHAT = {"rt_from_stimulus": ("response time", "s"), "rt_from_trialstart": ("response time from the trial's start", "s"), "externalizing": ("externalizing", "factor score"), "factors": ("externalizing", "factor score")}
 STEP = 10  # samples of a stretch of time that is occluded: 100 ms
 LEAST, MOST, BLOCK = 64, 500, 16  # windows that are occluded: at least, at most, at a time
-PATIENCE = 20  # s after which no more are begun
+PATIENCE = 20  # s that occlusion may take, as far as the first block tells
+FLAT = 1e-3  # answers that vary less than this share of the labels' deviation are called a constant
 TOP = 10  # electrodes that are named
 EXAMPLES = 6
 LEVELS = np.arange(0.1, 1.0, 0.1)
@@ -55,12 +56,19 @@ class Windows:
     times: np.ndarray | None
     ages: np.ndarray | None  # (N,) years, NaN where unknown; None where no file says them
 
+    mean_of_training: float  # of the labels the run was trained on
+
     @property
     def subjects(self):
         return self.cache.metadata["subject"][self.rows]
 
+    @property
+    def constant(self):
+        """Whether every window gets the same answer."""
+        return self.p.std() < FLAT * self.y.std()
 
-def look_at(run, model, cache_folder, data, releases=None, mini=False):
+
+def look_at(run, model, cache_folder, data, releases=None, mini=False, progress=None):
     """-> Windows of the test releases, where they are cached, else of the run's validation subjects."""
     if releases or any(cache_path(cache_folder, run.challenge, name, mini).exists() for name in TEST):
         cache, rows = scored_side(cache_folder, run.challenge, releases, mini)
@@ -69,8 +77,10 @@ def look_at(run, model, cache_folder, data, releases=None, mini=False):
         cache, rows = side(cache_folder, [run], "valid")
         where = f"validation subjects of {' + '.join(dict.fromkeys(cache.release[rows]))}, for {' and '.join(TEST)} are not cached; the best epoch was chosen on these, which flatters the run"
     check_side(run, cache, rows)
-    found = predict(model, cache, rows, with_chances if model.head == "time" else answers)
-    return Windows(cache, rows, where, cache.y[rows], found[:, 0], found[:, 1:] if model.head == "time" else None, _ages(cache, rows, data))
+    found = predict(model, cache, rows, with_chances if model.head == "time" else answers, progress=progress)
+    chances = found[:, 1:] if model.head == "time" else None
+    ages = _ages(cache, rows, data)
+    return Windows(cache, rows, where, cache.y[rows], found[:, 0], chances, ages, float(model.center[0]))
 
 
 def with_chances(model, x, features):
@@ -155,14 +165,19 @@ class Importance:
     times_high: np.ndarray
 
 
-def importance(model, cache, rows, patience=PATIENCE, top=TOP):
-    """-> Importance, from LEAST to MOST of the windows `rows`, drawn at random, as many as can be done in `patience` s."""
+def importance(model, cache, rows, patience=PATIENCE, top=TOP, progress=None):
+    """-> Importance, from LEAST to MOST of the windows `rows`, drawn at random, as many as can be done in about `patience` s."""
     chosen = np.random.default_rng(0).permutation(rows)[:MOST]
     start, found = time.perf_counter(), []
-    while len(found) * BLOCK < len(chosen) and (len(found) * BLOCK < LEAST or time.perf_counter() - start < patience):
-        found.append(predict(model, cache, chosen[len(found) * BLOCK : (len(found) + 1) * BLOCK], occluded))
+    while sum(map(len, found)) < len(chosen):
+        first = sum(map(len, found))
+        found.append(predict(model, cache, chosen[first : first + BLOCK], occluded))
+        if first == 0:
+            blocks = int(patience / max(time.perf_counter() - start, 1e-9))
+            chosen = chosen[: max(LEAST, BLOCK * blocks)]
+        if progress:
+            progress(sum(map(len, found)), len(chosen))
     found = np.concatenate(found)
-    chosen = chosen[: len(found)]
     y, subjects = cache.y[chosen], cache.metadata["subject"][chosen]
     whole = found[:, 0]
     rise = np.array([nrmse(y, column) for column in found[:, 1:].T]) - nrmse(y, whole)
@@ -198,18 +213,27 @@ CSS = """
 SIMULATED = "<b>Simulated data.</b> No person was recorded: signals, events and labels come from a program. The figures show that the program works, not how well the model does on real EEG."
 
 
-def write(run, cache_folder, data, releases=None, mini=False):
-    """Write report.html into the run's folder. -> (its path, what was done in a few words). Of a run that has not finished, or predicts what the competition does not score, there are no answers in it."""
+def write(run, cache_folder, data, releases=None, mini=False, quick=False):
+    """Write report.html into the run's folder. -> (its path, what was done in a few words).
+
+    Of a run that has not finished, or predicts what the competition does not score, there are no answers in it. quick: nothing is occluded.
+    """
     page = mne.Report(title=f"{run.name}{' (simulated data)' if run.config.get('simulated') else ''}", image_format="png", verbose="ERROR")
     page.add_custom_css(CSS)
     if run.finished and run.scored:
         model = load_model(run.weights)
-        seen = look_at(run, model, cache_folder, data, releases, mini)
+        with cli.Progress("windows answered") as progress:
+            seen = look_at(run, model, cache_folder, data, releases, mini, progress)
         done = f"{cli.counted(len(seen.y), 'window')} of {cli.counted(len(np.unique(seen.subjects)), 'subject')} ({seen.where})"
         _summary(page, run, seen)
         _training(page, run)
         _answers(page, run, seen, model)
-        done += f", {_importance(page, seen, model)} of them occluded"
+        if seen.constant:
+            done += "; the answers are a constant"
+        elif quick:
+            done += "; none of them occluded (--quick)"
+        else:
+            done += f", {_importance(page, seen, model)} of them occluded"
     else:
         done = f"it has not finished ({run.status})" if not run.finished else f"it predicts {run.config['target']}, which the competition does not score"
         _summary(page, run, None, done)
@@ -246,18 +270,27 @@ def _summary(page, run, seen, why=None):
         page.add_html(text, "Summary")
         return
     rows.append(("scored on", f"{cli.counted(len(seen.y), 'window')} of {cli.counted(len(np.unique(seen.subjects)), 'subject')}: {seen.where}"))
-    found = describe(seen.y, seen.p)
-    text += _table(rows)
-    text += f"<p><b>NRMSE {found['nrmse']:.4f}</b>" + _interval(seen) + ". Predicting the mean scores 1; lower is better.</p>"
-    units = {"rmse": f" {unit}", "mae": f" {unit}"}
-    text += _table([({"pearson": "correlation"}.get(name, name.upper()), f"{value:.4f}{units.get(name, '')}") for name, value in found.items() if name != "nrmse"])
-    page.add_html(text, "Summary")
+    page.add_html(text + _table(rows) + _scores(seen, unit), "Summary")
+
+
+def _scores(seen, unit):
+    """HTML: the NRMSE, beside what the mean of the training labels scores, and other measures of the error."""
+    y, p, mean = seen.y, seen.p, seen.mean_of_training
+    own = nrmse(y, np.full(len(y), mean))
+    text = f"<p><b>NRMSE {nrmse(y, p):.4f}</b>{_interval(seen)}. Lower is better: 0 is perfect prediction, the mean of the training labels ({mean:.3f} {unit}) scores {own:.4f} on these windows.</p>"
+    if seen.constant:
+        text = _note(f"<b>The answers are a constant.</b> Every window is answered {p.mean():.3f} {unit}, whatever the EEG: the model predicts nothing.") + text
+    rows = [("RMSE", f"{rmse(y, p):.4f} {unit}"), ("MAE", f"{mae(y, p):.4f} {unit}"), ("R2", f"{r2(y, p):.4f}")]
+    if not seen.constant:  # of which there is no correlation
+        rows.append(("correlation", f"{pearson(y, p):.4f}"))
+    return text + _table(rows)
 
 
 def _interval(seen):
-    if len(np.unique(seen.subjects)) < 2:
-        return " (of one subject there is no interval)"
-    low, high = bootstrap(seen.y, seen.p, seen.subjects)
+    try:
+        low, high = bootstrap(seen.y, seen.p, seen.subjects)
+    except UserError as e:
+        return f" ({html.escape(str(e))})"
     return f", 95&nbsp;% interval {low:.3f} to {high:.3f} (by subject)"
 
 
@@ -283,12 +316,12 @@ def _answers(page, run, seen, model):
     what, unit = WHAT[run.config["target"]]
     y, p, section, std = seen.y, seen.p, "Answers", seen.y.std()
     _figure(page, figures.against(y, p, what, unit, size=(5.6, 5.2)), "Predicted against true", f"{cli.counted(len(y), 'window')}" + ("; darker: more of them" if len(y) > 2500 else ""), section)
-    if np.ptp(p) > 0:
+    if not seen.constant:
         which = bins_of(p, 10)
         _figure(page, figures.calibration(bin_means(which, p, seen.subjects)[0], bin_means(which, y, seen.subjects), what, unit), "Calibration", "Where the model answers so, what is the mean label? Above the dashed line it answers too low, below too high.", section)
     if seen.times is not None:
         moments = model.moments.numpy().astype(float)
-        _figure(page, figures.coverage(LEVELS, coverage(seen.times, moments, y), size=(5.2, 4.8)), "Is the time head as sure as it should be?", "Below the dashed line it is too sure of itself, above too little.", section)
+        _figure(page, figures.coverage(LEVELS, coverage(seen.times, moments, y), size=(5.2, 4.8)), "How sure is the time head?", "Below the dashed line it is too sure of itself, above too little.", section)
         order = np.argsort(np.abs(p - y), kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).astype(int)]
         _figure(page, figures.examples(moments, seen.times[chosen], y[chosen], p[chosen]), "The time head's distribution", "Windows from the best to the worst answered, evenly spaced in rank.", section)
@@ -312,7 +345,8 @@ def _answers(page, run, seen, model):
 
 def _importance(page, seen, model):
     """-> how many windows were occluded."""
-    found = importance(model, seen.cache, seen.rows)
+    with cli.Progress("windows occluded") as progress:
+        found = importance(model, seen.cache, seen.rows, progress=progress)
     section, channels = "What matters", seen.cache.channels
     caption = f"Rise of the NRMSE over {cli.counted(found.windows, 'window')}, drawn at random, where one electrode is replaced by its mean over the window; below, the {len(found.top)} highest with 95 % intervals by subject. What neighbours say too does not show."
     if model.features == "file":

@@ -75,7 +75,7 @@ def test_it_ends_when_patience_does(informative, monkeypatch):
     monkeypatch.setattr(report, "BLOCK", 3)
     monkeypatch.setattr(report, "LEAST", 5)
     rows = np.arange(2, len(informative))
-    assert report.importance(Probe(41, 60, 80), informative, rows, patience=0, top=3).windows == 6
+    assert report.importance(Probe(41, 60, 80), informative, rows, patience=0, top=3).windows == 5
     monkeypatch.setattr(report, "MOST", 7)
     found = report.importance(Probe(41, 60, 80), informative, rows, top=3)
     assert found.windows == 7 and len(found.top) == len(found.top_low) == 3 and found.top[0] == 41
@@ -192,7 +192,75 @@ def test_challenge_2_on_the_validation_side(page, no_occlusion, caches, tmp_path
 def test_a_constant_answer_still_makes_a_page(page, no_occlusion, tmp_path):
     html, done = page(write_run(tmp_path, "c1_flat/20260101_000000", center=1.5), releases=["R6"])
     text = text_of(html)
-    assert "NRMSE" in text and "Calibration" not in text and "correlation nan" in text
+    assert "NRMSE" in text and "Calibration" not in text
+    assert "The answers are a constant." in text and "Every window is answered 1.500 s" in text
+    assert "the answers are a constant" in done and "occluded" not in done
+    assert "nan" not in text.lower().split() and "correlation" not in text
+
+
+def test_what_the_mean_of_the_training_labels_scores_on_these_windows(page, caches, tmp_path):
+    run = write_run(tmp_path, "c1_tcn/20260101_000000")
+    saved = torch.load(run.weights, weights_only=True)
+    saved["state"]["center"].fill_(1.25)
+    torch.save(saved, run.weights)
+    html, done = page(run, quick=True)
+    y, p, _ = by_hand(run, caches, ["R6", "R7"])
+    text = text_of(html)
+    expected = np.sqrt(np.mean((y - 1.25) ** 2)) / y.std()
+    assert abs(expected - 1) > 1e-3
+    assert f"the mean of the training labels (1.250 s) scores {expected:.4f} on these windows" in text
+    assert f"correlation {np.corrcoef(y, p)[0, 1]:.4f}" in text and "AUROC" not in text
+    assert "none of them occluded (--quick)" in done and "What matters" not in text
+
+
+def test_progress_is_shown(page, caches, tmp_path, monkeypatch):
+    """Windows that are answered, then windows that are occluded, each to its end."""
+    seen = []
+
+    class Recorder:
+        def __init__(self, unit):
+            self.unit = unit
+
+        def __call__(self, done, total, size=0):
+            seen.append((self.unit, done, total))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr("eeg.cli.Progress", Recorder)
+    monkeypatch.setattr(report, "MOST", 40)
+    run = write_run(tmp_path, "c1_tcn/20260101_000000")
+    page(run)
+    n = len(by_hand(run, caches, ["R6", "R7"])[0])
+    occluded = min(40, n)
+    assert seen[-1] == ("windows occluded", occluded, occluded) and len([each for each in seen if "occluded" in each[0]]) == -(-occluded // 16)
+    assert ("windows answered", n, n) in seen
+
+
+def test_no_mark_is_cut_at_the_edge():
+    """Outliers and marks at the ends of an axis lie inside its limits, with room for half a mark."""
+    rng = np.random.default_rng(0)
+    y, p = np.append(rng.uniform(1, 2, 3000), [0.1, 4.0]), np.append(rng.uniform(1, 2, 3000), [5.0, -1.0])
+
+    def inside(ax, x, y):
+        for values, (low, high) in ((x, ax.get_xlim()), (y, ax.get_ylim())):
+            room = 0.01 * (high - low)
+            assert low + room < np.min(values) and np.max(values) < high - room
+
+    for some in (slice(None), slice(2900, None)):  # cells, and dots
+        inside(figures.against(y[some], p[some], "response time", "s").axes[0], np.append(y[some], p[some]), np.append(y[some], p[some]))
+    shares = np.linspace(0, 1, 9)
+    inside(figures.coverage(report.LEVELS, shares).axes[0], 100 * report.LEVELS, 100 * shares)
+    moments = 0.5 + np.arange(200) / 100
+    early_and_late = np.array([0.05, 2.9])
+    for ax in figures.examples(moments, np.full((2, 200), 0.005), early_and_late, np.array([1.5, 1.5])).axes:
+        low, high = ax.get_xlim()
+        assert low < 0.05 - 0.01 and high > 2.9 + 0.01
+    ages, error = np.array([6.0, 10.0, 20.0]), np.array([0.1, 0.5, 0.9])
+    inside(figures.by_age(ages, error, error, error, np.zeros(3, int), "response time", "s", panels=2).axes[0], ages, error)
 
 
 def test_what_has_not_finished_has_curves_and_the_command_to_go_on(page, tmp_path):

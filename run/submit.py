@@ -20,6 +20,7 @@ def arguments():
     cli.choose_runs(p, "the best finished run of each challenge, by validation")
     p.add_argument("--zip", type=Path, default=Path("submission.zip"), metavar="FILE", help="what to write (default: submission.zip)")
     p.add_argument("--constant", type=cli.challenge, metavar="{1,2}", action="append", default=[], help="answer this challenge with the mean of its cached training labels")
+    p.add_argument("--anyway", action="store_true", help="submit a model that does not beat the mean of its training labels on its validation subjects, or that was trained on simulated data")
     p.add_argument("--check", type=Path, metavar="FILE", help="write nothing: check this zip")
     args = p.parse_args()
     cli.check_chosen(p, args)
@@ -32,24 +33,26 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.score.submission import check, constant_entry, entry, write_zip
+    from eeg.score.submission import check, constant_entry, doubts, entry, write_zip
 
     if args.check:
         tell(check(args.check), args.check)
         return
     runs = choose(args)
-    entries = {}
+    entries, reasons = {}, []
     for challenge, chosen in runs.items():
         if chosen:
             entries[challenge] = entry(chosen)
-            for run, model in zip(chosen, entries[challenge].models.values()):
-                epoch, nrmse = run.best
-                print(f"challenge {challenge}  {run.name}, epoch {epoch}: {model.settings['name']}, {sum(p.numel() for p in model.parameters()):,} parameters, valid {nrmse:.5f}{' (simulated)' * bool(run.config.get('simulated'))}")
-            if len(chosen) > 1:
-                print(f"             the average of these {len(chosen)}")
+            describe(challenge, chosen, entries[challenge])
+            reasons += [reason for run in chosen for reason in doubts(run)]
         else:
-            entries[challenge], whose = constant_entry(args.cache, challenge)
-            print(f"challenge {challenge}  no model: every window is answered {entries[challenge].constant:.4f}, the mean of {whose}")
+            entries[challenge], whose, simulated = constant_entry(args.cache, challenge)
+            print(f"challenge {challenge}  no model: every window is answered {entries[challenge].constant:.4f}, the mean of {whose}", flush=True)
+            reasons += [f"the constant of challenge {challenge} is the mean of simulated labels"] * simulated
+    if reasons and not args.anyway:
+        raise UserError(f"{args.zip} is not written: {'; '.join(reasons)}; to write it all the same, add --anyway")
+    for reason in reasons:
+        print(f"warning: {reason}", flush=True)
     partial = args.zip.with_name(args.zip.name + ".partial")
     try:
         write_zip(partial, entries)
@@ -58,6 +61,18 @@ def main():
     finally:
         partial.unlink(missing_ok=True)
     tell(checked, args.zip)
+
+
+def describe(challenge, runs, entry):
+    """Print what each model is, and what it scores on its validation subjects beside the mean of its training labels."""
+    for run, model in zip(runs, entry.models.values()):
+        epoch, nrmse = run.best
+        simulated = " (simulated)" * bool(run.config.get("simulated"))
+        parameters = sum(p.numel() for p in model.parameters())
+        print(f"challenge {challenge}  {run.name}, epoch {epoch}: {model.settings['name']}, {cli.counted(parameters, 'parameter')}")
+        print(f"             validation NRMSE {nrmse:.5f}, the mean of its training labels {run.mean_predictor:.5f}{simulated}", flush=True)
+    if len(runs) > 1:
+        print(f"             the average of these {len(runs)}")
 
 
 def choose(args):

@@ -23,7 +23,7 @@ import torch
 
 import eeg.models
 import eeg.score.server
-from eeg import UserError
+from eeg import UserError, cli
 from eeg.data.windows import TARGETS
 from eeg.score.finished import load_model
 from eeg.train.releases import choose_releases
@@ -76,12 +76,26 @@ def entry(runs):
     return Entry(models)
 
 
+def doubts(run):
+    """Why this run should not be submitted: sentences, none where nothing speaks against it."""
+    epoch, nrmse = run.best
+    found = []
+    if run.config.get("simulated"):
+        found.append(f"{run.name} was trained on simulated data and knows nothing about real EEG")
+    if not nrmse < run.mean_predictor:
+        found.append(
+            f"{run.name} does not beat the mean of its training labels on its validation subjects "
+            f"(NRMSE {nrmse:.5f}, the mean {run.mean_predictor:.5f})"
+        )
+    return found
+
+
 def constant_entry(folder, challenge):
-    """-> (the Entry that answers with the mean of the training labels cached in folder, whose mean that is in a few words)."""
+    """-> (the Entry that answers with the mean of the training labels cached in folder, whose mean that is in a few words, whether they are simulated)."""
     sides = split(folder, challenge, *choose_releases(folder, challenge, None, None, False, None))
     cache, rows = sides.cache, sides.train
-    whose = f"{len(rows):,} training labels of {' '.join(sides.describe('train')['releases'])}{' (simulated)' if cache.simulated else ''}"
-    return Entry({}, float(cache.y[rows].mean())), whose
+    whose = f"{cli.counted(len(rows), 'training label')} of {' '.join(sides.describe('train')['releases'])}{' (simulated)' if cache.simulated else ''}"
+    return Entry({}, float(cache.y[rows].mean())), whose, cache.simulated
 
 
 # ---------------------------------------------------------------------------------------------------- packing

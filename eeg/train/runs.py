@@ -98,6 +98,12 @@ class Run:
         return min(self.curve, key=lambda point: sign * point[1], default=(0, float("nan")))
 
     @property
+    def mean_predictor(self):
+        """The NRMSE of the mean of the training labels on the validation windows; no constant scores less than 1."""
+        figures = [entry.get("valid", {}).get("mean_predictor") for entry in self.history["epochs"]]
+        return next((value for value in figures if value is not None), 1.0)
+
+    @property
     def recoveries(self):
         """{kind: times} of what the run got over: errors of the device and of memory, failed saves, resumptions."""
         return Counter(event["kind"] for event in self.history["events"] + self.timing["events"] if event["kind"] != "stopped")

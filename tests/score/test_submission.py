@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -51,7 +52,7 @@ print(sorted(name for name, module in sys.modules.items() if module and name.spl
 """
 
 
-def write_run(out, where, challenge=1, seed=0, target=None, nrmse=0.9, **settings):
+def write_run(out, where, challenge=1, seed=0, target=None, nrmse=0.9, mean=1.02, simulated=False, **settings):
     """A finished run as the trainer leaves it, its weights drawn by chance. -> Run"""
     torch.manual_seed(seed)
     model = eeg.models.build(**settings)
@@ -63,9 +64,9 @@ def write_run(out, where, challenge=1, seed=0, target=None, nrmse=0.9, **setting
     folder = out / where
     folder.mkdir(parents=True)
     torch.save({"settings": model.settings, "state": model.state_dict()}, folder / f"weights_challenge_{challenge}.pt")
-    config = {"challenge": challenge, "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "name": folder.parent.name, "model": model.settings, "train": {"seed": seed}}
+    config = {"challenge": challenge, "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "name": folder.parent.name, "model": model.settings, "train": {"seed": seed}, "simulated": simulated}
     said = {"status": "finished", "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
-    for file, content in (("config", config), ("history", {"epochs": [{"epoch": 1, "valid": {"nrmse": nrmse}}], "events": []}), ("state", said)):
+    for file, content in (("config", config), ("history", {"epochs": [{"epoch": 1, "valid": {"nrmse": nrmse, "mean_predictor": mean}}], "events": []}), ("state", said)):
         (folder / f"{file}.json").write_text(json.dumps(content))
     return Run(folder)
 
@@ -127,6 +128,51 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
             mean = np.mean(expected[int(name[0])], 0)
             assert answers.shape == (5, 1) and np.ptp(mean) > 1e-3
             np.testing.assert_allclose(answers, mean, atol=3e-5, err_msg=name)
+
+
+TINY = {"name": "tcn", "width": 8, "depth": 1, "head": "number"}
+
+
+@pytest.mark.parametrize(
+    "about, reason",
+    [
+        ({"simulated": True}, "c2_tcn/1 was trained on simulated data"),
+        ({"nrmse": 1.021}, r"c2_tcn/1 does not beat the mean of its training labels on its validation subjects \(NRMSE 1.02100, the mean 1.02000\)"),
+        ({"nrmse": 1.02}, "c2_tcn/1 does not beat the mean"),  # a model whose answers were shrunk to it
+        ({"nrmse": 1.0, "mean": None}, r"does not beat .* the mean 1.00000\)"),  # no constant scores less
+    ],
+)
+def test_a_model_that_is_worth_nothing_needs_anyway(submit, tmp_path, about, reason):
+    out = tmp_path / "experiments"
+    write_run(out, "c1_tcn/1", **TINY)
+    write_run(out, "c2_tcn/1", challenge=2, **about, **TINY)
+    with pytest.raises(UserError, match=reason) as raised:
+        submit()
+    assert "submission.zip is not written" in str(raised.value) and str(raised.value).endswith("add --anyway")
+    assert "c1_tcn/1" not in str(raised.value) and not list(tmp_path.glob("*.zip*"))
+    said = submit("--anyway")
+    assert re.search(f"warning: .*{reason}", said) and (tmp_path / "submission.zip").exists()
+
+
+def test_what_beats_the_mean_is_submitted_and_compared(submit, tmp_path):
+    out = tmp_path / "experiments"
+    write_run(out, "c1_tcn/1", nrmse=0.9, **TINY)
+    write_run(out, "c2_tcn/1", challenge=2, nrmse=1.0199, **TINY)
+    said = submit()
+    assert "validation NRMSE 0.90000, the mean of its training labels 1.02000" in said
+    assert "validation NRMSE 1.01990, the mean of its training labels 1.02000" in said and "warning" not in said
+    assert (tmp_path / "submission.zip").exists()
+
+
+def test_a_constant_of_simulated_labels_needs_anyway(submit, tmp_path):
+    write_run(tmp_path / "experiments", "c1_tcn/1", **TINY)
+    places = ["--data", tmp_path / "data", "--cache", tmp_path / "cache"]
+    for script in ("synth", "cache"):
+        words = ["--subjects", "2"] if script == "synth" else ["--challenge", "2", "--max-recordings", "6"]
+        subprocess.run([sys.executable, ROOT / "run" / f"{script}.py", "--release", "R1", *words, *places], check=True, capture_output=True)
+    with pytest.raises(UserError, match="the constant of challenge 2 is the mean of simulated labels"):
+        submit("--constant", 2)
+    assert "warning: the constant of challenge 2" in submit("--constant", 2, "--anyway")
 
 
 def test_runs_of_a_name_are_chosen_by_seed(submit, tmp_path):

@@ -22,6 +22,7 @@ from eeg.data.batches import Batches
 from eeg.data.windows import LENGTH
 from eeg.score.metrics import auroc, describe, nrmse
 from eeg.score.predict import predict
+from eeg.score.shrinkage import cross_fitted, shrinkage
 from eeg.train import amp, checkpoint, losses, optim
 from eeg.train.device import forget, synchronize
 from eeg.train.journal import mute
@@ -387,8 +388,7 @@ class Trainer:
         for rank, part in enumerate(self.ranks.gather(mine)):
             p[rank :: self.ranks.world] = part
         y = self.y[self.split.valid, 0].astype(float)
-        strength = self._shrinkage(p, y)
-        p = self.center + strength * (p - self.center)
+        p, strength = self._shrink(p, y)
         if self.options.target == "correct":
             valid = {"auroc": auroc(y, p)}
             value = 1 - valid["auroc"]
@@ -416,13 +416,15 @@ class Trainer:
         self._end_epoch(entry, valid, better)
         return not self.stopping
 
-    def _shrinkage(self, p, y):
-        """How far from the training mean answers shall go, 0 to 1, so that their error on the validation windows is least. Of challenge 2 alone:
-        a subject's factor is mostly not in two seconds of EEG, and what a network says of new subjects is too sure."""
+    def _shrink(self, p, y):
+        """-> (answers to the validation windows as they are scored, the strength that inference shrinks them by).
+
+        Challenge 2 scores each half of the validation subjects with the strength fitted on the other.
+        """
         if self.split.cache.challenge == 1:
-            return 1.0
-        p, y = p - self.center, y - self.center
-        return float(np.clip((p @ y) / max(p @ p, 1e-12), 0, 1))
+            return p, 1.0
+        subjects = self.split.cache.metadata["subject"][self.split.valid]
+        return cross_fitted(p, y, subjects, self.center), shrinkage(p, y, self.center)
 
     def _end_epoch(self, entry, valid, better):
         seconds, memory = time.monotonic() - self.began, cli.anonymous_memory()

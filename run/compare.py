@@ -127,12 +127,12 @@ def compare(challenge, runs, args):
 
 def cells(run, p, y, subjects, folder, differing):
     """A run's line of the table. Its validation windows are predicted again, for the interval; where they are not cached, training's own figure stands alone."""
-    from eeg.score.finished import load_model, predict_run
+    from eeg.score.finished import load_model, predict_validation
     from eeg.score.sides import side
 
     try:
         cache, rows = side(folder, [run], "valid")
-        p_valid = predict_run(run, cache, rows)[:, 0]
+        p_valid = predict_validation(run, cache, rows)
     except UserError:  # the windows, or a hybrid's features of them
         valid = f"{run.best[1]:.5f} (not cached)"
     else:

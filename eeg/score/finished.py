@@ -17,6 +17,7 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.score.predict import predict
+from eeg.score.shrinkage import cross_fitted
 
 
 def load_model(path):
@@ -42,7 +43,21 @@ def _words(e):
 
 def predict_run(run, cache, rows, **how):
     """`predict` by a run's best epoch. Raises UserError where an answer is not a number."""
-    p = predict(load_model(run.weights), cache, rows, **how)
+    return _predict(run, load_model(run.weights), cache, rows, **how)
+
+
+def predict_validation(run, cache, rows):
+    """(N,): answers to a run's validation windows as training scores them: challenge 2's are shrunk as fits other subjects."""
+    model = load_model(run.weights)
+    if run.challenge == 1:
+        return _predict(run, model, cache, rows)[:, 0]
+    model.shrink.fill_(1)
+    p = _predict(run, model, cache, rows)[:, 0]
+    return cross_fitted(p, cache.y[rows], cache.metadata["subject"][rows], float(model.center[0]))
+
+
+def _predict(run, model, cache, rows, **how):
+    p = predict(model, cache, rows, **how)
     if bad := int((~np.isfinite(p).all(1)).sum()):
         raise UserError(f"{run.name} answers NaN or infinity for {bad} of {len(p)} windows; its weights are of no use, train anew with: python run/train.py --challenge {run.challenge}")
     return p

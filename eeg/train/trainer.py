@@ -29,7 +29,7 @@ from eeg.train.journal import mute
 from eeg.train.memory import Watch, fits
 from eeg.train.recovery import Recovery
 from eeg.train.runs import Run
-from eeg.train.split import further, labels
+from eeg.train.split import further, labels, names
 
 INPUT = LENGTH[1]  # samples a model sees, in both challenges
 LOOK = 10  # batches between two looks at the memory
@@ -102,6 +102,11 @@ class Trainer:
             bad = split.cache.paths[np.searchsorted(split.cache.first, used[~finite.all(1)][0], "right") - 1]
             raise UserError(f"{(~finite.all(1)).sum()} of {len(used)} labels are NaN or infinite, the first in {bad}; build that cache anew with: python run/cache.py --force")
         y = self.y[split.train]
+        if split.cache.challenge == 2 and len(names(split.cache, split.valid)) == 1:
+            raise UserError(
+                "the validation side has 1 subject, all of whose windows have the same label; "
+                "challenge 2 needs at least 2: name more releases with --valid"
+            )
         if (np.ptp(y, 0) == 0).any() or (np.ptp(self.y[split.valid], 0) == 0).any():
             raise UserError(f"all labels of a side are the same ({options.target}): there is nothing to learn, or nothing to validate with; name more releases with --train and --valid")
         center, spread = (y.mean(0), y.std(0)) if options.target != "correct" else (np.zeros(1), np.ones(1))

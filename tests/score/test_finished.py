@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from eeg import UserError
-from eeg.score.finished import load_model, predict_run, promote, promoted_folder
-from eeg.score.sides import scored_side
+from eeg.score.finished import load_model, predict_run, predict_validation, promote, promoted_folder
+from eeg.score.predict import predict
+from eeg.score.sides import scored_side, side
 from eeg.train.runs import find_runs, resolve
 from tests.score.conftest import by_hand, write_run
 
@@ -70,6 +71,27 @@ def test_answers_that_are_no_numbers(caches, tmp_path):
     run = write_run(tmp_path, "a/1", center=float("nan"))
     with pytest.raises(UserError, match=r"a/1 answers NaN or infinity for (\d+) of \1 windows"):
         predict_run(run, *scored_side(caches, 1))
+
+
+def test_validation_answers_of_challenge_2_are_shrunk_as_fits_other_subjects(caches, tmp_path):
+    run = write_run(tmp_path, "c2_tcn/1", 2, seed=3)
+    model = load_model(run.weights)
+    model.center[:], model.scale[:], model.shrink[:] = 0.3, 2.0, 0.0  # what was fitted on all of them plays no part
+    torch.save({"settings": model.settings, "state": model.state_dict()}, run.weights)
+    cache, rows = side(caches, [run], "valid")
+    y, subjects = cache.y[rows], cache.metadata["subject"][rows]
+    model.shrink[:] = 1
+    full = predict(model, cache, rows)[:, 0] - 0.3
+    names = np.unique(subjects)  # four, of 19 windows each
+    expected = np.empty(len(y))
+    for fitted, scored in (names[::2], names[1::2]), (names[1::2], names[::2]):
+        fitted, scored = np.isin(subjects, fitted), np.isin(subjects, scored)
+        strength = np.clip((full[fitted] @ (y[fitted] - 0.3)) / (full[fitted] @ full[fitted]), 0, 1)
+        expected[scored] = 0.3 + strength * full[scored]
+    np.testing.assert_allclose(predict_validation(run, cache, rows), expected, rtol=1e-6)
+    one = write_run(tmp_path, "c1_tcn/1")
+    windows = side(caches, [one], "valid")
+    np.testing.assert_array_equal(predict_validation(one, *windows), predict_run(one, *windows)[:, 0])
 
 
 def test_promote(caches, tmp_path):

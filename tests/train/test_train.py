@@ -402,7 +402,7 @@ def test_a_checkpoint_cut_in_half(train):
 def test_more_epochs_for_a_finished_run(train):
     train("--challenge", 1, "--epochs", 1)
     folder = the_run(train.out).folder
-    with pytest.raises(UserError, match="has finished its 1 epochs; for more say --epochs N"):
+    with pytest.raises(UserError, match="has finished its 1 epoch; for more say --epochs N"):
         train("--resume", folder)
     train("--resume", folder, "--epochs", 2)
     run = the_run(train.out)
@@ -593,6 +593,11 @@ def test_challenge_2(train, caches, options):
     kept = cache.metadata[~cache.metadata["copy"]]
     assert model.center[0].item() == pytest.approx(kept["externalizing"].mean(), rel=1e-5)
     assert model.n_outputs == (4 if options else 1) and list(model.aux) == (["age"] if options else ["age", "sex"])
+
+
+def test_one_validation_subject_cannot_validate_challenge_2(train):
+    with pytest.raises(UserError, match="validation side has 1 subject, .* needs at least 2: name more releases with --valid"):
+        train("--challenge", 2, "--epochs", 1, "--max-recordings", 1)
 
 
 # run/train.py, but that the second process dies in its second batch, and once torchrun has begun anew runs out of memory, as late as it can; the first is asked to stop in epoch 2

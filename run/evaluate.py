@@ -46,18 +46,21 @@ def main():
 
     import torch
 
+    from eeg.data.windows import TARGETS
     from eeg.score.metrics import LEADERBOARD, overall
     from eeg.train.device import cpu_threads, keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(busy=load.cores()))
     runs, scores = chosen_runs(args), {}
-    for challenge in (1, 2):
-        if own := [run for run in runs if run.challenge == challenge]:
-            scores[f"challenge{challenge}"] = evaluate(challenge, own, args)
-    if len(scores) == 2:
-        one, two = (score["nrmse"] for score in scores.values())
-        real = ", on real data" * any(score["simulated"] for score in scores.values())
+    for challenge, target in sorted({(run.challenge, learned(run)) for run in runs}):
+        own = [run for run in runs if (run.challenge, learned(run)) == (challenge, target)]
+        name = f"challenge{challenge}" + (f"_{target}" if target != TARGETS[challenge] else "")
+        scores[name] = evaluate(challenge, target, own, args)
+    if {"challenge1", "challenge2"} <= scores.keys():
+        both = [scores["challenge1"], scores["challenge2"]]
+        one, two = (score["nrmse"] for score in both)
+        real = ", on real data" * any(score["simulated"] for score in both)
         scores["overall"] = overall(one, two)
         print(f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {scores['overall']:.5f} (the final leaderboard's best{real}: {LEADERBOARD['overall']})")
     if args.json:
@@ -88,18 +91,32 @@ def chosen_runs(args):
     return runs
 
 
-def evaluate(challenge, runs, args):
-    """Print the table of one challenge. -> what --json says of it."""
-    from eeg.score.baselines import baselines
+def learned(run):
+    """What a run's first answer is: what the competition scores, or another target."""
+    from eeg.data.windows import TARGETS
+
+    return TARGETS[run.challenge] if run.scored else run.config["target"]
+
+
+def evaluate(challenge, target, runs, args):
+    """Print the table of one challenge, or of another target of its runs. -> what --json says of it."""
+    from eeg.data.windows import TARGETS
+    import numpy as np
+
     from eeg.score.ensemble import combine_runs, subject_mean, wanted
     from eeg.score.finished import predict_run
-    from eeg.score.metrics import LEADERBOARD, bootstrap, nrmse
-    from eeg.score.sides import check_side, side, scored_side
+    from eeg.score.metrics import LEADERBOARD, auroc, bootstrap, nrmse
+    from eeg.score.sides import check_side, scored_side
+    from eeg.train.split import labels
 
     cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
     for run in runs:
-        check_side(run, cache, rows)
-    y, metadata, release = cache.y[rows], cache.metadata[rows], cache.release[rows]
+        check_side(run, cache, rows, also=(target,))
+    metric, competes = auroc if target == "correct" else nrmse, target == TARGETS[challenge]
+    if args.ensemble not in (None, "average") and not competes:
+        raise UserError(f"--ensemble {args.ensemble} is fitted to what the competition scores, {runs[0].name} predicts {target}; average such runs with: --ensemble average")
+    rows = rows[np.isfinite(labels(cache, target)[rows, 0])]
+    y, metadata, release = labels(cache, target)[rows, 0], cache.metadata[rows], cache.release[rows]
     subjects = metadata["subject"]
     how = {"of": wanted(args.ensemble), "shift": args.shift, "mirror": args.mirror}
 
@@ -121,9 +138,9 @@ def evaluate(challenge, runs, args):
         """Print and keep one line. Where a figure is not defined (one subject, labels that do not vary), its reason stands in its place."""
         entry, text = {"name": name.strip(), "windows": len(y)}, ""
         try:
-            entry["nrmse"] = nrmse(y, p)
-            text = f"{entry['nrmse']:.5f}  "
-            entry["low"], entry["high"] = bootstrap(y, p, subjects)
+            entry[metric.__name__] = metric(y, p)
+            text = f"{entry[metric.__name__]:.5f}  "
+            entry["low"], entry["high"] = bootstrap(y, p, subjects, metric)
             text += f"{entry['low']:.3f} .. {entry['high']:.3f}"
         except UserError as e:
             text += str(e)
@@ -131,18 +148,15 @@ def evaluate(challenge, runs, args):
         table.append(entry)
 
     releases = list(dict.fromkeys(release.tolist()))
-    title = f"challenge {challenge}, {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {cli.counted(len(y), 'window')}, {cli.counted(len(set(subjects)), 'subject')}"
-    print(f"{title:<72} NRMSE    95 % interval (by subject)")
+    what = "" if competes else f" {target},"
+    title = f"challenge {challenge},{what} {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {cli.counted(len(y), 'window')}, {cli.counted(len(set(subjects)), 'subject')}"
+    print(f"{title:<72} {metric.__name__.upper()}    95 % interval (by subject)")
     for each, q in scored.items():
         line(each, y, q, subjects)
-    try:
-        train, chosen = side(args.cache, runs, "train")
-    except UserError as e:  # a run may be scored where its training windows are not
-        print(f"  nothing that is learned from training labels: {e}")
-    else:
-        for each, q in baselines(challenge, train.metadata[chosen], train.y[chosen], metadata, y).items():
-            line(each, y, q, subjects)
-    print(f"  {'the final leaderboard' + chr(39) + 's best' + ', on real data' * cache.simulated:<70} {LEADERBOARD[challenge]}")
+    for each, q in label_only(target, runs, args.cache, metadata, y).items():
+        line(each, y, q, subjects)
+    if competes:
+        print(f"  {'the final leaderboard' + chr(39) + 's best' + ', on real data' * cache.simulated:<70} {LEADERBOARD[challenge]}")
     print(f"  of {name}:")
     parts = {"without fast time line and copies": ~metadata["fast"] & ~metadata["copy"], "without fast time line": ~metadata["fast"], "without copies": ~metadata["copy"]}
     parts |= {each: release == each for each in releases if len(releases) > 1}
@@ -150,7 +164,45 @@ def evaluate(challenge, runs, args):
         if not inside.all():
             line(f"  {part}: {cli.counted(inside.sum(), 'window')}", y[inside], p[inside], subjects[inside])
     print(f"  {cli.counted(len(runs) * len(y), 'window')} in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n", flush=True)
-    return {"nrmse": nrmse(y, p), "run": name, "releases": releases, "windows": len(y), "subjects": len(set(subjects)), "simulated": cache.simulated, "table": table}
+    about = {metric.__name__: metric(y, p), "target": target, "run": name, "releases": releases, "windows": len(y), "subjects": len(set(subjects)), "simulated": cache.simulated, "table": table}
+    if factors := print_factors(runs, found, cache, rows, args):
+        about["factors"] = factors
+    return about
+
+
+def label_only(target, runs, folder, metadata, y):
+    """{name: predictions} of what training labels alone tell; none, which is said, where the training windows are not cached."""
+    import numpy as np
+
+    from eeg.score.baselines import baselines
+    from eeg.score.sides import side
+    from eeg.train.split import labels
+
+    try:
+        train, rows = side(folder, runs, "train")
+    except UserError as e:  # a run may be scored where its training windows are not
+        print(f"  label-only baselines unavailable: {e}")
+        return {}
+    y_train = labels(train, target)[:, 0]
+    rows = rows[np.isfinite(y_train[rows])]
+    return baselines(runs[0].challenge, train.metadata[rows], y_train[rows], metadata, y)
+
+
+def print_factors(runs, found, cache, rows, args):
+    """Print how well each factor is predicted by the runs that learned all four. -> {run: scores}"""
+    from eeg.score.factors import factor_rows, factor_scores
+
+    told = {}
+    for run, p in zip(runs, found):
+        if run.config["target"] != "factors" or args.ensemble == "stack":
+            continue
+        scores, mean = factor_scores(cache, rows, p)
+        told[run.name] = scores | {"mean_pearson": mean}
+        print(f"  all four factors, {run.name}:")
+        for cells in factor_rows(scores, mean):
+            print("    " + "  ".join(cell.ljust(width) for cell, width in zip(cells, (15, 8, 16, 8, 0))).rstrip(), flush=True)
+        print()
+    return told
 
 
 if __name__ == "__main__":

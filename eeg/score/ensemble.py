@@ -7,14 +7,14 @@ import numpy as np
 from scipy.optimize import nnls
 
 from eeg.score.finished import predict_run
-from eeg.score.predict import answers, answers_and_times
+from eeg.score.predict import all_answers, answers_and_times
 from eeg.score.ridge import fit_ridge
 from eeg.score.sides import side
 
 
 def wanted(way):
     """What `predict` is to say of each window for this way of combining, see `predict(of=)`."""
-    return answers_and_times if way == "stack" else answers
+    return answers_and_times if way == "stack" else all_answers
 
 
 def combine_runs(way, runs, test, folder, **how):

@@ -30,6 +30,11 @@ def answers(model, x, features):
     return model(x, features)[:, :1]
 
 
+def all_answers(model, x, features):
+    """(B, n_outputs): all that the model answers."""
+    return model(x, features)
+
+
 def answers_and_times(model, x, features):
     """(B, 1 + 12): what the model answers, then TIME_STATISTICS where it has a time head."""
     raw = model.raw(x, features)

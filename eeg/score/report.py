@@ -25,9 +25,10 @@ from eeg.data.cache import cache_path
 from eeg.data.release import find_release
 from eeg.data.windows import OFFSET
 from eeg.score import figures
+from eeg.score.factors import factor_rows, factor_scores
 from eeg.score.finished import load_model
 from eeg.score.metrics import bootstrap, bootstrap_difference, mae, nrmse, pearson, r2, rmse
-from eeg.score.predict import answers, predict
+from eeg.score.predict import all_answers, answers, predict
 from eeg.score.sides import TEST, check_side, scored_side, side
 
 WHAT = {"rt_from_stimulus": ("response time", "s"), "rt_from_trialstart": ("response time from the trial's start", "s"), "externalizing": ("externalizing", "factor score"), "factors": ("externalizing", "factor score")}
@@ -57,6 +58,7 @@ class Windows:
     ages: np.ndarray | None  # (N,) years, NaN where unknown; None where no file says them
 
     mean_of_training: float  # of the labels the run was trained on
+    factors: np.ndarray | None = None  # (N, 4) answers, of a run that learned all four factors
 
     @property
     def subjects(self):
@@ -77,10 +79,11 @@ def look_at(run, model, cache_folder, data, releases=None, mini=False, progress=
         cache, rows = side(cache_folder, [run], "valid")
         where = f"validation subjects of {' + '.join(dict.fromkeys(cache.release[rows]))}, for {' and '.join(TEST)} are not cached; the best epoch was chosen on these, which flatters the run"
     check_side(run, cache, rows)
-    found = predict(model, cache, rows, with_chances if model.head == "time" else answers, progress=progress)
+    found = predict(model, cache, rows, with_chances if model.head == "time" else all_answers, progress=progress)
     chances = found[:, 1:] if model.head == "time" else None
     ages = _ages(cache, rows, data)
-    return Windows(cache, rows, where, cache.y[rows], found[:, 0], chances, ages, float(model.center[0]))
+    factors = found if run.config["target"] == "factors" else None
+    return Windows(cache, rows, where, cache.y[rows], found[:, 0], chances, ages, float(model.center[0]), factors)
 
 
 def with_chances(model, x, features):
@@ -271,6 +274,9 @@ def _summary(page, run, seen, why=None):
         return
     rows.append(("scored on", f"{cli.counted(len(seen.y), 'window')} of {cli.counted(len(np.unique(seen.subjects)), 'subject')}: {seen.where}"))
     page.add_html(text + _table(rows) + _scores(seen, unit), "Summary")
+    if seen.factors is not None:
+        titles, *cells = factor_rows(*factor_scores(seen.cache, seen.rows, seen.factors))
+        page.add_html(_table(cells, titles), "All four factors")
 
 
 def _scores(seen, unit):

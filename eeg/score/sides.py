@@ -45,11 +45,14 @@ def subjects(run, side):
     return set(run.config["split"][side]["subjects"])
 
 
-def check_side(run, cache, rows):
-    """Raises UserError where a run cannot be scored on these windows: another challenge or target, windows of another kind, or subjects it was trained on."""
+def check_side(run, cache, rows, also=()):
+    """Raises UserError where a run cannot be scored on these windows: another challenge or target, windows of another kind, or subjects it was trained on.
+
+    also: targets that are allowed though the competition does not score them.
+    """
     if missing := [key for key in ("challenge", "target", "model", "train", "split", "input") if key not in run.config]:
         raise UserError(f"{run.folder / 'config.json'} says nothing of {', '.join(missing)}; train anew with: python run/train.py")
-    if not run.scored:
+    if not run.scored and run.config["target"] not in also:
         raise UserError(f"{run.name} predicts {run.config['target']}, challenge {run.challenge} is scored on {TARGETS[run.challenge]}; train one with: python run/train.py --challenge {run.challenge}")
     path, again = cache.paths[0], rebuild(cache.attributes[0])
     if run.challenge != cache.challenge:

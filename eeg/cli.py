@@ -5,6 +5,7 @@ A script is: parse the arguments (nothing heavy imported yet), import, work. `ru
 """
 
 import argparse
+import codecs
 import math
 import os
 import re
@@ -184,13 +185,52 @@ class Progress:
         self.peak = max(self.peak, anonymous_memory())
 
 
+def _legible(error):
+    """What a terminal cannot show: the bytes of a file's name as they are, another character as "?"."""
+    part = error.object[error.start : error.end]
+    named = lambda c: 0xDC80 <= ord(c) <= 0xDCFF  # a byte that is no character where this runs
+    return b"".join(bytes([ord(c) - 0xDC00]) if named(c) else b"?" for c in part), error.end
+
+
+def settle_streams():
+    """Make printing safe: a closed stream leads nowhere, and no character is an error."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file that is opened would take its number, and what is printed
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+    codecs.register_error("legible", _legible)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="legible")
+
+
+def _flush():
+    """Bring out what was printed; where that fails, the rest goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(e, BrokenPipeError):
+            raise
+        raise UserError(f"what is printed cannot be written: {e.strerror}") from None
+
+
 def run(main):
     """Call main() and leave the process with its exit code; user mistakes and system errors become one line."""
+    settle_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, lambda number, _: sys.exit(128 + number))  # unwinds, so that clean-up runs
     try:
-        sys.exit(main() or 0)
+        code = main() or 0
+        _flush()
+        sys.exit(code)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
     except KeyboardInterrupt:

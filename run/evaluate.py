@@ -64,7 +64,7 @@ def main():
         scores["overall"] = overall(one, two)
         print(f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {scores['overall']:.5f} (the final leaderboard's best{real}: {LEADERBOARD['overall']})")
     if args.json:
-        args.json.write_text(json.dumps(scores, indent=1) + "\n")
+        args.json.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
         print(f"scores   {args.json}")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from eeg import cli
 from eeg.train.monitor import Gpu, counts, events, look, sentence, table
-from eeg.train.runs import find_runs, named
+from eeg.train.runs import all_runs, meant
 
 
 def arguments():
@@ -30,7 +30,6 @@ def arguments():
 
 def main():
     args = arguments()
-    sys.stdout.reconfigure(errors="replace")  # where the terminal has no bars, a ? stands for each
     gpu = Gpu()
     if args.follow:
         try:
@@ -49,7 +48,7 @@ def main():
 
 def look_at(args):
     """Read the runs anew. -> [Look]"""
-    runs = [run for text in args.runs for run in named(args.out, text)] if args.runs else find_runs(args.out)
+    runs = [run for text in args.runs for run in meant(args.out, text)] if args.runs else all_runs(args.out)
     return [look(run) for run in runs]
 
 

@@ -183,16 +183,19 @@ def find_plan(args, ranks):
         if run:
             if run.status == "running":
                 raise UserError(f"{run.folder} is running (process {run.state.get('pid')} on {run.state.get('host')}); watch it with: python run/monitor.py --follow")
-            if run.finished and not (args.given_epochs and args.given_epochs > run.config["train"]["epochs"]):
-                raise UserError(f"{run.folder} has finished its {cli.counted(run.config['train']['epochs'], 'epoch')}; for more say --epochs N, or score it with: python run/evaluate.py {shlex.quote(str(run.folder))}")
+            epochs = run.config.get("train", {}).get("epochs", 0)
+            if run.finished and not (args.given_epochs and args.given_epochs > epochs):
+                raise UserError(f"{run.folder} has finished its {cli.counted(epochs, 'epoch')}; for more say --epochs N, or score it with: python run/evaluate.py {shlex.quote(str(run.folder))}")
             return [run.folder] + [other.folder for other in planned(run) if other.folder != run.folder and not other.finished], False
     return claim_all(args), True
 
 
 def planned(run):
-    """The runs of a run's plan that are still there. -> [Run]"""
+    """The runs of a run's plan that are still there and can be read. -> [Run]"""
+    from eeg.train.runs import readable
+
     folders = [run.folder.parent / stamp for stamp in run.config.get("plan", [])]
-    return [type(run)(folder) for folder in folders if folder.is_dir()]
+    return readable([type(run)(folder) for folder in folders if folder.is_dir()])
 
 
 def claim_all(args):
@@ -241,9 +244,12 @@ def train(folder, args, ranks):
 
 def prepare(folder, args, ranks, journal):
     """Device, data, model, and what a checkpoint says. -> Trainer"""
+    from eeg.train import schema
     from eeg.train.load import Load
 
-    config, load = journal.read("config.json", {}), Load()
+    config, load = schema.read(folder / "config.json"), Load()
+    if missing := lacking(config):
+        raise UserError(f"{folder}/config.json says nothing of {', '.join(missing)}, so this run cannot be resumed; train anew with: python run/train.py --challenge {config['challenge']}")
     usual = {option: values[config["challenge"] - 1] for option, values in DEFAULTS.items()}
     options = SimpleNamespace(**vars(args) | usual | config["train"] | {name: getattr(args, name) for name in ("device", "max_memory", "checkpoint_minutes")})
     options.cache = Path(options.cache) if args.cache == Path("cache") and Path(options.cache).is_dir() else args.cache
@@ -274,6 +280,9 @@ def prepare(folder, args, ranks, journal):
     split = split_windows(options.cache, config["challenge"], options.train, options.valid, options.mini, options.fold, options.keep_copies, options.keep_bad, options.max_recordings, options.max_subjects)
     torch.manual_seed(options.seed)
     model = make_model(options, config["challenge"])
+    known = config.get("model", {})  # of a run that has begun: all its settings
+    if other := [name for name, value in json.loads(json.dumps(model.settings)).items() if known.get(name, value) != value]:
+        raise UserError(f"{folder}/config.json contradicts itself: its settings under train give a model of another {other[0]} than stands under model; train anew with: python run/train.py --challenge {config['challenge']}")
     cost = multiply_adds(model)  # here, as long as it lies on the CPU
     sides = {side: split.describe(side) for side in ("train", "valid")}
     if config.get("split", sides) != sides:
@@ -305,6 +314,13 @@ def prepare(folder, args, ranks, journal):
     source = {"sfreq": split.cache.sfreq, "window_samples": 200, "channels": list(split.cache.channels)}
     journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, input=source, device=device, threads=threads, precision=precision, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
     return trainer
+
+
+def lacking(config):
+    """What a config.json must say, and does not, for its run to be resumed."""
+    needed = ("train", "valid", "fold", "seed")
+    options = config.get("train", {})
+    return [name for name in ("train", "versions") if name not in config] + [name for name in needed if name not in options]
 
 
 def choose_device(options, ranks):
@@ -385,11 +401,11 @@ def summarise(folder):
     from eeg.train.runs import Run
 
     runs = planned(Run(folder))
-    if len(runs) < 2 or not all(run.finished for run in runs):
+    if len(runs) < 2 or not all(run.finished and run.state.get("best_nrmse") is not None for run in runs):
         return
-    found = [{"run": run.name, "fold": run.config["train"]["fold"], "seed": run.config["train"]["seed"], "best_epoch": run.state["best_epoch"], "value": run.state["best_nrmse"]} for run in runs]
+    found = [{"run": run.name, "fold": run.config["train"]["fold"], "seed": run.config["train"]["seed"], "best_epoch": run.best[0], "value": run.state["best_nrmse"]} for run in runs]
     what = "1 - AUROC" if runs[0].config["target"] == "correct" else "NRMSE"
-    simulated = " (simulated data)" if runs[0].config["simulated"] else ""
+    simulated = " (simulated data)" if runs[0].config.get("simulated") else ""
     print(f"\n{len(runs)} runs: validation {what}{simulated}")
     for each in found:
         part = f"fold {each['fold'][0]} of {each['fold'][1]}" if each["fold"] else f"seed {each['seed']}"

@@ -70,7 +70,7 @@ def read_space(path):
     if path is None:
         return None
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except ValueError as e:
         raise UserError(f"{path} is not JSON ({e}); see: python run/tune.py --help") from None
 

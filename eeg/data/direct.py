@@ -37,7 +37,7 @@ class Direct:
         self._begin, self._size = np.array([X.offset for X in cache.parts]), cache.parts[0][0].nbytes
         blocks = self._size // BLOCK + 2  # a window begins and ends within a block
         self._room = np.frombuffer(mmap.mmap(-1, most * blocks * BLOCK), np.uint8).reshape(most, -1)  # begins on a page
-        self._files = _native.DirectFiles([str(path) for path in cache.paths], most)
+        self._files = _native.DirectFiles([os.fsencode(path) for path in cache.paths], most)
 
     def windows(self, part, row):
         """Window row[i] of file part[i], for each i: list of (1, C, S) arrays as stored, good until the next call."""

@@ -3,6 +3,7 @@
 Both have `n_times` and `read(starts, out)`; the signal is that of the competition: 129 channels, 100 Hz, microvolts.
 """
 
+import os
 import threading
 
 import numpy as np
@@ -35,7 +36,7 @@ def _order(names):
 class _Bdf:
     def __init__(self, path):
         try:
-            self._bdf = Bdf(str(path))
+            self._bdf = Bdf(os.fsencode(path))
         except ValueError as e:
             raise BadRecording(str(e)) from None
         self.sfreq, self.n_times = self._bdf.sfreq, self._bdf.n_times

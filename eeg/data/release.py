@@ -54,7 +54,7 @@ class Release:
     def simulated(self):
         """Whether its dataset_description.json says that it is simulated."""
         try:
-            return "simulated" in (self.folder / "dataset_description.json").read_text().lower()
+            return "simulated" in (self.folder / "dataset_description.json").read_text(encoding="utf-8").lower()
         except (OSError, UnicodeDecodeError):
             return False
 

@@ -275,11 +275,11 @@ def write_bdf(path, x):
 def write_recording(folder, subject, task, run, x, events):
     stem = f"sub-{subject.name}_task-{task}" + (f"_run-{run}" if run else "")
     write_bdf(folder / f"{stem}_eeg.bdf", x)
-    (folder / f"{stem}_events.tsv").write_text(events_text(events, task == "contrastChangeDetection"))
-    (folder / f"{stem}_channels.tsv").write_text("name\ttype\tunits\n" + "".join(f"{name}\tEEG\tuV\n" for name in CHANNELS))
+    (folder / f"{stem}_events.tsv").write_text(events_text(events, task == "contrastChangeDetection"), encoding="utf-8")
+    (folder / f"{stem}_channels.tsv").write_text("name\ttype\tunits\n" + "".join(f"{name}\tEEG\tuV\n" for name in CHANNELS), encoding="utf-8")
     about = {"TaskName": task, "PowerLineFrequency": 60, "EEGChannelCount": 129, "EEGReference": "Cz", "RecordingType": "continuous"}
     about |= {"RecordingDuration": x.shape[1] / SFREQ, "SamplingFrequency": SFREQ, "SoftwareFilters": "n/a"}
-    (folder / f"{stem}_eeg.json").write_text(json.dumps(about, indent=2))
+    (folder / f"{stem}_eeg.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
 
 
 def simulate_subject(folder, head, release, index, seed, snr, tasks, runs):
@@ -332,7 +332,7 @@ def simulate_release(data, release, subjects=20, seed=0, snr=1.0, tasks=("contra
     about = folder / "dataset_description.json"
     if folder.exists():
         try:
-            found = json.loads(about.read_text())["GeneratedBy"][0]
+            found = json.loads(about.read_text(encoding="utf-8"))["GeneratedBy"][0]
             simulated = found["Name"] == "eeg simulation"
         except (OSError, ValueError, KeyError, IndexError):
             simulated = False
@@ -355,12 +355,12 @@ def simulate_release(data, release, subjects=20, seed=0, snr=1.0, tasks=("contra
                     totals[key] += value
                 if progress:
                     progress(done, subjects, counts[-1])
-        (partial / "participants.tsv").write_text("\n".join(["\t".join(COLUMNS), *sorted(rows)]) + "\n")
-        (partial / "task-contrastChangeDetection_eeg.json").write_text(json.dumps({"TaskName": "contrastChangeDetection", "SamplingFrequency": SFREQ, "PowerLineFrequency": 60, "EEGReference": "Cz"}, indent=2))
+        (partial / "participants.tsv").write_text("\n".join(["\t".join(COLUMNS), *sorted(rows)]) + "\n", encoding="utf-8")
+        (partial / "task-contrastChangeDetection_eeg.json").write_text(json.dumps({"TaskName": "contrastChangeDetection", "SamplingFrequency": SFREQ, "PowerLineFrequency": 60, "EEGReference": "Cz"}, indent=2), encoding="utf-8")
         description = {"Name": f"Simulated EEG in the layout of HBN-EEG {release}", "BIDSVersion": "1.9.0", "DatasetType": "raw", "License": "CC0"}
         description["GeneratedBy"] = [{"Name": "eeg simulation", "Description": "No person was recorded: every signal, event and label is simulated.", "settings": settings}]
         description["SourceDatasets"] = [{"DOI": "none", "Version": f"layout of {DATASETS.get(release, release)}"}]
-        (partial / "dataset_description.json").write_text(json.dumps(description, indent=2))
+        (partial / "dataset_description.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)

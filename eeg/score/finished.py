@@ -77,7 +77,7 @@ def promote(run, out, note):
     try:
         for path in (run.folder / "config.json", run.folder / "history.json", run.folder / "state.json", run.weights):
             shutil.copy2(path, partial)
-        (partial / "promoted.json").write_text(json.dumps({"run": run.name} | note, indent=1) + "\n")
+        (partial / "promoted.json").write_text(json.dumps({"run": run.name} | note, indent=1) + "\n", encoding="utf-8")
         if place.exists():
             os.rename(place, old)
         os.rename(partial, place)

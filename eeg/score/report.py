@@ -221,7 +221,7 @@ def write(run, cache_folder, data, releases=None, mini=False, quick=False):
 
     Of a run that has not finished, or predicts what the competition does not score, there are no answers in it. quick: nothing is occluded.
     """
-    page = mne.Report(title=f"{run.name}{' (simulated data)' if run.config.get('simulated') else ''}", image_format="png", verbose="ERROR")
+    page = mne.Report(title=f"{_legible(run.name)}{' (simulated data)' if run.config.get('simulated') else ''}", image_format="png", verbose="ERROR")
     page.add_custom_css(CSS)
     if run.finished and run.scored:
         model = load_model(run.weights)
@@ -249,9 +249,18 @@ def write(run, cache_folder, data, releases=None, mini=False, quick=False):
     return path, done
 
 
+def _legible(text):
+    """Text that a page can hold: a path may have bytes that are no character where this runs."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _escaped(text):
+    return html.escape(_legible(text))
+
+
 def _table(rows, titles=()):
     """HTML of rows of text."""
-    line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{_escaped(cell)}</{tag}>" for cell in cells) + "</tr>"
     return f'<table class="eeg-table">{line(titles, "th") if titles else ""}{"".join(line(row, "td") for row in rows)}</table>'
 
 
@@ -263,13 +272,13 @@ def _summary(page, run, seen, why=None):
     text = _note(SIMULATED) if run.config.get("simulated") or (seen and seen.cache.simulated) else ""
     epoch, best = run.best
     what, unit = WHAT.get(run.config["target"], (run.config["target"], ""))
-    rows = [("challenge", str(run.challenge)), ("predicts", what), ("model", run.config["model"]["name"]), ("status", run.status)]
+    rows = [("challenge", str(run.challenge)), ("predicts", what), ("model", run.config.get("model", {}).get("name", "?")), ("status", run.status)]
     if epoch:
         rows.append(("best epoch", f"{epoch}, validation {run.metric.upper()} {best:.4f}"))
     if seen is None:
-        text += _table(rows) + f"<p>No answers to windows are shown here: {html.escape(why)}.</p>"
+        text += _table(rows) + f"<p>No answers to windows are shown here: {_escaped(why)}.</p>"
         if run.status not in ("running", "waiting", "finished"):
-            text += f"<p>Go on with: <code>{html.escape(run.resume)}</code></p>"
+            text += f"<p>Go on with: <code>{_escaped(run.resume)}</code></p>"
         page.add_html(text, "Summary")
         return
     rows.append(("scored on", f"{cli.counted(len(seen.y), 'window')} of {cli.counted(len(np.unique(seen.subjects)), 'subject')}: {seen.where}"))
@@ -369,9 +378,9 @@ def _importance(page, seen, model):
 def _settings(page, run):
     config, section = run.config, "Settings"
     flat = lambda values: [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
-    command = f"<p><code>{html.escape(shlex.join(['python', *config['command']]))}</code></p>" if config.get("command") else ""
-    page.add_html(command + _table(flat(config["train"])), "Of the training", section=section)
-    page.add_html(_table(flat(config["model"])), "Of the model", section=section)
+    command = f"<p><code>{_escaped(shlex.join(['python', *config['command']]))}</code></p>" if config.get("command") else ""
+    page.add_html(command + _table(flat(config.get("train", {}))), "Of the training", section=section)
+    page.add_html(_table(flat(config.get("model", {}))), "Of the model", section=section)
     sides = [(name, " ".join(one["releases"]), f"{one['windows']:,}", f"{len(one['subjects']):,}") for name, one in config.get("split", {}).items()]
     if sides:  # of a run that ended before it had opened its caches nothing is known
         page.add_html(_table(sides, ("side", "releases", "windows", "subjects")), "Data", section=section)

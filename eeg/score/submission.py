@@ -121,7 +121,7 @@ def _needed(names):
         module = ahead.pop()
         if module not in found:
             found.add(module)
-            tree = ast.parse(_source(module).read_text())
+            tree = ast.parse(_source(module).read_text(encoding="utf-8"))
             ahead += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
     return found
 
@@ -229,7 +229,7 @@ def _run_alone(path, x):
             archive.extractall(unpacked)
         np.save(f"{elsewhere}/windows.npy", x)
         command = [sys.executable, "-I", "-c", _ALONE, unpacked, f"{elsewhere}/windows.npy", f"{elsewhere}/answers.npz", ",".join(ABSENT)]
-        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=elsewhere, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode:
             said = done.stderr.strip().splitlines()
             raise UserError(f"{path}, unpacked and loaded by a fresh interpreter, fails: {said[-1] if said else f'it ended with {done.returncode}'}")

@@ -42,7 +42,7 @@ def fastest(model, device, precisions, step, steps=6):
 def remembered(path, key, measure):
     """measure(), or what it said the last time with this key: a measurement takes a second, and starting should take none."""
     try:
-        known = json.loads(Path(path).read_text())
+        known = json.loads(Path(path).read_text(encoding="utf-8"))
         if key in known:
             return known[key]
     except (OSError, ValueError, TypeError):  # no file, or not ours: it is written anew

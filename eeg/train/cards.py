@@ -81,7 +81,7 @@ def pci_cards(root=Path("/")):
 def nvidia_cards(root=Path("/")):
     """Names of NVIDIA cards, as the driver lists them."""
     files = sorted((Path(root) / "proc/driver/nvidia/gpus").glob("*/information"))
-    return [match.group(1).strip() for match in (re.search(r"Model:(.*)", path.read_text()) for path in files) if match]
+    return [match.group(1).strip() for match in (re.search(r"Model:(.*)", path.read_text(encoding="utf-8", errors="replace")) for path in files) if match]
 
 
 def amd_cards(root=Path("/")):
@@ -103,6 +103,6 @@ def driver(root=Path("/")):
 def first_line(path):
     """The first line of a file of the system's, "" where there is none or it may not be read."""
     try:
-        return Path(path).read_text().split("\n", 1)[0].strip()
+        return Path(path).read_text(encoding="utf-8", errors="replace").split("\n", 1)[0].strip()
     except OSError:
         return ""

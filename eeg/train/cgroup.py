@@ -13,7 +13,7 @@ def folders(controller, root=Path("/")):
     if not listed.is_file():
         return []
     found = []
-    for line in listed.read_text().splitlines():
+    for line in listed.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2: one hierarchy, at the top or, beside version 1, in unified/
             mounts = [base, base / "unified"]

@@ -63,7 +63,7 @@ def finish(folder):
 def noted(note):
     """What a .json says, None where it is torn or missing."""
     try:
-        about = json.loads(note.read_text())
+        about = json.loads(note.read_bytes())
         return about if {"sha256", "epoch", "batch"} <= about.keys() else None
     except (FileNotFoundError, ValueError, AttributeError):
         return None

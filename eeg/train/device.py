@@ -129,7 +129,7 @@ def conclusive(attempts, key):
 def read_verdicts(path):
     """The verdicts in a file; none where there is no file or what is there is not one of ours: then the checks just run again."""
     try:
-        kept = json.loads(Path(path).read_text())
+        kept = json.loads(Path(path).read_text(encoding="utf-8"))
         return kept["verdicts"] if kept["format"] == 1 else []
     except (OSError, ValueError, KeyError, TypeError):
         return []

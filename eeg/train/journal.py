@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from eeg import UserError
+from eeg.train import schema
 
 EVERY = 2.0  # s between two words about where it is
 
@@ -48,7 +49,7 @@ def write_json(path, content):
     """Publish a small JSON file by rename: a reader sees the old one or the new one, whole."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w") as f:
+    with open(partial, "w", encoding="utf-8") as f:
         f.write(json.dumps(content, indent=1))
         f.flush()
         os.fsync(f.fileno())  # a card may take the machine down, and a rename may reach the disk before what was written
@@ -66,14 +67,14 @@ class Journal:
     def __init__(self, folder, quiet=False):
         self.folder, self.quiet, self.full = Path(folder), quiet, False
         self.history = {"epochs": [], "events": []}
-        self.log = None if quiet else open(self.folder / "log.txt", "a", buffering=1)
+        self.log = None if quiet else open(self.folder / "log.txt", "a", buffering=1, encoding="utf-8", errors="surrogateescape")
         if self.log:
             try:
                 fcntl.flock(self.log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process ends, however it ends
             except BlockingIOError:
                 raise UserError(f"another process is training {folder} at this moment; watch it with: python run/monitor.py --follow") from None
-        self.before = self.read("state.json", {})  # where a process before this one left it; "running": it did not end in any way of its own
-        self.timing = self.read("timing.json", {"epochs": [], "events": []})
+        self.before = schema.read(self.folder / "state.json", {})  # where a process before this one left it; "running": it did not end in any way of its own
+        self.timing = schema.read(self.folder / "timing.json", {"epochs": [], "events": []})
         self.now = {}
         self.said = 0.0
 
@@ -112,7 +113,7 @@ class Journal:
     def config(self, **facts):
         """Add to config.json."""
         if not self.quiet:
-            write_json(self.folder / "config.json", self.read("config.json", {}) | facts)
+            write_json(self.folder / "config.json", schema.read(self.folder / "config.json") | facts)
 
     def close(self):
         if self.log:
@@ -134,11 +135,3 @@ class Journal:
             print(line, file=stream, flush=True)
         except OSError:
             mute(stream)
-
-    def read(self, name, default):
-        try:
-            return json.loads((self.folder / name).read_text())
-        except FileNotFoundError:
-            return default
-        except ValueError:
-            raise UserError(f"{self.folder / name} is not JSON; if the run is lost, remove its folder: rm -r {self.folder}") from None

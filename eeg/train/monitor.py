@@ -47,14 +47,11 @@ class Look:
 
 
 def look(run):
-    """-> Look. A run that cannot be read is said to be so: the others are to be seen all the same."""
+    """-> Look. A run that cannot be read is shown as such."""
     try:
         return Look(run, run.status, _cells(run), _remarks(run))
     except UserError as e:
-        problem = str(e)
-    except (KeyError, TypeError, AttributeError, ValueError) as e:  # JSON, but not what a run writes
-        problem = f"its files do not say what a run's do ({type(e).__name__}: {e}); if it is lost, remove it: rm -r {run.folder}"
-    return Look(run, "unreadable", {"run": run.name, "status": "unreadable"}, [problem])
+        return Look(run, "unreadable", {"run": run.name, "status": "unreadable"}, [str(e)])
 
 
 def _cells(run):
@@ -157,7 +154,7 @@ class Gpu:
     def _ask(self, command):
         """-> (what it says, None), or (None, why not; "" where the tool is not there)."""
         try:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True)
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, encoding="utf-8", errors="replace")
         except OSError:
             return None, ""
         try:

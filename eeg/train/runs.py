@@ -4,20 +4,21 @@ A run says how it is in state.json, which it rewrites every few seconds. A proce
 a running one by its process, or by its silence.
 """
 
-import json
 import math
 import os
 import re
 import shlex
 import socket
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from eeg import UserError
 from eeg.data.windows import TARGETS
+from eeg.train import schema
 
 STAMP = "[!.]*"  # of run folders; one that begins with a dot is still being made
 RANGE = re.compile(r"(.*[^/.])/([\d_]*)\.\.([\d_]*)")  # name/FROM..TO, of stamps or their beginnings
@@ -32,22 +33,22 @@ class Run:
 
     @cached_property
     def config(self):
-        return _read(self.folder / "config.json")
+        return schema.read(self.folder / "config.json")
 
     @cached_property
     def history(self):
         """{"epochs": [...], "events": [...]}, both empty before the first epoch ends."""
-        return _read(self.folder / "history.json", {"epochs": [], "events": []})
+        return schema.read(self.folder / "history.json", {"epochs": [], "events": []})
 
     @cached_property
     def timing(self):
         """What is not the same each time: {"epochs": [{"epoch", "seconds", "windows_per_second", "memory", ...}], "events": [{"when", "kind", "text", ...}]}."""
-        return _read(self.folder / "timing.json", {"epochs": [], "events": []})
+        return schema.read(self.folder / "timing.json", {"epochs": [], "events": []})
 
     @cached_property
     def state(self):
         """What the run said last, {} before its first word."""
-        return _read(self.folder / "state.json", {})
+        return schema.read(self.folder / "state.json", {})
 
     @property
     def name(self):
@@ -56,7 +57,7 @@ class Run:
 
     @property
     def challenge(self):
-        return int(self.config["challenge"])
+        return self.config["challenge"]
 
     @property
     def scored(self):
@@ -76,7 +77,7 @@ class Run:
             return said
         here = self.state.get("host") == socket.gethostname()
         spoken = said == "waiting" or time.time() - self.updated < SILENCE  # else the process's number was given to another
-        if spoken and (not here or _alive(self.state["pid"])):
+        if spoken and (not here or _alive(self.state.get("pid"))):
             return said
         return "died" if said == "running" else "stopped"
 
@@ -134,8 +135,31 @@ class Run:
 _PAST = {"waiting": "waits for its turn", "stopped": "was stopped", "failed": "failed", "died": "died", "finished": "lost its weights file"}
 
 
+def readable(runs):
+    """Those of the runs whose files can be read; of the others it is said, once, what is wrong with them."""
+    kept = []
+    for run in runs:
+        try:
+            run.config, run.state, run.history, run.timing
+        except UserError as e:
+            _say_once(f"left out: {e}")
+        else:
+            kept.append(run)
+    return kept
+
+
+@cache
+def _say_once(line):
+    print(line, file=sys.stderr, flush=True)
+
+
 def find_runs(out):
-    """Every run under out, oldest first."""
+    """Every run under out that can be read, oldest first."""
+    return readable(all_runs(out))
+
+
+def all_runs(out):
+    """Every run under out, oldest first, whether it can be read or not."""
     return [Run(path.parent) for path in sorted(Path(out).glob(f"*/{STAMP}/config.json"), key=lambda path: (path.parent.name, path))]
 
 
@@ -155,6 +179,12 @@ def best_run(out, challenge):
 
 
 def named(out, text):
+    """The runs that a RUN argument means and that can be read, oldest first. A single one that cannot is an error."""
+    runs = meant(out, text)
+    return (readable(runs) if len(runs) > 1 else runs) or runs[-1:]
+
+
+def meant(out, text):
     """The runs that a RUN argument means, oldest first: a run folder, name/stamp under out, or a name, which may have several."""
     for folder in (Path(text), Path(out) / text):
         if (folder / "config.json").exists():
@@ -164,8 +194,8 @@ def named(out, text):
             return runs
     if found := RANGE.fullmatch(text):
         name, first, last = found.groups()
-        return _between(named(out, name), name, first, last)
-    names = sorted({run.folder.parent.name for run in find_runs(out)})
+        return _between(meant(out, name), name, first, last)
+    names = sorted({run.folder.parent.name for run in all_runs(out)})
     help = f"there are {', '.join(names)}; see: python run/monitor.py" if names else "train one with: python run/train.py --challenge 1"
     raise UserError(f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}")
 
@@ -203,13 +233,13 @@ def choose_runs(out, texts, seeds=None, several=False):
 
 def _with_seeds(runs, seeds):
     """Those of the runs that were trained with one of the seeds, folds of a cross-validation left out."""
-    whole = [run for run in runs if not run.config["train"].get("fold")]
-    known = {run.config["train"]["seed"] for run in whole}
+    whole = [run for run in runs if not run.config.get("train", {}).get("fold")]
+    known = {run.config.get("train", {}).get("seed") for run in whole}
     if missing := [seed for seed in seeds if seed not in known]:
         names = ", ".join(dict.fromkeys(run.folder.parent.name for run in runs))
-        there = ", ".join(map(str, sorted(known))) or "none"
+        there = ", ".join(map(str, sorted(known - {None}))) or "none"
         raise UserError(f"no finished run of {names} has seed {missing[0]} (seeds, without folds of a cross-validation: {there}); see: python run/compare.py {names}")
-    return [run for run in whole if run.config["train"]["seed"] in seeds]
+    return [run for run in whole if run.config.get("train", {}).get("seed") in seeds]
 
 
 def newest_unfinished(out, challenge=None, name=None, new=False):
@@ -226,17 +256,6 @@ def newest_unfinished(out, challenge=None, name=None, new=False):
     raise UserError(f"no unfinished run in {out}/ to resume; {help}")
 
 
-def _read(path, default=None):
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        if default is None:
-            raise UserError(f"{path.parent} is not a run: it has no {path.name}; see: python run/monitor.py") from None
-        return default
-    except ValueError as e:
-        raise UserError(f"{path} is not JSON ({e}); if the run is lost, remove its folder: rm -r {path.parent}") from None
-
-
 def _alive(pid):
     if not Path("/proc/self").exists():  # macOS
         try:
@@ -245,7 +264,7 @@ def _alive(pid):
             return isinstance(e, PermissionError)
         return True
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state not in "ZX"  # a killed process that nobody has asked after yet
+    return state not in b"ZX"  # a killed process that nobody has asked after yet

@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from eeg import UserError, cli
+from eeg.train import schema
 from eeg.train.journal import write_json
-from eeg.train.runs import STAMP, Run
+from eeg.train.runs import STAMP, Run, readable
 
 TRAIN = Path(__file__).resolve().parents[2] / "run" / "train.py"
 HOPELESS = 3  # failed trials, and no other, after which no more are tried
@@ -144,7 +145,7 @@ class Study:
         path, wanted = folder / "study.json", {key: value for key, value in wanted.items() if value is not None}
         with _locked(folder / "study.lock"):
             if path.exists():
-                plan = json.loads(path.read_text())
+                plan = schema.read(path, schema=schema.STUDY)
                 for key, value in wanted.items():
                     if value != plan[key]:
                         raise UserError(f"{folder} was begun with {key} {json.dumps(plan[key])}, not {json.dumps(value)}; go on without that option, or begin another study with --name")
@@ -165,10 +166,7 @@ class Study:
 
     def results(self, number):
         """[{"epochs", "value", "run", "failed"}, ...] of a trial, one a rung."""
-        try:
-            return json.loads((self.folder / f"trial_{number:03d}.json").read_text())
-        except FileNotFoundError:
-            return []
+        return schema.read(self.folder / f"trial_{number:03d}.json", [], schema.TRIAL)
 
     def standing(self):
         """-> (rung, trials of that rung that are not done, all trials' results). The rung is the number of rungs where all is done."""
@@ -208,7 +206,7 @@ class Study:
         """Take one trial to the end of one rung. lock: the file descriptor that holds it, which the training holds, too: it may outlive this process."""
         epochs, settings, start = self.plan["steps"][rung][1], self.plan["settings"][number], time.monotonic()
         run, line = self.run(number), ""
-        done = lambda run: run and run.finished and run.config["train"]["epochs"] >= epochs
+        done = lambda run: run and run.finished and run.config.get("train", {}).get("epochs", 0) >= epochs
         if not done(run):
             command = ["--resume", str(run.folder), "--epochs", str(epochs)] if run else [
                 "--challenge", str(self.plan["challenge"]), "--epochs", str(epochs), "--name", self._name(number), "--seed", str(self.plan["seed"]), *options(settings, self.plan["fixed"])]  # fmt: skip
@@ -218,10 +216,10 @@ class Study:
                 raise UserError(f"run/train.py does not take the settings of trial {number} ({line.partition('error: ')[2] or line}); mend the space or the options after --, and begin a study of another --name")
             if run and run.status == "stopped":
                 raise UserError(f"{run.folder} was stopped; the same command goes on")
-        failed = "" if done(run) else (run and run.state.get("reason")) or line.removeprefix("error: ") or "it ended without a word"
+        value = run.state.get("best_nrmse") if done(run) else None
+        failed = "" if value is not None else (run and run.state.get("reason")) or line.removeprefix("error: ") or "it ended without a score"
         if not run:
             raise UserError(f"trial {number} did not begin: {failed}")
-        value = None if failed else run.state["best_nrmse"]
         write_json(self.folder / f"trial_{number:03d}.json", [*self.results(number), {"epochs": epochs, "value": value, "run": str(run.folder), "failed": failed}])
         result = f"failed: {failed}" if failed else f"{value:.4f}"
         say(f"rung {rung + 1}/{len(self.plan['steps'])}, {epochs:3d} epochs  trial {number:3d}  {result}  {time.monotonic() - start:.0f} s  {' '.join(options(settings))}")
@@ -231,7 +229,8 @@ class Study:
     def run(self, number):
         """The Run of a trial, or None before it has one."""
         found = sorted((self.folder.parent / self._name(number)).glob(f"{STAMP}/config.json"))
-        return Run(found[-1].parent) if found else None
+        runs = readable([Run(path.parent) for path in found])
+        return runs[-1] if runs else None
 
     def _name(self, number):
         return f"{self.folder.name}_{number:03d}"
@@ -247,7 +246,7 @@ class Study:
 
 def _call(command, lock):
     """-> (exit code, the last line it said on stderr). Waits for it whatever happens: asked to stop, it saves first."""
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape") as said:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, pass_fds=[lock])
         try:
             code = child.wait()

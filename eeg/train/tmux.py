@@ -35,7 +35,7 @@ def start(name, command, folder=Path("."), watched=WATCHED):
     while time.monotonic() < end:
         time.sleep(0.05)
         if tmux("has-session", "-t", f"={session}").returncode:
-            lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
             if not lines or lines[-1] != f"{ENDED} 0":
                 raise UserError(f"the command ended at once: {' / '.join(lines[-3:]) or 'without a word'} (log: {log})")
             return f"the command has ended; log: {log}"
@@ -61,4 +61,4 @@ def launch(name, command, folder):
 
 
 def tmux(*arguments):
-    return subprocess.run(["tmux", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.run(["tmux", *arguments], capture_output=True, encoding="utf-8", errors="surrogateescape", stdin=subprocess.DEVNULL)

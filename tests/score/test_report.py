@@ -275,7 +275,7 @@ def test_a_run_that_died_at_its_start(page, tmp_path):
     run = write_run(tmp_path, "c1_tcn/20260101_000000", state={"status": "failed", "reason": "no cache"})
     for name in ("history", "timing"):
         (run.folder / f"{name}.json").unlink()
-    config = {key: run.config[key] for key in ("challenge", "target")} | {"model": {"name": "tcn"}, "train": {"lr": None}}
+    config = {key: run.config[key] for key in ("challenge", "target")} | {"model": {"name": "tcn"}, "train": {"max_recordings": None}}
     (run.folder / "config.json").write_text(json.dumps(config))
     html, done = page(type(run)(run.folder))
     assert "No epoch has ended yet" in text_of(html) and "has not finished (failed)" in done

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eeg.train.monitor import Gpu, counts, duration, events, look, sentence, sparkline, table
-from eeg.train.runs import SILENCE, Run, find_runs
+from eeg.train.runs import SILENCE, Run, all_runs, find_runs
 from tests.train.test_runs import dead, write_run  # noqa: F401  (a fixture)
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run" / "monitor.py"
@@ -78,10 +78,10 @@ def test_one_broken_run_does_not_hide_the_others(tmp_path):
     write_run(tmp_path, "a/1")
     for name, file, text in (("b/2", "config.json", "{"), ("c/3", "history.json", "[]"), ("d/4", "state.json", '{"status": "running"}'), ("e/5", "config.json", '{"challenge": 1}')):
         (write_run(tmp_path, name) / file).write_text(text)
-    looks = [look(run) for run in find_runs(tmp_path)]
+    looks = [look(run) for run in all_runs(tmp_path)]
     assert [one.status for one in looks][:3] + [looks[4].status] == ["finished", "unreadable", "unreadable", "unreadable"]
     assert looks[3].status == "running"  # it says no more than that
-    assert all("rm -r" in one.remarks[0] for one in looks if one.status == "unreadable")
+    assert all("remove" in one.remarks[0] for one in looks if one.status == "unreadable")
     assert counts(looks) == "5 runs: 3 unreadable, 1 finished, 1 running"
 
 

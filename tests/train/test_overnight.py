@@ -25,7 +25,7 @@ if mode == name + " fails": sys.exit("error: no such thing")
 if name == "train":
     run = Path(words[words.index("--out") + 1]) / words[words.index("--name") + 1] / "20261121_101500"
     run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text('{"challenge": 1}')
+    (run / "config.json").write_text('{"challenge": 1, "target": "rt_from_stimulus"}')
     say = lambda status: (run / "state.json").write_text(json.dumps({"status": status}))
     say("stopped")
     if mode == "waits":

@@ -19,6 +19,7 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.data.cache import Settings, build
+from eeg.data.features import compute
 from eeg.data.release import find_release
 from eeg.score import server
 from eeg.score.submission import Entry, check, entry, example_windows, write_zip
@@ -128,6 +129,30 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
             mean = np.mean(expected[int(name[0])], 0)
             assert answers.shape == (5, 1) and np.ptp(mean) > 1e-3
             np.testing.assert_allclose(answers, mean, atol=3e-5, err_msg=name)
+
+
+def test_a_hybrid_with_stored_features_answers_alone_as_with_them(submit, tmp_path):
+    """Its answers to windows in volts, without features, against its own to the same windows with the features that run/features.py would store."""
+    run = write_run(tmp_path / "experiments", "c1_hybrid/1", name="hybrid", features="file")
+    saved = torch.load(run.weights, weights_only=True)
+    rng = np.random.default_rng(0)
+    saved["state"]["median"], saved["state"]["mad"] = torch.from_numpy(rng.normal(size=103)).float(), torch.from_numpy(rng.uniform(1, 30, 103)).float()
+    torch.save(saved, run.weights)
+    write_run(tmp_path / "experiments", "c2_tcn/1", challenge=2, **TINY)
+    submit()
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    packed = torch.load(tmp_path / "unpacked" / "weights_challenge_1.pt", weights_only=True)["members"][0]
+    alone, own = (eeg.models.build(**each["settings"]).eval() for each in (packed, saved))
+    alone.load_state_dict(packed["state"])
+    own.load_state_dict(saved["state"])
+    x = example_windows()[:20]
+    features = compute(np.ascontiguousarray(1e6 * x, np.float32))
+    with torch.inference_mode():
+        expected = own(torch.from_numpy(x), torch.from_numpy(features))
+        without = own(torch.from_numpy(x), torch.full((20, 103), torch.nan))
+        np.testing.assert_allclose(alone(torch.from_numpy(x)), expected, atol=1e-4)
+    assert (expected - without).abs().max() > 1e-2  # it listens to them
 
 
 TINY = {"name": "tcn", "width": 8, "depth": 1, "head": "number"}
@@ -241,8 +266,8 @@ def test_what_cannot_be_submitted_is_refused(submit, tmp_path):
         with pytest.raises(SystemExit) as end:
             submit(*words)
         assert end.value.code == 2
-    with pytest.raises(UserError, match="features from a file.*--features layer"):
-        entry([write_run(tmp_path, "a/1", name="hybrid", features="file")])
+    with pytest.raises(UserError, match="features of stored windows of 4 s.*--challenge 2 --model hybrid --features layer"):
+        entry([write_run(tmp_path, "a/1", challenge=2, name="hybrid", features="file")])
     with pytest.raises(UserError, match="takes windows of 64 channels x 200 samples; the server gives 129 x 200"):
         entry([write_run(tmp_path, "b/1", name="tcn", n_chans=64)])
     with pytest.raises(UserError, match="trained for correct"):

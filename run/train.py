@@ -37,6 +37,7 @@ DEFAULTS = {
     "ema": (0.99, 0.99),
     "augment": ({"noise": 0.05, "mask": 0.1}, {"noise": 0.05, "mask": 0.1, "dropout": 0.1}),
 }
+MEASURED = 64  # windows at most, of the batch on which precisions are measured
 AUGMENTATIONS = ("scale", "dropout", "noise", "shift", "mask", "mirror", "mix")
 ABOUT_THIS_TIME = ("data", "cache", "out", "resume", "tmux", "list_models", "device", "threads", "max_memory", "checkpoint_minutes")  # may differ when a run is resumed
 
@@ -253,7 +254,7 @@ def prepare(folder, args, ranks, journal):
     usual = {option: values[config["challenge"] - 1] for option, values in DEFAULTS.items()}
     options = SimpleNamespace(**vars(args) | usual | config["train"] | {name: getattr(args, name) for name in ("device", "max_memory", "checkpoint_minutes")})
     options.cache = Path(options.cache) if args.cache == Path("cache") and Path(options.cache).is_dir() else args.cache
-    options.epochs = args.given_epochs or options.epochs
+    options.epochs, options.part = args.given_epochs or options.epochs, config.get("part")
 
     import numpy as np
     import torch
@@ -288,12 +289,12 @@ def prepare(folder, args, ranks, journal):
     if config.get("split", sides) != sides:
         raise UserError(f"the windows have changed since {folder} began (caches rebuilt, or others than then); train anew with: python run/train.py --challenge {config['challenge']}")
     if ranks.main:
-        precision = config.get("precision", "fp32") if config.get("device") == device else choose_precision(options, choice, model, device, threads)
-    precision = ranks.broadcast(precision if ranks.main else None)
+        precision = choose_precision(options, choice, model, min(MEASURED, options.batch_size, len(split.train)), [config, *plan], threads, busy)
+    precision, about_precision = ranks.broadcast(precision if ranks.main else None)
     trainer = Trainer(options, model, split, device, precision, journal, ranks)
 
     what = f", {about_threads}" if device == "cpu" else f" {choice.name}"
-    journal.say(f"device  {device}{what}, {precision} ({choice.reason})" + (f", {ranks.world} processes" if ranks.world > 1 else ""))
+    journal.say(f"device  {device}{what}, {precision} ({choice.reason}{about_precision})" + (f", {ranks.world} processes" if ranks.world > 1 else ""))
     journal.say(f"data    train {words(sides['train'])}; valid {words(sides['valid'])}{' (simulated)' if split.cache.simulated else ''}" + (f"; predicting the mean scores {trainer.mean_predictor:.3f}" if trainer.mean_predictor else ""))
     if split.dropped:
         journal.say("        left out " + ", ".join(f"{cli.counted(n, 'window')} of {reason}" if reason == "bad subjects" else f"{n:,} {reason}" for reason, n in split.dropped.items()))
@@ -312,7 +313,7 @@ def prepare(folder, args, ranks, journal):
         raise UserError(f"no checkpoint in {folder}/checkpoints can be used ({'; '.join(wrong)}); train anew with: python run/train.py --challenge {config['challenge']}")
     versions = {"eeg": config["versions"]["eeg"], "torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
     source = {"sfreq": split.cache.sfreq, "window_samples": 200, "channels": list(split.cache.channels)}
-    journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, input=source, device=device, threads=threads, precision=precision, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
+    journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, input=source, device=device, threads=threads, precision=precision, part=trainer.part, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
     return trainer
 
 
@@ -354,36 +355,23 @@ def choose_threads(asked, config, plan, processes, busy):
     return count, f"{cli.counted(count, 'thread')}{why}"
 
 
-def choose_precision(options, choice, model, device, threads):
-    """The precision of --amp: what the device can do and is faster on this very model, as measured, or remembered."""
-    import torch
+def choose_precision(options, choice, model, windows, known, threads, busy):
+    """The precision of --amp: what the device can do and is faster on this very model. -> (its name, why it is that in words, or "")
 
+    It is measured once and remembered; known: configs, of this run and of its plan, that may say it already. On a CPU that other
+    programs keep busy nothing is measured, for it would come out differently each time: that run, and its plan, are float32.
+    """
     from eeg.train import amp
-    from eeg.train.device import synchronize
+    from eeg.train.device import cpu_cores
 
-    if options.amp == "off":
-        return "fp32"
-    if options.amp != "auto":
-        if options.amp not in choice.precisions:
-            raise UserError(f"--amp {options.amp} cannot be used: {choice.name} can do {', '.join(choice.precisions)}; see: python run/check.py")
-        return options.amp
-    if len(choice.precisions) == 1:
-        return "fp32"
-
-    def step(model, precision):
-        with amp.autocast(device, precision):
-            raw = model.raw(x, features)
-        raw.square().mean().backward()
-        synchronize(device)
-
-    def measure():
-        print(f"measuring {' and '.join(choice.precisions)} on this model, once", file=sys.stderr, flush=True)
-        return amp.fastest(model, device, choice.precisions, step)[0]
-
-    x = torch.randn(options.batch_size, model.settings["n_chans"], model.settings["n_times"], generator=torch.Generator().manual_seed(0)).to(device)
-    features = torch.zeros(len(x), len(model.median), device=device) if model.features == "file" else None
-    key = json.dumps([choice.name, torch.__version__, threads, model.settings, options.batch_size])
-    return amp.remembered(options.cache / "precision.json", key, measure)
+    if settled := next((config["precision"] for config in known if config.get("device") == choice.device and "precision" in config), None):
+        return settled, ""
+    if options.amp not in ("auto", "off", *choice.precisions):
+        raise UserError(f"--amp {options.amp} cannot be used: {choice.name} can do {', '.join(choice.precisions)}; see: python run/check.py")
+    if options.amp != "auto" or len(choice.precisions) == 1:
+        return "fp32" if options.amp in ("auto", "off") else options.amp, ""
+    key = json.dumps([choice.name, threads, windows])
+    return amp.choose(model, choice.device, choice.precisions, windows, options.cache / "precision.json", key, busy, cpu_cores())
 
 
 def words(side):

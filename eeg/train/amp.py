@@ -2,13 +2,16 @@
 
 import copy
 import json
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
+from eeg.train.device import synchronize
 from eeg.train.journal import write_json
+from eeg.train.load import Load, is_busy
 
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH = 1.1  # times faster than float32 that a precision must be to be chosen
@@ -39,20 +42,57 @@ def fastest(model, device, precisions, step, steps=6):
     return (quickest if best["fp32"] / best[quickest] >= WORTH else "fp32"), best
 
 
-def remembered(path, key, measure):
-    """measure(), or what it said the last time with this key: a measurement takes a second, and starting should take none."""
+def choose(model, device, precisions, windows, path, key, busy=0.0, cores=1):
+    """The precision to train a Model in, measured on a batch of `windows`, or remembered in `path` under `key`. -> (its name, why in words, or "")
+
+    busy: of the CPU's `cores`, those that other programs keep at work. Where they would show in the measurement it is fp32, and nothing is remembered.
+    """
+    cpu, others = torch.device(device).type == "cpu", " and ".join(name for name in precisions if name != "fp32")
+    key = json.dumps([key, torch.__version__, model.settings])
+    known = read(path)
+    if known.get(key) in precisions:
+        return known[key], ""
+    if not (cpu and is_busy(busy, cores)):
+        print(f"measuring {' and '.join(precisions)} on this model, once", file=sys.stderr, flush=True)
+        load = Load()
+        found = measured(model, device, precisions, windows)
+        busy = load.cores()
+        if not (cpu and is_busy(busy, cores)):
+            remember(path, key, found)
+            return found, ""
+    return "fp32", f"; {others} not measured while other programs keep {busy:.1f} of {cores} cores busy: --amp {precisions[-1]} takes it"
+
+
+def measured(model, device, precisions, windows):
+    """The precision whose training step is fastest on random windows."""
+    shape = windows, model.settings["n_chans"], model.settings["n_times"]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    features = torch.zeros(windows, len(model.median), device=device) if model.features == "file" else None
+
+    def step(model, precision):
+        with autocast(device, precision):
+            raw = model.raw(x, features)
+        raw.square().mean().backward()
+        synchronize(device)
+
+    return fastest(model, device, precisions, step)[0]
+
+
+def read(path):
+    """What was remembered, {} where there is no file or what is there is not ours: then it is measured again."""
     try:
         known = json.loads(Path(path).read_text(encoding="utf-8"))
-        if key in known:
-            return known[key]
-    except (OSError, ValueError, TypeError):  # no file, or not ours: it is written anew
-        known = {}
-    known = {**(known if isinstance(known, dict) else {}), key: measure()}
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def remember(path, key, found):
+    """A measurement takes a second, and starting should take none."""
     try:
-        write_json(path, known)
+        write_json(path, read(path) | {key: found})
     except OSError:
         pass  # a cache that may only be read: the next run measures again
-    return known[key]
 
 
 def unscale(parameters, scale):

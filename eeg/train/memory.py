@@ -4,6 +4,7 @@ Cached files do not count as used: the system drops them when memory is wanted, 
 all memory with them. Linux; elsewhere nothing can be read and `Watch` says so once asked.
 """
 
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,25 @@ def levels(root=Path("/")):
         if used is not None and limit < total:
             found.append(Level(f"its control group {folder.name}", max(0, used - dropped), limit))
     return found
+
+
+def own_limits(root=Path("/")):
+    """What `ulimit -v` and `ulimit -d`, or a batch system through them, allow this process. -> list of Level"""
+    try:
+        status = dict(line.split(":", 1) for line in (Path(root) / "proc/self/status").read_text().splitlines())
+    except FileNotFoundError:
+        return []
+    found = []
+    for name, field, option in ((resource.RLIMIT_AS, "VmSize", "-v"), (resource.RLIMIT_DATA, "VmData", "-d")):
+        limit, _ = resource.getrlimit(name)
+        if limit != resource.RLIM_INFINITY:
+            found.append(Level(f"ulimit {option}", int(status[field].split()[0]) * 1024, limit))
+    return found
+
+
+def room(max_percent=80, root=Path("/")):
+    """Bytes this process may still take before any bound on its memory is max_percent full; None where the system does not say."""
+    return min((level.limit * max_percent / 100 - level.used for level in levels(root) + own_limits(root)), default=None)
 
 
 def limit_bytes(root=Path("/")):

@@ -46,7 +46,10 @@ class Recovery:
     alive(device): whether it still answers.
 
     `home` is the device, `device` where the model is now; `away`: on the CPU in the device's stead; `moved`: for good.
+    `largest`, to be set: windows the CPU's memory holds at once, where no error says it but the system's killer; None: all.
     """
+
+    largest = None
 
     def __init__(self, model, device, on_event, step, beside=tuple, moments=tuple, alive=None):
         self.model, self.on_event, self.step = model, on_event, step
@@ -138,8 +141,11 @@ class Recovery:
         scale = 1.0 if self.away else scale
         self.model.zero_grad(set_to_none=True)
         n = len(next(iter(batch.values())))
+        parts = self.parts
+        if self.largest and self.device.type == "cpu":
+            parts = max(parts, -(-n // self.largest))
         loss, outputs = 0.0, []
-        for values in zip(*(value.tensor_split(min(self.parts, n)) for value in batch.values())):
+        for values in zip(*(value.tensor_split(min(parts, n)) for value in batch.values())):
             share = len(values[0]) / n
             part_loss, part_outputs = self.step(self.model, dict(zip(batch, values)), share * scale)
             loss += share * part_loss

@@ -24,14 +24,16 @@ from eeg.score.metrics import auroc, describe, nrmse
 from eeg.score.predict import predict
 from eeg.score.shrinkage import cross_fitted, shrinkage
 from eeg.train import amp, checkpoint, losses, optim
+from eeg.train.capacity import largest_part
 from eeg.train.device import forget, synchronize
 from eeg.train.journal import mute
-from eeg.train.memory import Watch, fits
+from eeg.train.memory import Watch, fits, room
 from eeg.train.recovery import Recovery
 from eeg.train.runs import Run
 from eeg.train.split import further, labels, names
 
 INPUT = LENGTH[1]  # samples a model sees, in both challenges
+AHEAD = 2  # batches filled before they are wanted
 LOOK = 10  # batches between two looks at the memory
 HOPELESS = 100  # steps in a row without a finite gradient
 MOVING = ("rt_from_stimulus", "rt_from_trialstart")  # targets that say when: a window opened later has them earlier
@@ -68,6 +70,7 @@ class Trainer:
         if self.loss == "time" and model.head != "time":
             raise UserError(f"--loss time scores moments, and this {options.model} answers with a number; a model with a time head has it: --set head=time, see: python run/train.py --list-models")
         self._look_at_labels(model)
+        self.batch_size, self.part = self._size_batches(model)
         self.model = model.train()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = optim.adamw(self.model, options.lr, options.weight_decay)
@@ -84,6 +87,7 @@ class Trainer:
         self.square, self.told = None, 0  # what the time loss is divided by; events that all processes know
         self.saved, self.began, self.computing, self.first = time.monotonic(), time.monotonic(), 0.0, 0  # first: the batch of the epoch that this process began with
         self.guard = Recovery(self.model, self.home, self._on_event, self._step, self._beside, self._moments)
+        self.guard.largest = self.part
 
     # what is learned
 
@@ -137,6 +141,23 @@ class Trainer:
             model.mad.copy_(torch.from_numpy(np.where(mad > 0, mad, 1)))
         self.mean_predictor = None if options.target == "correct" else nrmse(self.y[split.valid, 0].astype(float), np.full(len(split.valid), self.center))
 
+    def _size_batches(self, model):
+        """-> (windows in a batch of this process, how many of them to compute at once; None where a card says itself what it holds)."""
+        options, windows, world = self.options, len(self.split.train), self.ranks.world
+        if options.batch_size > windows:
+            self.journal.say(f"batch   all {cli.counted(windows, 'training window')}: --batch-size {options.batch_size} asks for more than there are")
+        size = max(1, min(options.batch_size, windows) // world)
+        free = room(options.max_memory)
+        if self.home.type != "cpu" or free is None:
+            return size, None
+        window = 4 * model.window[0] * INPUT  # bytes
+        held = window * (AHEAD + 2 + 2 * bool(dict(options.augment).get("mix")))
+        part, needed = largest_part(model, size, held, free / self.ranks.here)
+        part = min(part, options.part or part)
+        if part < size:
+            self.journal.say(f"memory  a step on {cli.counted(size, 'window')} may take {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free to take: computed in parts of at most {part}, and batch norm sees one part at a time")
+        return size, part
+
     def _make_batches(self):
         options, cache = self.options, self.split.cache
         strengths = dict(options.augment)
@@ -146,8 +167,7 @@ class Trainer:
             raise UserError("features from the cache are those of the window as it is stored: without --augment shift and mirror, or computed in the model with --features layer")
         large = not fits(self.split.train.size * cache[0].nbytes)
         shares = {"rank": self.ranks.rank, "world": self.ranks.world}
-        size = max(1, options.batch_size // self.ranks.world)
-        return Batches(cache, self.split.train, size, options.seed, Augment(**strengths), length=INPUT, balance=options.balance, pin=self.home.type == "cuda", direct=large, threads=int(self.home.type == "cpu"), **shares)
+        return Batches(cache, self.split.train, self.batch_size, options.seed, Augment(**strengths), length=INPUT, balance=options.balance, ahead=AHEAD, pin=self.home.type == "cuda", direct=large, threads=int(self.home.type == "cpu"), **shares)
 
     # one batch
 

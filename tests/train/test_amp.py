@@ -1,12 +1,12 @@
 """Mixed precision: the loss scale by its rules, and what a measurement chooses."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
 
-from eeg.train.amp import WORTH, LossScale, fastest, remembered, unscale
+import eeg.models
+from eeg.train import amp
+from eeg.train.amp import WORTH, LossScale, fastest, unscale
 
 
 def test_the_loss_scale_halves_and_doubles():
@@ -54,10 +54,36 @@ def test_a_precision_must_be_worth_it(monkeypatch, gain, chosen):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_measurement_is_made_once(tmp_path):
-    path, calls = tmp_path / "precision.json", []
-    measure = lambda: calls.append(1) or "bf16"
-    assert [remembered(path, key, measure) for key in ("a", "a", "b")] == ["bf16"] * 3 and len(calls) == 2
-    assert json.loads(path.read_text()) == {"a": "bf16", "b": "bf16"}
-    path.write_text("torn")
-    assert remembered(path, "a", measure) == "bf16" and len(calls) == 3
+@pytest.fixture
+def choose(monkeypatch, tmp_path):
+    """choose(windows, busy, device) -> what amp.choose says; choose.during: cores that others take while it measures; choose.measured: on how many windows it did."""
+    monkeypatch.setattr(amp, "measured", lambda model, device, precisions, windows: call.measured.append(windows) or "bf16")
+    monkeypatch.setattr(amp.Load, "cores", lambda self: call.during)
+    model = eeg.models.build("tcn", width=8, depth=1)
+
+    def call(windows=16, busy=0.0, device="cpu"):
+        return amp.choose(model, device, ("fp32", "bf16"), windows, call.path, str(windows), busy, 2)
+
+    call.path, call.during, call.measured = tmp_path / "precision.json", 0.0, []
+    return call
+
+
+def test_a_measurement_is_made_once(choose):
+    assert [choose(windows) for windows in (16, 16, 32)] == [("bf16", "")] * 3 and choose.measured == [16, 32]
+    choose.path.write_text("torn")
+    assert choose() == ("bf16", "") and choose.measured == [16, 32, 16]
+
+
+def test_nothing_is_measured_on_a_busy_machine(choose):
+    """It would come out differently each time. What was measured before holds, and what was not is not remembered as if it had been."""
+    assert choose(busy=1.2) == ("fp32", "; bf16 not measured while other programs keep 1.2 of 2 cores busy: --amp bf16 takes it")
+    assert choose.measured == [] and not choose.path.exists()
+    choose.during = 0.8  # another program begins while it is measured
+    assert choose()[0] == "fp32" and "keep 0.8 of 2 cores busy" in choose()[1] and not choose.path.exists()
+    choose.during = 0.0
+    assert choose() == ("bf16", "") == choose(busy=1.2)
+
+
+def test_a_card_does_not_mind_a_busy_processor(choose):
+    choose.during = 2.0
+    assert choose(busy=2.0, device="cuda:0") == ("bf16", "") and choose.measured == [16]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import select
 import shutil
 import signal
@@ -19,7 +21,7 @@ from eeg import UserError
 from eeg.data.cache import Cache, cache_path
 from eeg.data.direct import opened
 from eeg.score.predict import predict
-from eeg.train import checkpoint, device
+from eeg.train import amp, checkpoint, device
 from eeg.train import trainer as module
 from eeg.train.journal import Journal
 from eeg.train.load import Load
@@ -283,6 +285,78 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(train, monkeypatch):
     train("--challenge", 1, "--epochs", 1)
     run = the_run(train.out)
     assert run.finished and [event["kind"] for event in run.history["events"]] == ["out of memory"] * 2
+
+
+# run/train.py in a process that may take so many bytes of memory beyond what Python and torch have
+IN_LITTLE_ROOM = """
+import resource, runpy, sys
+import eeg.train.trainer
+from eeg.train import memory
+with open("/proc/self/status") as f:
+    held = next(1024 * int(line.split()[1]) for line in f if line.startswith("VmData"))
+limit = int((held + int(sys.argv[1])) / 0.8)  # of which --max-memory gives 80 %
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_batch_larger_than_memory(caches, tmp_path):
+    """All training windows at once, of which memory holds about half; and hardly any."""
+    (tmp_path / "program.py").write_text(IN_LITTLE_ROOM)
+
+    def trained(room):
+        line = command(caches, tmp_path / str(room), "--challenge", 1, "--epochs", 1, "--set", "depth=4", "--batch-size", 100_000)
+        line[1:1] = [str(tmp_path / "program.py"), str(room)]
+        return subprocess.run(line, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+
+    done = trained(320_000_000)
+    assert done.returncode == 0, done.stderr
+    run = the_run(tmp_path / "320000000")
+    windows, part = run.config["split"]["train"]["windows"], run.config["part"]
+    assert f"batch   all {windows} training windows: --batch-size 100000 asks for more than there are" in done.stdout
+    assert f"computed in parts of at most {part}, and batch norm sees one part at a time" in done.stdout and 8 <= part < windows
+    assert run.finished and run.state["batches"] == 1 and not run.history["events"]
+    done = trained(100_000_000)
+    assert done.returncode == 1 and re.fullmatch(rf"error: training on batches of {windows} windows takes at least .* free to take; free some, .*", done.stderr.strip())
+
+
+def test_parts_belong_to_a_run(train, monkeypatch):
+    """Batch norm sees one at a time: a run that is resumed where there is more room goes on with the parts it had."""
+    monkeypatch.setattr(module, "largest_part", lambda model, size, held, room: (5, 1e9))
+    train("--challenge", 1, "--epochs", 2)
+    whole = left_behind(the_run(train.out).folder)
+    shutil.rmtree(train.out)
+    with monkeypatch.context() as patch:
+        sends(signal.SIGTERM, "_train_batch", 3, patch)
+        train("--challenge", 1, "--epochs", 2)
+    monkeypatch.setattr(module, "largest_part", lambda model, size, held, room: (size, 1e9))
+    assert "computed in parts of at most 5" in train("--resume") and left_behind(the_run(train.out).folder) == whole
+    shutil.rmtree(train.out)
+    train("--challenge", 1, "--epochs", 2)
+    assert left_behind(the_run(train.out).folder) != whole
+
+
+def test_the_precision_is_measured_on_a_modest_batch(train, monkeypatch):
+    """And never on more windows than there are."""
+    asked = []
+    monkeypatch.setattr(amp, "choose", lambda model, device, precisions, windows, *rest: asked.append(windows) or ("fp32", ""))
+    monkeypatch.setattr(device, "supports_bf16", lambda: True)
+    for size in (16, 70, 100_000):
+        train("--challenge", 1, "--epochs", 1, "--amp", "auto", "--batch-size", size)
+    assert asked == [16, 64, 64]
+
+
+def test_the_runs_of_a_plan_share_a_precision(train, monkeypatch):
+    """What is measured may differ from time to time; what compares seeds must not."""
+    answers = iter([("bf16", "; because"), ("fp32", "")])
+    monkeypatch.setattr(amp, "choose", lambda *arguments: next(answers))
+    monkeypatch.setattr(device, "supports_bf16", lambda: True)
+    assert "bf16 (asked for; because)" in train("--challenge", 1, "--epochs", 1, "--amp", "auto", "--device", "cpu", "--seed", 0, 1, 2)
+    runs = find_runs(train.out)
+    assert [run.config["precision"] for run in runs] == ["bf16"] * 3
+    train("--resume", runs[0].folder, "--epochs", 2)
+    assert Run(runs[0].folder).config["precision"] == "bf16" and next(answers) == ("fp32", "")
 
 
 def test_gradients_that_are_not_finite_are_left_out_and_counted(train, monkeypatch):

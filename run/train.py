@@ -286,8 +286,8 @@ def prepare(folder, args, ranks, journal):
         raise UserError(f"{folder}/config.json contradicts itself: its settings under train give a model of another {other[0]} than stands under model; train anew with: python run/train.py --challenge {config['challenge']}")
     cost = multiply_adds(model)  # here, as long as it lies on the CPU
     sides = {side: split.describe(side) for side in ("train", "valid")}
-    if config.get("split", sides) != sides:
-        raise UserError(f"the windows have changed since {folder} began (caches rebuilt, or others than then); train anew with: python run/train.py --challenge {config['challenge']}")
+    caches = fingerprints(split.cache)
+    check_windows(folder, config, split.cache, sides, caches)
     if ranks.main:
         precision = choose_precision(options, choice, model, min(MEASURED, options.batch_size, len(split.train)), [config, *plan], threads, busy)
     precision, about_precision = ranks.broadcast(precision if ranks.main else None)
@@ -313,7 +313,7 @@ def prepare(folder, args, ranks, journal):
         raise UserError(f"no checkpoint in {folder}/checkpoints can be used ({'; '.join(wrong)}); train anew with: python run/train.py --challenge {config['challenge']}")
     versions = {"eeg": config["versions"]["eeg"], "torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
     source = {"sfreq": split.cache.sfreq, "window_samples": 200, "channels": list(split.cache.channels)}
-    journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, input=source, device=device, threads=threads, precision=precision, part=trainer.part, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
+    journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, caches=caches, input=source, device=device, threads=threads, precision=precision, part=trainer.part, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
     return trainer
 
 
@@ -322,6 +322,22 @@ def lacking(config):
     needed = ("train", "valid", "fold", "seed")
     options = config.get("train", {})
     return [name for name in ("train", "versions") if name not in config] + [name for name in needed if name not in options]
+
+
+def fingerprints(cache):
+    """{release: what its cache was made from and how, as a digest}"""
+    return {str(attributes["release"]): str(attributes["fingerprint"]) for attributes in cache.attributes}
+
+
+def check_windows(folder, config, cache, sides, caches):
+    """Raises UserError where a run that has begun would go on with other windows than it had. Older runs know names and numbers of theirs alone."""
+    known = config.get("caches", caches)
+    changed = [str(path) for path, release in zip(cache.paths, caches) if known.get(release) != caches[release]]
+    if not changed and config.get("split", sides) == sides:
+        return
+    again = shlex.join(["python", *config["command"]]) if "command" in config else f"python run/train.py --challenge {config['challenge']}"
+    what = f"{' and '.join(changed)} {'has' if len(changed) == 1 else 'have'} been rebuilt from other files or with other settings" if changed else "the windows have changed"
+    raise UserError(f"{what} since {folder} began; resume it with the caches it began with, in another --cache DIR, or train a new one with: {again}")
 
 
 def choose_device(options, ranks):

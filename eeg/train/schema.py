@@ -88,7 +88,7 @@ FILES = {
     "config.json": {
         "challenge": choice(1, 2), "target": choice(*TARGETS), "name?": TEXT, "model?": {"name": TEXT},
         "train?": OPTIONS, "command?": TEXTS, "plan?": FOLDERS, "versions?": {"eeg": TEXT, "*": TEXT},
-        "split?": {"train": SIDE, "valid": SIDE},
+        "split?": {"train": SIDE, "valid": SIDE}, "caches?": {"*": TEXT}, "part?": or_null(whole(1)),
         "input?": {"sfreq": numbers(0, 1e6), "window_samples": whole(1), "channels": TEXTS},
         "device?": TEXT, "threads?": whole(1), "precision?": choice("fp32", "fp16", "bf16"), "loss?": TEXT, "simulated?": FLAG,
     },

@@ -18,8 +18,10 @@ import torch
 
 import eeg.models
 from eeg import UserError
-from eeg.data.cache import Cache, cache_path
+from eeg.data.cache import Cache, Settings, build, cache_path
 from eeg.data.direct import opened
+from eeg.data.release import find_release
+from eeg.data.synth import simulate_release
 from eeg.score.predict import predict
 from eeg.train import amp, checkpoint, device
 from eeg.train import trainer as module
@@ -805,6 +807,36 @@ def test_windows_that_have_changed_since(train, caches, tmp_path):
         f["metadata"][()] = metadata
     with pytest.raises(UserError, match="the windows have changed since"):
         train("--resume", the_run(train.out).folder, "--epochs", 2, "--cache", folder)
+
+
+def test_a_release_that_was_made_again_under_a_run(train, tmp_path):
+    """As many windows of the same subjects, with the same labels, but other signals: of the training side, then of the validation side."""
+    data, folder = tmp_path / "data", tmp_path / "cache"
+
+    def make(name, seed, snr):
+        shutil.rmtree(data, ignore_errors=True)
+        simulate_release(data, name, 3, seed, snr, ("contrastChangeDetection",), 1)
+        return build(find_release(name, data), Settings(1), folder).path
+
+    paths = [make("R1", 0, 1.0), make("R5", 1, 1.0)]
+    train("--challenge", 1, "--epochs", 1, "--cache", folder)
+    run = the_run(train.out)
+    assert set(run.config["caches"]) == {"R1", "R5"}
+    for (name, seed), path in zip((("R1", 0), ("R5", 1)), paths):
+        before = path.read_bytes()
+        labels = Cache(path).y
+        make(name, seed, 3.0)
+        assert np.array_equal(Cache(path).y, labels) and path.read_bytes() != before
+        with pytest.raises(UserError, match=rf"^{path} has been rebuilt from other files or with other settings since {run.folder} began; .*--cache DIR, or train a new one with: python \S*run/train.py .*--challenge 1"):
+            train("--resume", run.folder, "--epochs", 2, "--cache", folder)
+        path.write_bytes(before)
+    config = json.loads((run.folder / "config.json").read_text())
+    train("--resume", run.folder, "--epochs", 2, "--cache", folder)  # what it began with is back
+    make("R1", 0, 3.0)
+    del config["caches"]  # as a run of an older version: it cannot know
+    (run.folder / "config.json").write_text(json.dumps(config))
+    train("--resume", run.folder, "--epochs", 3, "--cache", folder)
+    assert len(Run(run.folder).history["epochs"]) == 3
 
 
 def test_one_process_a_run(train, monkeypatch):

@@ -291,23 +291,34 @@ def step_of_plain_tcn(batch, out):
     return measured(training(plain_tcn(), torch.randn(batch, 129, 200), torch.randn(batch, 200)), 5)
 
 
-def serve_peer(answers, out):
-    """The loop of the child process: `--peer`."""
+def versions(out):
+    """The versions of the peers and of what they stand on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "braindecode", "eegdash", "mne-features", "mne", "numpy", "pandas")}
+
+
+def stand_in_for_torchaudio():
+    """torchaudio has no CPU build that fits this torch; braindecode imports these names, and what is measured here calls none of them."""
     import types
 
-    # torchaudio has no CPU build that fits this torch; braindecode imports these names, and what is measured here calls none of them
     for module, names in {"torchaudio": (), "torchaudio.functional": ("fftconvolve", "filtfilt", "lfilter"), "torchaudio.transforms": ("Resample", "Spectrogram", "MelSpectrogram")}.items():
         sys.modules[module] = types.ModuleType(module)
         for name in names:
             setattr(sys.modules[module], name, object)
     sys.modules["torchaudio"].functional = sys.modules["torchaudio.functional"]
+
+
+def serve_peer(answers, out):
+    """The loop of the child process: `--peer`."""
     import warnings
 
+    stand_in_for_torchaudio()
     warnings.simplefilter("ignore")
     import logging
 
     logging.disable(logging.WARNING)
-    work = {"windows": kit_windows, "trials": kit_trials, "features": mne_features, "eegnex": eegnex, "own eegnex": own_eegnex, "plain tcn": step_of_plain_tcn}
+    work = {"versions": versions, "windows": kit_windows, "trials": kit_trials, "features": mne_features, "eegnex": eegnex, "own eegnex": own_eegnex, "plain tcn": step_of_plain_tcn}
     with os.fdopen(answers, "w") as stream:
         for line in sys.stdin:
             what, arguments = json.loads(line)

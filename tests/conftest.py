@@ -13,7 +13,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def hbn():
     """Real events and participants of HBN-EEG (no signals), where they lie beside the project."""
     if not (SHARED / "hbn").is_dir():
-        pytest.skip("no real HBN metadata beside the project (shared/hbn)")
+        pytest.skip("no real HBN metadata beside the project (shared/hbn); tests/fixtures/odd_release.py has its oddities")
     return SHARED / "hbn"
 
 
@@ -23,6 +23,14 @@ def eeg_files():
     if not (SHARED / "eeg_files").is_dir():
         pytest.skip("no real recordings beside the project (shared/eeg_files)")
     return SHARED / "eeg_files"
+
+
+@pytest.fixture(scope="session")
+def odd_release(tmp_path_factory):
+    """A release written by tests that has what is odd in real ones (tests/fixtures/odd_release.py): its folder."""
+    from tests.fixtures.odd_release import write_release
+
+    return write_release(tmp_path_factory.mktemp("odd"))
 
 
 def bdf_bytes(digital, labels=None, record=100, seconds="1", physical=(-5000, 5000), digital_range=(-8388608, 8388607), unit="uV", records=None, samples=None):

@@ -22,6 +22,10 @@ REAL_COLUMNS = (
     "ThePresent DiaryOfAWimpyKid contrastChangeDetection_1 contrastChangeDetection_2 contrastChangeDetection_3 surroundSupp_1 surroundSupp_2 seqLearning6target "
     "seqLearning8target symbolSearch"
 ).split()
+REAL_WORDS = {
+    "break cnt", "9999", "boundary", "contrastChangeB1_start", "contrastChangeB2_start", "contrastChangeB3_start", "contrastTrial_start", "left_target", "right_target",
+    "left_buttonPress", "right_buttonPress", "resting_start", "instructed_toOpenEyes", "instructed_toCloseEyes", "video_start",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +62,22 @@ def test_mne_reads_what_is_written(data):
     assert raw.times[-1] < 8 * 60 and json.loads((files[0].parent / files[0].name.replace("_eeg.bdf", "_eeg.json")).read_text())["RecordingDuration"] == len(raw.times) / 100
 
 
-def test_participants_are_laid_out_as_the_real_ones(data, hbn):
+def test_real_releases_have_these_columns_and_words(hbn):
+    assert list(read_tsv(hbn / "R1" / "participants.tsv")) == REAL_COLUMNS
+    assert REAL_WORDS <= {v for p in hbn.glob("R*/sub-*/eeg/*events.tsv") for v in read_events(p)[1]}
+
+
+def test_participants_are_laid_out_as_the_real_ones(data):
     table = read_tsv(data / "R1_L100_bdf" / "participants.tsv")
-    assert list(table) == REAL_COLUMNS == list(read_tsv(hbn / "R1" / "participants.tsv"))
+    assert list(table) == REAL_COLUMNS
     assert "n/a" in table["externalizing"] and all(5 <= float(a) <= 22 for a in table["age"])
     on_disk = {p.name for p in (data / "R1_L100_bdf").glob("sub-*")}
     assert on_disk == set(table["participant_id"]) and "Simulated" in (data / "R1_L100_bdf/dataset_description.json").read_text()
 
 
-def test_events_have_the_real_words(data, hbn):
-    real = {v for p in hbn.glob("R*/sub-*/eeg/*events.tsv") for v in read_events(p)[1]}
+def test_events_have_the_real_words(data):
     ours = {v for p in data.glob("R1_L100_bdf/sub-*/eeg/*events.tsv") for v in read_events(p)[1]}
-    assert ours <= real and {"contrastTrial_start", "left_target", "right_buttonPress", "break cnt", "9999", "resting_start"} <= ours
+    assert ours <= REAL_WORDS and {"contrastTrial_start", "left_target", "right_buttonPress", "break cnt", "9999", "resting_start"} <= ours
 
 
 def test_many_subjects_have_the_labels_of_the_real_ones():

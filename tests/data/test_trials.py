@@ -19,8 +19,10 @@ def literal_trials(path):
     events = [dict(zip(names, row)) for row in rows]
     events = sorted((e for e in events if e["onset"] != "n/a"), key=lambda e: float(e["onset"]))
     starts = [float(e["onset"]) for e in events if e["value"] == "contrastTrial_start"]
+    ends = [float(e["onset"]) for e in events if e["value"] == "end_experiment"]
+    stops = starts[1:] + [end for end in ends[-1:] if end > starts[-1]]
     trials = []
-    for start, stop in zip(starts, starts[1:]):
+    for start, stop in zip(starts, stops):
         inside = [(float(e["onset"]), e) for e in events if start <= float(e["onset"]) < stop]
         stimulus = next((t for t, e in inside if e["value"] in ("left_target", "right_target")), math.nan)
         lower = start if math.isnan(stimulus) else stimulus
@@ -30,9 +32,7 @@ def literal_trials(path):
     return trials
 
 
-def test_equal_to_the_rules_on_all_real_files(hbn):
-    files = sorted(hbn.glob("R*/sub-*/eeg/*contrastChangeDetection*_events.tsv"))
-    assert len(files) > 50
+def equal_to_the_rules(files):
     for path in files:
         ours, rules = build_trials(*read_events(path)), literal_trials(path)
         assert len(ours) == len(rules), path
@@ -40,6 +40,18 @@ def test_equal_to_the_rules_on_all_real_files(hbn):
             np.testing.assert_equal([t["start"], t["stop"], t["stimulus"], t["response"]], [start, stop, stimulus, response])
             np.testing.assert_equal(t["rt_from_stimulus"], response - stimulus)
             assert (t["correct"], t["side"].decode()) == (correct, side)
+
+
+def test_equal_to_the_rules_on_odd_files(odd_release):
+    files = sorted(odd_release.glob("sub-*/eeg/*_events.tsv"))
+    assert len(files) == 19
+    equal_to_the_rules(files)
+
+
+def test_equal_to_the_rules_on_all_real_files(hbn):
+    files = sorted(hbn.glob("R*/sub-*/eeg/*contrastChangeDetection*_events.tsv"))
+    assert len(files) > 50
+    equal_to_the_rules(files)
 
 
 def table(tmp_path, *rows):
@@ -108,16 +120,24 @@ def test_no_trials_at_all(tmp_path):
     assert not is_fast(table(tmp_path))
 
 
-def test_copied_blocks_and_fast_time_lines_of_real_subjects(hbn):
-    def flags(release, subject):
-        tables = [build_trials(*read_events(p)) for p in sorted((hbn / release / f"sub-{subject}" / "eeg").glob("*contrast*_events.tsv"))]
-        flag_copies(tables)
-        valid = [t[~np.isnan(t["rt_from_stimulus"])] for t in tables]
-        return [(int(t["copy"].sum()), len(t)) for t in valid], [is_fast(t) for t in tables]
+def flags(release, subject):
+    """[(copied, valid trials)] and [whether it is fast] of a subject's recordings."""
+    tables = [build_trials(*read_events(p)) for p in sorted((release / f"sub-{subject}" / "eeg").glob("*contrast*_events.tsv"))]
+    flag_copies(tables)
+    valid = [t[~np.isnan(t["rt_from_stimulus"])] for t in tables]
+    return [(int(t["copy"].sum()), len(t)) for t in valid], [is_fast(t) for t in tables]
 
-    assert flags("R1", "NDARAM704GKZ") == ([(0, 22), (0, 48), (24, 24)], [False, False, False])  # the second block of run 2 is run 3
-    assert flags("R1", "NDARAG143ARJ")[0] == [(0, 18), (0, 18), (0, 24)]
-    assert flags("R1", "NDARCN669XPR")[1] == [False, True, True]
+
+def test_copied_blocks_and_fast_time_lines_of_odd_subjects(odd_release):
+    assert flags(odd_release, "NDARAA101AAA") == ([(0, 7), (0, 14), (7, 7)], [False, False, False])
+    assert flags(odd_release, "NDARAB102AAA") == ([(0, 7), (0, 7), (0, 7)], [False, True, True])
+    assert flags(odd_release, "NDARAH108AAA") == ([(0, 7), (0, 7), (0, 8)], [False, False, False])
+
+
+def test_copied_blocks_and_fast_time_lines_of_real_subjects(hbn):
+    assert flags(hbn / "R1", "NDARAM704GKZ") == ([(0, 22), (0, 48), (24, 24)], [False, False, False])  # the second block of run 2 is run 3
+    assert flags(hbn / "R1", "NDARAG143ARJ")[0] == [(0, 18), (0, 18), (0, 24)]
+    assert flags(hbn / "R1", "NDARCN669XPR")[1] == [False, True, True]
 
 
 def test_copy_needs_the_same_times_and_not_only_the_same_response_times(tmp_path):

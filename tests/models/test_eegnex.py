@@ -1,17 +1,19 @@
 """EEGNeX by exchange against the network as published: layer after layer here, and braindecode's own in a child process."""
 
 import copy
+import json
+import os
 import subprocess
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from eeg.models.eegnex import Dropout, EEGNeX, from_braindecode
-
-PEER = Path(__file__).parents[2] / "build" / "peers" / "bin" / "python"
+from tests.fixtures import make, networks
+from tests.fixtures.start_kit import PEERS as PEER
 
 SHAPES = {
     "challenge": dict(n_chans=129, n_times=200),
@@ -202,20 +204,10 @@ def test_a_wrong_window_is_refused():
 
 
 THEIRS = """
-import sys, types, warnings, torch
+import sys, warnings, torch
 warnings.simplefilter("ignore")
-class Stub(types.ModuleType):  # imported, never called, by braindecode; not always installable
-    __path__ = []
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return torch.nn.Module
-try:
-    import torchaudio
-except (ImportError, OSError):
-    for name in ("torchaudio.functional", "torchaudio.transforms", "torchaudio"):
-        sys.modules[name] = Stub(name)
-    sys.modules["torchaudio"].functional, sys.modules["torchaudio"].transforms = sys.modules["torchaudio.functional"], sys.modules["torchaudio.transforms"]
+import bench
+bench.stand_in_for_torchaudio()
 from braindecode.models import EEGNeX
 torch.manual_seed(3)
 out = {}
@@ -242,9 +234,54 @@ torch.save(out, sys.argv[1])
 """
 
 
-@pytest.mark.skipif(not PEER.exists(), reason="no braindecode to compare with: build/peers/bin/python is missing")
+def close_sketches(ours, theirs, tolerance, what):
+    """Both [norm, projections]: equal to a share of the norm."""
+    assert np.abs(np.subtract(ours, theirs)).max() <= 3 * tolerance * max(theirs[0], 1e-3), what
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_equals_what_braindecode_answered(name):
+    """Gradients, statistics, answers and 20 steps of training of braindecode's network, which tests/fixtures/make.py has stored."""
+    settings, theirs = networks.NETWORKS[name], json.loads((make.HERE / "eegnex.json").read_text())["networks"][name]
+    net = EEGNeX(drop_prob=0.0, **settings)
+    assert name != "challenge" or sum(p.numel() for p in net.parameters()) == 62353
+    places = {key: torch.full(shape, float(i)) for i, (key, shape) in enumerate(theirs["shapes"].items())}
+    numbered = from_braindecode(copy.deepcopy(net), places).state_dict()
+    called = {list(places)[int(value.flatten()[0])]: key for key, value in numbered.items()}  # theirs -> ours
+    ours = networks.results(from_braindecode(net, networks.weights(theirs["shapes"])), settings, networks.STEPS if name == "small" else 0)
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    for key, sketch in theirs["gradients"].items():
+        if not called[key].startswith("bn2"):  # block 3's batch norm takes them out again
+            close_sketches(ours["gradients"][called[key]], sketch, 1e-4, key)
+    for key, sketch in theirs["statistics"].items():
+        close_sketches(ours["statistics"][called[key]], sketch, 1e-4 if key.endswith("mean") else 1e-5, key)
+    np.testing.assert_allclose(ours["answer"], theirs["answer"], rtol=1e-4, atol=1e-5)
+    if name == "small":
+        np.testing.assert_allclose(ours["answer after training"], theirs["answer after training"], rtol=1e-3, atol=1e-3)
+
+
+def same_numbers(a, b, tolerance):
+    """Whether two nested structures agree, floats to a share of the largest of a list."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_numbers(a[key], b[key], tolerance) for key in a)
+    return np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=tolerance * np.max(np.abs(b), initial=1e-3))
+
+
+@pytest.mark.skipif(not PEER.exists(), reason="no peers' environment (build/peers; `make bench` makes it); what they said is in tests/fixtures")
+def test_the_stored_answers_are_those_of_this_braindecode():
+    theirs = make.eegnex()
+    for name, stored in json.loads((make.HERE / "eegnex.json").read_text())["networks"].items():
+        noise = [key for key in stored["gradients"] if key.startswith("block_2.1")]  # zero but for rounding
+        for one in (stored, theirs[name]):
+            for key in noise:
+                del one["gradients"][key]
+        assert same_numbers(theirs[name], stored, 1e-3)
+
+
+@pytest.mark.skipif(not PEER.exists(), reason="no peers' environment (build/peers; `make bench` makes it); what they said is in tests/fixtures")
 def test_equals_braindecode(tmp_path):
-    done = subprocess.run([PEER, "-c", THEIRS, tmp_path / "theirs.pt"], capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (make.ROOT, make.ROOT / "run")))}
+    done = subprocess.run([PEER, "-c", THEIRS, tmp_path / "theirs.pt"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     for name, theirs in torch.load(tmp_path / "theirs.pt", weights_only=True).items():
         torch.manual_seed(3)

@@ -8,7 +8,7 @@ BUILT  := build/$(subst /,_,$(VENV)).built
 # this checkout's eeg, whatever else the environment has installed
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo overnight test build lint sanitize bench clean
+.PHONY: demo overnight test build lint sanitize peers bench clean
 .DELETE_ON_ERROR:
 
 build: $(BUILT)
@@ -50,28 +50,33 @@ demo: build
 	$(PY) run/submit.py $(RUNS) --zip build/demo/submission.zip --anyway
 	@echo "figures: build/demo/cache.png build/demo/features.png, and report.html in the run's folder; build/demo/submission.zip (simulated data)"
 
+# Pinned: another version has other opinions.
+RUFF := ruff==0.17.5
 lint: build
-	$(PY) -m pip install --quiet ruff
+	$(PY) -m pip install --quiet $(RUFF)
 	$(PY) -m ruff check eeg run tests setup.py
-	$${CXX:-g++} -std=c++17 -fopenmp -fsyntax-only -Wall -Wextra -Wshadow -Werror tests/csrc/fuzz_bdf.cpp
+	$${CXX:-g++} -std=c++17 -fopenmp -fsyntax-only -Wall -Wextra -Wshadow -Werror tests/csrc/fuzz_bdf.cpp tests/data/stop_at.cpp
 
-# The native code under the address and undefined-behaviour sanitizers: its tests, and a fuzzer over the BDF reader.
+# The native code under the address and undefined-behaviour sanitizers: its tests, and a fuzzer over FUZZ spoilt BDF files.
+FUZZ ?= 1000000
 SANITIZED := build/sanitize
 sanitize: build
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r eeg tests pyproject.toml $(SANITIZED)/ && rm -f $(SANITIZED)/eeg/*.so
 	EEG_SANITIZE=1 $(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/objects
 	cd $(SANITIZED) && PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" $(PY) -m pytest tests/csrc
 	$${CXX:-g++} -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all tests/csrc/fuzz_bdf.cpp -o $(SANITIZED)/fuzz_bdf
-	$(SANITIZED)/fuzz_bdf 1000000
+	$(SANITIZED)/fuzz_bdf $(FUZZ)
 
-# What a user would otherwise use, in an environment of its own.
+# What a user would otherwise use, in an environment of its own. Where it is, the tests compare with it too.
 PEERS := torch==2.13.0 braindecode==1.8.1 eegdash==0.9.1 mne-features==0.3.2
 build/peers.built:
 	$(PYTHON) -m venv build/peers
 	build/peers/bin/pip install --quiet $(PEERS)
 	@touch $@
 
-bench: build build/peers.built
+peers: build/peers.built
+
+bench: build peers
 	$(PY) run/bench.py
 
 clean:

@@ -69,7 +69,7 @@ sanitize: build
 
 # What a user would otherwise use, in an environment of its own. Where it is, the tests compare with it too.
 PEERS := torch==2.13.0 braindecode==1.8.1 eegdash==0.9.1 mne-features==0.3.2
-build/peers.built:
+build/peers.built: Makefile
 	$(PYTHON) -m venv build/peers
 	build/peers/bin/pip install --quiet $(PEERS)
 	@touch $@

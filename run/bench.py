@@ -78,7 +78,7 @@ class Peer:
 
     def __init__(self, python=PEERS):
         if not Path(python).exists():
-            raise UserError(f"the peers' environment is missing ({PEERS.relative_to(ROOT)}); make it with: make bench")
+            raise UserError(f"the peers' environment is missing ({PEERS.relative_to(ROOT)}); make it with: make peers")
         self.folder = Path(tempfile.mkdtemp(prefix="bench"))
         # what a chatty library prints must not get between the answers: they go through a file descriptor of their own
         read, write = os.pipe()

@@ -267,7 +267,7 @@ def same_numbers(a, b, tolerance):
     return np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=tolerance * np.max(np.abs(b), initial=1e-3))
 
 
-@pytest.mark.skipif(not PEER.exists(), reason="no peers' environment (build/peers; `make bench` makes it); what they said is in tests/fixtures")
+@pytest.mark.skipif(not PEER.exists(), reason="no peers' environment (build/peers; `make peers` makes it); what they said is in tests/fixtures")
 def test_the_stored_answers_are_those_of_this_braindecode():
     theirs = make.eegnex()
     for name, stored in json.loads((make.HERE / "eegnex.json").read_text())["networks"].items():
@@ -278,7 +278,7 @@ def test_the_stored_answers_are_those_of_this_braindecode():
         assert same_numbers(theirs[name], stored, 1e-3)
 
 
-@pytest.mark.skipif(not PEER.exists(), reason="no peers' environment (build/peers; `make bench` makes it); what they said is in tests/fixtures")
+@pytest.mark.skipif(not PEER.exists(), reason="no peers' environment (build/peers; `make peers` makes it); what they said is in tests/fixtures")
 def test_equals_braindecode(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (make.ROOT, make.ROOT / "run")))}
     done = subprocess.run([PEER, "-c", THEIRS, tmp_path / "theirs.pt"], capture_output=True, text=True, env=environment)

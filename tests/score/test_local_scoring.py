@@ -1,6 +1,6 @@
 """The start kit's own scoring against this project's predictions and metric: what it said once, and run as it is on a submission.zip.
 
-The latter needs the peers' environment (`make bench` makes it) and the file: EEG_LOCAL_SCORING=.../local_scoring.py, from the competition's start kit.
+The latter needs the peers' environment (`make peers` makes it) and the file: EEG_LOCAL_SCORING=.../local_scoring.py, from the competition's start kit.
 """
 
 import os
@@ -28,7 +28,7 @@ def script():
     if not path.is_file():
         pytest.skip("no local_scoring.py (name the start kit's with EEG_LOCAL_SCORING); what it said is in tests/fixtures")
     if not PEERS.exists():
-        pytest.skip("no peers' environment (build/peers; `make bench` makes it)")
+        pytest.skip("no peers' environment (build/peers; `make peers` makes it)")
     return path.resolve()
 
 

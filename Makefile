@@ -50,6 +50,11 @@ demo: build
 	$(PY) run/submit.py $(RUNS) --zip build/demo/submission.zip --anyway
 	@echo "figures: build/demo/cache.png build/demo/features.png, and report.html in the run's folder; build/demo/submission.zip (simulated data)"
 
+# A night's work in tmux, on releases in data/: make overnight RELEASES="R1 R2" ARGS="--challenge 1 --epochs 20"
+overnight: build
+	@test -n "$(RELEASES)" || { echo 'error: name the releases to train on: make overnight RELEASES="R1 R2"'; exit 2; }
+	$(PY) run/overnight.py --release $(RELEASES) --tmux $(ARGS)
+
 # Pinned: another version has other opinions.
 RUFF := ruff==0.17.5
 lint: build

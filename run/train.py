@@ -42,7 +42,7 @@ AUGMENTATIONS = ("scale", "dropout", "noise", "shift", "mask", "mirror", "mix")
 ABOUT_THIS_TIME = ("data", "cache", "out", "resume", "tmux", "list_models", "device", "threads", "max_memory", "checkpoint_minutes")  # may differ when a run is resumed
 
 
-def arguments():
+def arguments(words=None):
     p = cli.parser(__doc__)
 
     def say(option, text):
@@ -100,7 +100,7 @@ def arguments():
     g.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
     g.add_argument("--name", metavar="NAME", help="the run's folder there (default: c1_tcn and the like)")
 
-    args = p.parse_args()
+    args = p.parse_args(words)
     if args.list_models:
         return args
     if not args.challenge and not args.resume:

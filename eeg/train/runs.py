@@ -200,12 +200,6 @@ def meant(out, text):
     raise UserError(f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}")
 
 
-def resolve(out, text):
-    """The one Run that a RUN argument means: of a name's runs the newest finished one, else the newest."""
-    runs = named(out, text)
-    return ([run for run in runs if run.finished] or runs)[-1]
-
-
 def _between(runs, name, first, last):
     """Those of a name's runs that were begun from `first` to `last`, stamps or their beginnings."""
     stamps = [run.folder.name for run in runs]

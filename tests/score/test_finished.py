@@ -10,7 +10,7 @@ from eeg import UserError
 from eeg.score.finished import load_model, predict_run, predict_validation, promote, promoted_folder
 from eeg.score.predict import predict
 from eeg.score.sides import scored_side, side
-from eeg.train.runs import find_runs, resolve
+from eeg.train.runs import choose_runs, find_runs
 from tests.score.conftest import by_hand, write_run
 
 
@@ -99,11 +99,11 @@ def test_promote(caches, tmp_path):
     for run in (first, second):
         folder = promote(run, tmp_path, {"nrmse": 0.9})
         assert folder == promoted_folder(tmp_path, 1) and json.loads((folder / "promoted.json").read_text()) == {"run": run.name, "nrmse": 0.9}
-        now = resolve(tmp_path, "promoted_challenge_1")
+        now = choose_runs(tmp_path, ["promoted_challenge_1"])[0]
         assert now.finished and now.weights.read_bytes() == run.weights.read_bytes() and now.config == run.config and now.best == run.best
     assert [run.name for run in find_runs(tmp_path)] == ["a/1", "a/2"]  # it is not counted twice
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "promoted_challenge_1"]
     second.weights.unlink()
     with pytest.raises(UserError, match="lost its weights file"):
         promote(second, tmp_path, {})
-    assert resolve(tmp_path, "promoted_challenge_1").finished and len(list(tmp_path.iterdir())) == 2
+    assert choose_runs(tmp_path, ["promoted_challenge_1"])[0].finished and len(list(tmp_path.iterdir())) == 2

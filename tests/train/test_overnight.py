@@ -14,27 +14,45 @@ from tests.children import Child
 
 ROOT = Path(__file__).parents[2]
 
-# Notes its arguments; as train.py it makes the run folder, finished or as MODE says
+# Notes its arguments; as train.py it makes the run folder, finished or as MODE says, and as compare.py it promotes
 STAND_IN = """
 import json, os, signal, sys, time
 from pathlib import Path
 name, words = Path(__file__).stem, sys.argv[1:]
-open(os.environ["LOG"], "a").write(json.dumps([name, *words]) + chr(10))
-mode = os.environ.get("MODE", "")
-if mode == name + " fails": sys.exit("error: no such thing")
-if name == "train":
-    run = Path(words[words.index("--out") + 1]) / words[words.index("--name") + 1] / "20261121_101500"
+after = lambda option: words[words.index(option) + 1]
+
+def arguments(words):
+    if "--epohcs" in words: sys.exit("error: unrecognized arguments: --epohcs")
+
+def make(run, status):
+    challenge = int(after("--challenge"))
     run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text('{"challenge": 1, "target": "rt_from_stimulus"}')
-    say = lambda status: (run / "state.json").write_text(json.dumps({"status": status}))
-    say("stopped")
-    if mode == "waits":
-        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), print("saved", flush=True), sys.exit()))
-        print("training", flush=True)
-        time.sleep(30)
-    if mode != "stops":
-        say("finished")
-        (run / "weights_challenge_1.pt").touch()
+    target = {1: "rt_from_stimulus", 2: "externalizing"}[challenge]
+    nrmse = 0.8 if "hybrid" in run.parent.name else 0.9
+    (run / "config.json").write_text(json.dumps({"challenge": challenge, "target": target}))
+    (run / "history.json").write_text(json.dumps({"epochs": [{"epoch": 1, "train": {}, "valid": {"nrmse": nrmse}, "lr": 0.1, "best": True}], "events": []}))
+    (run / "state.json").write_text(json.dumps({"status": status}))
+    if status == "finished":
+        (run / f"weights_challenge_{challenge}.pt").touch()
+
+def main():
+    open(os.environ["LOG"], "a").write(json.dumps([name, *words]) + chr(10))
+    mode = os.environ.get("MODE", "")
+    if mode == name + " fails": sys.exit("error: no such thing")
+    if name == "train":
+        run = Path(after("--out")) / after("--name") / "20261121_101500"
+        make(run, "stopped")
+        if mode == "waits":
+            signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), print("saved", flush=True), sys.exit()))
+            print("training", flush=True)
+            time.sleep(30)
+        if mode != "stops":
+            make(run, "finished")
+    if name == "compare":
+        make(Path(after("--out")) / ("promoted_challenge_" + after("--challenge")), "finished")
+
+if __name__ == "__main__":
+    main()
 """
 
 
@@ -43,7 +61,7 @@ def night(tmp_path):
     """-> start(mode, *arguments): a Popen; and the list of the stages that ran."""
     (tmp_path / "run").mkdir()
     shutil.copy(ROOT / "run/overnight.py", tmp_path / "run")
-    for name in ("cache", "features", "train", "compare"):
+    for name in ("cache", "features", "train", "compare", "submit"):
         (tmp_path / f"run/{name}.py").write_text(STAND_IN)
     for release in ("R1", "R5", "R7"):
         (tmp_path / f"data/{release}_L100_bdf").mkdir(parents=True)
@@ -58,23 +76,92 @@ def night(tmp_path):
     return start, lambda: [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
 
 
+def option(stage, name, count=1):
+    """What stands after an option of a stage."""
+    at = stage.index(name) + 1
+    return stage[at : at + count]
+
+
 def test_all_stages_in_order_and_what_is_done_is_kept(night):
     start, log = night
     process = start("", "--epochs", "3")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert [stage[0] for stage in log()] == ["cache", "features", "train", "train", "compare"]
-    cache, features, tcn, hybrid, compare = log()
-    assert cache[1:7] == features[1:7] == ["--release", "R1", "R2", "R5", "R7", "--challenge"]  # R6 is not on disk
-    for stage, model in ((tcn, "tcn"), (hybrid, "hybrid")):
-        assert stage[1:11] == ["--model", model, "--name", f"overnight_c1_R1_R2_{model}", "--train", "R1", "R2", "--valid", "R5", "--challenge"]
+    one, two = ["cache", "features", "train", "train", "compare"], ["cache", "train", "train", "compare"]
+    assert [stage[0] for stage in log()] == [*one, *two, "submit"]
+    for stage in log():
+        if stage[0] in ("cache", "features"):
+            assert option(stage, "--release", 4) == ["R1", "R2", "R5", "R7"]  # R6 is not on disk
+    trains = [stage for stage in log() if stage[0] == "train"]
+    for stage, (challenge, model) in zip(trains, [("1", "cnn"), ("1", "hybrid"), ("2", "cnn"), ("2", "hybrid")]):
+        assert option(stage, "--model") == [model] and option(stage, "--challenge") == [challenge]
+        assert option(stage, "--name") == [f"overnight_c{challenge}_R1_R2_{model}"]
+        assert option(stage, "--train", 2) == ["R1", "R2"] and option(stage, "--valid") == ["R5"]
         assert stage[-3:] == ["--resume", "--epochs", "3"]
-    assert compare[1:3] == ["overnight_c1_R1_R2_tcn", "overnight_c1_R1_R2_hybrid"]
+    # the features make all the difference; those of challenge 2 are computed, for the server has no file
+    cnn, hybrid = ([word.replace("hybrid", "cnn") for word in stage] for stage in trains[:2])
+    assert cnn == hybrid and "--features" not in trains[0]
+    assert option(trains[3], "--features") == ["layer"]
+    for stage, challenge in zip([stage for stage in log() if stage[0] == "compare"], "12"):
+        assert stage[1:4] == [f"overnight_c{challenge}_R1_R2_cnn", f"overnight_c{challenge}_R1_R2_hybrid", "--promote"]
+    assert log()[-1][:3] == ["submit", "experiments/promoted_challenge_1", "experiments/promoted_challenge_2"]
+    assert "--anyway" not in log()[-1]
     start().communicate(timeout=60)
-    assert [stage[0] for stage in log()[5:]] == ["cache", "features", "compare"]
+    assert [stage[0] for stage in log()[10:]] == ["cache", "features", "compare", "cache", "compare", "submit"]
 
 
-@pytest.mark.parametrize("mode, ran, says", [("features fails", ["cache", "features"], "stage 2, features, ended with exit code 1"), ("stops", ["cache", "features", "train"], "tcn has stopped before its end")])
+def test_one_challenge_alone(night):
+    """Of the other one no run is there: the command that writes the zip without it is named."""
+    start, log = night
+    out, err = start("", "--challenge", "1").communicate(timeout=60)
+    assert [stage[0] for stage in log()] == ["cache", "features", "train", "train", "compare"], err
+    command = "python run/submit.py experiments/promoted_challenge_1 --data data --cache cache --out experiments --zip submission.zip --constant 2"
+    assert f"there is no finished run of challenge 2; let a constant stand in with: {command}" in out
+    out, err = start("", "--challenge", "2", "--anyway").communicate(timeout=60)
+    submit = log()[-1]
+    assert submit[:3] == ["submit", "experiments/promoted_challenge_1", "experiments/promoted_challenge_2"] and submit[-1] == "--anyway"
+
+
+def test_without_test_releases_the_better_by_validation_is_submitted(night, tmp_path):
+    start, log = night
+    (tmp_path / "data" / "R7_L100_bdf").rmdir()
+    out, err = start().communicate(timeout=60)
+    assert "compare" not in [stage[0] for stage in log()] and "no comparison: neither R6 nor R7 is on disk" in out
+    best = [f"experiments/overnight_c{challenge}_R1_R2_hybrid/20261121_101500" for challenge in (1, 2)]
+    assert log()[-1][1:3] == best, err
+
+
+@pytest.mark.parametrize(
+    "words, code, says",
+    [
+        (["--epohcs", "3"], 1, "error: unrecognized arguments: --epohcs"),  # of the stand-in; the true one ends with 2
+        (["--model", "tcn"], 2, "error: --model is not yours to choose here"),
+        (["--target=correct"], 2, "error: --target=correct is not yours to choose here"),
+    ],
+)
+def test_mistakes_show_before_the_night_begins(night, tmp_path, words, code, says):
+    start, log = night
+    process = start("", *words)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code and err.startswith(says) and not (tmp_path / "log").exists()
+
+
+def test_simulated_releases_need_anyway_at_once(night, tmp_path):
+    start, log = night
+    (tmp_path / "data" / "R1_L100_bdf" / "dataset_description.json").write_text('{"Name": "simulated"}')
+    process = start()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "R1 is simulated" in err and "add --anyway" in err and not (tmp_path / "log").exists()
+    start("", "--anyway").communicate(timeout=60)
+    assert log()[-1][0] == "submit" and log()[-1][-1] == "--anyway"
+
+
+def test_options_for_training_are_checked_by_the_training_itself():
+    done = subprocess.run([sys.executable, ROOT / "run" / "overnight.py", "--release", "R1", "--epohcs", "3"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: unrecognized arguments: --epohcs 3")
+
+
+@pytest.mark.parametrize("mode, ran, says", [("features fails", ["cache", "features"], "stage 2, features, ended with exit code 1"), ("stops", ["cache", "features", "train"], "cnn has stopped before its end")])
 def test_a_stage_that_does_not_finish_ends_the_night(night, mode, ran, says):
     start, log = night
     process = start(mode)
@@ -87,5 +174,5 @@ def test_asked_to_stop_it_waits_for_the_stage_to_save(night, tmp_path):
     process = start("waits", output=tmp_path / "printed")
     process.wait_until(lambda: "training" in process.printed())
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0 and "saved\nstopped in stage 3, tcn" in process.printed(), process.printed()
+    assert process.wait(60) == 0 and "saved\nstopped in stage 3, cnn" in process.printed(), process.printed()
     assert len(log()) == 3

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from eeg import UserError
-from eeg.train.runs import SILENCE, Run, best_run, choose_runs, find_runs, named, newest_unfinished, resolve
+from eeg.train.runs import SILENCE, Run, best_run, choose_runs, find_runs, named, newest_unfinished
 
 
 def write_run(out, name, status="finished", challenge=1, nrmse=(0.9, 0.8, 0.85), target=None, weights=True, **state):
@@ -124,15 +124,15 @@ def test_a_run_is_meant_by_its_folder_or_its_names(tmp_path):
     last = write_run(tmp_path, "a/20260102_000000")
     write_run(tmp_path, "a/20260103_000000", "stopped")
     write_run(tmp_path, "b/20260101_000000", "stopped")
-    assert resolve(tmp_path, str(last)).folder == last
-    assert resolve(tmp_path, "a/20260101_000000").name == "a/20260101_000000"
-    assert resolve(tmp_path, "a").name == "a/20260102_000000"  # the newest finished
-    assert resolve(tmp_path, str(tmp_path / "a")).name == "a/20260102_000000"
-    assert resolve(tmp_path, "b").name == "b/20260101_000000"
+    assert choose_runs(tmp_path, [str(last)])[0].folder == last
+    assert choose_runs(tmp_path, ["a/20260101_000000"])[0].name == "a/20260101_000000"
+    assert choose_runs(tmp_path, ["a"])[0].name == "a/20260102_000000"  # the newest finished
+    assert choose_runs(tmp_path, [str(tmp_path / "a")])[0].name == "a/20260102_000000"
+    assert choose_runs(tmp_path, ["b"])[0].name == "b/20260101_000000"
     assert [run.name for run in named(tmp_path, "a")] == [f"a/2026010{day}_000000" for day in (1, 2, 3)]
     assert [run.folder for run in named(tmp_path, str(last))] == [last]
     with pytest.raises(UserError, match="no run c: .* there are a, b"):
-        resolve(tmp_path, "c")
+        choose_runs(tmp_path, ["c"])[0]
 
 
 def test_what_to_resume(tmp_path, dead):
@@ -150,7 +150,7 @@ def test_errors_name_what_helps(tmp_path, dead):
     with pytest.raises(UserError, match="no unfinished run .* start one with"):
         newest_unfinished(tmp_path / "absent")
     with pytest.raises(UserError, match="no run a: .* train one with"):
-        resolve(tmp_path, "a")
+        choose_runs(tmp_path, ["a"])[0]
     folder = write_run(tmp_path, "a/1", "running")
     with pytest.raises(UserError, match="a/1 still running"):
         newest_unfinished(tmp_path)

@@ -287,7 +287,7 @@ def prepare(folder, args, ranks, journal):
     cost = multiply_adds(model)  # here, as long as it lies on the CPU
     sides = {side: split.describe(side) for side in ("train", "valid")}
     caches = fingerprints(split.cache)
-    check_windows(folder, config, split.cache, sides, caches)
+    check_windows(folder, config, plan, split.cache, sides, caches)
     if ranks.main:
         precision = choose_precision(options, choice, model, min(MEASURED, options.batch_size, len(split.train)), [config, *plan], threads, busy)
     precision, about_precision = ranks.broadcast(precision if ranks.main else None)
@@ -329,9 +329,9 @@ def fingerprints(cache):
     return {str(attributes["release"]): str(attributes["fingerprint"]) for attributes in cache.attributes}
 
 
-def check_windows(folder, config, cache, sides, caches):
-    """Raises UserError where a run that has begun would go on with other windows than it had. Older runs know names and numbers of theirs alone."""
-    known = config.get("caches", caches)
+def check_windows(folder, config, plan, cache, sides, caches):
+    """Raises UserError where a run that has begun would go on with other windows than it, or another of its plan, had. Older runs know names and numbers of theirs alone."""
+    known = next((each["caches"] for each in (config, *plan) if "caches" in each), caches)
     changed = [str(path) for path, release in zip(cache.paths, caches) if known.get(release) != caches[release]]
     if not changed and config.get("split", sides) == sides:
         return

@@ -26,6 +26,7 @@ class Batch:
     y: np.ndarray  # (B,) float32: the label, which no shift changes
     shift: np.ndarray  # (B,) int32 samples: the window was opened so much later, so an event in it lies so much earlier
     mix: np.ndarray  # (B,) float32: mixup's weight of the window itself, 1 where mixup is off
+    finite: np.ndarray  # (B,) bool: the window holds neither NaN nor infinity
 
 
 class Batches:
@@ -155,7 +156,9 @@ class Batches:
             part, row = np.arange(len(rows), dtype=np.int32), np.zeros(len(rows), np.int64)
         x, shift, mix = buffer[: len(rows)], np.zeros(len(rows), np.int32), np.ones(len(rows), np.float32)
         _native.gather(parts, part, row, self.starts[rows], rows, self._mirror, x, shift, mix, self.zscore, draws, self.threads)
-        batch = Batch(index, rows, x, self._labels[rows], shift, mix)
+        with np.errstate(invalid="ignore", over="ignore"):
+            finite = np.isfinite(x.sum((1, 2)))  # one pass over what is in the processor's cache: 0.3 ms of the 60 of a batch
+        batch = Batch(index, rows, x, self._labels[rows], shift, mix, finite)
         batch.buffer = buffer
         return batch
 

@@ -389,6 +389,19 @@ class Cache:
         part = int(np.searchsorted(self.first, i, "right")) - 1
         return self.parts[part][i - self.first[part]]
 
+    def is_finite(self, i):
+        """Whether window i, as stored, holds neither NaN nor infinity."""
+        return bool(np.isfinite(self[i]).all())
+
+    def damage(self, i):
+        """Where a window is that holds NaN or infinity, for a message: its file, number, recording and channels."""
+        bad = ~np.isfinite(self[i]).all(1)
+        part = int(np.searchsorted(self.first, i, "right")) - 1
+        names = [name for name, is_bad in zip(self.channels, bad) if is_bad]
+        of = f"channel{'s' * (len(names) > 1)} {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+        row = self.metadata[i]
+        return f"{self.paths[part]}: window {i - self.first[part]} (sub-{row['subject'].decode()}, {row['task'].decode()} run {row['run']}) holds NaN or infinity in {of}"
+
     @cached_property
     def y(self):
         """(N,) float64."""

@@ -51,12 +51,12 @@ def time_statistics(scores, moments):
     return torch.cat([torch.stack([*expected, entropy, moments[scores.argmax(1)], p.amax(1)], 1), moments[at]], 1)
 
 
-def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=BATCH, device="cpu", progress=None):
+def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=BATCH, device="cpu", progress=None, leave_out=False):
     """What `of` says of windows `rows` (all, if None) of a cache: (N, K) float64. The model is taken as it is in inference, whatever its mode.
 
     Test-time augmentation averages over views of the same window: opened `shift` s earlier and later too (a time that moves one
     way in one of them moves the other way in the other, and the average stays), and with left and right exchanged too.
-    progress(done, total) is called after each batch.
+    progress(done, total) is called after each batch. A window that holds NaN or infinity is named in a UserError; with leave_out NaN is said of it.
     """
     rows = np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
     length, step = model.settings["n_times"], round(shift * cache.sfreq)
@@ -76,14 +76,17 @@ def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=
         how = {"shuffle": False, "direct": not fits(rows.size * cache[0].nbytes), "threads": int(torch.device(device).type == "cpu")}
         moved = [Batches(cache, rows, batch, length=length, starts=np.clip(starts + move, 0, last), **how) for move in moves]
         for same in zip(*(stack.enter_context(closing(batches.epoch(0))) for batches in moved), strict=True):
-            chosen = same[0].rows
+            chosen, finite = same[0].rows, np.all([one.finite for one in same], 0)
+            if not finite.all() and not leave_out:
+                first = int(chosen[~finite][0])
+                raise UserError(f"{cache.damage(first)}; {rebuild(cache.attributes[np.searchsorted(cache.first, first, 'right') - 1])}")
             given = None if features is None else torch.from_numpy(features[chosen]).to(device)
             views = []
             for x in (torch.from_numpy(one.x) for one in same):
                 views.append(of(model, x.to(device), given))
                 if mirror:
                     views.append(of(model, x[:, order].to(device), given))
-            found.append(torch.stack(views).cpu().double().mean(0).numpy())
+            found.append(np.where(finite[:, None], torch.stack(views).cpu().double().mean(0).numpy(), np.nan))
             done += len(chosen)
             if progress:
                 progress(done, len(rows))

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from eeg.train.split import further, labels, names
 
 INPUT = LENGTH[1]  # samples a model sees, in both challenges
 AHEAD = 2  # batches filled before they are wanted
+NAMED = 3  # windows that hold NaN or infinity, by name
 LOOK = 10  # batches between two looks at the memory
 HOPELESS = 100  # steps in a row without a finite gradient
 MOVING = ("rt_from_stimulus", "rt_from_trialstart")  # targets that say when: a window opened later has them earlier
@@ -84,6 +86,7 @@ class Trainer:
         self.epoch, self.batch, self.sums, self.waited = 1, 0, Counter(), 0  # waited: epochs since the best
         self.best = {"epoch": 0, "value": math.inf, "weights": None}
         self.asked, self.stopping, self.reason, self.hopeless = False, False, "", 0  # asked: this process; stopping: any, as all of them know; hopeless: batches in a row without a finite gradient
+        self.left_out = set()  # windows that hold NaN or infinity, as far as they were met
         self.square, self.told = None, 0  # what the time loss is divided by; events that all processes know
         self.saved, self.began, self.computing, self.first = time.monotonic(), time.monotonic(), 0.0, 0  # first: the batch of the epoch that this process began with
         self.guard = Recovery(self.model, self.home, self._on_event, self._step, self._beside, self._moments)
@@ -139,7 +142,12 @@ class Trainer:
                 mad = 1.4826 * np.nanmedian(np.abs(known - median), 0)
             model.median.copy_(torch.from_numpy(median))
             model.mad.copy_(torch.from_numpy(np.where(mad > 0, mad, 1)))
-        self.mean_predictor = None if options.target == "correct" else nrmse(self.y[split.valid, 0].astype(float), np.full(len(split.valid), self.center))
+        self.mean_predictor = self._mean_predictor()
+
+    def _mean_predictor(self):
+        """What the mean of the training labels scores on the validation windows."""
+        rows = self.split.valid
+        return None if self.options.target == "correct" else nrmse(self.y[rows, 0].astype(float), np.full(len(rows), self.center))
 
     def _size_batches(self, model):
         """-> (windows in a batch of this process, how many of them to compute at once; None where a card says itself what it holds)."""
@@ -172,7 +180,12 @@ class Trainer:
     # one batch
 
     def _tensors(self, batch):
-        """What `_step` needs of a batch, on the CPU, window by window."""
+        """What `_step` needs of a batch, on the CPU, window by window. Without windows that hold NaN or infinity, unless it has no other: then its step is skipped."""
+        if not batch.finite.all():
+            self._leave_out(batch.rows[~batch.finite], "training")
+            if batch.finite.any():
+                kept = {name: getattr(batch, name)[batch.finite] for name in ("rows", "x", "y", "shift", "mix", "finite")}
+                batch = replace(batch, **kept)
         y = torch.from_numpy(self.y[batch.rows])
         if self.options.target in MOVING:
             y[:, 0] -= torch.from_numpy(batch.shift) / self.split.cache.sfreq
@@ -187,6 +200,14 @@ class Trainer:
                     share = mix.view(-1, *[1] * (found[name].dim() - 1))
                     found[name] = torch.lerp(found[name].roll(1, 0), found[name], share)
         return found
+
+    def _leave_out(self, rows, what):
+        """Name the first windows that hold NaN or infinity, once each; count all of them."""
+        for row in rows.tolist():
+            if row not in self.left_out and len(self.left_out) < NAMED:
+                further = "; what follows is counted only" if len(self.left_out) == NAMED - 1 else ""
+                self._on_event("left out", f"{self.split.cache.damage(row)}, left out of {what}{further}")
+            self.left_out.add(row)
 
     def _step(self, model, batch, weight):
         """Forward, and backward of weight * loss into .grad. -> (loss, answers)."""
@@ -376,7 +397,7 @@ class Trainer:
 
         def answer(size):
             model = self.average.model if self.average else self.model
-            return predict(model, self.split.cache, rows, batch=size, device=self.guard.device, progress=self._on_predicted)
+            return predict(model, self.split.cache, rows, batch=size, device=self.guard.device, progress=self._on_predicted, leave_out=True)
 
         return self.guard.read("validation", lambda: answer(128), lambda: answer(16))[:, 0]
 
@@ -412,6 +433,7 @@ class Trainer:
         p = np.empty(len(self.split.valid))
         for rank, part in enumerate(self.ranks.gather(mine)):
             p[rank :: self.ranks.world] = part
+        p = self._answered(p)
         y = self.y[self.split.valid, 0].astype(float)
         p, strength = self._shrink(p, y)
         if self.options.target == "correct":
@@ -429,9 +451,10 @@ class Trainer:
         if better:
             self.best = {"epoch": self.epoch, "value": value, "weights": weights}
         sums, events = Counter(), self.journal.history["events"]
-        parts = self.ranks.gather((dict(self.sums), events[self.told :], self.asked))
+        parts = self.ranks.gather((dict(self.sums), events[self.told :], self.asked, self.left_out))
         del events[self.told :]
-        for part, new, asked in parts:
+        self.left_out = set.union(*(left_out for *_, left_out in parts))
+        for part, new, asked, _ in parts:
             sums.update(part)
             events += new
             self.stopping |= asked
@@ -440,6 +463,23 @@ class Trainer:
                  "valid": {name: _number(figure) for name, figure in valid.items()}, "lr": self.optimizer.param_groups[0]["lr"], "shrink": strength, "skipped_steps": int(sums["skipped"]), "best": better}  # fmt: skip
         self._end_epoch(entry, valid, better)
         return not self.stopping
+
+    def _answered(self, p):
+        """p of the validation windows without those that hold NaN or infinity, which from now on do not validate."""
+        silent = np.flatnonzero(np.isnan(p))
+        damaged = silent[[not self.split.cache.is_finite(row) for row in self.split.valid[silent]]] if len(silent) else silent
+        if len(damaged):
+            self._leave_out(self.split.valid[damaged], "validation")
+            self._without_left_out()
+        return np.delete(p, damaged)
+
+    def _without_left_out(self):
+        """Validate on the other windows alone."""
+        kept = ~np.isin(self.split.valid, list(self.left_out))
+        if not kept.any():
+            raise UserError(f"all {len(kept)} validation windows hold NaN or infinity; rebuild their cache, or name other releases with --valid")
+        self.split.valid = self.split.valid[kept]
+        self.mean_predictor = self._mean_predictor()
 
     def _shrink(self, p, y):
         """-> (answers to the validation windows as they are scored, the strength that inference shrinks them by).
@@ -494,6 +534,9 @@ class Trainer:
                 what += f", answers shrunk to {best['weights']['shrink'][0]:.2f} of their distance from the training mean"
             data = " (simulated data)" if self.split.cache.simulated else ""
             self.journal.say(f"{'stopped early, ' + reason if early else 'finished'}: best epoch {best['epoch']}, validation {what}{data}")
+            if self.left_out:
+                files = Counter(str(self.split.cache.paths[np.searchsorted(self.split.cache.first, row, "right") - 1]) for row in self.left_out)
+                self.journal.say(f"left out {cli.counted(len(self.left_out), 'window')} with NaN or infinity: " + ", ".join(f"{count:,} of {file}" for file, count in files.items()))
             self.journal.say(f"weights {path}")
         self.journal.publish()
         self.journal.state("finished", reason=reason, epoch=self.epoch - 1, best_nrmse=_number(best["value"]), best_epoch=best["epoch"], seconds_left=0)
@@ -509,7 +552,7 @@ class Trainer:
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state,
             "average": {"steps": self.average.steps, "model": self.average.model.state_dict()} if self.average else None,
             "scale": [self.scale.scale, self.scale.good] if self.scale.moves else None, "generators": generators,
-            "history": self.journal.history,
+            "history": self.journal.history, "left_out": sorted(self.left_out),
         }  # fmt: skip
 
     def restore(self, state):
@@ -522,6 +565,9 @@ class Trainer:
             self.scale.scale, self.scale.good = state["scale"]
         self.epoch, self.batch, self.waited, self.best = state["epoch"], state["batch"], state["waited"], dict(state["best"])
         self.sums = Counter(state["sums"])
+        self.left_out = set(state.get("left_out", ()))  # older runs did not look
+        if self.left_out:
+            self._without_left_out()
         self.journal.history, self.told = state["history"], len(state["history"]["events"])
         known = {entry["epoch"]: entry for entry in self.journal.timing["epochs"]}  # an epoch done twice is timed by the second
         self.journal.timing["epochs"] = [known[number] for number in sorted(known) if number < self.epoch]

@@ -1,6 +1,7 @@
 """Predictions: the windows that the competition scores, cut by a loop written here from its rules, and what is said of them."""
 
 import random
+import shutil
 import tracemalloc
 
 import h5py
@@ -38,6 +39,21 @@ def cached(data, challenge, **settings):
 def seen(model, x, features):
     """For predict(of=): the window itself."""
     return x.flatten(1)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_window_that_is_damaged_is_named(data, tmp_path, model, value):
+    """The answer to it would say nothing of the weights."""
+    paths = [shutil.copy(path, tmp_path) for path in cached(data, 1).paths]
+    with h5py.File(paths[1], "r+") as f:
+        f["X"][2, 4, 7] = value
+    cache = Cache(paths)
+    row = len(cache.parts[0]) + 2
+    with pytest.raises(UserError, match=rf"^{paths[1]}: window 2 \(sub-NDARCC003CCC, contrastChangeDetection run 1\) holds NaN or infinity in channel E5; rebuild it with: python run/cache.py .*R2"):
+        predict(model, cache)
+    answered = predict(model, cache, leave_out=True)
+    assert np.isnan(answered[row]).all() and np.isfinite(np.delete(answered, row, 0)).all()
+    assert np.isfinite(predict(model, cache, np.delete(np.arange(len(cache)), row))).all()
 
 
 @pytest.fixture(scope="module")

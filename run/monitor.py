@@ -61,7 +61,7 @@ def redraw(args, gpu):
         title, *lines = table(looks, width - 1)
         lines += gpu.lines()
         hidden = max(0, len(lines) + 3 - height)
-        lines = [f"{time.strftime('%H:%M:%S')}  {counts(looks)}" + (f"; {hidden} lines above" if hidden else ""), title, *lines[hidden:]]
+        lines = [f"{time.strftime('%H:%M:%S')}  {counts(looks)}" + (f"; {cli.counted(hidden, 'line')} above" if hidden else ""), title, *lines[hidden:]]
         # up to the first line drawn last time, and clear from there; a line that wrapped would put this out of step
         sys.stdout.write((f"\x1b[{drawn}A" if drawn else "") + "\r\x1b[J" + "".join(line[: width - 1] + "\n" for line in lines))
         sys.stdout.flush()

@@ -297,7 +297,7 @@ def prepare(folder, args, ranks, journal):
     journal.say(f"device  {device}{what}, {precision} ({choice.reason}{about_precision})" + (f", {ranks.world} processes" if ranks.world > 1 else ""))
     journal.say(f"data    train {words(sides['train'])}; valid {words(sides['valid'])}{' (simulated)' if split.cache.simulated else ''}" + (f"; predicting the mean scores {trainer.mean_predictor:.3f}" if trainer.mean_predictor else ""))
     if split.dropped:
-        journal.say("        left out " + ", ".join(f"{cli.counted(n, 'window')} of {reason}" if reason == "bad subjects" else f"{n:,} {reason}" for reason, n in split.dropped.items()))
+        journal.say("        left out " + ", ".join(left_out(reason, n) for reason, n in split.dropped.items()))
     if trainer.batches.direct:
         journal.say(f"        {len(split.train) * split.cache[0].nbytes / 1e9:,.0f} GB of windows to train on, more than memory can keep: read from the disk in each epoch, past the system's cache of files")
     journal.say(f"model   {options.model}, {sum(p.numel() for p in model.parameters()):,} parameters, {cost / 1e6:.0f} M multiply-adds a window, loss {trainer.loss}")
@@ -388,6 +388,13 @@ def choose_precision(options, choice, model, windows, known, threads, busy):
         return "fp32" if options.amp in ("auto", "off") else options.amp, ""
     key = json.dumps([choice.name, threads, windows])
     return amp.choose(model, choice.device, choice.precisions, windows, options.cache / "precision.json", key, busy, cpu_cores())
+
+
+def left_out(reason, windows):
+    """copies, bad subjects, a target that is unknown -> in words, with their number"""
+    if reason == "copies":
+        return cli.counted(windows, "copied window")
+    return f"{cli.counted(windows, 'window')} of {reason}" if reason == "bad subjects" else f"{cli.counted(windows, 'window')} with {reason}"
 
 
 def words(side):

@@ -64,3 +64,12 @@ def test_one_subject_is_not_one_subjects(tmp_path):
     built = command("cache", "--release", "R8", "--max-recordings", "1", *places)
     assert built.stdout.startswith("R8: 1 participant, 1 contrast-change recording in "), built.stderr
     assert " of 1 subject (" in built.stdout
+
+
+def test_windows_left_out_of_training_are_counted_in_words(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "run"))
+    import train
+
+    said = [train.left_out(reason, n) for n in (1, 1234) for reason in ("copies", "bad subjects", "correct unknown")]
+    assert said[:3] == ["1 copied window", "1 window of bad subjects", "1 window with correct unknown"]
+    assert said[3:] == ["1,234 copied windows", "1,234 windows of bad subjects", "1,234 windows with correct unknown"]

@@ -6,6 +6,7 @@ Predictions are a list, one member each, of (N, K): the answer first, then, for 
 import numpy as np
 from scipy.optimize import nnls
 
+from eeg import cli
 from eeg.score.finished import predict_run
 from eeg.score.predict import all_answers, answers_and_times
 from eeg.score.ridge import fit_ridge
@@ -34,7 +35,7 @@ def combine(way, test, valid=None, y=None, subjects=None):
         known = np.stack([p[:, 0] for p in valid], 1)
         weights, _ = nnls(known - known.mean(0), y - y.mean())
         return y.mean() + (answer - known.mean(0)) @ weights, "weights " + " ".join(f"{w:.2f}" for w in weights)
-    return fit_ridge(np.hstack(valid), y, subjects)(np.hstack(test)), f"ridge on {sum(p.shape[1] for p in test)} numbers"
+    return fit_ridge(np.hstack(valid), y, subjects)(np.hstack(test)), f"ridge on {cli.counted(sum(p.shape[1] for p in test), 'number')}"
 
 
 def subject_mean(p, subjects):

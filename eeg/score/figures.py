@@ -8,6 +8,8 @@ import mne
 import numpy as np
 from matplotlib.figure import Figure
 
+from eeg import cli
+
 BLUE, ORANGE, GREY, DARK = "#3b6ea5", "#cf6f2e", "#9aa0a6", "#30343a"
 STYLE = {
     "figure.dpi": 150, "font.size": 10.5, "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
@@ -111,7 +113,7 @@ def by_label(axes, x, bias, rmse, counts, what, unit, std):
     top.set_ylabel(f"predicted minus true,\nmean ({unit})")
     _band(low, x, *rmse)
     low.axhline(std, color=ORANGE, lw=0.9, label="std of all labels: the mean predictor's RMSE")
-    low.set(ylabel=f"RMSE ({unit})", xlabel=f"true {what} ({unit}), {len(x)} bins of {min(counts):,} to {max(counts):,} windows", ylim=(0, None))
+    low.set(ylabel=f"RMSE ({unit})", xlabel=f"true {what} ({unit}), {cli.counted(len(x), 'bin')} of {min(counts):,} to {max(counts):,} windows", ylim=(0, None))
     low.legend(loc="best")
 
 
@@ -152,7 +154,7 @@ def calibration(axes, p, y, what, unit):
     ax = axes[0]
     ends = [min(p.min(), y[1].min()), max(p.max(), y[2].max())]
     ax.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="perfect calibration")
-    _band(ax, p, *y, label=f"{len(p)} bins, 95 % interval by subject")
+    _band(ax, p, *y, label=f"{cli.counted(len(p), 'bin')}, 95 % interval by subject")
     ax.set(xlabel=f"predicted {what} ({unit})", ylabel=f"mean true {what} ({unit})")
     ax.legend(loc="best")
 

@@ -914,7 +914,27 @@ def bench_evaluate(rounds):
     return row("evaluate, EEGNeX", mine, kit, same=same, note=f"{len(rows):,} windows") and good
 
 
-ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise, "eegnex": bench_eegnex, "tcn": bench_tcn, "train": bench_train, "large": bench_large, "latency": bench_latency, "evaluate": bench_evaluate}
+def bench_coverage(rounds):
+    """How often the 95 % intervals of the NRMSE, and of the difference of two, hold the truth, by the number of subjects."""
+    from eeg.score.coverage import POPULATIONS, REPETITIONS, SUBJECTS, coverage, truth
+    from eeg.score.metrics import FEW
+
+    print(f"coverage of the 95 % intervals, {REPETITIONS:,} simulated test sets each; * not within 93 .. 97 %")
+    print(f"{'subjects':<52}" + "".join(f"{subjects:>8}" for subjects in SUBJECTS))
+    good = True
+    for name, population in POPULATIONS.items():
+        true = truth(population)
+        shares = [coverage(population, subjects, true=true) for subjects in SUBJECTS]
+        titles = (f"{name}: {true[0]:.3f}", f"  its difference from {true[1]:.3f}")
+        for title, own in zip(titles, zip(*shares)):
+            cells = [f"{100 * share:.1f}{' ' if 0.93 <= share <= 0.97 else '*'}" for share in own]
+            print(f"{title:<52}" + "".join(f"{cell:>8}" for cell in cells), flush=True)
+            good &= all(share >= 0.93 for share, subjects in zip(own, SUBJECTS) if subjects >= FEW)
+    print(f"with fewer than {FEW} subjects no interval is shown anywhere else")
+    return good
+
+
+ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise, "eegnex": bench_eegnex, "tcn": bench_tcn, "train": bench_train, "large": bench_large, "latency": bench_latency, "evaluate": bench_evaluate, "coverage": bench_coverage}
 
 
 def main():

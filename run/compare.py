@@ -7,8 +7,8 @@
     python run/compare.py c1_tcn --ensemble average         the runs, and their average as one more
     python run/compare.py --promote                         the best becomes the promoted run of its challenge, if it is better than the one that is
 
-The best two are compared by a paired bootstrap: both are scored on the same draws of subjects, and what counts is whether 0 lies
-within the 95 % interval of their difference. (The best of many runs is partly the luckiest on these windows: on others expect a
+The best two are compared on the same subjects: what counts is whether 0 lies within the 95 % interval of the difference of their
+NRMSE. With fewer than 10 subjects nothing is called better or worse. (The best of many runs is partly the luckiest on these windows: on others expect a
 little less of it.) The promoted run lies in experiments/promoted_challenge_1/ (or 2), which every command takes as a RUN.
 """
 
@@ -144,11 +144,11 @@ def cells(run, p, y, subjects, folder, differing):
 
 def score(y, p, subjects):
     """NRMSE with its interval; where that is not defined (one subject), why."""
-    from eeg.score.metrics import bootstrap, nrmse
+    from eeg.score.metrics import interval, nrmse
 
     value = f"{nrmse(y, p):.5f}"
     try:
-        low, high = bootstrap(y, p, subjects)
+        low, high = interval(y, p, subjects)
     except UserError as e:
         return f"{value} ({e})"
     return f"{value}  {low:.3f} .. {high:.3f}"

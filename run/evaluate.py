@@ -105,7 +105,7 @@ def evaluate(challenge, target, runs, args):
 
     from eeg.score.ensemble import combine_runs, subject_mean, wanted
     from eeg.score.finished import predict_run
-    from eeg.score.metrics import LEADERBOARD, auroc, bootstrap, nrmse
+    from eeg.score.metrics import LEADERBOARD, auroc, interval, nrmse
     from eeg.score.sides import check_side, scored_side
     from eeg.train.split import labels
 
@@ -140,7 +140,7 @@ def evaluate(challenge, target, runs, args):
         try:
             entry[metric.__name__] = metric(y, p)
             text = f"{entry[metric.__name__]:.5f}  "
-            entry["low"], entry["high"] = bootstrap(y, p, subjects, metric)
+            entry["low"], entry["high"] = interval(y, p, subjects, metric)
             text += f"{entry['low']:.3f} .. {entry['high']:.3f}"
         except UserError as e:
             text += str(e)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from eeg import UserError
-from eeg.score.metrics import bootstrap, nrmse, pearson
+from eeg.score.metrics import interval, nrmse, pearson
 from eeg.train.split import EXTERNALIZING_FIRST, labels
 
 
@@ -28,7 +28,7 @@ def _scores(y, p, subjects):
         name = metric.__name__
         try:
             found[name] = metric(y, p)
-            found[f"{name}_interval"] = list(bootstrap(y, p, subjects, metric))
+            found[f"{name}_interval"] = list(interval(y, p, subjects, metric))
         except UserError as e:
             found.setdefault("reason", str(e))
     return found
@@ -40,8 +40,8 @@ def factor_rows(found, mean):
     for name, scores in found.items():
         cells = [name]
         for metric in ("nrmse", "pearson"):
-            interval = scores.get(f"{metric}_interval")
+            ends = scores.get(f"{metric}_interval")
             cells.append(f"{scores[metric]:.5f}" if metric in scores else "-")
-            cells.append(f"{interval[0]:.3f} .. {interval[1]:.3f}" if interval else "")
+            cells.append(f"{ends[0]:.3f} .. {ends[1]:.3f}" if ends else "")
         rows.append([*cells[:-1], cells[-1] or scores.get("reason", "")])
     return [*rows, ["mean", "", "", "-" if mean is None else f"{mean:.5f}", ""]]

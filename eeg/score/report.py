@@ -1,7 +1,7 @@
 """A run's report.html: how it learned, how well it answers and for whom, what it looks at, what happened on the way.
 
-One self-contained file, made with MNE's Report; the figures are drawn in figures.py. Intervals are 95 %, from a bootstrap by
-subject: the windows of a subject resemble each other.
+One self-contained file, made with MNE's Report; the figures are drawn in figures.py. Intervals are 95 %, by
+subject: the windows of a subject resemble each other. Of fewer than 10 subjects none is shown.
 
 What matters is found by occlusion: an electrode, or a stretch of time, is replaced by its mean over the window, and the rise of
 the NRMSE is what the model had from it. What one electrode says, its neighbours often say too: a low rise does not mean that
@@ -27,7 +27,7 @@ from eeg.data.windows import OFFSET
 from eeg.score import figures
 from eeg.score.factors import factor_rows, factor_scores
 from eeg.score.finished import load_model
-from eeg.score.metrics import bootstrap, bootstrap_difference, mae, nrmse, pearson, r2, rmse
+from eeg.score.metrics import FEW, interval, interval_difference, mae, nrmse, pearson, r2, rmse, student
 from eeg.score.predict import all_answers, answers, predict
 from eeg.score.sides import TEST, check_side, scored_side, side
 
@@ -38,6 +38,7 @@ PATIENCE = 20  # s that occlusion may take, as far as the first block tells
 FLAT = 1e-3  # answers that vary less than this share of the labels' deviation are called a constant
 TOP = 10  # electrodes that are named
 EXAMPLES = 6
+BARS = f"95 % intervals by subject, of {FEW} subjects or more"
 LEVELS = np.arange(0.1, 1.0, 0.1)
 PLACES = {"E36": "C3", "E104": "C4", "E62": "Pz", "E11": "Fz", "E24": "F3", "E124": "F4", "E52": "P3", "E92": "P4", "E70": "O1", "E75": "Oz", "E83": "O2"}  # of the 10-20 system, nearest
 
@@ -113,18 +114,20 @@ def bins_of(x, count):
     return np.unique(which, return_inverse=True)[1]
 
 
-def bin_means(which, values, subjects, draws=1000, seed=0):
-    """-> (mean, low, high) of the values in each bin. The interval is of subjects drawn anew; where a bin has one subject alone, it is the mean itself."""
+def bin_means(which, values, subjects):
+    """-> (mean, low, high) of the values in each bin, by subject; low and high are NaN where a bin has fewer than FEW subjects."""
     names, who = np.unique(subjects, return_inverse=True)
     cells = (which.max() + 1, len(names))
     sums, counts = np.zeros(cells), np.zeros(cells)
     np.add.at(sums, (which, who), values)
     np.add.at(counts, (which, who), 1)
-    weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), draws)
-    with np.errstate(invalid="ignore"):
-        drawn = (weights @ sums.T) / (weights @ counts.T)
-    low, high = np.nanpercentile(drawn, (2.5, 97.5), axis=0)
-    return sums.sum(1) / counts.sum(1), low, high
+    mean = sums.sum(1) / counts.sum(1)
+    intervals = np.full((len(mean), 2), np.nan)
+    for i in np.flatnonzero((counts > 0).sum(1) >= FEW):
+        inside = counts[i] > 0
+        without = (sums[i].sum() - sums[i, inside]) / (counts[i].sum() - counts[i, inside])
+        intervals[i] = student(mean[i], without)
+    return mean, *intervals.T
 
 
 def subject_means(subjects, *values):
@@ -186,9 +189,15 @@ def importance(model, cache, rows, patience=PATIENCE, top=TOP, progress=None):
     rise = np.array([nrmse(y, column) for column in found[:, 1:].T]) - nrmse(y, whole)
     n = len(cache.channels)
     best = np.argsort(-rise[:n])[:top]
-    interval = lambda column: bootstrap_difference(y, found[:, 1 + column], whole, subjects) if len(np.unique(subjects)) > 1 else (rise[column], rise[column])
-    low, high = np.array([interval(c) for c in best]).T
-    times_low, times_high = np.array([interval(c) for c in range(n, len(rise))]).T
+
+    def around(column):
+        try:
+            return interval_difference(y, found[:, 1 + column], whole, subjects)
+        except UserError:  # too few subjects
+            return np.nan, np.nan
+
+    low, high = np.array([around(c) for c in best]).T
+    times_low, times_high = np.array([around(c) for c in range(n, len(rise))]).T
     return Importance(len(chosen), rise[:n], rise[n:], best, low, high, times_low, times_high)
 
 
@@ -303,7 +312,7 @@ def _scores(seen, unit):
 
 def _interval(seen):
     try:
-        low, high = bootstrap(seen.y, seen.p, seen.subjects)
+        low, high = interval(seen.y, seen.p, seen.subjects)
     except UserError as e:
         return f" ({html.escape(str(e))})"
     return f", 95&nbsp;% interval {low:.3f} to {high:.3f} (by subject)"
@@ -342,7 +351,7 @@ def _answers(page, run, seen, model):
         _figure(page, figures.examples(moments, seen.times[chosen], y[chosen], p[chosen]), "The time head's distribution", "Windows from the best to the worst answered, evenly spaced in rank.", section)
     which = bins_of(y, 10)
     counts = np.bincount(which)
-    rmse = tuple(np.sqrt(each) for each in bin_means(which, (p - y) ** 2, seen.subjects))
+    rmse = tuple(np.sqrt(np.maximum(each, 0)) for each in bin_means(which, (p - y) ** 2, seen.subjects))
     centres = bin_means(which, y, seen.subjects)[0]
     _figure(page, figures.by_label(centres, bin_means(which, p - y, seen.subjects), rmse, counts, what, unit, std, panels=2), f"Error by {what}", "Answers drawn to the mean are too high on the left and too low on the right.", section)
     names, counts, squares, mean_y, mean_p = subject_means(seen.subjects, (p - y) ** 2, y, p)
@@ -363,7 +372,7 @@ def _importance(page, seen, model):
     with cli.Progress("windows occluded") as progress:
         found = importance(model, seen.cache, seen.rows, progress=progress)
     section, channels = "What matters", seen.cache.channels
-    caption = f"Rise of the NRMSE over {cli.counted(found.windows, 'window')}, drawn at random, where one electrode is replaced by its mean over the window; below, the {len(found.top)} highest with 95 % intervals by subject. What neighbours say too does not show."
+    caption = f"Rise of the NRMSE over {cli.counted(found.windows, 'window')}, drawn at random, where one electrode is replaced by its mean over the window; below, the {len(found.top)} highest with {BARS}. What neighbours say too does not show."
     if model.features == "file":
         caption += " The features of each window are left as they are."
     names = {channel: f"{channel} ({place})" for channel, place in PLACES.items()}
@@ -371,7 +380,7 @@ def _importance(page, seen, model):
     start = OFFSET if seen.cache.challenge == 1 else 0
     edges = (start + np.arange(len(found.times) + 1) * STEP) / seen.cache.sfreq
     xlabel = "time from the stimulus (s)" if seen.cache.challenge == 1 else "time in the window (s)"
-    _figure(page, figures.times(edges, found.times, found.times_low, found.times_high, xlabel), "Times", f"Rise of the NRMSE over {cli.counted(found.windows, 'window')}, drawn at random, where {1000 * STEP / seen.cache.sfreq:.0f} ms of all electrodes are replaced by their mean over the window; 95 % intervals by subject.", section)
+    _figure(page, figures.times(edges, found.times, found.times_low, found.times_high, xlabel), "Times", f"Rise of the NRMSE over {cli.counted(found.windows, 'window')}, drawn at random, where {1000 * STEP / seen.cache.sfreq:.0f} ms of all electrodes are replaced by their mean over the window; {BARS}.", section)
     return found.windows
 
 

@@ -3,21 +3,23 @@
 import numpy as np
 
 from eeg import UserError
-from eeg.score.metrics import bootstrap_difference, nrmse
+from eeg.score.metrics import TooFew, interval_difference, nrmse
 
 
 def verdict(first, p, second, q, y, subjects):
     """-> (whether p (N,) is better than q (N,), the sentence that says so). first, second: what they are called.
 
-    Better means that the 95 % interval of the gain in NRMSE, by a bootstrap of subjects drawn for both alike, lies above 0.
+    Better means that the 95 % interval by subject of the gain in NRMSE lies above 0. With few subjects nothing is better or worse.
     """
     if np.array_equal(p, q):
         return False, f"not distinguishable: {first} and {second} predict the same"
     gain = nrmse(y, q) - nrmse(y, p)
     try:
-        low, high = bootstrap_difference(y, q, p, subjects)
+        low, high = interval_difference(y, q, p, subjects)
+    except TooFew as e:
+        return False, f"{e}: {first} and {second}, {gain:+.5f} NRMSE"
     except UserError as e:
-        return False, f"not distinguishable: {first} and {second}, {e}"
+        return False, f"not distinguishable: {first} and {second}, {gain:+.5f} NRMSE, {e}"
     if low > 0:
         return True, f"better: {first} than {second}, by {gain:.5f} NRMSE, 95 % interval {low:.5f} .. {high:.5f}"
     if high < 0:

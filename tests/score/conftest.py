@@ -19,7 +19,7 @@ from eeg.train.runs import Run
 from tests.conftest import LABELS, trial_events, write_recording
 
 ROOT = Path(__file__).resolve().parents[2]
-PEOPLE = {"R1": 5, "R5": 4, "R6": 3, "R7": 2}  # subjects
+PEOPLE = {"R1": 5, "R5": 4, "R6": 8, "R7": 4}  # subjects; of the test releases enough for an interval
 
 
 def subject_names(release):
@@ -33,7 +33,7 @@ def caches(tmp_path_factory):
     for r, name in enumerate(PEOPLE):
         folder = root / "data" / f"{name}_L100_bdf"
         for i, subject in enumerate(subject_names(name)):
-            write_recording(folder, subject, trial_events(3 + i, rt=1.1 + 0.2 * i + 0.05 * r), seconds=40, seed=10 * r + i)
+            write_recording(folder, subject, trial_events(3 + i % 5, rt=1.1 + 0.2 * (i % 5) + 0.07 * (i // 5) + 0.05 * r), seconds=40, seed=10 * r + i)
         rows = "".join(f"sub-{subject}\tM\t{8 + i}\t0.1\t0.2\t0.3\t{0.4 * i - 0.1 * r:.1f}\n" for i, subject in enumerate(subject_names(name)))
         (folder / "participants.tsv").write_text("participant_id\tsex\tage\tp_factor\tattention\tinternalizing\texternalizing\n" + rows)
         for challenge in (1, 2):

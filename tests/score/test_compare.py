@@ -21,7 +21,7 @@ def test_the_better_of_two(script, caches, tmp_path):
     y = by_hand(near, caches, ["R6", "R7"])[0]
     nrmse = lambda center: np.sqrt(np.mean((y - center) ** 2)) / y.std()
     lines = printed.splitlines()
-    assert lines[0].startswith(f"challenge 1, R6 + R7: {len(y)} windows, 5 subjects")
+    assert lines[0].startswith(f"challenge 1, R6 + R7: {len(y)} windows, 12 subjects")
     assert lines[2].split()[:3] == ["c1_tcn/1", "tcn", f"{nrmse(1.5):.5f}"] and lines[3].split()[:3] == ["c1_tcn/2", "tcn", f"{nrmse(4.0):.5f}"]
     assert lines[2].endswith("cpu     lr 0.001, seed 0") and lines[3].endswith("lr 0.5, seed 1") and "  2:04  " in lines[2]
     parameters = 129 * 15 + 129 * 8 + 8  # filters and mixing alone
@@ -74,11 +74,11 @@ def test_what_cannot_be_compared_is_named_with_its_reason(script, tmp_path):
     write_run(tmp_path, "c1_nan/1", center=float("nan"))
     write_run(tmp_path, "c1_live/1", state={"status": "stopped"})
     printed = script("compare", "--out", tmp_path)
-    assert "left out: c1_seen/1 was trained on 3 of the subjects" in printed and "left out: c1_nan/1 answers NaN" in printed
+    assert "left out: c1_seen/1 was trained on 8 of the subjects" in printed and "left out: c1_nan/1 answers NaN" in printed
     assert "c1_live" not in printed and "  c1_tcn/1  tcn" in printed
     printed = script("compare", "--out", tmp_path, "c1_tcn", "c1_seen")  # though it was named
-    assert "left out: c1_seen/1 was trained on 3 of the subjects" in printed and "  c1_tcn/1  tcn" in printed
-    with pytest.raises(UserError, match="c1_seen/1 was trained on 3"):
+    assert "left out: c1_seen/1 was trained on 8 of the subjects" in printed and "  c1_tcn/1  tcn" in printed
+    with pytest.raises(UserError, match="c1_seen/1 was trained on 8"):
         script("compare", "--out", tmp_path, "c1_seen")
 
 

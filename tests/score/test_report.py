@@ -32,8 +32,10 @@ class Probe(nn.Module):
 
 @pytest.fixture(scope="module")
 def informative(caches):
-    """A cache whose labels are exactly what a Probe at electrode 41, 0.60 to 0.80 s into the window, answers."""
+    """A cache, of 10 subjects, whose labels are exactly what a Probe at electrode 41, 0.60 to 0.80 s into the window, answers."""
     cache = Cache([cache_path(caches, 1, "R6"), cache_path(caches, 1, "R7")])
+    cache.metadata = cache.metadata.copy()
+    cache.metadata["subject"] = [f"S{i % 10}" for i in range(len(cache))]
     cache.y = np.array([cache[i][41, 10 + 60 : 10 + 80].astype(float).std() for i in range(len(cache))])
     return cache
 
@@ -47,7 +49,15 @@ def test_the_only_informative_electrode_and_times_rank_first(informative):
     assert set(np.argsort(-found.times)[:2]) == {6, 7} and np.abs(np.delete(found.times, [6, 7])).max() < 1e-6 and found.times[[6, 7]].min() > 0.1
     # by hand: without the electrode the answer is 0 for every window
     assert found.channels[41] == pytest.approx(np.sqrt((informative.y**2).mean()) / informative.y.std(), rel=1e-5)
-    assert found.top_low[0] <= found.channels[41] <= found.top_high[0] and found.times_low[6] <= found.times[6] <= found.times_high[6]
+    assert found.top_low[0] < found.channels[41] < found.top_high[0] and found.times_low[6] < found.times[6] < found.times_high[6]
+
+
+def test_of_few_subjects_no_interval_is_drawn(informative, monkeypatch):
+    few = informative.metadata.copy()
+    few["subject"] = [f"S{i % 9}" for i in range(len(few))]
+    monkeypatch.setattr(informative, "metadata", few)
+    found = report.importance(Probe(41, 60, 80), informative, np.arange(len(informative)))
+    assert found.channels[41] > 1 and np.isnan([*found.top_low, *found.top_high, *found.times_low]).all()
 
 
 def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_were(informative):
@@ -102,8 +112,10 @@ def test_means_of_bins_and_their_intervals_by_subject():
         own = [values[inside & (subjects == s)].mean() for s in range(40)]
         error = stats.sem(own)  # subjects have the same number of windows here: an ordinary standard error of their means
         assert (high[b] - low[b]) / (2 * 1.96 * error) == pytest.approx(1, abs=0.15)
-    mean, low, high = report.bin_means(np.array([0, 0, 1]), np.array([1.0, 3.0, 5.0]), np.array(["a", "a", "b"]))
-    np.testing.assert_allclose([mean, low, high], [[2, 5]] * 3)
+    few = np.arange(9).repeat(2)
+    mean, low, high = report.bin_means(np.tile([0, 1], 9), np.arange(18.0), few)  # bins of 9 subjects
+    np.testing.assert_allclose(mean, [8, 9])
+    assert np.isnan([low, high]).all()
 
 
 def test_means_of_subjects():
@@ -165,13 +177,13 @@ def test_a_page_is_complete_and_self_contained(page, caches, tmp_path):
     html, done = page(run)
     y, p, metadata = by_hand(run, caches, ["R6", "R7"])
     text = text_of(html)
-    assert f"NRMSE {nrmse(y, p):.4f}" in text and f"{len(y)} windows of 5 subjects" in text and "R6 + R7" in text
+    assert f"NRMSE {nrmse(y, p):.4f}" in text and f"{len(y)} windows of 12 subjects" in text and "R6 + R7" in text
     for title in ("Learning curves", "Predicted against true", "Error by response time", "Error by subject", "Error by age", "Calibration", "The time head's distribution", "Electrodes", "Times", "Speed and memory", "Events", "Of the training"):
         assert title in text.replace("&#39;", "'"), title
     assert "done in &lt;2&gt; halves" in text and "python run/train.py --challenge 1" in text
     assert "Simulated data." in text and "(simulated data)" in text
     assert len(resources(html)) > 5 and all(each.startswith(("data:", "#")) for each in resources(html)), [each[:80] for each in resources(html) if not each.startswith("data:")]
-    assert html.count("data:image/png") > 10 and "5 subjects, one dot each" in text
+    assert html.count("data:image/png") > 10 and "12 subjects, one dot each" in text
 
 
 def test_resources_are_seen():
@@ -290,7 +302,7 @@ def test_subjects_it_was_trained_on_are_refused(page, tmp_path):
 def test_the_script(page, no_occlusion, script, caches, tmp_path):
     write_run(tmp_path, "c1_tcn/20260101_000000")
     said = script("report", "--out", tmp_path, "--release", "R7")
-    assert "windows of 2 subjects (R7)" in said and str(tmp_path / "c1_tcn" / "20260101_000000" / "report.html") in said
+    assert "windows of 4 subjects (R7)" in said and str(tmp_path / "c1_tcn" / "20260101_000000" / "report.html") in said
     with pytest.raises(UserError, match="no finished run of challenge 1"):
         script("report", "--out", tmp_path / "absent")
 

@@ -56,7 +56,7 @@ def test_hit_against_error_is_scored_by_its_auroc(script, hits, tmp_path):
     score = found["challenge1_correct"]
     assert score["auroc"] == pytest.approx(expected) and abs(expected - 0.5) > 1e-3
     assert score["windows"] == known.sum() < len(known) and score["target"] == "correct"
-    assert f"challenge 1, correct, R6 + R7: {known.sum()} windows, 5 subjects" in printed and f"{expected:.5f}" in printed
+    assert f"challenge 1, correct, R6 + R7: {known.sum()} windows, 12 subjects" in printed and f"{expected:.5f}" in printed
     chance = next(entry for entry in score["table"] if entry["name"] == "the mean of the training labels")
     assert chance["auroc"] == 0.5 and "AUROC" in printed and "leaderboard" not in printed
     both, _ = evaluated(script, tmp_path, hits, "c1_correct", write_run(tmp_path, "c1_tcn/1").folder)

@@ -1,4 +1,4 @@
-"""Better, worse, or not distinguishable: against draws of subjects written out, and under noise of which nothing should come."""
+"""Better, worse, or not distinguishable: against other intervals written out, and under noise of which nothing should come."""
 
 import re
 
@@ -21,7 +21,7 @@ def test_identical_is_not_distinguishable():
     assert verdict("a", p, "b", p.copy(), y, who) == (False, "not distinguishable: a and b predict the same")
 
 
-def test_better_and_worse_with_the_interval_of_drawn_subjects():
+def test_better_and_worse_with_an_interval_like_that_of_drawn_subjects():
     y, p, q, who = simulated(1, q_noise=0.4)
     better, sentence = verdict("a", p, "b", q, y, who)
     worse = verdict("b", q, "a", p, y, who)
@@ -29,7 +29,7 @@ def test_better_and_worse_with_the_interval_of_drawn_subjects():
     rows = np.arange(600).reshape(40, 15)
     gains = [nrmse(y[r], q[r]) - nrmse(y[r], p[r]) for r in (rows[d].ravel() for d in drawn)]
     numbers = [float(n) for n in re.findall(r"0\.\d+", sentence)]
-    np.testing.assert_allclose(numbers, [nrmse(y, q) - nrmse(y, p), *np.percentile(gains, (2.5, 97.5))], atol=0.01)
+    np.testing.assert_allclose(numbers, [nrmse(y, q) - nrmse(y, p), *np.percentile(gains, (2.5, 97.5))], atol=0.025)
     assert better and sentence.startswith("better: a than b, by 0.")
     assert worse == (False, sentence.replace("better: a than b", "worse: b than a"))
 
@@ -44,18 +44,23 @@ def test_an_average_of_five_beats_its_best_member():
 
 
 def test_equally_good_is_seldom_called_better():
-    """Of 100 pairs that are equally good, 2.5 on each side would come out as different, and a few more with 40 subjects."""
-    said = [verdict("a", p, "b", q, y, who)[1].split(":")[0] for y, p, q, who in (simulated(seed) for seed in range(100))]
-    assert said.count("not distinguishable") >= 86 and said.count("better") <= 9 and said.count("worse") <= 9
+    """Of 200 pairs that are equally good, 5 on each side would come out as different; of 10 subjects a percentile bootstrap calls 17 so."""
+    pairs = (simulated(seed, subjects=10) for seed in range(200))
+    said = [verdict("a", p, "b", q, y, who)[1].split(":")[0] for y, p, q, who in pairs]
+    assert said.count("better") + said.count("worse") <= 12 and said.count("not distinguishable") >= 188
 
 
-def test_one_subject_says_nothing():
-    y, p, q, who = simulated(3, subjects=1)
-    assert verdict("a", p, "b", q, y, who) == (False, "not distinguishable: a and b, an interval by subject needs at least 2 subjects, got 1")
+@pytest.mark.parametrize("subjects", [1, 4, 9])
+def test_few_subjects_say_nothing(subjects):
+    y, p, q, who = simulated(3, subjects=subjects, q_noise=3.0)
+    gain = nrmse(y, q) - nrmse(y, p)
+    assert gain > 1
+    assert verdict("a", p, "b", q, y, who) == (False, f"too few subjects to say ({subjects}): a and b, {gain:+.5f} NRMSE")
+    assert verdict("b", q, "a", p, y, who) == (False, f"too few subjects to say ({subjects}): b and a, {-gain:+.5f} NRMSE")
 
 
 def test_an_interval_that_holds_0():
-    y, p, q, who = simulated(4, subjects=5, windows=4)
+    y, p, q, who = simulated(4, subjects=10, windows=4)
     better, sentence = verdict("a", p, "b", q, y, who)
     low, high = re.search(r"interval (\S+) \.\. (\S+) holds 0", sentence).groups()
     assert not better and float(low) <= 0 <= float(high) and low[0] == "-" and high[0] == "+"

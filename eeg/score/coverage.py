@@ -1,0 +1,102 @@
+"""How often the intervals of metrics.py hold the truth, on simulated subjects whose spread is that of real ones.
+
+Challenge 1: response times of 1.6 s +- 0.41 s, of which a subject's own mean explains so much that answering it scores 0.88; one
+subject in 16 on the fast time line; 24 to 100 windows a subject, 3 to 24 for one in seven. Challenge 2: one label a subject,
+all its windows alike. "skewed" has means or labels with a long tail, windows with outliers, and models that err more for some
+subjects than for others. Predictions are labels with noise of the subject and of the window, shrunk as a fitted model's are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eeg.score.metrics import interval, interval_difference, nrmse
+
+SUBJECTS = (5, 8, 10, 15, 20, 50, 100, 200)
+REPETITIONS = 2000
+LEVEL = 0.95
+WINDOWS = 100  # of a subject, at most
+LARGE = 100_000  # subjects, whose score is the truth
+SHARED = 0.8  # correlation of two models' noise
+BLOCK = 4000  # subjects simulated at a time
+
+
+@dataclass(frozen=True)
+class Population:
+    challenge: int
+    score: float  # NRMSE of the model, before outliers
+    worse: float  # how much larger the other model's noise is
+    skewed: bool = False
+
+
+POPULATIONS = {
+    "challenge 1": Population(1, 0.90, 1.3),
+    "challenge 1, near the mean's score": Population(1, 0.99, 1.0),
+    "challenge 1, skewed": Population(1, 0.92, 1.2, skewed=True),
+    "challenge 2": Population(2, 0.95, 1.4),
+    "challenge 2, near the mean's score": Population(2, 0.98, 1.0),
+    "challenge 2, skewed": Population(2, 0.90, 1.4, skewed=True),
+}
+
+
+def simulate(population, subjects, rng):
+    """-> (y, p, q, whose): labels, two models' predictions and the number of the subject (all (N,))."""
+    few, many = rng.integers(3, 25, subjects), rng.integers(24, WINDOWS + 1, subjects)
+    whose = np.repeat(np.arange(subjects), np.where(rng.random(subjects) < 0.15, few, many))
+    n, skewed = len(whose), population.skewed
+    if population.challenge == 1:
+        mean = 1.62 - 0.19 * _long_tailed(rng, subjects, 0.5) if skewed else rng.normal(1.62, 0.17, subjects)
+        mean -= 0.35 * (rng.random(subjects) < 0.06)
+        spread = 0.34 * np.exp(0.25 * rng.normal(size=subjects))
+        trial = rng.standard_t(4, n) / np.sqrt(2) if skewed else rng.normal(size=n)
+        y = np.clip(mean[whose] + spread[whose] * trial, 0, 2.5)
+        center, variance, own = 1.6, 0.16, 0.5
+    else:
+        labels = 0.72 * (_long_tailed(rng, subjects, 0.7) if skewed else rng.normal(size=subjects))
+        y, center, variance, own = labels[whose], 0.0, 0.52, 0.6
+    noise = variance * population.score**2 / (1 - population.score**2)  # which a shrunk model then scores
+    size = np.exp(0.4 * rng.normal(size=subjects))[whose] if skewed else 1.0
+
+    def errors():
+        subject = np.sqrt(own * noise) * rng.normal(size=subjects)[whose]
+        return size * (subject + np.sqrt((1 - own) * noise) * rng.normal(size=n))
+
+    first, apart = errors(), errors()
+    second = population.worse * (SHARED * first + np.sqrt(1 - SHARED**2) * apart)
+    shrunk = lambda error, noise: center + variance / (variance + noise) * (y + error - center)
+    return y, shrunk(first, noise), shrunk(second, noise * population.worse**2), whose
+
+
+def _long_tailed(rng, size, sigma):
+    """Log-normal, with mean 0 and standard deviation 1."""
+    x = np.exp(sigma * rng.normal(size=size))
+    mean, variance = np.exp(sigma**2 / 2), np.expm1(sigma**2) * np.exp(sigma**2)
+    return (x - mean) / np.sqrt(variance)
+
+
+def truth(population, subjects=LARGE):
+    """-> (NRMSE of the model, of the other) in a large population."""
+    rng, parts = np.random.default_rng(0), []
+    for _ in range(-(-subjects // BLOCK)):
+        y, p, q, _ = simulate(population, BLOCK, rng)
+        sums = [(p - y) @ (p - y), (q - y) @ (q - y), y.sum(), y @ y, len(y)]
+        parts.append(sums)
+    first, second, total, squares, n = np.sum(parts, 0)
+    variance = squares / n - (total / n) ** 2
+    return np.sqrt(first / n / variance), np.sqrt(second / n / variance)
+
+
+def coverage(population, subjects, repetitions=REPETITIONS, true=None, of_one=interval, of_two=interval_difference):
+    """-> (share of intervals of the NRMSE that hold the truth, share of intervals of the difference of two).
+
+    of_one, of_two: what makes the intervals, called as `interval` and `interval_difference` are.
+    """
+    one, other = true or truth(population)
+    rng, held = np.random.default_rng(subjects), np.zeros(2)
+    for _ in range(repetitions):
+        y, p, q, whose = simulate(population, subjects, rng)
+        low, high = of_one(y, p, whose, nrmse, least=2)
+        held[0] += low <= one <= high
+        low, high = of_two(y, p, q, whose, nrmse, least=2)
+        held[1] += low <= one - other <= high
+    return held / repetitions

@@ -103,13 +103,13 @@ def stages(args):
 def submission(args):
     """The stage that writes the zip. What is missing for it is said."""
     runs = {challenge: best(challenge, args) for challenge in (1, 2)}
-    places = ["--data", str(args.data), "--cache", str(args.cache), "--out", str(args.out), "--zip", str(args.zip)]
+    places = ["--data", str(args.data), "--cache", str(args.cache), "--out", str(args.out), "--zip", str(args.zip), *["--anyway"] * args.anyway]
     named = [str(run) for run in runs.values() if run]
     if missing := [challenge for challenge, run in runs.items() if not run]:
         command = ["python", "run/submit.py", *named, *places, "--constant", str(missing[0])]
         print(f"no submission: it answers both challenges, and there is no finished run of challenge {missing[0]}; let a constant stand in with: {shlex.join(command)}", flush=True)
         return
-    yield "submission", script("submit", *named, *places, *["--anyway"] * args.anyway)
+    yield "submission", script("submit", *named, *places)
 
 
 def best(challenge, args):

@@ -19,9 +19,11 @@ from pathlib import Path
 from eeg import UserError
 from eeg.data.windows import TARGETS
 from eeg.train import schema
+from eeg.train.releases import VALID
 
 STAMP = "[!.]*"  # of run folders; one that begins with a dot is still being made
 RANGE = re.compile(r"(.*[^/.])/([\d_]*)\.\.([\d_]*)")  # name/FROM..TO, of stamps or their beginnings
+SHOWN = 4  # kinds of validation that a line names
 SILENCE = 600  # s without a word after which a run on another machine has died
 
 
@@ -163,12 +165,18 @@ def all_runs(out):
     return [Run(path.parent) for path in sorted(Path(out).glob(f"*/{STAMP}/config.json"), key=lambda path: (path.parent.name, path))]
 
 
-def best_run(out, challenge):
-    """The finished run of a challenge with the lowest validation NRMSE, among those trained for what the competition scores."""
+def best_run(out, challenge, say=print):
+    """The finished run of a challenge with the lowest validation NRMSE, among those trained for what the competition scores.
+
+    Only runs that are validated on the same subjects compete, see `competing`; say(line) is told which others there are.
+    """
     runs = [run for run in find_runs(out) if run.challenge == challenge]
     fit = [run for run in runs if run.finished and run.scored and run.best[0]]
     if fit:
-        return min(fit, key=lambda run: run.best[1])
+        among, others = competing(fit)
+        if others:
+            say(left_out(among, others))
+        return min(among, key=lambda run: run.best[1])
     if waiting := [run for run in runs if not run.finished and run.status not in ("running", "waiting")]:
         help = f"{len(runs)} not finished; go on with: {max(waiting, key=lambda run: run.updated).resume}"
     elif runs:
@@ -176,6 +184,64 @@ def best_run(out, challenge):
     else:
         help = f"train one with: python run/train.py --challenge {challenge}"
     raise UserError(f"no finished run of challenge {challenge} in {out}/; {help}")
+
+
+def competing(runs):
+    """-> (those of one challenge's runs that were validated alike, so that their scores can be compared; the others).
+
+    Of several such groups it is the one with the usual validation: all of R5 where it validates; else the most subjects.
+    Folds and runs on a part of the recordings come last.
+    """
+    groups = {}
+    for run in runs:
+        subjects = frozenset(_valid(run)["subjects"])
+        groups.setdefault((subjects, *_unusual(run)), []).append(run)
+
+    def rank(group):
+        subjects, fold, *rest = group
+        whole_r5 = _valid(groups[group][0])["releases"] == [VALID]
+        return fold is None, sum(map(bool, rest)) == 0, whole_r5, len(subjects), len(groups[group])
+
+    first = max(groups, key=rank)
+    return groups[first], [run for group, own in groups.items() if group != first for run in own]
+
+
+def left_out(among, others):
+    """A line: how many runs do not compete, and which validation each name's runs have."""
+    names = {}
+    for run in others:
+        names.setdefault(_validation(run), {})[run.folder.parent.name] = None
+    shown = [f"{', '.join(own)}: {words}" for words, own in names.items()]
+    if len(shown) > SHOWN:
+        shown[SHOWN:] = [f"and {len(shown) - SHOWN} more"]
+    runs = "1 run" if len(others) == 1 else f"{len(others)} runs"
+    return f"left out of the choice: {runs} not validated on {_validation(among[0])} ({'; '.join(shown)})"
+
+
+def _valid(run):
+    """The validation side in config.json; that of a run of long ago may be missing."""
+    return run.config.get("split", {}).get("valid", {"releases": [], "subjects": []})
+
+
+def _unusual(run):
+    """(fold, ...): options of training that change which windows validate, each None or False where it is as usual."""
+    options = run.config.get("train", {})
+    fold = options.get("fold")
+    others = ("max_recordings", "max_subjects", "mini", "keep_copies", "keep_bad")
+    return tuple(fold) if fold else None, *(options.get(name) or None for name in others)
+
+
+def _validation(run):
+    """What a run is validated on, in words."""
+    valid, (fold, recordings, subjects, *rest) = _valid(run), _unusual(run)
+    if fold:
+        return f"one of {fold[1]} folds"
+    many = len(valid["subjects"])
+    words = f"{many} subject{'s' * (many != 1)} of {' '.join(valid['releases']) or 'unknown releases'}"
+    limits = [f"--max-recordings {recordings}" * bool(recordings), f"--max-subjects {subjects}" * bool(subjects)]
+    limits += [f"--{name}" for name, given in zip(("mini", "keep-copies", "keep-bad"), rest) if given]
+    given = " ".join(filter(None, limits))
+    return f"{words} with {given}" if given else words
 
 
 def named(out, text):

@@ -32,6 +32,7 @@ TRAIN = Path(__file__).resolve().parents[2] / "run" / "train.py"
 HOPELESS = 3  # failed trials, and no other, after which no more are tried
 WAIT = 1.0  # s between looks at what other workers do
 OURS = ("challenge", "epochs", "name", "seed", "out", "cache", "data", "resume", "tmux", "cv", "list-models")  # options that a study sets itself, or that make no sense in it
+SAME = ("target", "valid", "mini", "max-recordings", "max-subjects", "keep-copies", "keep-bad")  # options that change what a score is of: all trials share them
 
 SPACES = {  # where the user names none
     1: {"lr": {"log": [3e-4, 5e-3]}, "weight-decay": {"log": [1e-3, 0.3]}, "batch-size": [32, 64, 128], "ema": [0.9, 0.99, 0.995], "set.dropout": {"range": [0, 0.4]}},
@@ -49,6 +50,8 @@ def check_space(space):
     for option, values in space.items():
         if option.split(".")[0].replace("_", "-") in OURS:
             raise UserError(f"'{option}' in the space: a study sets that itself")
+        if option.replace("_", "-") in SAME:
+            raise UserError(f"'{option}' in the space: scores of trials that differ in it cannot be compared; name it after --")
         if isinstance(values, dict):
             (kind, ends), *more = values.items() or [("nothing", None)]
             numbers = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)

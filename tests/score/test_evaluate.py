@@ -14,7 +14,7 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.data.cache import cache_path
-from tests.score.conftest import ROOT, by_hand, write_run
+from tests.score.conftest import ROOT, by_hand, subject_names, write_run
 
 
 def by_definition(y, p):
@@ -87,6 +87,16 @@ def test_flagged_windows_are_scored_and_reported_apart(script, caches, tmp_path,
         entry = figure(one, f"{name}: {len(y[inside])} windows")
         assert entry["nrmse"] == pytest.approx(by_definition(y[inside], p[inside]), rel=1e-5)
     assert "R6 (simulated)" in printed and "best, on real data" in printed
+
+
+def test_a_fold_is_not_the_best_run(script, tmp_path):
+    write_run(tmp_path, "c1_tcn/1", nrmse=0.9)
+    names = subject_names("R1")
+    options = {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]}
+    write_run(tmp_path, "c1_cv/1", nrmse=0.4, sides={"train": names[1:], "valid": names[:1]}, train=options)
+    found, printed = scores(script, tmp_path)
+    assert found["challenge1"]["run"] == "c1_tcn/1, epoch 2"
+    assert "left out of the choice: 1 run not validated on 4 subjects of R5 (c1_cv: one of 5 folds)\n" in printed
 
 
 def test_one_challenge_is_scored_where_the_other_has_no_run(script, tmp_path):

@@ -13,11 +13,15 @@ from eeg import UserError
 from eeg.train.runs import SILENCE, Run, best_run, choose_runs, find_runs, named, newest_unfinished
 
 
-def write_run(out, name, status="finished", challenge=1, nrmse=(0.9, 0.8, 0.85), target=None, weights=True, **state):
-    """A run folder as the trainer leaves it. -> its path."""
+def write_run(out, name, status="finished", challenge=1, nrmse=(0.9, 0.8, 0.85), target=None, weights=True, valid=None, options=None, **state):
+    """A run folder as the trainer leaves it. valid: the release that validates, and its subjects; options: of training. -> its path."""
     folder = out / name
     folder.mkdir(parents=True)
     config = {"challenge": challenge, "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "name": folder.parent.name}
+    release, people = valid or ("R5", 9)
+    side = lambda release, people: {"releases": [release], "windows": 50 * people, "subjects": [f"{release}_{i}" for i in range(people)]}
+    if status == "finished":
+        config |= {"train": options or {}, "split": {"train": side("R1", 20), "valid": side(release, people)}}
     (folder / "config.json").write_text(json.dumps(config))
     epochs = [{"epoch": i + 1, "valid": {"nrmse": value}} for i, value in enumerate(nrmse)]
     (folder / "history.json").write_text(json.dumps({"epochs": epochs, "events": []}))
@@ -80,6 +84,59 @@ def test_best(tmp_path, dead):
     assert run.name == "b/20260102_000000" and run.best == (2, 0.6) and run.weights.exists()
     assert best_run(tmp_path, 2).name == "f/20260106_000000"
     assert [run.name[0] for run in find_runs(tmp_path)] == list("abcdef")
+
+
+def chosen(out):
+    """-> (the best run's name, what was said)."""
+    said = []
+    return best_run(out, 1, said.append).folder.parent.name, "".join(said)
+
+
+def test_only_runs_validated_on_the_same_subjects_compete(tmp_path):
+    """Others have lower scores: folds, trials on a few recordings, another release. The better of two on all of R5 is the best."""
+    write_run(tmp_path, "plain/1", nrmse=(0.95,))
+    write_run(tmp_path, "wide/1", nrmse=(0.94,))
+    assert chosen(tmp_path) == ("wide", "")
+    for i in range(5):
+        fold = write_run(tmp_path, f"cv/{i}", nrmse=(0.5 + 0.1 * i,), options={"fold": [i + 1, 5]}, valid=("R1", 4))
+        config = json.loads((fold / "config.json").read_text())
+        config["split"]["valid"]["subjects"] = [f"R1_{k}" for k in range(4 * i, 4 * i + 4)]
+        (fold / "config.json").write_text(json.dumps(config))
+    write_run(tmp_path, "small/1", nrmse=(0.3,), options={"max_recordings": 20})  # the same subjects, fewer of their windows
+    write_run(tmp_path, "smoke/1", nrmse=(0.2,), options={"max_subjects": 2}, valid=("R5", 2))
+    write_run(tmp_path, "other/1", nrmse=(0.1,), valid=("R3", 50))
+    name, said = chosen(tmp_path)
+    assert name == "wide"
+    assert said == (
+        "left out of the choice: 8 runs not validated on 9 subjects of R5 (cv: one of 5 folds; other: 50 subjects of R3; "
+        "small: 9 subjects of R5 with --max-recordings 20; smoke: 2 subjects of R5 with --max-subjects 2)"
+    )
+
+
+def test_without_r5_the_largest_validation_decides(tmp_path):
+    write_run(tmp_path, "few/1", nrmse=(0.5,), valid=("R1", 6))
+    write_run(tmp_path, "many/1", nrmse=(0.9,), valid=("R1", 12))
+    write_run(tmp_path, "fold/1", nrmse=(0.1,), valid=("R1", 30), options={"fold": [1, 5]})
+    name, said = chosen(tmp_path)
+    assert name == "many" and said.startswith("left out of the choice: 2 runs not validated on 12 subjects of R1 (few: 6 ")
+    write_run(tmp_path, "usual/1", nrmse=(0.95,))
+    assert chosen(tmp_path)[0] == "usual"
+    write_run(tmp_path, "mini/1", nrmse=(0.2,), valid=("R5", 40), options={"mini": True})
+    write_run(tmp_path, "bad/1", nrmse=(0.2,), valid=("R5", 11), options={"keep_bad": True})
+    assert chosen(tmp_path)[0] == "usual"
+
+
+def test_where_there_are_folds_alone_one_of_them_is_the_best(tmp_path):
+    write_run(tmp_path, "cv/1", nrmse=(0.7,), valid=("R1", 4), options={"fold": [1, 2]})
+    write_run(tmp_path, "cv/2", nrmse=(0.9,), valid=("R2", 5), options={"fold": [2, 2]})
+    name, said = chosen(tmp_path)
+    assert best_run(tmp_path, 1, lambda line: None).name == "cv/2" and "1 run not validated on one of 2 folds" in said
+
+
+def test_a_run_that_does_not_compete_is_chosen_by_its_name(tmp_path):
+    write_run(tmp_path, "plain/1")
+    fold = write_run(tmp_path, "cv/1", nrmse=(0.1,), valid=("R1", 4), options={"fold": [1, 5]})
+    assert [run.folder for run in choose_runs(tmp_path, ["cv"])] == [fold]
 
 
 def test_the_best_epoch_of_a_classifier_is_the_highest(tmp_path):

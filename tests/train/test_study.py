@@ -67,7 +67,7 @@ def test_what_all_trials_share_is_not_searched(tmp_path):
         begin(tmp_path / "d", fixed=["unet"])
 
 
-@pytest.mark.parametrize("space", [{}, [], {"lr": []}, {"lr": {"log": [0, 1]}}, {"lr": {"range": [2, 1]}}, {"lr": {"normal": [0, 1]}}, {"lr": {"log": [1]}}, {"lr": {}}, {"epochs": [3]}, {"list_models": True}])
+@pytest.mark.parametrize("space", [{}, [], {"lr": []}, {"lr": {"log": [0, 1]}}, {"lr": {"range": [2, 1]}}, {"lr": {"normal": [0, 1]}}, {"lr": {"log": [1]}}, {"lr": {}}, {"epochs": [3]}, {"list_models": True}, {"valid": ["R3", "R5"]}, {"max_recordings": {"int": [5, 9]}}])
 def test_a_space_that_makes_no_sense(space):
     with pytest.raises(UserError, match="space"):
         check_space(space)

@@ -13,6 +13,7 @@ import eeg.models
 from eeg import UserError
 from eeg.data.cache import cache_path
 from eeg.score import report
+from eeg.score.metrics import LEAST_FREEDOM
 from eeg.train.split import EXTERNALIZING_FIRST
 from tests.score.conftest import by_hand, write_run
 
@@ -61,6 +62,33 @@ def test_hit_against_error_is_scored_by_its_auroc(script, hits, tmp_path):
     assert chance["auroc"] == 0.5 and "AUROC" in printed and "leaderboard" not in printed
     both, _ = evaluated(script, tmp_path, hits, "c1_correct", write_run(tmp_path, "c1_tcn/1").folder)
     assert set(both) == {"challenge1", "challenge1_correct"} and "nrmse" in both["challenge1"]
+
+
+def by_pairs(hit, p):
+    return stats.mannwhitneyu(p[hit == 1], p[hit == 0]).statistic / ((hit == 1).sum() * (hit == 0).sum())
+
+
+def test_the_auroc_has_an_interval_by_subject(script, hits, tmp_path):
+    """Around the AUROC, as wide as Student's t times its jackknife error over subjects, written down here; none of few subjects."""
+    run = write_run(tmp_path, "c1_correct/1", head="number", target="correct")
+    found, printed = evaluated(script, tmp_path, hits, "c1_correct", "--release", "R7")
+    assert "low" not in found["challenge1_correct"]["table"][0] and "too few subjects to say" in printed
+    change(cache_path(hits, 1, "R6"), "subject", lambda rows: np.array([b"NDARSIX%03d" % i for i in range(len(rows))]))
+    found, _ = evaluated(script, tmp_path, hits, "c1_correct", "--release", "R6")
+    entry = found["challenge1_correct"]["table"][0]
+    _, p, metadata = by_hand(run, hits, ["R6"])
+    known = metadata["correct"] >= 0
+    p, hit = p[known], metadata["correct"][known]
+    n = len(p)
+    assert n >= 10
+    whole, without = by_pairs(hit, p), np.array([by_pairs(np.delete(hit, i), np.delete(p, i)) for i in range(n)])
+    error = np.sqrt((n - 1) * without.var())
+    halves = stats.t.ppf(0.975, [n - 1, LEAST_FREEDOM]) * error
+    assert entry["auroc"] == pytest.approx(whole)
+    for bound, edge in (("low", 0), ("high", 1)):
+        half = abs(entry[bound] - whole)
+        assert entry[bound] == edge or halves[0] * 0.999 <= half <= halves[1] * 1.001
+    assert entry["low"] < whole < entry["high"] and (entry["low"], entry["high"]) != (0, 1)
 
 
 def test_what_is_fitted_to_response_times_is_not_for_hits(script, hits, tmp_path):

@@ -113,6 +113,7 @@ def arguments(words=None):
         if args.target not in (("rt_from_stimulus", "rt_from_trialstart", "correct"), ("externalizing", "factors"))[args.challenge - 1]:
             p.error(f"--target {args.target} is not of challenge {args.challenge}")
         args.set, args.augment = dict(args.set), dict(args.augment)
+        check_model(p, args)
         if unknown := [name for name in args.augment if name not in AUGMENTATIONS]:
             p.error(f"--augment {unknown[0]}: the augmentations are {', '.join(AUGMENTATIONS)}")
         if args.aux and args.challenge == 1:
@@ -129,6 +130,16 @@ def arguments(words=None):
             p.error(f"--name {args.name}: it names one folder under --out")
         args.name = args.name or f"c{args.challenge}_{args.model}" + (f"_{args.target}" if args.target != DEFAULTS["target"][args.challenge - 1] else "")
     return args
+
+
+def check_model(p, args):
+    """A mistake in --model or --set is a bad argument, and known before torch is there."""
+    from eeg.models.settings import SETTINGS, check
+
+    try:
+        check(args.model, args.set)
+    except ValueError as e:
+        p.error(f"--model: {e}" if args.model not in SETTINGS else f"--set {e}")
 
 
 def setting(text):

@@ -23,7 +23,7 @@ SHOWN = 10  # trials in the table
 def arguments():
     p = cli.parser(__doc__)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", required=True)
-    p.add_argument("--space", type=Path, metavar="FILE", help="what to search (default: lr, weight-decay, batch-size, ema, set.dropout)")
+    p.add_argument("--space", type=Path, metavar="FILE", help="what to search (default: lr, weight-decay, batch-size, ema, and the dropout of the model)")
     p.add_argument("--trials", type=cli.positive, metavar="N", help="settings drawn (default: 27)")
     p.add_argument("--epochs", type=cli.positive, metavar="N", help="epochs of the last rung (default: 27)")
     p.add_argument("--rungs", type=cli.positive, metavar="N", help="(default: 3)")

@@ -21,10 +21,13 @@ def build(name, n_chans=129, n_times=200, n_outputs=1, normalize="channel", aux=
     """-> Model: the input normalisation, the network, and what its numbers mean.
 
     aux: names of further numbers to learn beside the answer, such as age. features: "none", "file" or "layer", for networks that
-    take features (see Model). The other settings are the network's own. Raises ValueError for a name or setting that does not exist.
+    take features (see Model). The other settings are the network's own, see settings.py. Raises ValueError for a name or setting
+    that does not exist, and for a value that a setting does not take.
     """
     from .model import Model
+    from .settings import check
 
+    check(name, settings)
     return Model(name, network(name), n_chans, n_times, n_outputs, normalize, tuple(aux), features, settings)
 
 

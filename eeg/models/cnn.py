@@ -46,8 +46,6 @@ class CNN(nn.Module):
 
     def __init__(self, n_chans=129, n_times=200, n_outputs=1, width=160, depth=4, kernels=(7, 15, 31, 63), heads=4, hidden=64, dropout=0.3):
         super().__init__()
-        if width % len(kernels) or width % heads:
-            raise ValueError(f"width={width} does not fall into {len(kernels)} groups of channels (kernels) and {heads} heads")
         self.stem = Stem(n_chans, width)
         self.blocks = nn.ModuleList(Scales(width, kernels) for _ in range(depth))
         self.pool = AttentionPool(width, heads)

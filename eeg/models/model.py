@@ -25,9 +25,6 @@ class Model(nn.Module):
     def __init__(self, name, network, n_chans, n_times, n_outputs, normalize, aux, features, settings):
         super().__init__()
         own = inspect.signature(network).parameters
-        unknown = [key for key in settings if key not in own or key in ("n_chans", "n_times", "n_outputs", "n_features")]
-        if unknown:
-            raise ValueError(f"{name} has no setting '{unknown[0]}'; it has {', '.join(key for key in own if not key.startswith('n_'))}")
         takes = "n_features" in own
         features = features or ("file" if takes else "none")
         if features not in ("none", "file", "layer") or (features != "none" and not takes):

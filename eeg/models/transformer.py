@@ -15,8 +15,6 @@ class Layer(nn.Module):
 
     def __init__(self, width, heads, inner, dropout):
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width={width} does not fall into {heads} heads")
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attend, self.mix = Linear(width, 3 * width), Linear(width, width)

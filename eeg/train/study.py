@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from eeg import UserError, cli
+from eeg.models.settings import SETTINGS, tuned
 from eeg.train import schema
 from eeg.train.journal import write_json
 from eeg.train.runs import STAMP, Run, readable
@@ -34,9 +35,10 @@ WAIT = 1.0  # s between looks at what other workers do
 OURS = ("challenge", "epochs", "name", "seed", "out", "cache", "data", "resume", "tmux", "cv", "list-models")  # options that a study sets itself, or that make no sense in it
 SAME = ("target", "valid", "mini", "max-recordings", "max-subjects", "keep-copies", "keep-bad")  # options that change what a score is of: all trials share them
 
-SPACES = {  # where the user names none
-    1: {"lr": {"log": [3e-4, 5e-3]}, "weight-decay": {"log": [1e-3, 0.3]}, "batch-size": [32, 64, 128], "ema": [0.9, 0.99, 0.995], "set.dropout": {"range": [0, 0.4]}},
-    2: {"lr": {"log": [1e-4, 3e-3]}, "weight-decay": {"log": [1e-2, 1]}, "batch-size": [32, 64, 128], "ema": [0.9, 0.99, 0.995], "set.dropout": {"range": [0.1, 0.6]}},
+MODEL = "tcn"  # of run/train.py, where none is named
+SPACES = {  # where the user names none; with it what the model says of itself
+    1: {"lr": {"log": [3e-4, 5e-3]}, "weight-decay": {"log": [1e-3, 0.3]}, "batch-size": [32, 64, 128], "ema": [0.9, 0.99, 0.995]},
+    2: {"lr": {"log": [1e-4, 3e-3]}, "weight-decay": {"log": [1e-2, 1]}, "batch-size": [32, 64, 128], "ema": [0.9, 0.99, 0.995]},
 }
 
 
@@ -111,6 +113,12 @@ def _parsed(words):
     return found
 
 
+def _of_model(fixed):
+    """What a search varies of the model that is trained. A model that does not exist is left to run/train.py to name."""
+    name = (_parsed(fixed).get("model") or [MODEL])[-1]
+    return {f"set.{key}": values for key, values in tuned(name).items()} if name in SETTINGS else {}
+
+
 def _shared(space, fixed):
     """The options of a space that are fixed, too."""
     words = _parsed(fixed)
@@ -155,7 +163,7 @@ class Study:
             else:
                 plan = DEFAULTS | wanted
                 if "space" not in plan:
-                    usual = SPACES[plan["challenge"]]
+                    usual = SPACES[plan["challenge"]] | _of_model(plan["fixed"])
                     plan["space"] = {option: usual[option] for option in usual if option not in _shared(usual, plan["fixed"])}
                 check_space(plan["space"])
                 if both := _shared(plan["space"], plan["fixed"]):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eeg.models import MODELS, build, fold
+from eeg.models import MODELS, build, defaults, fold
 from eeg.models.model import multiply_adds
+from eeg.models.settings import SETTINGS, tuned
 from eeg.score.metrics import nrmse
 
 TIMED = ["tcn", "unet", "transformer", "conformer"]  # those that can score moments
@@ -206,16 +207,65 @@ def test_mistakes_are_named():
         (lambda: build("tcn", features="file"), "tcn takes no features"),
         (lambda: build("hybrid", features="some"), "hybrid takes none, file or layer"),
         (lambda: build("tcn", n_outputs=4), "head='time' with 4 outputs"),
-        (lambda: build("tcn", head="clock"), "head='clock'"),
-        (lambda: build("cnn", width=30), "width=30 does not fall into 4 groups"),
-        (lambda: build("transformer", width=30), "width=30 does not fall into 4 heads"),
-        (lambda: build("tcn", kernel=4), "kernel_size must be odd"),
+        (lambda: build("tcn", head="clock"), "head=clock: tcn takes number or time"),
+        (lambda: build("cnn", width=30), "width=30: cnn with 4 heads takes a multiple of 4"),
+        (lambda: build("transformer", width=30), "width=30: transformer with 4 heads takes a multiple of 4"),
+        (lambda: build("cnn", width=32, heads=2, kernels=[3, 5, 7]), "width=32: cnn with 3 kernels takes a multiple of 3"),
+        (lambda: build("tcn", kernel=4), "kernel=4: tcn takes an odd number from 1 to 199"),
+        (lambda: build("tcn", width="abc"), "width=abc: tcn takes a whole number from 1 to 2048"),
+        (lambda: build("unet", width=0), "width=0: unet takes a whole number from 1 to 2048"),
+        (lambda: build("unet", width=True), "width=True: unet takes a whole number from 1 to 2048"),
+        (lambda: build("conformer", width=96.5), "width=96.5: conformer takes a whole number from 1 to 2048"),
+        (lambda: build("eegnex", drop_prob=1), "drop_prob=1: eegnex takes a number from 0 to less than 1"),
+        (lambda: build("eegnex", drop_prob=float("nan")), "drop_prob=nan: eegnex takes a number from 0 to less than 1"),
+        (lambda: build("eegnex", activation="relu"), "activation=relu: eegnex takes a class of torch.nn, which only Python can name"),
+        (lambda: build("hybrid", kernels=7), "kernels=7: hybrid takes a list of odd numbers from 1 to 199, as [7,15,31]"),
+        (lambda: build("tcn", dropout=None), "dropout=None: tcn takes a number from 0 to less than 1"),
         (lambda: build("hybrid")(x), "it needs the features of each window"),
         (lambda: build("tcn")(torch.zeros(2, 128, 200)), "[2, 128, 200], this model takes (batch, 129 channels, 200 samples)"),
         (lambda: build("tcn")(torch.zeros(129, 200)), "[129, 200]"),
     ):
         with pytest.raises(ValueError, match=re.escape(text)):
             call()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_settings_are_declared_as_the_network_has_them(name):
+    """Every one, with its default; and what a search draws is taken, at both ends, and changes what is trained."""
+    declared = {key: setting.default for key, setting in SETTINGS[name].items()}
+    own = defaults(name)
+    own = own | ({"activation": own["activation"].__name__} if "activation" in own else {})
+    assert declared == own
+    assert tuned(name)
+    for key, values in tuned(name).items():
+        low, high = values["range"]
+        assert low < declared[key] < high or low <= declared[key] <= high
+        for value in (low, high):
+            build(name, **{key: value})
+        x, features = windows(4)
+        torch.manual_seed(0)
+        one = build(name, **{key: high}).train()
+        with torch.no_grad():
+            assert not torch.equal(one(*inputs(one, x, features)), one(*inputs(one, x, features)))  # it drops at random
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("end", ["least", "most"])
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+def test_a_network_is_made_at_the_ends_of_what_its_settings_take(name, end):
+    """Each in turn, the others as they are: width 1 and 2048 with one head."""
+    for key, setting in SETTINGS[name].items():
+        numbers = re.fullmatch(r"an? (?:whole |odd )?number from (\S+) to (\S+)", setting.words)
+        if not numbers:
+            continue
+        value = json.loads(numbers[1 if end == "least" else 2])
+        others = {"heads": 1, "kernels": [7]} if key == "width" else {"width": 64} if key == "heads" else {}
+        settings = {each: given for each, given in others.items() if each in SETTINGS[name]} | {key: value}
+        if name == "eegnex" and key.startswith("avg_pool") and end == "most":
+            continue  # nothing is left of a window: it says so itself
+        model = build(name, **settings)
+        x, features = windows(1)
+        assert torch.isfinite(model.eval()(*inputs(model, x, features))).all(), key
 
 
 def test_sizes_and_costs():

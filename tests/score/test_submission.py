@@ -105,7 +105,7 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "unpacked")
-    assert names == {f"{name}.py" for name in ("submission", "models", "model", "layers", "tcn", "eegnex", "cnn", "conformer", "transformer")} | {"weights_challenge_1.pt", "weights_challenge_2.pt"}
+    assert names == {f"{name}.py" for name in ("submission", "models", "model", "settings", "layers", "tcn", "eegnex", "cnn", "conformer", "transformer")} | {"weights_challenge_1.pt", "weights_challenge_2.pt"}
 
     rng = np.random.default_rng(5)
     x = (1e-5 * rng.standard_normal((5, 129, 200))).astype(np.float32)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from eeg import UserError
+from eeg.models import MODELS
+from eeg.models.settings import check, tuned
 from eeg.train.study import Study, check_space, draw, options, rungs
 from tests.children import Child
 
@@ -37,6 +39,18 @@ def test_rungs():
     assert rungs(10, 100, 3, 4) == [[10, 6], [2, 25], [1, 100]]
     assert rungs(2, 2, 3, 3) == [[2, 1], [1, 2]]
     assert rungs(5, 7, 1, 3) == [[5, 7]]
+
+
+@pytest.mark.parametrize("model", [None, *MODELS])
+@pytest.mark.parametrize("challenge", [1, 2])
+def test_the_default_space_is_of_the_model_that_is_trained(tmp_path, model, challenge):
+    """What it draws is what the model's own settings take."""
+    fixed = ["--train", "R1", "--model", model] if model else []
+    plan = Study.open(tmp_path / "tune", {"challenge": challenge, "fixed": fixed}).plan
+    own = {option.removeprefix("set.") for option in plan["space"] if option.startswith("set.")}
+    assert own == set(tuned(model or "tcn")) and {"lr", "weight-decay", "batch-size", "ema"} < set(plan["space"])
+    for settings in plan["settings"]:
+        check(model or "tcn", {key: settings[f"set.{key}"] for key in own})
 
 
 def test_a_draw_stays_in_its_space_and_depends_on_seed_and_number_alone():

@@ -595,7 +595,7 @@ def test_which_run_is_resumed(train, monkeypatch):
     with pytest.raises(UserError, match="still running"):
         train("--resume", "--challenge", 1, "--name", "of two")
     say("stopped")
-    with pytest.raises(UserError, match="no model"):
+    with pytest.raises(SystemExit):
         train("--challenge", 1, "--model", "resnet")  # nothing to go on with
     train("--resume")
     assert Run(second.folder).finished and len(find_runs(train.out)) == 2
@@ -813,8 +813,6 @@ def test_two_processes_take_the_steps_of_one(caches, tmp_path):
     [
         (("--challenge", 1, "--train", "R9"), "no cache of R9 .*run/cache.py --release R9"),
         (("--challenge", 1, "--mini"), "no cache of a training release .*run/cache.py --release R1 --mini"),
-        (("--challenge", 1, "--model", "resnet"), "no model 'resnet'.*--list-models"),
-        (("--challenge", 1, "--set", "wdith=8"), "no setting 'wdith'.*--list-models"),
         (("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--augment", "mirror=0.5"), "--features layer"),
         (("--challenge", 1, "--augment", "shift=0.5"), "run/cache.py --margin 0.5"),
         (("--challenge", 1, "--amp", "fp16"), "--amp fp16 cannot be used"),
@@ -834,6 +832,26 @@ def test_arguments_that_cannot_be(train, options):
     with pytest.raises(SystemExit) as e:
         train(*options)
     assert e.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (("--model", "resnet"), "--model: there is no model 'resnet'; there are tcn, eegnex, unet, cnn, hybrid, transformer, conformer"),
+        (("--set", "wdith=8"), "--set wdith=8: tcn has no setting 'wdith'; it has head, width, depth, kernel, dropout"),
+        (("--set", "normalize=none"), "--set normalize=none: tcn has no setting 'normalize'; it has head, width, depth, kernel, dropout"),
+        (("--set", "width=abc"), "--set width=abc: tcn takes a whole number from 1 to 2048"),
+        (("--set", "width=0"), "--set width=0: tcn takes a whole number from 1 to 2048"),
+        (("--set", "kernel=4"), "--set kernel=4: tcn takes an odd number from 1 to 199"),
+        (("--model", "eegnex", "--set", "drop_prob=1.5"), "--set drop_prob=1.5: eegnex takes a number from 0 to less than 1"),
+        (("--model", "cnn", "--set", "heads=3"), "--set width=160: cnn with 3 heads takes a multiple of 3"),
+    ],
+)
+def test_what_a_model_does_not_take(train, capsys, options, said):
+    """A bad argument, known before torch is there: exit code 2 and a line."""
+    with pytest.raises(SystemExit) as e:
+        train("--challenge", 1, *options)
+    assert e.value.code == 2 and f"error: {said}" in capsys.readouterr().err and not find_runs(train.out)
 
 
 def test_labels_that_cannot_be_learned(train, caches, tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def arguments():
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="add the runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects")
+    p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="add the runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects, and refused where those would be scored")
     p.add_argument("--promote", action="store_true", help="make the best run the promoted one of its challenge, unless the promoted one is as good")
     args = p.parse_args()
     cli.check_chosen(p, args)
@@ -75,7 +75,7 @@ def compare(challenge, runs, args):
     from eeg.score.ensemble import combine_runs, wanted
     from eeg.score.finished import predict_run
     from eeg.score.metrics import nrmse
-    from eeg.score.sides import check_side, side, scored_side
+    from eeg.score.sides import check_fitting, check_side, flattered, side, scored_side
     from eeg.score.verdict import verdict
 
     cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
@@ -92,6 +92,7 @@ def compare(challenge, runs, args):
             raise left_out[0]
         runs, answers = list(said), {run.name: p[:, 0] for run, p in said.items()}
         if args.ensemble:
+            check_fitting(args.ensemble, runs, cache, rows)
             try:
                 p, words = combine_runs(args.ensemble, runs, list(said.values()), args.cache, **how)
                 answers[f"ensemble: {words}"] = p
@@ -106,6 +107,8 @@ def compare(challenge, runs, args):
     print_table([header, *(lines.get(name) or [name, "", score(y, answers[name], subjects)] for name in order)])
     for e in left_out:
         print(f"  left out: {e}", flush=True)
+    if note := flattered(runs, cache, rows):
+        print(f"  note: {note}")
 
     best = order[0]
     judge = lambda name, p: verdict(best, answers[best], name, p, y, subjects)

@@ -25,7 +25,7 @@ def arguments():
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="score the named runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects")
+    p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="score the named runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects, and refused where those would be scored")
     p.add_argument("--shift", type=cli.seconds, default=0.0, metavar="S", help="average over views of each window this much earlier and later, too (challenge 1: the cache needs a margin)")
     p.add_argument("--mirror", action="store_true", help="average over each window and its mirror image")
     p.add_argument("--subject-mean", action="store_true", help="answer each window with the mean over all windows of its subject: more than the competition's server shows a model, so off by default")
@@ -106,7 +106,7 @@ def evaluate(challenge, target, runs, args):
     from eeg.score.ensemble import combine_runs, subject_mean, wanted
     from eeg.score.finished import predict_run
     from eeg.score.metrics import LEADERBOARD, auroc, interval, nrmse
-    from eeg.score.sides import check_side, scored_side
+    from eeg.score.sides import check_fitting, check_side, chosen_on, flattered, scored_side
     from eeg.train.split import labels
 
     cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
@@ -115,6 +115,8 @@ def evaluate(challenge, target, runs, args):
     metric, competes = auroc if target == "correct" else nrmse, target == TARGETS[challenge]
     if args.ensemble not in (None, "average") and not competes:
         raise UserError(f"--ensemble {args.ensemble} is fitted to what the competition scores, {runs[0].name} predicts {target}; average such runs with: --ensemble average")
+    if args.ensemble:
+        check_fitting(args.ensemble, runs, cache, rows)
     rows = rows[np.isfinite(labels(cache, target)[rows, 0])]
     y, metadata, release = labels(cache, target)[rows, 0], cache.metadata[rows], cache.release[rows]
     subjects = metadata["subject"]
@@ -153,10 +155,15 @@ def evaluate(challenge, target, runs, args):
     print(f"{title:<72} {metric.__name__.upper()}    95 % interval (by subject)")
     for each, q in scored.items():
         line(each, y, q, subjects)
+    by_run = [bool(chosen_on(run, cache, rows)) for run in runs]
+    for entry, chosen in zip(table, [any(by_run), *by_run] if args.ensemble else by_run):
+        entry["chosen_on_these_subjects"] = chosen
     for each, q in label_only(target, runs, args.cache, metadata, y).items():
         line(each, y, q, subjects)
     if competes:
         print(f"  {'the final leaderboard' + chr(39) + 's best' + ', on real data' * cache.simulated:<70} {LEADERBOARD[challenge]}")
+    if note := flattered(runs, cache, rows):
+        print(f"  note: {note}")
     print(f"  of {name}:")
     parts = {"without fast time line and copies": ~metadata["fast"] & ~metadata["copy"], "without fast time line": ~metadata["fast"], "without copies": ~metadata["copy"]}
     parts |= {each: release == each for each in releases if len(releases) > 1}
@@ -164,7 +171,8 @@ def evaluate(challenge, target, runs, args):
         if not inside.all():
             line(f"  {part}: {cli.counted(inside.sum(), 'window')}", y[inside], p[inside], subjects[inside])
     print(f"  {cli.counted(len(runs) * len(y), 'window')} in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n", flush=True)
-    about = {metric.__name__: metric(y, p), "target": target, "run": name, "releases": releases, "windows": len(y), "subjects": len(set(subjects)), "simulated": cache.simulated, "table": table}
+    about = {metric.__name__: metric(y, p), "target": target, "run": name, "releases": releases, "windows": len(y), "subjects": len(set(subjects)), "simulated": cache.simulated}
+    about |= {"chosen_on_these_subjects": table[0]["chosen_on_these_subjects"], "table": table}
     if factors := print_factors(runs, found, cache, rows, args):
         about["factors"] = factors
     return about

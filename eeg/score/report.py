@@ -29,7 +29,7 @@ from eeg.score.factors import factor_rows, factor_scores
 from eeg.score.finished import load_model
 from eeg.score.metrics import FEW, interval, interval_difference, mae, nrmse, pearson, r2, rmse, student
 from eeg.score.predict import all_answers, answers, predict
-from eeg.score.sides import TEST, check_side, scored_side, side
+from eeg.score.sides import TEST, check_side, flattered, scored_side, side
 
 WHAT = {"rt_from_stimulus": ("response time", "s"), "rt_from_trialstart": ("response time from the trial's start", "s"), "externalizing": ("externalizing", "factor score"), "factors": ("externalizing", "factor score")}
 STEP = 10  # samples of a stretch of time that is occluded: 100 ms
@@ -78,8 +78,10 @@ def look_at(run, model, cache_folder, data, releases=None, mini=False, progress=
         where = f"{' + '.join(dict.fromkeys(cache.release))}{' mini' if mini else ''}"
     else:
         cache, rows = side(cache_folder, [run], "valid")
-        where = f"validation subjects of {' + '.join(dict.fromkeys(cache.release[rows]))}, for {' and '.join(TEST)} are not cached; the best epoch was chosen on these, which flatters the run"
+        where = f"validation subjects of {' + '.join(dict.fromkeys(cache.release[rows]))}, for {' and '.join(TEST)} are not cached"
     check_side(run, cache, rows)
+    if note := flattered([run], cache, rows):
+        where = f"{where}; {note}"
     found = predict(model, cache, rows, with_chances if model.head == "time" else all_answers, progress=progress)
     chances = found[:, 1:] if model.head == "time" else None
     ages = _ages(cache, rows, data)

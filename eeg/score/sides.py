@@ -27,9 +27,7 @@ def side(folder, runs, side):
     """
     releases = sorted({release for run in runs for release in run.config["split"][side]["releases"]}, key=lambda name: int(name[1:]))
     cache = find_caches(folder, runs[0].challenge, releases, bool(runs[0].config["train"].get("mini")))
-    names = set.union(*(subjects(run, side) for run in runs))
-    if side == "valid":
-        names -= set.union(*(subjects(run, "train") for run in runs))
+    names = set.union(*(subjects(run, "train") for run in runs)) if side == "train" else fitting_subjects(runs)
     chosen = np.isin(cache.metadata["subject"], np.array(sorted(names), "S16"))
     if not any(run.config["train"].get("keep_copies") for run in runs):
         chosen &= ~cache.metadata["copy"]
@@ -43,6 +41,48 @@ def side(folder, runs, side):
 def subjects(run, side):
     """The names of the subjects of a run's "train" or "valid" side, a set."""
     return set(run.config["split"][side]["subjects"])
+
+
+def fitting_subjects(runs):
+    """The validation subjects that none of the runs was trained on: what combines the runs is fitted on them."""
+    sides = {side: set.union(*(subjects(run, side) for run in runs)) for side in ("train", "valid")}
+    return sides["valid"] - sides["train"]
+
+
+def check_fitting(way, runs, cache, rows):
+    """Raises UserError where an ensemble would be scored on subjects that it is fitted on."""
+    seen = _named(cache, rows) & fitting_subjects(runs)
+    if seen and way != "average":
+        raise UserError(
+            f"--ensemble {way} is fitted on the validation subjects of its runs, and {len(seen)} of the subjects it would be scored on "
+            f"are among them ({_few(seen)}); score other releases with --release, or average the runs with: --ensemble average"
+        )
+
+
+def chosen_on(run, cache, rows):
+    """How many subjects of these windows validated the run: its best epoch was chosen on them."""
+    return len(_named(cache, rows) & subjects(run, "valid"))
+
+
+def flattered(runs, cache, rows):
+    """A sentence that names the runs which are scored on their validation subjects, "" where none is."""
+    found = [run for run in runs if chosen_on(run, cache, rows)]
+    if not found:
+        return ""
+    what, was = ("epoch and shrinkage", "were") if cache.challenge == 2 else ("epoch", "was")
+    names = ", ".join(run.name for run in found[:3])
+    if len(found) > 3:
+        names += f" and {cli.counted(len(found) - 3, 'other run')}"
+    many = f"{chosen_on(found[0], cache, rows)} of these {len(_named(cache, rows))} subjects" if len(found) == 1 else "some of these subjects"
+    return f"the {what} of {names} {was} chosen on {many}, which flatters {'it' if len(found) == 1 else 'them'}"
+
+
+def _named(cache, rows):
+    return {name.decode() for name in np.unique(cache.metadata["subject"][rows])}
+
+
+def _few(names):
+    return ", ".join(sorted(names)[:3]) + ", ..." * (len(names) > 3)
 
 
 def check_side(run, cache, rows, also=()):
@@ -66,9 +106,8 @@ def check_side(run, cache, rows, also=()):
     if list(cache.channels) != list(trained["channels"]):
         was, found = (f"{len(names)} channels ({', '.join(names[:3])}, ...)" for names in (trained["channels"], cache.channels))
         raise UserError(f"{path} has {found}, {run.name} was trained on {was}; {again}")
-    if seen := sorted(subjects(run, "train") & {name.decode() for name in np.unique(cache.metadata["subject"][rows])}):
-        few = ", ".join(seen[:3]) + ", ..." * (len(seen) > 3)
-        raise UserError(f"{run.name} was trained on {len(seen)} of the subjects it would be scored on ({few}); name releases it has not seen with --release")
+    if seen := subjects(run, "train") & _named(cache, rows):
+        raise UserError(f"{run.name} was trained on {len(seen)} of the subjects it would be scored on ({_few(seen)}); name releases it has not seen with --release")
 
 
 def _files(cache):

@@ -17,7 +17,8 @@ def verdict(first, p, second, q, y, subjects):
     try:
         low, high = interval_difference(y, q, p, subjects)
     except TooFew as e:
-        return False, f"{e}: {first} and {second}, {gain:+.5f} NRMSE"
+        where = "below" if gain > 0 else "above"
+        return False, f"{e}: {first} scores {abs(gain):.5f} NRMSE {where} {second}"
     except UserError as e:
         return False, f"not distinguishable: {first} and {second}, {gain:+.5f} NRMSE, {e}"
     if low > 0:

@@ -74,5 +74,19 @@ def test_folds_of_a_cross_validation_are_averaged_or_refused(caches, tmp_path):
         combine_runs("weights", runs, found, caches)
 
 
+@pytest.mark.parametrize("name", ["evaluate", "compare"])
+@pytest.mark.parametrize("way", ["weights", "stack"])
+def test_an_ensemble_is_not_scored_where_it_is_fitted(script, tmp_path, name, way):
+    for i in range(2):
+        write_run(tmp_path, f"c1_tcn/{i}", seed=i)
+    arguments = (name, "--out", tmp_path, "c1_tcn", "--ensemble")
+    reason = f"--ensemble {way} is fitted on the validation subjects of its runs, and 4 of .*NDARR5000XX.*--release.*--ensemble average"
+    for releases in (["R5"], ["R5", "R6"]):
+        with pytest.raises(UserError, match=reason):
+            script(*arguments, way, "--release", *releases)
+    assert f"ensemble: {'ridge' if way == 'stack' else 'weights'}" in script(*arguments, way, "--release", "R6")
+    assert "ensemble: average of 2" in script(*arguments, "average", "--release", "R5")
+
+
 def test_subject_mean():
     np.testing.assert_allclose(subject_mean(np.array([1.0, 2, 3, 4, 8]), np.array([b"b", b"a", b"b", b"a", b"c"])), [2, 3, 2, 3, 8])

@@ -99,6 +99,22 @@ def test_a_fold_is_not_the_best_run(script, tmp_path):
     assert "left out of the choice: 1 run not validated on 4 subjects of R5 (c1_cv: one of 5 folds)\n" in printed
 
 
+def test_a_run_scored_on_its_validation_subjects_says_so(script, tmp_path):
+    write_run(tmp_path, "c1_tcn/1")
+    write_run(tmp_path, "c1_tcn/2", seed=2)
+    write_run(tmp_path, "c2_tcn/1", 2)
+    found, printed = scores(script, tmp_path, "--release", "R5", "R7")
+    for challenge, what in ((1, "epoch of c1_tcn/1 was"), (2, "epoch and shrinkage of c2_tcn/1 were")):
+        assert f"note: the {what} chosen on 4 of these 8 subjects, which flatters it\n" in printed
+        one = found[f"challenge{challenge}"]
+        assert one["chosen_on_these_subjects"] is True and one["table"][0]["chosen_on_these_subjects"] is True
+    found, printed = scores(script, tmp_path, "c1_tcn", "--ensemble", "average", "--release", "R5")
+    assert "note: the epoch of c1_tcn/1, c1_tcn/2 was chosen on some of these subjects, which flatters them\n" in printed
+    assert [entry.get("chosen_on_these_subjects") for entry in found["challenge1"]["table"]][:4] == [True, True, True, None]
+    found, printed = scores(script, tmp_path)
+    assert "note:" not in printed and found["challenge2"]["chosen_on_these_subjects"] is False
+
+
 def test_one_challenge_is_scored_where_the_other_has_no_run(script, tmp_path):
     write_run(tmp_path, "c2_tcn/1", 2)
     found, printed = scores(script, tmp_path)

@@ -55,8 +55,8 @@ def test_few_subjects_say_nothing(subjects):
     y, p, q, who = simulated(3, subjects=subjects, q_noise=3.0)
     gain = nrmse(y, q) - nrmse(y, p)
     assert gain > 1
-    assert verdict("a", p, "b", q, y, who) == (False, f"too few subjects to say ({subjects}): a and b, {gain:+.5f} NRMSE")
-    assert verdict("b", q, "a", p, y, who) == (False, f"too few subjects to say ({subjects}): b and a, {-gain:+.5f} NRMSE")
+    assert verdict("a", p, "b", q, y, who) == (False, f"too few subjects to say ({subjects}): a scores {gain:.5f} NRMSE below b")
+    assert verdict("b", q, "a", p, y, who) == (False, f"too few subjects to say ({subjects}): b scores {gain:.5f} NRMSE above a")
 
 
 def test_an_interval_that_holds_0():

@@ -27,11 +27,17 @@ def arguments():
 
 def main():
     args = arguments()
+    from eeg.train.load import Load
     from eeg.train.runs import choose_runs
 
-    runs = choose_runs(args.out, args.runs, args.seed) or best_runs(args.out)
-    from eeg.score import report
+    load, runs = Load(), choose_runs(args.out, args.runs, args.seed) or best_runs(args.out)
+    import torch
 
+    from eeg.score import report
+    from eeg.train.device import cpu_threads, keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads(busy=load.cores()))
     for run in runs:
         start = time.perf_counter()
         path, done = report.write(run, args.cache, args.data, args.release, args.mini, args.quick)

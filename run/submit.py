@@ -99,12 +99,17 @@ def choose(args):
 
 
 def tell(checked, path):
+    from eeg.train.device import cpu_cores
+    from eeg.train.load import is_busy
+
     print("checked      unpacked alone, in a fresh interpreter: batches of 1 and 64 windows in volts" + (
         f"; answers differ from the runs' by at most {max(checked.differences.values()):.1g} standard deviations" if checked.differences else ""))  # fmt: skip
     seconds = sum(checked.seconds.values())
     parts = " + ".join(f"{1e3 * s:.1f}" for s in checked.seconds.values())
     print(f"size         {checked.size / 1e6:.2f} MB, {cli.counted(checked.files, 'file')}")
     print(f"server       {parts} ms for a window of each challenge, one at a time on this CPU: {OTHER_WINDOWS * seconds / 60:.1f} minutes for {OTHER_WINDOWS:,} of each; peak memory {checked.memory / 1e6:.0f} MB")
+    if is_busy(checked.busy, cores := cpu_cores()):
+        print(f"             measured while other programs kept {checked.busy:.1f} of {cores} cores busy: on a machine of its own it takes less time")
     print("             (the rules say one GPU with 20 GB; of a time limit they say nothing)")
     print(path)
 

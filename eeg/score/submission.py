@@ -26,6 +26,7 @@ import eeg.score.server
 from eeg import UserError, cli
 from eeg.data.windows import TARGETS
 from eeg.score.finished import load_model
+from eeg.train.load import Load
 from eeg.train.releases import choose_releases
 from eeg.train.split import split
 
@@ -154,6 +155,7 @@ class Checked:
     files: int
     seconds: dict  # challenge -> median seconds a window, given one at a time
     memory: int  # bytes, peak of the whole process
+    busy: float  # cores that other programs kept at work meanwhile
     differences: dict  # challenge -> how far its answers are from the runs', in standard deviations of the training labels
 
 
@@ -175,7 +177,7 @@ def check(path, entries=None):
             if differences[challenge] > TOLERANCE:
                 who = " + ".join(entries[challenge].models)
                 raise UserError(f"{path} answers otherwise than {who}: by up to {differences[challenge]:.2g} standard deviations of the labels, where {TOLERANCE:g} are allowed")
-    return Checked(os.path.getsize(path), len(names), {challenge: facts["seconds"][str(challenge)] for challenge in (1, 2)}, facts["memory"], differences)
+    return Checked(os.path.getsize(path), len(names), {challenge: facts["seconds"][str(challenge)] for challenge in (1, 2)}, facts["memory"], facts["busy"], differences)
 
 
 def _described(p):
@@ -242,9 +244,11 @@ def _run_alone(path, x):
             archive.extractall(unpacked)
         np.save(f"{elsewhere}/windows.npy", x)
         command = [sys.executable, "-I", "-c", _ALONE, unpacked, f"{elsewhere}/windows.npy", f"{elsewhere}/answers.npz", ",".join(ABSENT)]
+        load = Load()
         done = subprocess.run(command, cwd=elsewhere, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode:
             said = done.stderr.strip().splitlines()
             raise UserError(f"{path}, unpacked and loaded by a fresh interpreter, fails: {said[-1] if said else f'it ended with {done.returncode}'}")
+        busy = load.cores()
         with np.load(f"{elsewhere}/answers.npz") as answers:
-            return dict(answers), json.loads(done.stdout.splitlines()[-1])
+            return dict(answers), json.loads(done.stdout.splitlines()[-1]) | {"busy": busy}

@@ -23,7 +23,7 @@ def counters(root, **cores):
 def clock(monkeypatch):
     """Time that passes only where a test says so: clock["own"] is this process's, clock["now"] everybody's."""
     now = {"own": 0.0, "now": 100.0}
-    monkeypatch.setattr(load.time, "process_time", lambda: now["own"])
+    monkeypatch.setattr(load, "own_seconds", lambda: now["own"])
     monkeypatch.setattr(load.time, "monotonic", lambda: now["now"])
     monkeypatch.setattr(load.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(load.os, "sched_getaffinity", lambda pid: {0, 2})
@@ -67,6 +67,16 @@ def test_a_program_that_works_is_seen():
     finally:
         spinning.kill()
         spinning.wait()
+
+
+def test_ones_own_work_and_that_of_children_is_no_load():
+    """A child that works for a second is none of the others."""
+    look = load.Load()
+    subprocess.run([sys.executable, "-c", "import time; end = time.process_time() + 1\nwhile time.process_time() < end: pass"], check=True)
+    own = load.own_seconds() - look.own
+    assert own >= 1
+    used = load.used_seconds() - look.used
+    assert look.cores() == pytest.approx((used - own) / (time.monotonic() - look.began), abs=0.1)
 
 
 def _seconds(pid):

@@ -7,7 +7,7 @@ from scipy import stats
 from eeg import UserError
 from eeg.score import metrics
 from eeg.score.coverage import POPULATIONS, coverage
-from eeg.score.metrics import FEW, auroc, describe, interval, interval_difference, mae, nrmse, overall, pearson, r2, rmse, student
+from eeg.score.metrics import auroc, describe, interval, interval_difference, mae, nrmse, overall, pearson, r2, rmse, student
 
 
 def test_by_hand():

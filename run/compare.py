@@ -5,11 +5,15 @@
     python run/compare.py c1_tcn --seed 0 1 2               the runs of a name with these seeds, without folds of --cv
     python run/compare.py c1_tcn/20261121..20261123         those begun in these days
     python run/compare.py c1_tcn --ensemble average         the runs, and their average as one more
-    python run/compare.py --promote                         the best becomes the promoted run of its challenge, if it is better than the one that is
+    python run/compare.py --promote                         the best by validation becomes the promoted run of its challenge
 
 The best two are compared on the same subjects: what counts is whether 0 lies within the 95 % interval of the difference of their
-NRMSE. With fewer than 10 subjects nothing is called better or worse. (The best of many runs is partly the luckiest on these windows: on others expect a
-little less of it.) The promoted run lies in experiments/promoted_challenge_1/ (or 2), which every command takes as a RUN.
+NRMSE. With fewer than 10 subjects nothing is called better or worse. (The best of many runs is partly the luckiest on these
+windows: on others expect a little less of it.)
+
+--promote chooses by validation NRMSE, among runs validated on the same subjects. The test releases can only veto: a run that is
+worse on them than the promoted one does not replace it. So they stay what they are for, windows on which nothing was chosen.
+The promoted run lies in experiments/promoted_challenge_1/ (or 2), which every command takes as a RUN.
 """
 
 from collections import Counter
@@ -32,7 +36,7 @@ def arguments():
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
     p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="add the runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects, and refused where those would be scored")
-    p.add_argument("--promote", action="store_true", help="make the best run the promoted one of its challenge, unless the promoted one is as good")
+    p.add_argument("--promote", action="store_true", help="make the best run by validation the promoted one of its challenge, unless it is worse than the promoted one on the test releases")
     args = p.parse_args()
     cli.check_chosen(p, args)
     if args.promote and args.ensemble:
@@ -124,7 +128,7 @@ def compare(challenge, runs, args):
         for name in dict.fromkeys(["the mean of the training labels", min(labels_alone, key=lambda name: nrmse(y, labels_alone[name]))]):
             print(f"  {judge(name, labels_alone[name])[1]}")
     if args.promote:
-        promote_if_better(next(run for run in runs if run.name == best), judge, cache, rows, {"releases": releases, "nrmse": nrmse(y, answers[best])}, args.out)
+        promote_best(runs, answers, cache, rows, args.out)
     print(flush=True)
 
 
@@ -205,22 +209,47 @@ def print_table(rows):
         print(("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths))).rstrip(), flush=True)
 
 
-def promote_if_better(run, judge, cache, rows, note, out):
-    """Promote a run unless the one that is promoted now is as good on these windows."""
-    from eeg.score.finished import predict_run, promote, promoted_folder
-    from eeg.score.sides import check_side
-    from eeg.train.runs import Run
+def promote_best(runs, answers, cache, rows, out):
+    """Promote the run with the lowest validation NRMSE, unless the promoted one has a lower one or is better on these windows."""
+    from eeg.score.finished import promote, promoted_folder
+    from eeg.score.metrics import nrmse
+    from eeg.train.runs import Run, competing, left_out, validation
 
-    folder = promoted_folder(out, run.challenge)
-    if folder.exists():
-        now = Run(folder)
-        check_side(now, cache, rows)
-        better, sentence = judge("the promoted run", predict_run(now, cache, rows)[:, 0])
-        print(f"  {sentence}")
-        if not better:
-            print(f"  {folder}/ stays as it is")
-            return
-    print(f"  promoted {run.name} to {promote(run, out, note)}/")
+    runs, folder = [run for run in runs if run.best[0]], promoted_folder(out, cache.challenge)
+    if not runs:
+        print("  nothing is promoted: none of these runs has a validation NRMSE")
+        return
+    now = Run(folder) if folder.exists() else None
+    among, others = competing([now, *runs] if now else runs)  # first: of equals the promoted one stays
+    if shown := [run for run in others if run is not now]:
+        print(f"  {left_out(among, shown)}")
+    if now in others:
+        print(f"  the promoted run was validated on {validation(now)}, so its validation NRMSE is left out, too")
+    best = min(among, key=lambda run: run.best[1])
+    if best is now:
+        print(f"  the promoted run has the lowest validation NRMSE, {now.best[1]:.5f} on {validation(now)}; {folder}/ stays as it is")
+        return
+    print(f"  lowest validation NRMSE: {best.name}, {best.best[1]:.5f} on {validation(best)}")
+    if now and vetoed(best, answers[best.name], now, cache, rows):
+        print(f"  {folder}/ stays as it is")
+        return
+    y, releases = cache.y[rows], list(dict.fromkeys(cache.release[rows].tolist()))
+    note = {"valid_nrmse": best.best[1], "validated_on": validation(best), "releases": releases, "nrmse": nrmse(y, answers[best.name])}
+    print(f"  promoted {best.name} to {promote(best, out, note)}/")
+
+
+def vetoed(run, p, now, cache, rows):
+    """Whether a run is worse than the promoted one on the test windows, which is printed."""
+    from eeg.score.finished import predict_run
+    from eeg.score.sides import check_side
+    from eeg.score.verdict import verdict
+
+    check_side(now, cache, rows)
+    q, y, subjects = predict_run(now, cache, rows)[:, 0], cache.y[rows], cache.metadata["subject"][rows]
+    worse, _ = verdict("the promoted run", q, run.name, p, y, subjects)
+    sentence = verdict(run.name, p, "the promoted run", q, y, subjects)[1]
+    print(f"  the test releases {'veto it' if worse else 'do not veto it'}: {sentence}")
+    return worse
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python run/overnight.py --release R1 --epochs 20 --batch-size 64    what is not known here goes to run/train.py
 
 For each challenge it trains cnn and hybrid, which is cnn joined by the features and nothing else, compares them on R6 and R7, and
-promotes the better one. A submission answers both challenges, so both are the default; with one of them, the best run of the
+promotes the one that is better by validation, unless R6 and R7 veto it. A submission answers both challenges, so both are the default; with one of them, the best run of the
 other that is there takes part. R5, on which runs are validated, and R6 and R7 take part where they are on disk.
 
 Started again with the same releases it resumes: what is up to date and what is trained is kept.

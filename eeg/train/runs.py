@@ -210,12 +210,12 @@ def left_out(among, others):
     """A line: how many runs do not compete, and which validation each name's runs have."""
     names = {}
     for run in others:
-        names.setdefault(_validation(run), {})[run.folder.parent.name] = None
+        names.setdefault(validation(run), {})[run.folder.parent.name] = None
     shown = [f"{', '.join(own)}: {words}" for words, own in names.items()]
     if len(shown) > SHOWN:
         shown[SHOWN:] = [f"and {len(shown) - SHOWN} more"]
     runs = "1 run" if len(others) == 1 else f"{len(others)} runs"
-    return f"left out of the choice: {runs} not validated on {_validation(among[0])} ({'; '.join(shown)})"
+    return f"left out of the choice: {runs} not validated on {validation(among[0])} ({'; '.join(shown)})"
 
 
 def _valid(run):
@@ -231,7 +231,7 @@ def _unusual(run):
     return tuple(fold) if fold else None, *(options.get(name) or None for name in others)
 
 
-def _validation(run):
+def validation(run):
     """What a run is validated on, in words."""
     valid, (fold, recordings, subjects, *rest) = _valid(run), _unusual(run)
     if fold:

@@ -53,19 +53,59 @@ def test_an_ensemble_stands_in_the_table(script, caches, tmp_path):
     assert "ensemble: ridge on 52 numbers" in script("compare", "--out", tmp_path, "c1_tcn", "--ensemble", "stack")
 
 
-def test_promote_only_what_is_better(script, tmp_path):
-    told = lambda: json.loads((tmp_path / "promoted_challenge_1" / "promoted.json").read_text())
-    write_run(tmp_path, "c1_tcn/1", center=4.0)
-    assert f"promoted c1_tcn/1 to {tmp_path}/promoted_challenge_1/" in script("compare", "--out", tmp_path, "--promote")
-    assert told()["run"] == "c1_tcn/1" and told()["releases"] == ["R6", "R7"] and told()["nrmse"] > 2
+def told(out):
+    """-> promoted.json of challenge 1."""
+    return json.loads((out / "promoted_challenge_1" / "promoted.json").read_text())
+
+
+def test_validation_promotes_and_not_the_test_releases(script, tmp_path):
+    """The run that is best on the test releases was promoted, though the other has the lower validation NRMSE."""
+    write_run(tmp_path, "c1_lucky/1", center=1.63, nrmse=0.95)
+    write_run(tmp_path, "c1_tcn/1", center=1.6, seed=2, nrmse=0.9)
     printed = script("compare", "--out", tmp_path, "--promote")
-    assert "not distinguishable: c1_tcn/1 and the promoted run predict the same" in printed and "stays as it is" in printed
-    write_run(tmp_path, "c1_tcn/2", center=1.5, seed=2)
-    assert "better: c1_tcn/2 than the promoted run" in script("compare", "--out", tmp_path, "--promote")
-    assert told()["run"] == "c1_tcn/2"
-    printed = script("compare", "--out", tmp_path, "c1_tcn/1", "--promote")  # the best of those named is worse
-    assert "worse: c1_tcn/1 than the promoted run" in printed and told()["run"] == "c1_tcn/2"
+    assert printed.index("c1_lucky/1") < printed.index("c1_tcn/1")  # the table is by the test releases
+    assert "lowest validation NRMSE: c1_tcn/1, 0.90000 on 4 subjects of R5\n" in printed
+    assert f"promoted c1_tcn/1 to {tmp_path}/promoted_challenge_1/" in printed
+    kept = told(tmp_path)
+    assert (kept["run"], kept["valid_nrmse"], kept["validated_on"], kept["releases"]) == ("c1_tcn/1", 0.9, "4 subjects of R5", ["R6", "R7"])
+    printed = script("compare", "--out", tmp_path, "--promote")
+    assert f"the promoted run has the lowest validation NRMSE, 0.90000 on 4 subjects of R5; {tmp_path}/promoted_challenge_1/ stays" in printed
+
+
+def test_the_test_releases_can_veto(script, tmp_path):
+    write_run(tmp_path, "c1_good/1", center=1.6, nrmse=0.95)
+    script("compare", "--out", tmp_path, "--promote")
+    write_run(tmp_path, "c1_odd/1", center=4.0, seed=2, nrmse=0.5)
+    printed = script("compare", "--out", tmp_path, "--promote")
+    assert "the test releases veto it: worse: c1_odd/1 than the promoted run, by" in printed and "stays as it is" in printed
+    assert told(tmp_path)["run"] == "c1_good/1"
+    write_run(tmp_path, "c1_near/1", center=1.63, seed=3, nrmse=0.4)
+    printed = script("compare", "--out", tmp_path, "--promote")
+    assert "the test releases do not veto it: not distinguishable: c1_near/1 and the promoted run" in printed
+    assert told(tmp_path)["run"] == "c1_near/1"
     assert "promoted_challenge_1, epoch 2" in script("evaluate", "--out", tmp_path, "promoted_challenge_1")
+
+
+def test_what_is_validated_on_other_subjects_is_not_promoted(script, tmp_path):
+    write_run(tmp_path, "c1_tcn/1", center=1.5, nrmse=0.9)
+    names, options = subject_names("R1"), {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]}
+    fold = {"sides": {"train": names[1:], "valid": names[:1]}, "train": options}
+    write_run(tmp_path, "c1_cv/1", center=1.6, seed=2, nrmse=0.3, **fold)
+    printed = script("compare", "--out", tmp_path, "--promote")
+    assert "left out of the choice: 1 run not validated on 4 subjects of R5 (c1_cv: one of 5 folds)" in printed
+    assert told(tmp_path)["run"] == "c1_tcn/1"
+    printed = script("compare", "--out", tmp_path, "c1_cv", "--promote")  # alone it does not compete with the promoted one either
+    assert "stays as it is" in printed and told(tmp_path)["run"] == "c1_tcn/1"
+
+
+def test_what_validation_cannot_compare_with_the_promoted_run_needs_no_veto(script, tmp_path):
+    names, options = subject_names("R1"), {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]}
+    write_run(tmp_path, "c1_cv/1", center=1.6, nrmse=0.3, sides={"train": names[1:], "valid": names[:1]}, train=options)
+    assert "promoted c1_cv/1" in script("compare", "--out", tmp_path, "--promote")
+    write_run(tmp_path, "c1_tcn/1", center=1.59, seed=2, nrmse=0.9)
+    printed = script("compare", "--out", tmp_path, "c1_tcn", "--promote")
+    assert "the promoted run was validated on one of 5 folds, so its validation NRMSE is left out, too\n" in printed
+    assert told(tmp_path)["run"] == "c1_tcn/1"
 
 
 def test_what_cannot_be_compared_is_named_with_its_reason(script, tmp_path):

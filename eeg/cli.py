@@ -15,14 +15,20 @@ import sys
 import time
 from pathlib import Path
 
-from eeg import UserError
+from eeg import UserError, hints
 
 
 class Parser(argparse.ArgumentParser):
     """Answers a bad argument with one line; its usage is behind --help."""
 
     def error(self, message):
-        self.exit(2, f"error: {message}; see: python run/{self.prog} --help\n")
+        self.exit(2, f"error: {message}; see: {hints.command(self.prog.removesuffix('.py'), '--help')}\n")
+
+    def parse_known_args(self, *arguments, **more):
+        """And keep what was said of folders, for the commands that messages suggest."""
+        found, rest = super().parse_known_args(*arguments, **more)
+        hints.given.update((place, getattr(found, place)) for place in ("data", "cache", "out") if hasattr(found, place))
+        return found, rest
 
 
 def parser(doc, **settings):

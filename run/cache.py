@@ -77,7 +77,7 @@ def fault(reason):
 def describe(report, settings, seconds, peak):
     """The closing lines: what was kept, dropped, flagged and skipped, by reason."""
     if not report.built:
-        print(f"{report.path} is up to date: {cli.counted(report.windows, 'window')}, {report.bytes / 1e6:,.0f} MB (--force builds it anew)")
+        print(f"{report.path} is up to date: {cli.counted(report.windows, 'window')}, {report.bytes / 1e6:,.0f} MB (--force rebuilds it)")
         return
     if report.reason:
         print(f"rebuilt   {report.reason}")

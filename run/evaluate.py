@@ -33,7 +33,7 @@ def arguments():
     args = p.parse_args()
     cli.check_chosen(p, args)
     if args.ensemble and not args.runs:
-        p.error("--ensemble combines the runs you name: python run/evaluate.py c1_tcn --ensemble average")
+        p.error("--ensemble combines the runs you name, as in: c1_tcn --ensemble average")
     return args
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from eeg import cli
+from eeg import cli, hints
 from eeg.train.monitor import Gpu, counts, events, look, sentence, table
 from eeg.train.runs import all_runs, meant
 
@@ -38,7 +38,7 @@ def main():
             print()
             return
     looks = look_at(args)
-    print("\n".join(table(looks)) if looks else f"no run in {args.out}/ yet; train one with: python run/train.py --challenge 1")
+    print("\n".join(table(looks)) if looks else f"no run in {args.out}/ yet; train one with: {hints.command('train', '--challenge', 1, out=args.out)}")
     for one in looks if args.runs else []:
         if one.status != "unreadable" and (lines := events(one.run)):
             print(f"\n{one.run.name}", *lines, sep="\n")

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from eeg import UserError, cli
+from eeg import UserError, cli, hints
 
 HERE = Path(__file__).resolve().parent
 MODELS = {"cnn": "without features", "hybrid": "with features"}
@@ -96,7 +96,7 @@ def stages(args):
         if test:
             yield f"comparison of challenge {challenge}", script("compare", *names.values(), "--promote", *common, "--out", str(args.out))
         else:
-            print("no comparison: neither R6 nor R7 is on disk; get one with: python run/download.py --release R6", flush=True)
+            print(f"no comparison: neither R6 nor R7 is on disk; get one, or simulate one with: {hints.command('synth', '--release', 'R6')}", flush=True)
     yield from submission(args)
 
 
@@ -106,8 +106,9 @@ def submission(args):
     places = ["--data", str(args.data), "--cache", str(args.cache), "--out", str(args.out), "--zip", str(args.zip), *["--anyway"] * args.anyway]
     named = [str(run) for run in runs.values() if run]
     if missing := [challenge for challenge, run in runs.items() if not run]:
-        command = ["python", "run/submit.py", *named, *places, "--constant", str(missing[0])]
-        print(f"no submission: it answers both challenges, and there is no finished run of challenge {missing[0]}; let a constant stand in with: {shlex.join(command)}", flush=True)
+        more = [] if args.zip == Path("submission.zip") else ["--zip", args.zip]
+        command = hints.command("submit", *named, *more, *["--anyway"] * args.anyway, "--constant", missing[0])
+        print(f"no submission: it answers both challenges, and there is no finished run of challenge {missing[0]}; let a constant stand in with: {command}", flush=True)
         return
     yield "submission", script("submit", *named, *places)
 

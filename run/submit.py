@@ -10,7 +10,7 @@
 
 from pathlib import Path
 
-from eeg import UserError, cli
+from eeg import UserError, cli, hints
 
 OTHER_WINDOWS = 10_000  # of which the time is told
 
@@ -94,7 +94,7 @@ def choose(args):
     if len(missing) == 2:
         raise UserError(f"there is nothing to submit: {missing[0][1]}")
     for challenge, reason in missing:
-        raise UserError(f"a submission answers both challenges, and there is none for challenge {challenge}: {reason}; or let a constant stand in: python run/submit.py --constant {challenge}")
+        raise UserError(f"a submission answers both challenges, and there is none for challenge {challenge}: {reason}; or let a constant stand in with: {hints.this('submit', '--constant', challenge)}")
     return runs
 
 

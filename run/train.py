@@ -16,13 +16,12 @@ A run lies in experiments/<name>/<YYYYmmdd_HHMMSS>/. Watch it with: python run/m
 import argparse
 import json
 import os
-import shlex
 import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from eeg import UserError, cli
+from eeg import UserError, cli, hints
 
 # option: its default in challenge 1, in challenge 2
 DEFAULTS = {
@@ -194,10 +193,10 @@ def find_plan(args, ranks):
             run = runs.newest_unfinished(args.out, args.challenge, args.name, new=bool(args.challenge))
         if run:
             if run.status == "running":
-                raise UserError(f"{run.folder} is running (process {run.state.get('pid')} on {run.state.get('host')}); watch it with: python run/monitor.py --follow")
+                raise UserError(f"{run.folder} is running (process {run.state.get('pid')} on {run.state.get('host')}); watch it with: {run.watch}")
             epochs = run.config.get("train", {}).get("epochs", 0)
             if run.finished and not (args.given_epochs and args.given_epochs > epochs):
-                raise UserError(f"{run.folder} has finished its {cli.counted(epochs, 'epoch')}; for more say --epochs N, or score it with: python run/evaluate.py {shlex.quote(str(run.folder))}")
+                raise UserError(f"{run.folder} has finished its {cli.counted(epochs, 'epoch')}; for more say --epochs N, or score it with: {hints.command('evaluate', run.folder)}")
             return [run.folder] + [other.folder for other in planned(run) if other.folder != run.folder and not other.finished], False
     return claim_all(args), True
 
@@ -258,10 +257,11 @@ def prepare(folder, args, ranks, journal):
     """Device, data, model, and what a checkpoint says. -> Trainer"""
     from eeg.train import schema
     from eeg.train.load import Load
+    from eeg.train.runs import Run
 
     config, load = schema.read(folder / "config.json"), Load()
     if missing := lacking(config):
-        raise UserError(f"{folder}/config.json says nothing of {', '.join(missing)}, so this run cannot be resumed; train anew with: python run/train.py --challenge {config['challenge']}")
+        raise UserError(f"{folder}/config.json says nothing of {', '.join(missing)}, so this run cannot be resumed; train another with: {Run(folder).again()}")
     usual = {option: values[config["challenge"] - 1] for option, values in DEFAULTS.items()}
     options = SimpleNamespace(**vars(args) | usual | config["train"] | {name: getattr(args, name) for name in ("device", "max_memory", "checkpoint_minutes")})
     options.cache = Path(options.cache) if args.cache == Path("cache") and Path(options.cache).is_dir() else args.cache
@@ -274,7 +274,6 @@ def prepare(folder, args, ranks, journal):
     from eeg.train import checkpoint
     from eeg.train.device import keep_freed_memory, settle_threads
     from eeg.train.device import forget as forget_verdicts
-    from eeg.train.runs import Run
     from eeg.train.split import split as split_windows
     from eeg.train.trainer import Trainer, make_model
 
@@ -294,7 +293,7 @@ def prepare(folder, args, ranks, journal):
     model = make_model(options, config["challenge"])
     known = config.get("model", {})  # of a run that has begun: all its settings
     if other := [name for name, value in json.loads(json.dumps(model.settings)).items() if known.get(name, value) != value]:
-        raise UserError(f"{folder}/config.json contradicts itself: its settings under train give a model of another {other[0]} than stands under model; train anew with: python run/train.py --challenge {config['challenge']}")
+        raise UserError(f"{folder}/config.json contradicts itself: its settings under train give a model of another {other[0]} than stands under model; train another with: {Run(folder).again()}")
     cost = multiply_adds(model)  # here, as long as it lies on the CPU
     sides = {side: split.describe(side) for side in ("train", "valid")}
     caches = fingerprints(split.cache)
@@ -321,7 +320,7 @@ def prepare(folder, args, ranks, journal):
         journal.say(f"resumed at epoch {trainer.epoch}, batch {trainer.batch}")
         journal.note(trainer.epoch, trainer.batch, "resumed", "; ".join(wrong))
     elif wrong:
-        raise UserError(f"no checkpoint in {folder}/checkpoints can be used ({'; '.join(wrong)}); train anew with: python run/train.py --challenge {config['challenge']}")
+        raise UserError(f"no checkpoint in {folder}/checkpoints can be used ({'; '.join(wrong)}); train another with: {Run(folder).again()}")
     versions = {"eeg": config["versions"]["eeg"], "torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
     source = {"sfreq": split.cache.sfreq, "window_samples": 200, "channels": list(split.cache.channels)}
     journal.config(train=config["train"] | {"epochs": options.epochs}, model=model.settings, split=sides, caches=caches, input=source, device=device, threads=threads, precision=precision, part=trainer.part, loss=trainer.loss, simulated=split.cache.simulated, versions=versions)
@@ -346,9 +345,10 @@ def check_windows(folder, config, plan, cache, sides, caches):
     changed = [str(path) for path, release in zip(cache.paths, caches) if known.get(release) != caches[release]]
     if not changed and config.get("split", sides) == sides:
         return
-    again = shlex.join(["python", *config["command"]]) if "command" in config else f"python run/train.py --challenge {config['challenge']}"
+    from eeg.train.runs import Run
+
     what = f"{' and '.join(changed)} {'has' if len(changed) == 1 else 'have'} been rebuilt from other files or with other settings" if changed else "the windows have changed"
-    raise UserError(f"{what} since {folder} began; resume it with the caches it began with, in another --cache DIR, or train a new one with: {again}")
+    raise UserError(f"{what} since {folder} began; resume it with the caches it began with, in another --cache DIR, or train a new one with: {Run(folder).again()}")
 
 
 def choose_device(options, ranks):
@@ -394,7 +394,7 @@ def choose_precision(options, choice, model, windows, known, threads, busy):
     if settled := next((config["precision"] for config in known if config.get("device") == choice.device and "precision" in config), None):
         return settled, ""
     if options.amp not in ("auto", "off", *choice.precisions):
-        raise UserError(f"--amp {options.amp} cannot be used: {choice.name} can do {', '.join(choice.precisions)}; see: python run/check.py")
+        raise UserError(f"--amp {options.amp} cannot be used: {choice.name} can do {', '.join(choice.precisions)}; see: {hints.command('check', cache=options.cache)}")
     if options.amp != "auto" or len(choice.precisions) == 1:
         return "fp32" if options.amp in ("auto", "off") else options.amp, ""
     key = json.dumps([choice.name, threads, windows])

@@ -11,11 +11,10 @@ A space is a JSON object, options of run/train.py and what they may be:
     {"lr": {"log": [1e-4, 1e-2]}, "weight-decay": {"range": [0, 0.1]}, "batch-size": [32, 64], "set.width": {"int": [64, 256]}, "balance": [true, false]}
 """
 
-import shlex
 import sys
 from pathlib import Path
 
-from eeg import UserError, cli
+from eeg import UserError, cli, hints
 
 SHOWN = 10  # trials in the table
 
@@ -59,9 +58,9 @@ def main():
     if len(table) > SHOWN:
         print(f"       and {len(table) - SHOWN} more")
     number, epochs, value, folder = table[0]
-    command = ["python", "run/train.py", "--challenge", str(args.challenge), *options(study.plan["settings"][number], study.plan["fixed"])]
-    print(f"\nbest    {folder}, chosen by its score on validation windows: {value:.4f} flatters it; score it on others with: python run/evaluate.py {folder}")
-    print(f"train   {shlex.join(command)}")
+    command = hints.command("train", "--challenge", args.challenge, *options(study.plan["settings"][number], study.plan["fixed"]))
+    print(f"\nbest    {folder}, chosen by its score on validation windows: {value:.4f} flatters it; score it on others with: {hints.command('evaluate', folder)}")
+    print(f"train   {command}")
 
 
 def read_space(path):
@@ -72,7 +71,7 @@ def read_space(path):
     try:
         return json.loads(path.read_bytes())
     except ValueError as e:
-        raise UserError(f"{path} is not JSON ({e}); see: python run/tune.py --help") from None
+        raise UserError(f"{path} is not JSON ({e}); see: {hints.command('tune', '--help')}") from None
 
 
 if __name__ == "__main__":

@@ -5,6 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+@pytest.fixture(autouse=True)
+def no_command_line():
+    """A test is no command of a user: what an earlier one said of folders is forgotten."""
+    from eeg import hints
+
+    hints.given.clear()
+
+
 LABELS = [f"E{i}" for i in range(1, 129)] + ["Cz"]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

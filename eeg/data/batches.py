@@ -14,6 +14,7 @@ import numpy as np
 from eeg import UserError, _native
 from eeg.data.augment import Augment, mirrored
 from eeg.data.direct import opened
+from eeg.data.rebuild import rebuild
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Batches:
         used, wanted = self.starts[self.rows], round(augment.shift * cache.sfreq)
         room = min(used.min(), stored - self.length - used.max())
         if wanted > room:
-            raise UserError(f"a time shift of {augment.shift} s was asked for, the cache has {room / cache.sfreq} s around its windows; build it with: python run/cache.py --margin {augment.shift}")
+            raise UserError(f"a time shift of {augment.shift} s was asked for, the cache has {room / cache.sfreq} s around its windows; rebuild it with: {rebuild(cache, margin=augment.shift)}")
         if balance:
             names = np.char.add(cache.release[self.rows].astype(str), cache.metadata["subject"][self.rows].astype(str))
             self._subjects = np.unique(names, return_inverse=True)[1]

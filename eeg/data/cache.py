@@ -23,14 +23,15 @@ import h5py
 import numpy as np
 
 import eeg
-from eeg import UserError
+from eeg import UserError, hints
+from eeg.data import rebuild
+from eeg.data.rebuild import CONTRAST
 from eeg.data.recording import open_signal
 from eeg.data.release import CHANNELS, FACTORS, BadRecording, cache_path
 from eeg.data.trials import build_trials, flag_copies, read_events
 from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, fixed_windows, stimulus_windows
 
 FORMAT, VERSION = "eeg windows", 1
-CONTRAST = "contrastChangeDetection"
 
 _WINDOW = [("subject", "S16"), ("task", "S24"), ("run", "<i2"), ("recording", "<i4"), ("start", "<i8"), ("copy", "?"), ("fast", "?")]
 METADATA = {
@@ -56,7 +57,7 @@ class Report:
 
     path: Path
     built: bool = True
-    reason: str = ""  # why an existing file was built anew
+    reason: str = ""  # why an existing file was rebuilt
     windows: int = 0
     subjects: int = 0
     bytes: int = 0
@@ -286,27 +287,30 @@ def _write_through(path):
 def build(release, settings, folder, jobs=None, force=False, progress=None):
     """Write the cache of a release, unless an up-to-date one is there. -> Report; where it counts no windows, nothing was written.
 
-    progress(done, total, bytes) is called as each recording is finished. Raises UserError where the file cannot be written.
+    progress(done, total, bytes) is called as each recording is finished. Raises UserError where the file cannot be written,
+    and, without `force`, where it was built with other settings or from another release.
     """
     path = cache_path(folder, settings.challenge, release.name, release.mini)
     report = Report(path)
     fingerprint = _fingerprint(release, settings)
     if path.exists() and not force:
         try:
-            with h5py.File(path, "r", locking=False) as f:
-                if f.attrs.get("fingerprint") == fingerprint:
-                    report.built, report.windows, report.bytes = False, len(f["y"]), path.stat().st_size
-                    return report
-            report.reason = "the release's files or the settings have changed"
-        except OSError:
+            there = rebuild.look(path)
+        except (OSError, KeyError, ValueError):
             report.reason = "the file there cannot be read"
+        else:
+            if there.fingerprint == fingerprint:
+                report.built, report.windows, report.bytes = False, there.windows, path.stat().st_size
+                return report
+            report.reason = rebuild.permit(there, release, settings)  # where only the release's files have changed
 
     margin = round(settings.margin * SFREQ)
     window = (len(CHANNELS), LENGTH[settings.challenge] + 2 * margin)
     attributes = {
         "format": FORMAT, "version": VERSION, "challenge": settings.challenge, "release": release.name, "mini": release.mini,
         "simulated": release.simulated, "sfreq": float(SFREQ), "unit": "uV", "channels": np.array(CHANNELS, "S4"),
-        "tasks": np.array(settings.tasks, "S24"), "target": TARGETS[settings.challenge],
+        "tasks": np.array(settings.tasks, "S24"), "max_recordings": settings.max_recordings or 0,
+        "data": np.bytes_(os.fsencode(os.path.abspath(release.folder.parent))), "target": TARGETS[settings.challenge],
         "window_samples": LENGTH[settings.challenge], "margin_samples": margin,
         "windowing": f"from stimulus + {OFFSET} samples" if settings.challenge == 1 else f"every {STRIDE} samples",
         "filter": "none for files at 100 Hz; files at other rates are filtered to 0.5-50 Hz and resampled to 100 Hz",
@@ -358,7 +362,7 @@ class Cache:
     def __init__(self, paths):
         self.paths = [Path(p) for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
         if not self.paths:
-            raise UserError("no cache was named; build one with: python run/cache.py --release R1")
+            raise UserError(f"no cache was named; build one with: {hints.command('cache', '--release', 'R1')}")
         self.parts, self.attributes = [], []
         for path in self.paths:
             X, attributes = _open(path)
@@ -373,12 +377,13 @@ class Cache:
 
     def _check_same(self):
         wanted = self.attributes[0]
+        alike = lambda path, found: rebuild.build(path.parent, rebuild.settings(wanted) | {key: value for key, value in rebuild.settings(found).items() if key in ("release", "mini", "data", "max_recordings")}, force=True)
         for path, X, found in zip(self.paths, self.parts, self.attributes):
             for key in ("challenge", "sfreq", "unit", "target", "window_samples", "margin_samples", "windowing"):
                 if found[key] != wanted[key]:
-                    raise UserError(f"{path} has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they cannot be used together; {rebuild(found)}")
+                    raise UserError(f"{path} has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they cannot be used together; rebuild it with: {alike(path, found)}")
             if X.dtype != self.parts[0].dtype or X.shape[1:] != self.parts[0].shape[1:] or (found["channels"] != wanted["channels"]).any():
-                raise UserError(f"{path} holds windows {X.shape[1:]} of {X.dtype}, {self.paths[0]} {self.parts[0].shape[1:]} of {self.parts[0].dtype}; {rebuild(found)}")
+                raise UserError(f"{path} holds windows {X.shape[1:]} of {X.dtype}, {self.paths[0]} {self.parts[0].shape[1:]} of {self.parts[0].dtype}; rebuild it with: {alike(path, found)}")
 
     def __len__(self):
         return int(self.first[-1])
@@ -425,9 +430,9 @@ class Cache:
     def needed_features(self):
         """(N, F) float32. Raises UserError where there are none."""
         if self.features is None:
-            one = self.attributes[0]
-            flags = f"--release {' '.join(dict.fromkeys(self.release.tolist()))}" + (" --mini" if one["mini"] else "") + (f" --challenge {self.challenge}" if self.challenge != 1 else "")
-            raise UserError(f"this model takes the features of each window, and {self.paths[0]}, or one beside it, has none; add them with: python run/features.py {flags} (or train one with --features layer)")
+            words = rebuild.words(list(dict.fromkeys(self.release.tolist())), bool(self.attributes[0]["mini"]), self.challenge)
+            command = hints.command("features", *words, cache=self.paths[0].parent)
+            raise UserError(f"this model takes the features of each window, and {self.paths[0]}, or one beside it, has none; train one with --features layer, or add them with: {command}")
         return self.features
 
     def _read(self, name, optional=False):
@@ -443,37 +448,33 @@ class Cache:
         return Cache, (self.paths,)
 
 
-def rebuild(attributes):
-    """The command that builds this cache anew, as a phrase of an error message."""
-    flags = f"--release {attributes['release']}" + (" --mini" if attributes["mini"] else "") + (f" --challenge {attributes['challenge']}" if attributes["challenge"] != 1 else "")
-    return f"rebuild it with: python run/cache.py {flags} --force"
-
-
 def find_caches(folder, challenge, releases, mini=False):
     """The Cache of these releases. Raises UserError with the command that builds what is missing."""
     paths = [cache_path(folder, challenge, release, mini) for release in releases]
     missing = [release for release, path in zip(releases, paths) if not path.exists()]
     if missing:
-        flags = f"--release {' '.join(missing)}" + (" --mini" if mini else "") + (f" --challenge {challenge}" if challenge != 1 else "")
         absent = cache_path(folder, challenge, missing[0], mini)
-        raise UserError(f"no cache of {', '.join(missing)} for challenge {challenge} in {folder}/ (looked for {absent.name}); build it with: python run/cache.py {flags}")
+        command = rebuild.build(folder, rebuild.neighbour(folder, challenge, mini) | {"release": missing})
+        raise UserError(f"no cache of {', '.join(missing)} for challenge {challenge} in {folder}/ (looked for {absent.name}); build it with: {command}")
     return Cache(paths)
 
 
 def _open(path):
+    """-> (X mapped, attributes and the "dtype" of X)."""
     try:
         with h5py.File(path, "r", locking=False) as f:
             attributes = dict(f.attrs)
             if attributes.get("format") != FORMAT:
-                raise UserError(f"{path} is not a cache of windows (its format is {attributes.get('format')!r}, expected {FORMAT!r})")
-            if attributes["version"] != VERSION:
-                raise UserError(f"{path} is a cache of version {attributes['version']}, this program reads version {VERSION}; {rebuild(attributes)}")
+                raise UserError(f"{path} is not a cache of windows (its format is {attributes.get('format')!r}, expected {FORMAT!r}); rebuild it with: {rebuild.rebuild_file(path)}")
             X = f["X"]
             offset, shape, dtype = X.id.get_offset(), X.shape, X.dtype
+            attributes["dtype"] = str(dtype)
+            if attributes["version"] != VERSION:
+                raise UserError(f"{path} is a cache of version {attributes['version']}, this program reads version {VERSION}; rebuild it with: {rebuild.rebuild_known(path, attributes)}")
     except FileNotFoundError:
-        raise UserError(f"there is no cache {path}; build one with: python run/cache.py --release R1") from None
+        raise UserError(f"there is no cache {path}; build one with: {rebuild.rebuild_file(path)}") from None
     except (OSError, KeyError) as e:
-        raise UserError(f"{path} cannot be read as a cache ({' '.join(str(e).split())}); build it anew with: python run/cache.py --force") from None
+        raise UserError(f"{path} cannot be read as a cache ({' '.join(str(e).split())}); rebuild it with: {rebuild.rebuild_file(path)}") from None
     if offset is None:
-        raise UserError(f"{path} holds its windows in chunks, which cannot be mapped; {rebuild(attributes)}")
+        raise UserError(f"{path} holds its windows in chunks, which cannot be mapped; rebuild it with: {rebuild.rebuild_known(path, attributes)}")
     return np.memmap(path, dtype, "r", offset, shape), attributes

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import io
 import os
+import shlex
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -169,7 +170,7 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # before the work, so that a file that cannot be written is refused at once
         except OSError as e:
-            raise UserError(f"{path} cannot be written ({e.strerror}); make it writable, or build one elsewhere with: python run/cache.py --cache DIR") from None
+            raise UserError(f"{path} cannot be written ({e.strerror}); make it writable with: chmod u+w {shlex.quote(str(path))}") from None
         try:
             values = np.empty((len(X), len(FEATURES)), np.float32)
             for at in range(0, len(X), chunk):

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from eeg import UserError
+from eeg import UserError, hints
 
 DATASETS = {f"R{i}": f"ds{number:06d}" for i, number in enumerate((5505, 5506, 5507, 5508, 5509, 5510, 5511, 5512, 5514, 5515, 5516), 1)}
 TASKS = (
@@ -108,10 +108,11 @@ def find_release(name, data, mini=False):
     for folder in names:
         if (data / folder).is_dir():
             return Release(name, mini, data / folder)
-    flags = f"--release {name}" + (" --mini" if mini else "")
+    words, data = ["--release", name, *["--mini"] * mini], Path(data)
+    offers = [f"{what}: {hints.command(how, *words, data=data)}" for what, how in (("get it with", "download"), ("simulate one with", "synth")) if hints.script(how).exists()]
     raise UserError(
-        f"no release {name}{' mini' if mini else ''} under {data}/ (looked for {', '.join(names)})\n"
-        f"       get it with: python run/download.py {flags}, or simulate one: python run/synth.py {flags}"
+        f"no release {name}{' mini' if mini else ''} under {data}/ (looked for {', '.join(names)}); "
+        f"name another folder with --data DIR, or {', or '.join(offers)}"
     )
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 import eeg.models
-from eeg import UserError
+from eeg import UserError, hints
 from eeg.score.predict import predict
+from eeg.train.runs import Run
 from eeg.score.shrinkage import cross_fitted
 
 
@@ -26,13 +27,19 @@ def load_model(path):
         saved = dict(torch.load(path, map_location="cpu", weights_only=True))
         settings, state = saved["settings"], saved["state"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as e:
-        raise UserError(f"{path} cannot be read as weights ({_words(e)}); train them anew with: python run/train.py") from None
+        raise UserError(f"{path} cannot be read as weights ({_words(e)}); train another with: {_again(path)}") from None
     try:
         model = eeg.models.build(**settings)
         model.load_state_dict(state)
     except (RuntimeError, ValueError, TypeError) as e:
-        raise UserError(f"the weights in {path} do not fit the model that this version of eeg builds from their settings ({_words(e)}); train anew with: python run/train.py") from None
+        raise UserError(f"the weights in {path} do not fit the model that this version of eeg builds from their settings ({_words(e)}); train another with: {_again(path)}") from None
     return model.eval()
+
+
+def _again(path):
+    """The command that trains another run like the one whose weights these are."""
+    folder = Path(path).parent
+    return Run(folder).again() if (folder / "config.json").exists() else hints.command("train", "--challenge", 1)
 
 
 def _words(e):
@@ -59,7 +66,7 @@ def predict_validation(run, cache, rows):
 def _predict(run, model, cache, rows, **how):
     p = predict(model, cache, rows, **how)
     if bad := int((~np.isfinite(p).all(1)).sum()):
-        raise UserError(f"{run.name} answers NaN or infinity for {bad} of {len(p)} windows; its weights are of no use, train anew with: python run/train.py --challenge {run.challenge}")
+        raise UserError(f"{run.name} answers NaN or infinity for {bad} of {len(p)} windows; its weights are of no use, train another with: {run.again()}")
     return p
 
 

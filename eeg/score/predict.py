@@ -16,7 +16,7 @@ import eeg.models
 from eeg import UserError
 from eeg.data.augment import mirrored
 from eeg.data.batches import Batches
-from eeg.data.cache import rebuild
+from eeg.data.rebuild import rebuild, rebuild_known
 from eeg.train.memory import fits
 
 BATCH = 64
@@ -63,9 +63,9 @@ def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=
     features = _features(model, cache, shift or mirror)
     starts, last = _starts(cache), cache.parts[0].shape[2] - length
     if last < 0 or cache.challenge == 1 and cache.window != length:
-        raise UserError(f"{cache.paths[0]} has windows of {cache.window} samples, the model takes {length}; {rebuild(cache.attributes[0])}")
+        raise UserError(f"{cache.paths[0]} has windows of {cache.window} samples, the model takes {length}: it was made for others")
     if cache.challenge == 1 and step > cache.margin:
-        raise UserError(f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {cache.margin / cache.sfreq:g} s around its windows; {rebuild(cache.attributes[0])} --margin {shift:g}")
+        raise UserError(f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {cache.margin / cache.sfreq:g} s around its windows; rebuild it with: {rebuild(cache, margin=shift)}")
     if len(rows) == 0:
         return np.empty((0, 1))
     moves = (-step, 0, step) if step else (0,)
@@ -79,7 +79,8 @@ def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=
             chosen, finite = same[0].rows, np.all([one.finite for one in same], 0)
             if not finite.all() and not leave_out:
                 first = int(chosen[~finite][0])
-                raise UserError(f"{cache.damage(first)}; {rebuild(cache.attributes[np.searchsorted(cache.first, first, 'right') - 1])}")
+                part = np.searchsorted(cache.first, first, "right") - 1
+                raise UserError(f"{cache.damage(first)}; rebuild it with: {rebuild_known(cache.paths[part], cache.attributes[part])}")
             given = None if features is None else torch.from_numpy(features[chosen]).to(device)
             views = []
             for x in (torch.from_numpy(one.x) for one in same):

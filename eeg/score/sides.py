@@ -3,7 +3,8 @@
 import numpy as np
 
 from eeg import UserError, cli
-from eeg.data.cache import CONTRAST, cache_path, find_caches, rebuild
+from eeg.data.cache import cache_path, find_caches
+from eeg.data.rebuild import CONTRAST, rebuild
 from eeg.data.windows import LENGTH, TARGETS
 
 TEST = ("R6", "R7")
@@ -16,7 +17,7 @@ def scored_side(folder, challenge, releases=None, mini=False):
     cache = find_caches(folder, challenge, list(dict.fromkeys(releases)), mini)
     rows = np.flatnonzero(cache.metadata["task"] == CONTRAST.encode())
     if not len(rows):
-        raise UserError(f"{_files(cache)} has no window of {CONTRAST}, which the competition scores; {rebuild(cache.attributes[0])}")
+        raise UserError(f"{_files(cache)} has no window of {CONTRAST}, which the competition scores; rebuild it with: {rebuild(cache, tasks=(CONTRAST,))}")
     return cache, rows
 
 
@@ -34,7 +35,7 @@ def side(folder, runs, side):
     if not names:
         raise UserError(f"no validation subject is left that none of these {len(runs)} runs was trained on (folds of a cross-validation leave none), so nothing can be fitted on their answers; average them with: --ensemble average")
     if not chosen.any():
-        raise UserError(f"{_files(cache)} has no window of the {cli.counted(len(names), ('training' if side == 'train' else 'validation') + ' subject')} of {runs[0].name}; {rebuild(cache.attributes[0])}")
+        raise UserError(f"{_files(cache)} has no window of the {cli.counted(len(names), ('training' if side == 'train' else 'validation') + ' subject')} of {runs[0].name}; rebuild it with: {rebuild(cache)}")
     return cache, np.flatnonzero(chosen)
 
 
@@ -91,12 +92,12 @@ def check_side(run, cache, rows, also=()):
     also: targets that are allowed though the competition does not score them.
     """
     if missing := [key for key in ("challenge", "target", "model", "train", "split", "input") if key not in run.config]:
-        raise UserError(f"{run.folder / 'config.json'} says nothing of {', '.join(missing)}; train anew with: python run/train.py")
+        raise UserError(f"{run.folder / 'config.json'} says nothing of {', '.join(missing)}; train another with: {run.again()}")
     if not run.scored and run.config["target"] not in also:
-        raise UserError(f"{run.name} predicts {run.config['target']}, challenge {run.challenge} is scored on {TARGETS[run.challenge]}; train one with: python run/train.py --challenge {run.challenge}")
-    path, again = cache.paths[0], rebuild(cache.attributes[0])
+        raise UserError(f"{run.name} predicts {run.config['target']}, challenge {run.challenge} is scored on {TARGETS[run.challenge]}; train one with: {run.again(target=None)}")
+    path, again = cache.paths[0], f"train another with: {run.again()}"
     if run.challenge != cache.challenge:
-        raise UserError(f"{run.name} is a run of challenge {run.challenge}, {path} a cache of challenge {cache.challenge}; build another with: python run/cache.py --challenge {run.challenge}")
+        raise UserError(f"{run.name} is a run of challenge {run.challenge}, {path} a cache of challenge {cache.challenge}; rebuild it with: {rebuild(cache, challenge=run.challenge)}")
     trained = run.config["input"]
     samples = trained["window_samples"] if run.challenge == 1 else LENGTH[2]  # challenge 2 stores 4 s, of which 2 s are cut
     if cache.sfreq != trained["sfreq"]:

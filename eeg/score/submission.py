@@ -23,7 +23,7 @@ import torch
 
 import eeg.models
 import eeg.score.server
-from eeg import UserError, cli
+from eeg import UserError, cli, hints
 from eeg.data.windows import TARGETS
 from eeg.score.finished import load_model
 from eeg.train.load import Load
@@ -83,7 +83,7 @@ def _alone(run, model):
     if run.challenge == 2:
         raise UserError(
             f"{run.name} takes features of stored windows of 4 s, and the server gives windows of 2 s alone; "
-            f"train one that computes them: python run/train.py --challenge 2 --model {model.settings['name']} --features layer"
+            f"train one that computes them with: {run.again(features='layer')}"
         )
     computing = eeg.models.build(**model.settings | {"features": "layer"})
     computing.load_state_dict(model.state_dict())
@@ -186,7 +186,7 @@ def _described(p):
 
 def _check_layout(path):
     """-> the names in the zip: flat, and complete."""
-    help = "make one with: python run/submit.py"
+    help = f"make one with: {hints.command('submit', '--zip', path)}"
     try:
         with zipfile.ZipFile(path) as archive:
             names, broken = archive.namelist(), archive.testzip()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from eeg import UserError, cli
+from eeg import UserError, cli, hints
 from eeg.train import cgroup
 from eeg.train.cards import absent, amd_cards, driver, first_line, install, nvidia_cards
 from eeg.train.journal import write_json
@@ -45,14 +45,14 @@ def choose(requested="auto", folder=Path("cache"), again=False, on_check=None, p
     fails is a UserError. folder: where verdicts are kept (device.json). again: whatever verdict is kept. on_check(attempt, check)
     is called as each check ends. program, limit: the child and the seconds one of its checks may take. root: where /dev, /proc and /sys lie.
     """
-    wanted = parse(requested)
+    wanted, look = parse(requested), hints.command("check", cache=folder)
     if wanted == "cpu":
         return cpu("asked for")
     problem = absent(wanted, root)
     if problem:
         if wanted:
             raise UserError(f"--device {requested} cannot be used: {problem}")
-        return cpu("no GPU found; `python run/check.py` says why")
+        return cpu(f"no GPU found; `{look}` says why")
 
     verdicts, key = Path(folder) / "device.json", verdict_key(wanted, root)
     when, attempts = (None, None) if again else recall(verdicts, key)
@@ -75,10 +75,10 @@ def choose(requested="auto", folder=Path("cache"), again=False, on_check=None, p
             return Choice(attempt.device, attempt.card.get("name", attempt.device), attempt.precisions(), reason, attempt.environment, attempts)
     failed = "; ".join(f"{a.device}{f' {a.setting}' if a.setting else ''} failed '{a.failure.name}': {a.failure.text}" for a in attempts)
     if when:
-        failed += f" (on {when}; `python run/check.py --again` tries anew)"
+        failed += f" (on {when}; `{hints.command('check', '--again', cache=folder)}` tries again)"
     if wanted:
         raise UserError(f"--device {requested} cannot be used: {failed}")
-    return cpu(f"{failed}; `python run/check.py` shows all", attempts)
+    return cpu(f"{failed}; `{look}` shows all", attempts)
 
 
 def parse(requested):
@@ -159,7 +159,7 @@ def forget(folder):
     try:
         (Path(folder) / "device.json").unlink(missing_ok=True)
     except OSError as e:  # it may only be read
-        print(f"warning: {folder}/device.json still trusts a card that has failed ({e.strerror}); check it with: python run/check.py --again", file=sys.stderr)
+        print(f"warning: {folder}/device.json still trusts a card that has failed ({e.strerror}); check it with: {hints.command('check', '--again', cache=folder)}", file=sys.stderr)
 
 
 # The CPU

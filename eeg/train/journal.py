@@ -16,7 +16,7 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from eeg import UserError
+from eeg import UserError, hints
 from eeg.train import schema
 
 EVERY = 2.0  # s between two words about where it is
@@ -72,7 +72,7 @@ class Journal:
             try:
                 fcntl.flock(self.log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process ends, however it ends
             except BlockingIOError:
-                raise UserError(f"another process is training {folder} at this moment; watch it with: python run/monitor.py --follow") from None
+                raise UserError(f"another process is training {folder} at this moment; watch it with: {hints.command('monitor', '--follow', out=self.folder.parents[1])}") from None
         self.before = schema.read(self.folder / "state.json", {})  # where a process before this one left it; "running": it did not end in any way of its own
         self.timing = schema.read(self.folder / "timing.json", {"epochs": [], "events": []})
         self.now = {}

@@ -14,9 +14,11 @@ def choose_releases(folder, challenge, train, valid, mini, cv):
     if not train:
         train = tuple(name for name in TRAIN if cached(name) and name not in (valid or ()))
         if not train:
-            flags = " --mini" * mini + f" --challenge {challenge}" * (challenge != 1)
+            from eeg.data.rebuild import build, neighbour
+
+            command = build(folder, neighbour(folder, challenge, mini) | {"release": "R1"})
             looked = ", ".join(cache_path(folder, challenge, name, mini).name for name in TRAIN[:2])
-            raise UserError(f"there is no cache of a training release for challenge {challenge} in {folder}/ (looked for {looked}, ...); build one with: python run/cache.py --release R1{flags}")
+            raise UserError(f"there is no cache of a training release for challenge {challenge} in {folder}/ (looked for {looked}, ...); build one with: {command}")
     if valid is None:
         valid = (VALID,) if not cv and cached(VALID) and VALID not in train else ()
     train, valid = tuple(dict.fromkeys(train)), tuple(dict.fromkeys(valid))

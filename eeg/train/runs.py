@@ -7,7 +7,6 @@ a running one by its process, or by its silence.
 import math
 import os
 import re
-import shlex
 import socket
 import sys
 import time
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from eeg import UserError
+from eeg import UserError, hints
 from eeg.data.windows import TARGETS
 from eeg.train import schema
 from eeg.train.releases import VALID
@@ -114,7 +113,27 @@ class Run:
     @property
     def resume(self):
         """The command that goes on with it."""
-        return f"python run/train.py --resume {shlex.quote(str(self.folder))}"
+        kept, said = self.config.get("train", {}).get("cache"), hints.given.get("cache")
+        known = kept and said and os.path.abspath(kept) == os.path.abspath(said)  # it looks there by itself
+        return hints.command("train", "--resume", self.folder, cache=hints.default("cache") if known else None, out=hints.default("out"))
+
+    @property
+    def watch(self):
+        """The command that shows it as it trains."""
+        return hints.command("monitor", "--follow", out=self.folder.parents[1])
+
+    def again(self, **changed):
+        """The command that trains another run like it. changed: options that are to be otherwise, None for their default."""
+        options = {"challenge": [self.challenge]} | _options(self.config.get("command", [])[1:])
+        if "command" not in self.config and "model" in self.config:
+            options["model"] = [self.config["model"]["name"]]
+        train = self.config.get("train", {})
+        if "seed" in train and not train.get("fold"):
+            options["seed"] = [train["seed"]]  # of several, this run's own
+        options |= {name: value if isinstance(value, list) else [value] for name, value in changed.items()}
+        kept = {name: values for name, values in options.items() if name not in NOT_AGAIN and values != [None]}
+        words = [word for name, values in kept.items() for word in (f"--{name}", *values)]
+        return hints.command("train", *words, out=self.folder.parents[1])
 
     @property
     def finished(self):
@@ -130,8 +149,23 @@ class Run:
         if self.finished:
             return self._weights
         if self.status == "running":
-            raise UserError(f"{self.folder} is still running (epoch {self.state.get('epoch', 0)} of {self.state.get('epochs', '?')}); see: python run/monitor.py --follow")
+            raise UserError(f"{self.folder} is still running (epoch {self.state.get('epoch', 0)} of {self.state.get('epochs', '?')}); see: {self.watch}")
         raise UserError(f"{self.folder} has not finished (it {_PAST.get(self.status, self.status)}); go on with: {self.resume}")
+
+
+NOT_AGAIN = ("data", "cache", "out", "resume", "tmux")  # options of a run that are about its place and time
+
+
+def _options(words):
+    """["--lr", "0.1", "--set", "width=96"] -> {"lr": ["0.1"], "set": ["width=96"]}"""
+    found = {}
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            found[name] = [value] if equals else []
+        elif found:
+            found[list(found)[-1]].append(word)
+    return found
 
 
 _PAST = {"waiting": "waits for its turn", "stopped": "was stopped", "failed": "failed", "died": "died", "finished": "lost its weights file"}
@@ -180,9 +214,9 @@ def best_run(out, challenge, say=print):
     if waiting := [run for run in runs if not run.finished and run.status not in ("running", "waiting")]:
         help = f"{len(runs)} not finished; go on with: {max(waiting, key=lambda run: run.updated).resume}"
     elif runs:
-        help = f"{len(runs)} of other targets or still running; see: python run/monitor.py"
+        help = f"{len(runs)} of other targets or still running; see: {hints.command('monitor', out=out)}"
     else:
-        help = f"train one with: python run/train.py --challenge {challenge}"
+        help = f"train one with: {hints.command('train', '--challenge', challenge, out=out)}"
     raise UserError(f"no finished run of challenge {challenge} in {out}/; {help}")
 
 
@@ -262,7 +296,8 @@ def meant(out, text):
         name, first, last = found.groups()
         return _between(meant(out, name), name, first, last)
     names = sorted({run.folder.parent.name for run in all_runs(out)})
-    help = f"there are {', '.join(names)}; see: python run/monitor.py" if names else "train one with: python run/train.py --challenge 1"
+    see, train = hints.command("monitor", out=out), hints.command("train", "--challenge", 1, out=out)
+    help = f"there are {', '.join(names)}; see: {see}" if names else f"train one with: {train}"
     raise UserError(f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}")
 
 
@@ -296,9 +331,9 @@ def _with_seeds(runs, seeds):
     whole = [run for run in runs if not run.config.get("train", {}).get("fold")]
     known = {run.config.get("train", {}).get("seed") for run in whole}
     if missing := [seed for seed in seeds if seed not in known]:
-        names = ", ".join(dict.fromkeys(run.folder.parent.name for run in runs))
+        names = list(dict.fromkeys(run.folder.parent.name for run in runs))
         there = ", ".join(map(str, sorted(known - {None}))) or "none"
-        raise UserError(f"no finished run of {names} has seed {missing[0]} (seeds, without folds of a cross-validation: {there}); see: python run/compare.py {names}")
+        raise UserError(f"no finished run of {', '.join(names)} has seed {missing[0]} (seeds, without folds of a cross-validation: {there}); see: {hints.command('monitor', *names, out=runs[0].folder.parents[1])}")
     return [run for run in whole if run.config.get("train", {}).get("seed") in seeds]
 
 
@@ -312,7 +347,8 @@ def newest_unfinished(out, challenge=None, name=None, new=False):
     running = [run.name for run in runs if run.status == "running"]
     if new and not running:
         return None
-    help = f"{', '.join(running)} still running; see: python run/monitor.py" if running else "start one with: python run/train.py --challenge 1"
+    see, start = hints.command("monitor", out=out), hints.command("train", "--challenge", challenge or 1, out=out)
+    help = f"{', '.join(running)} still running; see: {see}" if running else f"start one with: {start}"
     raise UserError(f"no unfinished run in {out}/ to resume; {help}")
 
 

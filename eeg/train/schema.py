@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eeg import UserError
+from eeg import UserError, hints
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ FILES = {
         "train?": OPTIONS, "command?": TEXTS, "plan?": FOLDERS, "versions?": {"eeg": TEXT, "*": TEXT},
         "split?": {"train": SIDE, "valid": SIDE}, "caches?": {"*": TEXT}, "part?": or_null(whole(1)),
         "input?": {"sfreq": numbers(0, 1e6), "window_samples": whole(1), "channels": TEXTS},
-        "device?": TEXT, "threads?": whole(1), "precision?": choice("fp32", "fp16", "bf16"), "loss?": TEXT, "simulated?": FLAG,
+        "device?": TEXT, "threads?": whole(1), "caches?": {"*": TEXT}, "precision?": choice("fp32", "fp16", "bf16"), "loss?": TEXT, "simulated?": FLAG,
     },
     "history.json": {
         "epochs": [{"epoch": COUNT, "train?": {"*": FIGURE}, "valid?": {"*": FIGURE}, "lr?": numbers(0, 1e9)}],
@@ -157,7 +157,7 @@ def read(path, default=None, schema=None):
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         if default is None:
-            raise UserError(f"{path.parent} is not a run: it has no {path.name}; see: python run/monitor.py") from None
+            raise UserError(f"{path.parent} is not a run: it has no {path.name}; see: {hints.command('monitor')}") from None
         return default
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}") from None

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eeg import UserError, cli
-from eeg.data.cache import Cache, find_caches, rebuild
+from eeg.data.cache import Cache, find_caches
+from eeg.data.rebuild import rebuild
 from eeg.data.release import FACTORS
 
 SHARE = 0.2  # of the subjects, where no release validates
@@ -42,7 +43,7 @@ def split(folder, challenge, train, valid, mini=False, fold=None, keep_copies=Fa
         raise UserError(f"{', '.join(both)} is named for training and for validation; a subject may be on one side only")
     cache = find_caches(folder, challenge, [*train, *valid], mini)
     if cache.challenge != challenge:
-        raise UserError(f"{cache.paths[0]} holds windows of challenge {cache.challenge}, expected {challenge}; {rebuild(cache.attributes[0])}")
+        raise UserError(f"{cache.paths[0]} holds windows of challenge {cache.challenge}, expected {challenge}; rebuild it with: {rebuild(cache, challenge=challenge)}")
     metadata = cache.metadata
     keep, dropped = np.ones(len(cache), bool), {}
     for reason, out, kept in (("copies", metadata["copy"], keep_copies), ("bad subjects", np.isin(metadata["subject"], [name.encode() for name in BAD]), keep_bad)):
@@ -80,7 +81,7 @@ def subject_folds(subjects, count):
     """(N,) the fold, from 0, of each window's subject: subjects with most windows first, each to the fold with fewest windows so far."""
     found, which, windows = np.unique(subjects, return_inverse=True, return_counts=True)
     if len(found) < count:
-        raise UserError(f"{count} folds by subject need as many subjects, these windows have {len(found)}; build caches of more with: python run/cache.py")
+        raise UserError(f"{count} folds by subject need as many subjects, these windows have {len(found)}; ask for fewer with --cv N, or name more releases with --train")
     load, fold = np.zeros(count, np.int64), np.empty(len(found), np.int64)
     for subject in np.argsort(-windows, kind="stable"):
         fold[subject] = load.argmin()

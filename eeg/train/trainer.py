@@ -17,9 +17,10 @@ import torch
 
 import eeg
 import eeg.models
-from eeg import UserError, cli
+from eeg import UserError, cli, hints
 from eeg.data.augment import Augment
 from eeg.data.batches import Batches
+from eeg.data.rebuild import rebuild_known
 from eeg.data.windows import LENGTH
 from eeg.score.metrics import auroc, describe, nrmse
 from eeg.score.predict import predict
@@ -51,7 +52,7 @@ def make_model(options, challenge):
             settings["features"] = options.features
         return eeg.models.build(options.model, n_times=INPUT, n_outputs=4 if options.target == "factors" else 1, normalize=options.normalize, aux=tuple(options.aux), **settings)
     except (ValueError, TypeError) as e:
-        raise UserError(f"{e}; see: python run/train.py --list-models") from None
+        raise UserError(f"{e}; see: {hints.command('train', '--list-models')}") from None
 
 
 def usual_loss(model, target):
@@ -70,7 +71,7 @@ class Trainer:
         self.home = torch.device(device)
         self.loss = options.loss or usual_loss(model, options.target)
         if self.loss == "time" and model.head != "time":
-            raise UserError(f"--loss time scores moments, and this {options.model} answers with a number; a model with a time head has it: --set head=time, see: python run/train.py --list-models")
+            raise UserError(f"--loss time scores moments, and this {options.model} answers with a number; a model with a time head has it: --set head=time, see: {hints.command('train', '--list-models')}")
         self._look_at_labels(model)
         self.batch_size, self.part = self._size_batches(model)
         self.model = model.train()
@@ -106,8 +107,9 @@ class Trainer:
                     setattr(split, side, rows[known])
         used = np.concatenate([split.train, split.valid])
         if not (finite := np.isfinite(self.y[used])).all():
-            bad = split.cache.paths[np.searchsorted(split.cache.first, used[~finite.all(1)][0], "right") - 1]
-            raise UserError(f"{(~finite.all(1)).sum()} of {len(used)} labels are NaN or infinite, the first in {bad}; build that cache anew with: python run/cache.py --force")
+            part = np.searchsorted(split.cache.first, used[~finite.all(1)][0], "right") - 1
+            bad, attributes = split.cache.paths[part], split.cache.attributes[part]
+            raise UserError(f"{(~finite.all(1)).sum()} of {len(used)} labels are NaN or infinite, the first in {bad}; rebuild it with: {rebuild_known(bad, attributes)}")
         y = self.y[split.train]
         if split.cache.challenge == 2 and len(names(split.cache, split.valid)) == 1:
             raise UserError(

@@ -103,7 +103,7 @@ def test_a_batch_is_good_until_the_next_but_one(cache):
         (dict(rows=[13]), "of a cache of 13"),
         (dict(batch_size=0), "makes no sense"),
         (dict(rank=2, world=2), "makes no sense"),
-        (dict(augment=Augment(shift=0.3)), "python run/cache.py --margin 0.3"),
+        (dict(augment=Augment(shift=0.3)), "python run/cache.py --release R1.* --margin 0.3 --force"),
         (dict(length=251), "the cache stores 250"),
     ],
 )

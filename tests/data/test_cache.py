@@ -163,7 +163,7 @@ def test_every_folder_name_is_found_in_order(tmp_path):
     for name in reversed(folder_names("R9", False)):
         (tmp_path / name).mkdir()
         assert find_release("R9", tmp_path).folder.name == name
-    with pytest.raises(UserError, match=r"looked for R12_L100_bdf, EEG2025r12, R12_L100, cmi_bids_R12\)(.|\n)*run/download.py --release R12(.|\n)*run/synth.py"):
+    with pytest.raises(UserError, match=r"looked for R12_L100_bdf, EEG2025r12, R12_L100, cmi_bids_R12\); .*--data DIR, or simulate one with: python run/synth.py --release R12"):
         find_release("R12", tmp_path)
 
 
@@ -262,10 +262,14 @@ def test_an_up_to_date_cache_is_not_rebuilt(release_folder):
     report, _ = made(release_folder)
     before = report.path.stat().st_mtime_ns
     assert not made(release_folder)[0].built and report.path.stat().st_mtime_ns == before
-    assert made(release_folder, margin=0.1)[0].reason  # other settings
+    with pytest.raises(UserError, match="made with a margin of 0 s instead of 0.1 s: they would be lost"):
+        made(release_folder, margin=0.1)
+    assert report.path.stat().st_mtime_ns == before
+    report.path.unlink()
+    made(release_folder, margin=0.1)
     write_recording(release_folder, "NDARAA001AAA", trial_events(5), seed=1)
     report, cache = made(release_folder, margin=0.1)
-    assert report.built and len(cache) == 11
+    assert report.built and report.reason == "files of the release have changed" and len(cache) == 11
     report.path.write_bytes(b"spoilt")
     assert made(release_folder, margin=0.1)[0].reason == "the file there cannot be read"
 

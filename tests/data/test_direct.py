@@ -163,5 +163,5 @@ def test_a_file_that_is_cut_off(cache, tmp_path):
     batches = Batches(one, batch_size=12, direct=True)
     with open(short, "r+b") as f:
         f.truncate(one.parts[0].offset + 12 * one.parts[0][0].nbytes - 100)
-    with pytest.raises(UserError, match=r"copy_windows.h5 ends within its window 11:.*run/cache.py --force"):
+    with pytest.raises(UserError, match=r"copy_windows.h5 ends within its window 11:.*run/cache.py --release R"):
         epoch(batches)

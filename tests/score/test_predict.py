@@ -144,7 +144,7 @@ def test_memory_is_that_of_a_batch(data, model):
 
 
 def test_mistakes(data, model):
-    with pytest.raises(UserError, match="0.25 s around its windows; .*run/cache.py --release R1 --force --margin 0.3"):
+    with pytest.raises(UserError, match="0.25 s around its windows; .*run/cache.py --release R1 R2 --margin 0.3 --force"):
         predict(model, cached(data, 1, margin=0.25), shift=0.3)
     with pytest.raises(UserError, match="windows of 200 samples, the model takes 100"):
         predict(eeg.models.build("tcn", n_times=100), cached(data, 1))

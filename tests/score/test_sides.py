@@ -74,8 +74,8 @@ def test_nobody_is_fitted_on_whom_a_member_was_trained_on(caches, tmp_path):
 @pytest.mark.parametrize(
     "changed, reason",
     [
-        ({"input": {"sfreq": 200.0, "window_samples": 200, "channels": LABELS}}, "is sampled at 100 Hz, a/1 was trained at 200 Hz; rebuild it"),
-        ({"input": {"sfreq": 100.0, "window_samples": 150, "channels": LABELS}}, "has windows of 200 samples, a/1 was trained on 150; rebuild it with: python run/cache.py --release R6 --force"),
+        ({"input": {"sfreq": 200.0, "window_samples": 200, "channels": LABELS}}, "is sampled at 100 Hz, a/1 was trained at 200 Hz; train another with: python run/train.py --challenge 1"),
+        ({"input": {"sfreq": 100.0, "window_samples": 150, "channels": LABELS}}, "has windows of 200 samples, a/1 was trained on 150; train another with: python run/train.py --challenge 1"),
         ({"input": {"sfreq": 100.0, "window_samples": 200, "channels": LABELS[:64]}}, r"has 129 channels \(E1, E2, E3, ...\), a/1 was trained on 64 channels"),
         ({"target": "rt_from_trialstart"}, "a/1 predicts rt_from_trialstart, challenge 1 is scored on rt_from_stimulus"),
         ({"challenge": 2, "target": "externalizing"}, "a/1 is a run of challenge 2, .*challenge1_R6_windows.h5 a cache of challenge 1"),

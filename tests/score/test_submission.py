@@ -275,7 +275,7 @@ def test_what_cannot_be_submitted_is_refused(submit, tmp_path):
         with pytest.raises(SystemExit) as end:
             submit(*words)
         assert end.value.code == 2
-    with pytest.raises(UserError, match="features of stored windows of 4 s.*--challenge 2 --model hybrid --features layer"):
+    with pytest.raises(UserError, match="features of stored windows of 4 s.*--challenge 2 --model hybrid .*--features layer"):
         entry([write_run(tmp_path, "a/1", challenge=2, name="hybrid", features="file")])
     with pytest.raises(UserError, match="takes windows of 64 channels x 200 samples; the server gives 129 x 200"):
         entry([write_run(tmp_path, "b/1", name="tcn", n_chans=64)])

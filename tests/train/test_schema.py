@@ -160,5 +160,5 @@ def test_what_is_missing(trained, tmp_path):
 
 def test_resuming_a_config_that_lacks_what_training_needs(train):
     folder = write_run(train.out, "a/1", "stopped")  # its config says challenge, target and name
-    with pytest.raises(UserError, match="says nothing of train, versions, .*; train anew with: python run/train.py --challenge 1"):
+    with pytest.raises(UserError, match="says nothing of train, versions, .*; train another with: python run/train.py --challenge 1"):
         train("--resume", folder)

@@ -555,7 +555,7 @@ def test_a_checkpoint_cut_in_half(train):
     assert "warning: last.pt is not what was saved" in printed and the_run(train.out).state["epoch"] == 2
     for path in (folder / "checkpoints").glob("*.pt"):
         path.write_bytes(b"no")
-    with pytest.raises(UserError, match="no checkpoint in .* can be used .*train anew with"):
+    with pytest.raises(UserError, match="no checkpoint in .* can be used .*train another with"):
         train("--resume", folder, "--epochs", 3)
 
 
@@ -814,7 +814,7 @@ def test_two_processes_take_the_steps_of_one(caches, tmp_path):
         (("--challenge", 1, "--train", "R9"), "no cache of R9 .*run/cache.py --release R9"),
         (("--challenge", 1, "--mini"), "no cache of a training release .*run/cache.py --release R1 --mini"),
         (("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--augment", "mirror=0.5"), "--features layer"),
-        (("--challenge", 1, "--augment", "shift=0.5"), "run/cache.py --margin 0.5"),
+        (("--challenge", 1, "--augment", "shift=0.5"), "run/cache.py --release R1 R5 --margin 0.5 --force"),
         (("--challenge", 1, "--amp", "fp16"), "--amp fp16 cannot be used"),
         (("--challenge", 1, "--device", "cuda"), "--device cuda cannot be used"),
         (("--challenge", 1, "--loss", "time", "--set", "head=number"), "time head"),
@@ -896,7 +896,7 @@ def test_features_that_are_not_there(train, caches, tmp_path):
     folder = shutil.copytree(caches, tmp_path / "cache")
     with h5py.File(cache_path(folder, 1, "R5"), "r+") as f:
         del f["neuro_features"]
-    with pytest.raises(UserError, match="takes the features of each window.*run/features.py --release R1 R5 .*--features layer"):
+    with pytest.raises(UserError, match="takes the features of each window.*--features layer, .*run/features.py --release R1 R5"):
         train("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--cache", folder)
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from eeg import UserError, hints
+from eeg import UserError, files, hints
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,8 +25,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see: {hints.command(self.prog.removesuffix('.py'), '--help')}\n")
 
     def parse_known_args(self, *arguments, **more):
-        """And keep what was said of folders, for the commands that messages suggest."""
+        """And keep what was said of files and folders, for messages."""
         found, rest = super().parse_known_args(*arguments, **more)
+        for action in self._actions:
+            if action.option_strings and isinstance(value := getattr(found, action.dest, None), Path):
+                hints.places[action.option_strings[-1]] = value, action.metavar
         hints.given.update((place, getattr(found, place)) for place in ("data", "cache", "out") if hasattr(found, place))
         return found, rest
 
@@ -227,6 +230,16 @@ def _flush():
         raise UserError(f"what is printed cannot be written: {e.strerror}") from None
 
 
+def _system_error(error):
+    """A full disk or a folder without permission, in the system's words, with the option that names another place."""
+    words = str(error.strerror or error)
+    if error.filename is None or not isinstance(error.filename, (str, bytes, os.PathLike)):
+        return words
+    path = os.fsdecode(error.filename)
+    option = files.option_of(path)
+    return f"{words}: {path}" + (f"; name another place with {option}" if option else "")
+
+
 def run(main):
     """Call main() and leave the process with its exit code; user mistakes and system errors become one line."""
     settle_streams()
@@ -244,6 +257,6 @@ def run(main):
         sys.exit(130)
     except BrokenPipeError:  # `run/... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as e:  # a full disk, a folder without permission: the system's own words say it best
-        print(f"error: {e.strerror or e}{': ' + str(e.filename) if e.filename else ''}", file=sys.stderr)
+    except OSError as e:
+        print(f"error: {_system_error(e)}", file=sys.stderr)
     sys.exit(1)

@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
+places = {}  # option: (path, metavar), of every option of this command line that names a file or a folder
 given = {}  # "data", "cache", "out": the folders of this command line; none where eeg is used as a library
 
 HEEDS = {  # what each script does with folders: it takes other ones too, and they change nothing

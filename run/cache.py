@@ -35,6 +35,10 @@ def arguments():
 
 def main():
     p, args = arguments()
+    from eeg.files import check_writable
+
+    if args.plot:
+        check_writable(args.plot, "--plot FILE")
     from eeg.data.release import TASKS, find_release
 
     tasks = TASKS if args.tasks == ["all"] else tuple(dict.fromkeys(args.tasks))

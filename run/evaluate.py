@@ -39,9 +39,12 @@ def arguments():
 
 def main():
     args = arguments()
+    from eeg.files import check_writable, write_whole, writing
     from eeg.train.load import Load
 
     load = Load()
+    if args.json:
+        check_writable(args.json, "--json FILE")
     import json
 
     import torch
@@ -64,7 +67,9 @@ def main():
         scores["overall"] = overall(one, two)
         print(f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {scores['overall']:.5f} (the final leaderboard's best{real}: {LEADERBOARD['overall']})")
     if args.json:
-        args.json.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(scores, indent=1) + "\n"
+        with writing(args.json, "--json FILE", len(text)):
+            write_whole(args.json, text)
         print(f"scores   {args.json}")
 
 

@@ -33,6 +33,10 @@ def arguments():
 
 def main():
     args = arguments()
+    from eeg.files import check_writable
+
+    if args.plot:
+        check_writable(args.plot, "--plot FILE")
     from eeg.data.features import FEATURES, add
 
     if args.list:

@@ -35,9 +35,12 @@ def main():
     args = arguments()
     from eeg.score.submission import check, constant_entry, doubts, entry, write_zip
 
+    from eeg.files import check_writable
+
     if args.check:
         tell(check(args.check), args.check)
         return
+    check_writable(args.zip, "--zip FILE")
     runs = choose(args)
     entries, reasons = {}, []
     for challenge, chosen in runs.items():

@@ -419,6 +419,7 @@ def summarise(folder):
     """One line a run of this one's plan, if it has several, their mean and spread; the same as JSON beside the runs."""
     import statistics
 
+    from eeg.files import writing
     from eeg.train.journal import write_json
     from eeg.train.runs import Run
 
@@ -435,7 +436,8 @@ def summarise(folder):
     values = [each["value"] for each in found]
     print(f"  mean {statistics.mean(values):.4f}, standard deviation {statistics.stdev(values):.4f}")
     path = runs[0].folder.with_name(f"{runs[0].folder.name}_summary.json")
-    write_json(path, {"what": what, "runs": found, "mean": statistics.mean(values), "deviation": statistics.stdev(values)})
+    with writing(path, "--out DIR"):
+        write_json(path, {"what": what, "runs": found, "mean": statistics.mean(values), "deviation": statistics.stdev(values)})
     print(f"summary {path}")
 
 

@@ -11,6 +11,7 @@ def no_command_line():
     from eeg import hints
 
     hints.given.clear()
+    hints.places.clear()
 
 
 LABELS = [f"E{i}" for i in range(1, 129)] + ["Cz"]

@@ -182,7 +182,7 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
             except OSError as e:
                 if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
-                raise UserError(f"{path.parent}/ has no room for {values.nbytes / 1e6:,.1f} MB of features; free some. The cache is as it was") from None
+                raise UserError(f"{path.parent}/ has no room for {values.nbytes / 1e6:,.1f} MB of features; free some, or name a copy of the caches elsewhere with --cache DIR. The cache is as it was") from None
         finally:
             os.close(fd)
     return Report(path, len(X), True, _count(values))

@@ -15,6 +15,7 @@ import scipy.fft
 
 from eeg import UserError
 from eeg.data.release import CHANNELS, DATASETS, TASKS, folder_names
+from eeg.files import writing
 
 SFREQ = 100
 COLUMNS = (
@@ -334,24 +335,32 @@ def simulate_release(data, release, subjects=20, seed=0, snr=1.0, tasks=("contra
         try:
             found = json.loads(about.read_text(encoding="utf-8"))["GeneratedBy"][0]
             simulated = found["Name"] == "eeg simulation"
-        except (OSError, ValueError, KeyError, IndexError):
+        except (OSError, ValueError, LookupError, TypeError):
             simulated = False
         if not simulated:
             raise UserError(f"{folder} exists and was not simulated by this program; it is left as it is (name another folder with --data)")
-        if found["settings"] == settings and not force:
+        if found.get("settings") == settings and not force:
             return folder, None
         if not force:
-            raise UserError(f"{folder} exists, simulated with other settings ({found['settings']}); replace it with --force")
+            raise UserError(f"{folder} exists, simulated with other settings ({found.get('settings')}); replace it with --force")
+    totals = {"recordings": 0, "trials": 0, "bytes": 0, "subjects": 0}
+    with writing(folder, "--data DIR", lambda: totals["bytes"] * subjects // max(1, totals["subjects"])):  # by what some of them took
+        _write_release(folder, release, settings, tasks, jobs, totals, progress)
+    return folder, totals
+
+
+def _write_release(folder, release, settings, tasks, jobs, totals, progress):
+    """Write all subjects' files beside `folder`, then put them in its place. totals: counted as it goes."""
+    subjects, seed, snr, runs = (settings[name] for name in ("subjects", "seed", "snr", "runs"))
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
-    head = Head()
-    rows, totals = [], {"recordings": 0, "trials": 0, "bytes": 0}
+    head, rows = Head(), []
     try:
         with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
             for done, (row, *counts) in enumerate(pool.map(lambda i: simulate_subject(partial, head, release, i, seed, snr, tasks, runs), range(subjects)), 1):
                 rows.append(row)
-                for key, value in zip(totals, counts):
+                for key, value in zip(totals, (*counts, 1)):
                     totals[key] += value
                 if progress:
                     progress(done, subjects, counts[-1])
@@ -367,4 +376,3 @@ def simulate_release(data, release, subjects=20, seed=0, snr=1.0, tasks=("contra
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return folder, totals

@@ -24,6 +24,7 @@ from eeg import UserError, cli
 from eeg.data.cache import cache_path
 from eeg.data.release import find_release
 from eeg.data.windows import OFFSET
+from eeg.files import writing
 from eeg.score import figures
 from eeg.score.factors import factor_rows, factor_scores
 from eeg.score.finished import load_model
@@ -255,8 +256,9 @@ def write(run, cache_folder, data, releases=None, mini=False, quick=False):
     _settings(page, run)
     path = run.folder / "report.html"
     unfinished = run.folder / "report.partial.html"
-    page.save(unfinished, open_browser=False, overwrite=True, verbose="ERROR")
-    os.replace(unfinished, path)
+    with writing(path, "--out DIR"):
+        page.save(unfinished, open_browser=False, overwrite=True, verbose="ERROR")
+        os.replace(unfinished, path)
     return path, done
 
 

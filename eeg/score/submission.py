@@ -25,6 +25,7 @@ import eeg.models
 import eeg.score.server
 from eeg import UserError, cli, hints
 from eeg.data.windows import TARGETS
+from eeg.files import writing
 from eeg.score.finished import load_model
 from eeg.train.load import Load
 from eeg.train.releases import choose_releases
@@ -116,9 +117,16 @@ def constant_entry(folder, challenge):
 
 
 def write_zip(path, entries):
-    """entries: {1: Entry, 2: Entry}."""
+    """entries: {1: Entry, 2: Entry}. Raises UserError where the file cannot be written."""
+    content = zip_bytes(entries)
+    with writing(path, "--zip FILE", len(content)):
+        Path(path).write_bytes(content)
+
+
+def zip_bytes(entries):
+    content = io.BytesIO()
     names = {model.settings["name"] for each in entries.values() for model in each.models.values()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(eeg.score.server.__file__, "submission.py")
         for module in sorted(_needed(names)):
             archive.write(_source(module), "models.py" if module == "__init__" else f"{module}.py")
@@ -126,6 +134,7 @@ def write_zip(path, entries):
             weights = io.BytesIO()
             torch.save(each.saved, weights)
             archive.writestr(WEIGHTS[challenge], weights.getvalue())
+    return content.getvalue()
 
 
 def _needed(names):
@@ -239,7 +248,7 @@ print(json.dumps({"seconds": seconds, "memory": 1024 * resource.getrusage(resour
 
 def _run_alone(path, x):
     """-> ({name: answers}, {"seconds", "memory"}) of the zip, unpacked into an empty folder, run from another."""
-    with tempfile.TemporaryDirectory() as unpacked, tempfile.TemporaryDirectory() as elsewhere:
+    with writing(tempfile.gettempdir(), "the variable TMPDIR", 2 * x.nbytes), tempfile.TemporaryDirectory() as unpacked, tempfile.TemporaryDirectory() as elsewhere:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(unpacked)
         np.save(f"{elsewhere}/windows.npy", x)

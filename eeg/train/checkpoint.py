@@ -98,8 +98,12 @@ def export(path, model_settings, weights):
     """Write the weights a submission and evaluation read: {"settings", "state"}."""
     buffer = io.BytesIO()
     torch.save({"settings": model_settings, "state": weights}, buffer)
-    write_through(partial(path), buffer.getbuffer())
-    os.replace(partial(path), path)
+    try:
+        write_through(partial(path), buffer.getbuffer())
+        os.replace(partial(path), path)
+    except OSError:
+        partial(path).unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

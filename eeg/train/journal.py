@@ -10,6 +10,7 @@
 import fcntl
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -17,6 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from eeg import UserError, hints
+from eeg.files import trouble, write_whole, writing
 from eeg.train import schema
 
 EVERY = 2.0  # s between two words about where it is
@@ -25,9 +27,9 @@ EVERY = 2.0  # s between two words about where it is
 def claim(out, name, config):
     """Make the folder of a new run, with config.json in it from its first moment. -> its path. An existing run is never touched."""
     parent = Path(out) / name
+    nursery = parent / f".{os.getpid()}.partial"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        nursery = parent / f".{os.getpid()}.partial"
         nursery.mkdir(exist_ok=True)
         write_json(nursery / "config.json", config)
         write_json(nursery / "state.json", {"status": "waiting", "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()})
@@ -42,18 +44,13 @@ def claim(out, name, config):
                     raise
                 stamp += timedelta(seconds=1)
     except OSError as e:
-        raise UserError(f"cannot make a run folder in {parent}/: {e.strerror}; name another place with --out DIR") from None
+        shutil.rmtree(nursery, ignore_errors=True)
+        raise UserError(trouble(e, f"{parent}/", "--out DIR")) from None
 
 
 def write_json(path, content):
     """Publish a small JSON file by rename: a reader sees the old one or the new one, whole."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as f:
-        f.write(json.dumps(content, indent=1))
-        f.flush()
-        os.fsync(f.fileno())  # a card may take the machine down, and a rename may reach the disk before what was written
-    os.replace(partial, path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def mute(stream):
@@ -67,7 +64,8 @@ class Journal:
     def __init__(self, folder, quiet=False):
         self.folder, self.quiet, self.full = Path(folder), quiet, False
         self.history = {"epochs": [], "events": []}
-        self.log = None if quiet else open(self.folder / "log.txt", "a", buffering=1, encoding="utf-8", errors="surrogateescape")
+        with writing(self.folder, "--out DIR"):
+            self.log = None if quiet else open(self.folder / "log.txt", "a", buffering=1, encoding="utf-8", errors="surrogateescape")
         if self.log:
             try:
                 fcntl.flock(self.log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process ends, however it ends

@@ -22,6 +22,7 @@ from eeg.data.augment import Augment
 from eeg.data.batches import Batches
 from eeg.data.rebuild import rebuild_known
 from eeg.data.windows import LENGTH
+from eeg.files import trouble
 from eeg.score.metrics import auroc, describe, nrmse
 from eeg.score.predict import predict
 from eeg.score.shrinkage import cross_fitted, shrinkage
@@ -530,7 +531,7 @@ class Trainer:
         reason = f"no better epoch for {self.options.patience}" if early else ""
         if self.ranks.main:
             path = folder / f"weights_challenge_{self.split.cache.challenge}.pt"
-            checkpoint.export(path, self.model.settings, best["weights"])
+            self._export(path, best["weights"])
             what = f"AUROC {1 - best['value']:.3f}" if self.options.target == "correct" else f"NRMSE {best['value']:.4f}"
             if self.split.cache.challenge == 2:
                 what += f", answers shrunk to {best['weights']['shrink'][0]:.2f} of their distance from the training mean"
@@ -543,6 +544,13 @@ class Trainer:
         self.journal.publish()
         self.journal.state("finished", reason=reason, epoch=self.epoch - 1, best_nrmse=_number(best["value"]), best_epoch=best["epoch"], seconds_left=0)
         return "stopped" if any(self.ranks.gather(self.asked)) else "finished"
+
+    def _export(self, path, weights):
+        try:
+            checkpoint.export(path, self.model.settings, weights)
+        except OSError as e:
+            size = sum(tensor.nbytes for tensor in weights.values())
+            raise UserError(f"{trouble(e, path, '--out DIR in a new run', size)}; when there is room, resume this one with: {Run(path.parent).resume}") from None
 
     # saving and going on
 

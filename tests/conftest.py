@@ -1,5 +1,6 @@
 """What the tests share: small BDF files and releases written here, by other code than the project's, and the real metadata."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,13 @@ def no_command_line():
 
 LABELS = [f"E{i}" for i in range(1, 129)] + ["Cz"]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure():
+    """Signals that whoever started the tests has ignored (nohup, a shell's &) are heeded: tests send them to themselves and to children."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ FILES = {
         "train?": OPTIONS, "command?": TEXTS, "plan?": FOLDERS, "versions?": {"eeg": TEXT, "*": TEXT},
         "split?": {"train": SIDE, "valid": SIDE}, "caches?": {"*": TEXT}, "part?": or_null(whole(1)),
         "input?": {"sfreq": numbers(0, 1e6), "window_samples": whole(1), "channels": TEXTS},
-        "device?": TEXT, "threads?": whole(1), "caches?": {"*": TEXT}, "precision?": choice("fp32", "fp16", "bf16"), "loss?": TEXT, "simulated?": FLAG,
+        "device?": TEXT, "threads?": whole(1), "precision?": choice("fp32", "fp16", "bf16"), "loss?": TEXT, "simulated?": FLAG,
     },
     "history.json": {
         "epochs": [{"epoch": COUNT, "train?": {"*": FIGURE}, "valid?": {"*": FIGURE}, "lr?": numbers(0, 1e9)}],

@@ -480,7 +480,7 @@ class Trainer:
         """Validate on the other windows alone."""
         kept = ~np.isin(self.split.valid, list(self.left_out))
         if not kept.any():
-            raise UserError(f"all {len(kept)} validation windows hold NaN or infinity; rebuild their cache, or name other releases with --valid")
+            raise UserError(f"all {len(kept)} validation windows hold NaN or infinity: {self._damaged_files()}")
         self.split.valid = self.split.valid[kept]
         self.mean_predictor = self._mean_predictor()
 
@@ -538,8 +538,7 @@ class Trainer:
             data = " (simulated data)" if self.split.cache.simulated else ""
             self.journal.say(f"{'stopped early, ' + reason if early else 'finished'}: best epoch {best['epoch']}, validation {what}{data}")
             if self.left_out:
-                files = Counter(str(self.split.cache.paths[np.searchsorted(self.split.cache.first, row, "right") - 1]) for row in self.left_out)
-                self.journal.say(f"left out {cli.counted(len(self.left_out), 'window')} with NaN or infinity: " + ", ".join(f"{count:,} of {file}" for file, count in files.items()))
+                self.journal.say(f"left out {cli.counted(len(self.left_out), 'window')} with NaN or infinity: {self._damaged_files()}")
             self.journal.say(f"weights {path}")
         self.journal.publish()
         self.journal.state("finished", reason=reason, epoch=self.epoch - 1, best_nrmse=_number(best["value"]), best_epoch=best["epoch"], seconds_left=0)
@@ -551,6 +550,12 @@ class Trainer:
         except OSError as e:
             size = sum(tensor.nbytes for tensor in weights.values())
             raise UserError(f"{trouble(e, path, '--out DIR in a new run', size)}; when there is room, resume this one with: {Run(path.parent).resume}") from None
+
+    def _damaged_files(self):
+        """How many windows each file lost to NaN or infinity, and the command that rebuilds it."""
+        cache = self.split.cache
+        parts = Counter(int(np.searchsorted(cache.first, row, "right")) - 1 for row in self.left_out)
+        return "; ".join(f"{count:,} of {cache.paths[part]}, rebuild it with: {rebuild_known(cache.paths[part], cache.attributes[part])}" for part, count in sorted(parts.items()))
 
     # saving and going on
 

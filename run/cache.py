@@ -22,7 +22,7 @@ def arguments():
     p.add_argument("--margin", type=cli.seconds, default=0.0, metavar="S", help="extra seconds on both sides of each window, for time-shift augmentation (default 0)")
     p.add_argument("--max-recordings", type=cli.positive, metavar="N", help="only the first N recordings")
     p.add_argument("--jobs", type=cli.positive, metavar="N", help="threads (default: all cores)")
-    p.add_argument("--force", action="store_true", help="build even if the cache is up to date")
+    p.add_argument("--force", action="store_true", help="build even if the cache is up to date, or of other settings")
     p.add_argument("--strict", action="store_true", help="exit 1 if any recording had to be skipped for a fault")
     p.add_argument("--plot", type=Path, metavar="FILE", help="draw what is in the cache: response times, subjects, grand averages, bad channels")
     args = p.parse_args()

@@ -291,8 +291,9 @@ def prepare(folder, args, ranks, journal):
     split = split_windows(options.cache, config["challenge"], options.train, options.valid, options.mini, options.fold, options.keep_copies, options.keep_bad, options.max_recordings, options.max_subjects)
     torch.manual_seed(options.seed)
     model = make_model(options, config["challenge"])
-    known = config.get("model", {})  # of a run that has begun: all its settings
-    if other := [name for name, value in json.loads(json.dumps(model.settings)).items() if known.get(name, value) != value]:
+    known, settings = config.get("model", {}), json.loads(json.dumps(model.settings))
+    begun = len(known) > 1  # before, a run knows its model's name alone
+    if other := sorted(name for name in known | settings if begun and known.get(name) != settings.get(name)):
         raise UserError(f"{folder}/config.json contradicts itself: its settings under train give a model of another {other[0]} than stands under model; train another with: {Run(folder).again()}")
     cost = multiply_adds(model)  # here, as long as it lies on the CPU
     sides = {side: split.describe(side) for side in ("train", "valid")}

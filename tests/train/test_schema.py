@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -156,6 +157,15 @@ def test_what_is_missing(trained, tmp_path):
                 (tmp_path / name).write_text(json.dumps(less))
                 for run in runs.readable([Run(tmp_path)]):
                     look(run), events(run), run.best, run.finished, run.scored
+
+
+def test_resuming_a_config_that_contradicts_itself(train, trained):
+    folder = shutil.copytree(trained, train.out / "a" / "20260101_000000")
+    config = json.loads((folder / "config.json").read_text())
+    config["train"]["set"] = {}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="give a model of another depth than stands under model; train another with: python"):
+        train("--resume", folder, "--epochs", 2)
 
 
 def test_resuming_a_config_that_lacks_what_training_needs(train):

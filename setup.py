@@ -20,7 +20,13 @@ def compiles(flag):
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.cpp")
         source.write_text("int main() { return 0; }\n")
-        command = [os.environ.get("CXX", "g++"), flag, str(source), "-o", str(Path(folder, "probe"))]
+        command = [
+            os.environ.get("CXX", "g++"),
+            flag,
+            str(source),
+            "-o",
+            str(Path(folder, "probe")),
+        ]
         return subprocess.run(command, capture_output=True).returncode == 0
 
 
@@ -30,12 +36,25 @@ if march and compiles(f"-march={march}"):
     flags.append(f"-march={march}")
 link = ["-fopenmp"]
 if os.environ.get("EEG_SANITIZE") == "1":
-    flags += ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+    flags += [
+        "-O1",
+        "-g",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
+    ]
     link += ["-fsanitize=address,undefined"]
 
 setup(
     ext_modules=[
-        Pybind11Extension("eeg._native", ["csrc/bind.cpp"], depends=glob("csrc/*.hpp"), cxx_std=17, extra_compile_args=flags, extra_link_args=link)
+        Pybind11Extension(
+            "eeg._native",
+            ["csrc/bind.cpp"],
+            depends=glob("csrc/*.hpp"),
+            cxx_std=17,
+            extra_compile_args=flags,
+            extra_link_args=link,
+        )
     ],
     cmdclass={"build_ext": build_ext},
 )

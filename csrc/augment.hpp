@@ -16,7 +16,8 @@ constexpr int rounds = 7;  // as many as pass the known test batteries; ten are 
 inline Bits philox(uint32_t k0, uint32_t k1, Bits c) {
     for (int round = 0; round < rounds; ++round) {
         const uint64_t a = uint64_t(0xD2511F53) * c[0], b = uint64_t(0xCD9E8D57) * c[2];
-        c = {uint32_t(b >> 32) ^ c[1] ^ k0, uint32_t(b), uint32_t(a >> 32) ^ c[3] ^ k1, uint32_t(a)};
+        c = {uint32_t(b >> 32) ^ c[1] ^ k0, uint32_t(b), uint32_t(a >> 32) ^ c[3] ^ k1,
+             uint32_t(a)};
         k0 += 0x9E3779B9;
         k1 += 0xBB67AE85;
     }
@@ -36,18 +37,24 @@ struct NormalTable {
         double magnitude[16], squares = 0, fourths = 0;
         const auto density = [](double z) { return std::exp(-0.5 * z * z) / std::sqrt(2 * M_PI); };
         double upper = 0;
-        for (int i = 0; i < 16; ++i) {  // slice i from the middle; its mean is the difference of densities over its probability
+        for (
+            int i = 0; i < 16;
+            ++i) {  // slice i from the middle; its mean is the difference of densities over its probability
             const double from = upper, p = 0.5 + (i + 1) / 32.0;
             if (i < 15)
-                for (int k = 0; k < 30; ++k) upper -= (0.5 * std::erfc(-upper * M_SQRT1_2) - p) / density(upper);
+                for (int k = 0; k < 30; ++k)
+                    upper -= (0.5 * std::erfc(-upper * M_SQRT1_2) - p) / density(upper);
             magnitude[i] = 32 * (density(from) - (i < 15 ? density(upper) : 0));
-            if (i < 15) squares += magnitude[i] * magnitude[i], fourths += std::pow(magnitude[i], 4);
+            if (i < 15)
+                squares += magnitude[i] * magnitude[i], fourths += std::pow(magnitude[i], 4);
         }
         // u: the square of the factor. u squares + e^2 = 16 and u^2 fourths + e^4 = 48
-        const double a = squares * squares + fourths, u = (16 * squares - std::sqrt(256 * squares * squares - 208 * a)) / a;
+        const double a = squares * squares + fourths,
+                     u = (16 * squares - std::sqrt(256 * squares * squares - 208 * a)) / a;
         for (int i = 0; i < 16; ++i) {
             const double m = i < 15 ? magnitude[i] * std::sqrt(u) : std::sqrt(16 - u * squares);
-            high[i] = static_cast<float>(m * M_SQRT1_2), low[i] = -high[i];  // the sum of two has variance 1
+            high[i] = static_cast<float>(m * M_SQRT1_2),
+            low[i] = -high[i];  // the sum of two has variance 1
         }
     }
 };
@@ -73,25 +80,36 @@ struct Augment {
 
     enum Purpose : uint32_t { window_draws, mask_draws, channel_draws, noise_draws, mix_draws };
 
-    Bits bits(const Draw& d, Purpose purpose, uint32_t index) const { return philox(seed, epoch, {d.low, d.high, purpose, index}); }
-    static float uniform(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }  // [0, 1)
+    Bits bits(const Draw& d, Purpose purpose, uint32_t index) const {
+        return philox(seed, epoch, {d.low, d.high, purpose, index});
+    }
+    static float uniform(uint32_t bits) {
+        return static_cast<float>(bits >> 8) * 0x1p-24f;
+    }  // [0, 1)
 
     Draw draw(uint64_t window, int64_t T) const {
         Draw d;
         d.low = static_cast<uint32_t>(window), d.high = static_cast<uint32_t>(window >> 32);
         const Bits u = bits(d, window_draws, 0);
-        if (shift > 0) d.shift = static_cast<int32_t>(uint64_t(u[0]) * static_cast<uint64_t>(2 * shift + 1) >> 32) - shift;
+        if (shift > 0)
+            d.shift =
+                static_cast<int32_t>(uint64_t(u[0]) * static_cast<uint64_t>(2 * shift + 1) >> 32) -
+                shift;
         if (scale > 0) d.scale = 1 + scale * (2 * uniform(u[1]) - 1);
         d.mirror = uniform(u[2]) < mirror;
         if (mask > 0) {
             const Bits v = bits(d, mask_draws, 0);
-            d.mask_length = static_cast<int64_t>(uniform(v[0]) * mask * static_cast<float>(T) + 0.5f);
-            d.mask_start = static_cast<int64_t>(uint64_t(v[1]) * static_cast<uint64_t>(T - d.mask_length + 1) >> 32);
+            d.mask_length =
+                static_cast<int64_t>(uniform(v[0]) * mask * static_cast<float>(T) + 0.5f);
+            d.mask_start = static_cast<int64_t>(
+                uint64_t(v[1]) * static_cast<uint64_t>(T - d.mask_length + 1) >> 32);
         }
-        if (mix > 0)  // Johnk: two powers of uniforms, accepted where their sum is at most 1; then the larger weight is the window's own
+        if (mix >
+            0)  // Johnk: two powers of uniforms, accepted where their sum is at most 1; then the larger weight is the window's own
             for (uint32_t i = 0;; ++i) {
                 const Bits v = bits(d, mix_draws, i);
-                const double a = std::pow((v[0] + 0.5) * 0x1p-32, 1.0 / mix), b = std::pow((v[1] + 0.5) * 0x1p-32, 1.0 / mix);
+                const double a = std::pow((v[0] + 0.5) * 0x1p-32, 1.0 / mix),
+                             b = std::pow((v[1] + 0.5) * 0x1p-32, 1.0 / mix);
                 if (a + b > 1 || a + b == 0) continue;
                 d.mix = static_cast<float>(std::max(a, b) / (a + b));
                 break;
@@ -100,7 +118,10 @@ struct Augment {
     }
 
     bool dropped(const Draw& d, int64_t channel) const {
-        return dropout > 0 && uniform(bits(d, channel_draws, static_cast<uint32_t>(channel / 4))[static_cast<size_t>(channel % 4)]) < dropout;
+        return dropout > 0 &&
+               uniform(bits(d, channel_draws,
+                            static_cast<uint32_t>(channel / 4))[static_cast<size_t>(channel % 4)]) <
+                   dropout;
     }
 
     // x (T) += level * normal. One Philox block gives 12 samples of 10 bits; 32 blocks run side by side.
@@ -109,24 +130,30 @@ struct Augment {
         constexpr int lanes = 32;
         alignas(64) uint32_t words[4 * lanes];
         for (int64_t from = 0; from < T; from += 12 * lanes) {
-            const uint32_t first = static_cast<uint32_t>(channel << 16) + static_cast<uint32_t>(from / 12);
+            const uint32_t first =
+                static_cast<uint32_t>(channel << 16) + static_cast<uint32_t>(from / 12);
 #pragma omp simd
             for (int i = 0; i < lanes; ++i) {
-                uint32_t a = d.low, b = d.high, c = noise_draws, e = first + static_cast<uint32_t>(i), k0 = seed, k1 = epoch;
+                uint32_t a = d.low, b = d.high, c = noise_draws,
+                         e = first + static_cast<uint32_t>(i), k0 = seed, k1 = epoch;
                 for (int round = 0; round < rounds; ++round) {
                     const uint64_t p = uint64_t(0xD2511F53) * a, q = uint64_t(0xCD9E8D57) * c;
                     const uint32_t a_ = uint32_t(q >> 32) ^ b ^ k0, c_ = uint32_t(p >> 32) ^ e ^ k1;
                     b = uint32_t(q), e = uint32_t(p), a = a_, c = c_;
                     k0 += 0x9E3779B9, k1 += 0xBB67AE85;
                 }
-                words[i] = a, words[lanes + i] = b, words[2 * lanes + i] = c, words[3 * lanes + i] = e;
+                words[i] = a, words[lanes + i] = b, words[2 * lanes + i] = c,
+                words[3 * lanes + i] = e;
             }
-            for (int64_t k = 0; k < 24 && from + 16 * k < T; ++k) {  // 8 vectors of words, three times 10 of their bits
+            for (int64_t k = 0; k < 24 && from + 16 * k < T;
+                 ++k) {  // 8 vectors of words, three times 10 of their bits
                 words16 w;
                 std::memcpy(&w, words + 16 * (k % 8), 64);
                 w >>= static_cast<uint32_t>(10 * (k / 8));
-                const ints16 one = reinterpret_cast<ints16>(w & 31u), two = reinterpret_cast<ints16>(w >> 5 & 31u);
-                const floats16 noise = level * (__builtin_shuffle(table.low, table.high, one) + __builtin_shuffle(table.low, table.high, two));
+                const ints16 one = reinterpret_cast<ints16>(w & 31u),
+                             two = reinterpret_cast<ints16>(w >> 5 & 31u);
+                const floats16 noise = level * (__builtin_shuffle(table.low, table.high, one) +
+                                                __builtin_shuffle(table.low, table.high, two));
                 float* at = x + from + 16 * k;
                 const int64_t n = T - from - 16 * k;
                 if (n >= 16) {

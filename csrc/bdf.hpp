@@ -31,10 +31,10 @@ struct BdfSignal {
 };
 
 struct BdfHeader {
-    std::vector<BdfSignal> signals;      // without annotation channels and Status
-    std::vector<int64_t> byte_in_record; // where each signal's samples start in a record
+    std::vector<BdfSignal> signals;       // without annotation channels and Status
+    std::vector<int64_t> byte_in_record;  // where each signal's samples start in a record
     int64_t header_bytes = 0, record_bytes = 0, records = 0;
-    int64_t samples_per_record = 0;      // the same for all signals kept
+    int64_t samples_per_record = 0;  // the same for all signals kept
     double sfreq = 0;
     int64_t n_times() const { return records * samples_per_record; }
 };
@@ -54,13 +54,15 @@ inline std::string field(const uint8_t* p, size_t width) {
 inline double number(const std::string& text, const std::string& what) {
     char* end = nullptr;
     const double value = std::strtod(text.c_str(), &end);
-    if (text.empty() || *end != 0 || !std::isfinite(value)) throw BadBdf("its header has '" + text + "' for " + what + ", not a number");
+    if (text.empty() || *end != 0 || !std::isfinite(value))
+        throw BadBdf("its header has '" + text + "' for " + what + ", not a number");
     return value;
 }
 
 inline int64_t whole(const std::string& text, const std::string& what) {
     const double value = number(text, what);
-    if (value != std::floor(value) || std::fabs(value) > 1e15) throw BadBdf("its header has '" + text + "' for " + what + ", not a whole number");
+    if (value != std::floor(value) || std::fabs(value) > 1e15)
+        throw BadBdf("its header has '" + text + "' for " + what + ", not a whole number");
     return static_cast<int64_t>(value);
 }
 
@@ -79,14 +81,18 @@ typedef double doubles8 __attribute__((vector_size(64)));
 typedef float floats8 __attribute__((vector_size(32)));
 
 inline int32_t sample24(const uint8_t* p) {
-    return static_cast<int32_t>(uint32_t(p[0]) << 8 | uint32_t(p[1]) << 16 | uint32_t(p[2]) << 24) >> 8;
+    return static_cast<int32_t>(uint32_t(p[0]) << 8 | uint32_t(p[1]) << 16 |
+                                uint32_t(p[2]) << 24) >>
+           8;
 }
 
 // in: n samples; reads may go on to `end`. No fused multiply-add: it would round once where MNE rounds twice, and next to
 // an offset that cancels the product a value near 0 would be another.
-__attribute__((optimize("fp-contract=off"), noinline)) inline void decode(const uint8_t* in, int64_t n, const uint8_t* end, const BdfSignal& s, float* out) {
+__attribute__((optimize("fp-contract=off"), noinline)) inline void decode(
+    const uint8_t* in, int64_t n, const uint8_t* end, const BdfSignal& s, float* out) {
     const double gain = s.gain, offset = s.offset, unit = s.unit;
-    const bytes16 spread = {0, 0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 9, 10, 11};  // the lowest byte is shifted out
+    const bytes16 spread = {0, 0, 1, 2, 0, 3, 4,  5,
+                            0, 6, 7, 8, 0, 9, 10, 11};  // the lowest byte is shifted out
     const auto eight = [&](int64_t i) {
         bytes16 low, high;
         __builtin_prefetch(in + 3 * i + 1536);  // half the time of the loop without it
@@ -94,13 +100,18 @@ __attribute__((optimize("fp-contract=off"), noinline)) inline void decode(const 
         std::memcpy(&high, in + 3 * i + 12, 16);
         low = __builtin_shuffle(low, spread);
         high = __builtin_shuffle(high, spread);
-        const bytes32 both = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+        const bytes32 both =
+            __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+                                    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
         const doubles8 v = __builtin_convertvector(reinterpret_cast<ints8>(both) >> 8, doubles8);
         const floats8 f = __builtin_convertvector((v * gain + offset) * unit, floats8);
         std::memcpy(out + i, &f, 32);
     };
     int64_t i = 0;
-    if (n >= 8 && end - in >= 3 * n + 4) {  // the second load of a step ends 28 bytes after its start, 4 past its samples
+    if (n >= 8 &&
+        end - in >=
+            3 * n +
+                4) {  // the second load of a step ends 28 bytes after its start, 4 past its samples
         for (; i + 8 <= n; i += 8) eight(i);
         if (i < n) eight(n - 8);
         return;
@@ -128,52 +139,77 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
     h.records = whole(field(data + 236, 8), "the number of records");
     const double record_seconds = number(field(data + 244, 8), "the length of a record");
     const int64_t count = whole(field(data + 252, 4), "the number of signals");
-    if (count < 1 || count > 4096) throw BadBdf("its header says " + std::to_string(count) + " signals (1 to 4096 make sense)");
+    if (count < 1 || count > 4096)
+        throw BadBdf("its header says " + std::to_string(count) +
+                     " signals (1 to 4096 make sense)");
     if (h.header_bytes != 256 * (count + 1))
-        throw BadBdf("its header says it is " + std::to_string(h.header_bytes) + " bytes long, but " + std::to_string(count) + " signals make " + std::to_string(256 * (count + 1)));
+        throw BadBdf("its header says it is " + std::to_string(h.header_bytes) +
+                     " bytes long, but " + std::to_string(count) + " signals make " +
+                     std::to_string(256 * (count + 1)));
     if (h.header_bytes > size) throw BadBdf("the file ends inside its header");
-    if (h.records < 0) throw BadBdf("its header says " + std::to_string(h.records) + " records: the recording was never closed");
-    if (!(record_seconds > 0) || record_seconds > 86400) throw BadBdf("its header says that a record lasts " + field(data + 244, 8) + " s");
+    if (h.records < 0)
+        throw BadBdf("its header says " + std::to_string(h.records) +
+                     " records: the recording was never closed");
+    if (!(record_seconds > 0) || record_seconds > 86400)
+        throw BadBdf("its header says that a record lasts " + field(data + 244, 8) + " s");
 
     const uint8_t* fields = data + 256;  // each field for all signals, then the next field
-    auto text = [&](int64_t before, int64_t width, int64_t signal) { return field(fields + count * before + width * signal, width); };
+    auto text = [&](int64_t before, int64_t width, int64_t signal) {
+        return field(fields + count * before + width * signal, width);
+    };
     for (int64_t i = 0; i < count; ++i) {
         BdfSignal s;
         s.label = text(0, 16, i);
         const std::string who = " of channel " + s.label;
         const int64_t samples = whole(text(216, 8, i), "the samples a record" + who);
-        if (samples < 1 || samples > 1000000) throw BadBdf("its header says " + std::to_string(samples) + " samples a record for channel " + s.label);
+        if (samples < 1 || samples > 1000000)
+            throw BadBdf("its header says " + std::to_string(samples) +
+                         " samples a record for channel " + s.label);
         const int64_t at = h.record_bytes;
         h.record_bytes += 3 * samples;
-        if (s.label == "BDF Annotations" || s.label == "EDF Annotations" || s.label == "Status") continue;
+        if (s.label == "BDF Annotations" || s.label == "EDF Annotations" || s.label == "Status")
+            continue;
 
         if (h.signals.empty())
             h.samples_per_record = samples;
         else if (samples != h.samples_per_record)
-            throw BadBdf("its channels have different rates (" + std::to_string(h.samples_per_record) + " and, for " + s.label + ", " + std::to_string(samples) + " samples a record)");
-        const double physical_min = number(text(104, 8, i), "the physical minimum" + who), physical_max = number(text(112, 8, i), "the physical maximum" + who);
-        const double digital_min = number(text(120, 8, i), "the digital minimum" + who), digital_max = number(text(128, 8, i), "the digital maximum" + who);
+            throw BadBdf("its channels have different rates (" +
+                         std::to_string(h.samples_per_record) + " and, for " + s.label + ", " +
+                         std::to_string(samples) + " samples a record)");
+        const double physical_min = number(text(104, 8, i), "the physical minimum" + who),
+                     physical_max = number(text(112, 8, i), "the physical maximum" + who);
+        const double digital_min = number(text(120, 8, i), "the digital minimum" + who),
+                     digital_max = number(text(128, 8, i), "the digital maximum" + who);
         double range = physical_max - physical_min;
-        if (range == 0 && s.label == "Cz") range = 1;  // the reference is constant: some writers say so in this way, and MNE reads it in this
-        if (range == 0 || digital_max == digital_min) throw BadBdf("channel " + s.label + " has no gain (its minimum and maximum are equal)");
+        if (range == 0 && s.label == "Cz")
+            range =
+                1;  // the reference is constant: some writers say so in this way, and MNE reads it in this
+        if (range == 0 || digital_max == digital_min)
+            throw BadBdf("channel " + s.label + " has no gain (its minimum and maximum are equal)");
         s.gain = range / (digital_max - digital_min);
         const volatile double product = digital_min * s.gain;  // rounded on its own, see decode
         s.offset = physical_min - product;
         const std::string unit = text(96, 8, i);
-        s.unit = unit == "mV" ? 1e3 : unit == "V" || unit.empty() ? 1e6 : 1;  // uV, or the two-byte micro sign
+        s.unit = unit == "mV"                  ? 1e3
+                 : unit == "V" || unit.empty() ? 1e6
+                                               : 1;  // uV, or the two-byte micro sign
         h.signals.push_back(s);
         h.byte_in_record.push_back(at);
     }
     if (h.signals.empty()) throw BadBdf("it has no signal but annotations");
     h.sfreq = static_cast<double>(h.samples_per_record) / record_seconds;
 
-    if (h.records > (INT64_MAX - h.header_bytes) / h.record_bytes) throw BadBdf("its header says " + std::to_string(h.records) + " records");
+    if (h.records > (INT64_MAX - h.header_bytes) / h.record_bytes)
+        throw BadBdf("its header says " + std::to_string(h.records) + " records");
     const int64_t expected = h.header_bytes + h.records * h.record_bytes;
     if (size < expected) {
-        const double missing = static_cast<double>(expected - size) / static_cast<double>(h.record_bytes) * record_seconds;
+        const double missing = static_cast<double>(expected - size) /
+                               static_cast<double>(h.record_bytes) * record_seconds;
         throw BadBdf("the file ends " + seconds(missing) + " s before its header says");
     }
-    if (size > expected) throw BadBdf("the file is " + std::to_string(size - expected) + " bytes longer than its header says");
+    if (size > expected)
+        throw BadBdf("the file is " + std::to_string(size - expected) +
+                     " bytes longer than its header says");
     if (h.records == 0) throw BadBdf("it holds no samples");
     return h;
 }
@@ -183,12 +219,16 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
 // Samples before the first and after the last repeat the nearest one: margins may reach over the edge.
 // Returns how many samples float16 could not hold (they become the largest it can).
 template <class Out, class Records>
-int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts, int64_t n, const int32_t* channels, int64_t C, int64_t T, Out* out) {
+int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts, int64_t n,
+                     const int32_t* channels, int64_t C, int64_t T, Out* out) {
     const int64_t N = h.samples_per_record, last = h.n_times() - 1;
     const int64_t block = 4 * N;  // samples a pass: few enough records that they stay in the cache
     int64_t clipped = 0;
-    std::vector<float> row(std::is_same<Out, float>::value ? 0 : static_cast<size_t>(std::min(block, T)));
-    const auto inside = [&](int64_t sample) { return std::min(std::max<int64_t>(sample, 0), last); };
+    std::vector<float> row(
+        std::is_same<Out, float>::value ? 0 : static_cast<size_t>(std::min(block, T)));
+    const auto inside = [&](int64_t sample) {
+        return std::min(std::max<int64_t>(sample, 0), last);
+    };
     for (int64_t w = 0; w < n; ++w)
         for (int64_t from = 0; from < T; from += block) {
             const int64_t start = starts[w] + from, stop = start + std::min(block, T - from);
@@ -200,14 +240,20 @@ int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts,
                 const uint8_t* at = data + h.byte_in_record[static_cast<size_t>(channels[c])];
                 Out* target = out + (w * C + c) * T + from;
                 float* line;
-                if constexpr (std::is_same<Out, float>::value) line = target; else line = row.data();
+                if constexpr (std::is_same<Out, float>::value)
+                    line = target;
+                else
+                    line = row.data();
                 for (int64_t t = start; t < stop;) {
                     const int64_t sample = inside(t), in_record = sample % N;
-                    const int64_t run = t != sample ? 1 : std::min(std::min(N - in_record, stop - t), last + 1 - t);
-                    detail::decode(at + (sample / N - first) * h.record_bytes + 3 * in_record, run, end, s, line + (t - start));
+                    const int64_t run =
+                        t != sample ? 1 : std::min(std::min(N - in_record, stop - t), last + 1 - t);
+                    detail::decode(at + (sample / N - first) * h.record_bytes + 3 * in_record, run,
+                                   end, s, line + (t - start));
                     t += run;
                 }
-                if constexpr (!std::is_same<Out, float>::value) clipped += to_half(line, stop - start, target);
+                if constexpr (!std::is_same<Out, float>::value)
+                    clipped += to_half(line, stop - start, target);
             }
         }
     return clipped;

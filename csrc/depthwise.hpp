@@ -28,7 +28,8 @@ constexpr int64_t lanes = 16;
 #else
 constexpr int64_t lanes = 8;
 #endif
-constexpr int64_t tile = 8;  // sums in registers: enough to hide the latency of a multiply-add, few enough for 16 registers
+constexpr int64_t tile =
+    8;  // sums in registers: enough to hide the latency of a multiply-add, few enough for 16 registers
 
 struct Row {  // one sample, or one tap, of `lanes` channels
     typedef float floats __attribute__((vector_size(lanes * sizeof(float))));
@@ -39,21 +40,26 @@ inline int64_t whole_tiles(int64_t n) { return (n + tile - 1) / tile * tile; }
 
 struct Depthwise {
     int64_t B, T, C, K, dilation;
-    int64_t half = std::min(K / 2, (T - 1) / dilation);  // taps further out than this meet only zeros
-    int64_t taps = 2 * half + 1, cut = K / 2 - half;     // so `cut` taps at each end are left out
+    int64_t half =
+        std::min(K / 2, (T - 1) / dilation);          // taps further out than this meet only zeros
+    int64_t taps = 2 * half + 1, cut = K / 2 - half;  // so `cut` taps at each end are left out
     int64_t step = half ? dilation : 1;
     int64_t blocks = (C + lanes - 1) / lanes;
     int64_t rows = whole_tiles(T) + (whole_tiles(taps) - 1) * step;  // of a panel
 
     int64_t width(int64_t block) const { return std::min(lanes, C - block * lanes); }
-    int team(int threads) const { return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads > 0 ? threads : omp_get_max_threads(), B * blocks))); }
+    int team(int threads) const {
+        return static_cast<int>(std::max<int64_t>(
+            1, std::min<int64_t>(threads > 0 ? threads : omp_get_max_threads(), B * blocks)));
+    }
 
     // Taps of all blocks, (blocks, taps) rows; backwards where the gradient runs against time.
     std::vector<Row> filters(const float* w, bool backwards) const {
         std::vector<Row> all(static_cast<size_t>(blocks * taps));
         for (int64_t c = 0; c < C; ++c)
             for (int64_t k = 0; k < taps; ++k)
-                all[static_cast<size_t>(c / lanes * taps + k)].v[c % lanes] = w[c * K + cut + (backwards ? taps - 1 - k : k)];
+                all[static_cast<size_t>(c / lanes * taps + k)].v[c % lanes] =
+                    w[c * K + cut + (backwards ? taps - 1 - k : k)];
         return all;
     }
 
@@ -68,7 +74,8 @@ struct Depthwise {
     }
 
     // panel (rows), filter (taps) -> out (T, C) from its channel block on.
-    void convolve(const Row* panel, const Row* filter, const Row& start, int64_t width, float* out) const {
+    void convolve(const Row* panel, const Row* filter, const Row& start, int64_t width,
+                  float* out) const {
         for (int64_t t = 0; t < T; t += tile) {
             Row sum[tile];
 #pragma GCC unroll 16
@@ -81,12 +88,15 @@ struct Depthwise {
             }
             if (width == lanes && t + tile <= T) {
 #pragma GCC unroll 16
-                for (int64_t i = 0; i < tile; ++i) std::memcpy(out + (t + i) * C, &sum[i], sizeof(Row));
+                for (int64_t i = 0; i < tile; ++i)
+                    std::memcpy(out + (t + i) * C, &sum[i], sizeof(Row));
             } else {
                 Row last[tile];  // a copy, or the sums would leave their registers
 #pragma GCC unroll 16
                 for (int64_t i = 0; i < tile; ++i) last[i] = sum[i];
-                for (int64_t i = 0; i < std::min(tile, T - t); ++i) std::memcpy(out + (t + i) * C, &last[i], static_cast<size_t>(width) * sizeof(float));
+                for (int64_t i = 0; i < std::min(tile, T - t); ++i)
+                    std::memcpy(out + (t + i) * C, &last[i],
+                                static_cast<size_t>(width) * sizeof(float));
             }
         }
     }
@@ -115,7 +125,9 @@ struct Depthwise {
 }  // namespace detail
 
 // threads: 0 means OpenMP's own choice. T, C and dilation are at least 1.
-inline void depthwise_forward(const float* x, const float* w, const float* bias, int64_t B, int64_t T, int64_t C, int64_t K, int64_t dilation, int threads, float* y) {
+inline void depthwise_forward(const float* x, const float* w, const float* bias, int64_t B,
+                              int64_t T, int64_t C, int64_t K, int64_t dilation, int threads,
+                              float* y) {
     using namespace detail;
     const Depthwise d{B, T, C, K, dilation};
     const int team = d.team(threads);
@@ -123,7 +135,8 @@ inline void depthwise_forward(const float* x, const float* w, const float* bias,
     std::vector<Row> panels(static_cast<size_t>(team * d.rows));
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t job = 0; job < B * d.blocks; ++job) {
-        const int64_t b = job / d.blocks, block = job % d.blocks, first = block * lanes, width = d.width(block), at = b * T * C + first;
+        const int64_t b = job / d.blocks, block = job % d.blocks, first = block * lanes,
+                      width = d.width(block), at = b * T * C + first;
         Row* panel = panels.data() + omp_get_thread_num() * d.rows;
         Row start{};
         if (bias) std::memcpy(&start, bias + first, static_cast<size_t>(width) * sizeof(float));
@@ -132,7 +145,9 @@ inline void depthwise_forward(const float* x, const float* w, const float* bias,
     }
 }
 
-inline void depthwise_backward(const float* x, const float* w, const float* gy, int64_t B, int64_t T, int64_t C, int64_t K, int64_t dilation, int threads, float* gx, float* gw, float* gb) {
+inline void depthwise_backward(const float* x, const float* w, const float* gy, int64_t B,
+                               int64_t T, int64_t C, int64_t K, int64_t dilation, int threads,
+                               float* gx, float* gw, float* gb) {
     using namespace detail;
     const Depthwise d{B, T, C, K, dilation};
     const int team = d.team(threads);
@@ -140,16 +155,20 @@ inline void depthwise_backward(const float* x, const float* w, const float* gy, 
     const int64_t sums = whole_tiles(d.taps) + 1;
     const std::vector<Row> filters = d.filters(w, true);
     std::vector<Row> panels(static_cast<size_t>(2 * team * d.rows));
-    std::unique_ptr<Row[]> parts(weights ? new Row[static_cast<size_t>(B * d.blocks * sums)] : nullptr);  // (B, blocks, sums)
+    std::unique_ptr<Row[]> parts(weights ? new Row[static_cast<size_t>(B * d.blocks * sums)]
+                                         : nullptr);  // (B, blocks, sums)
 #pragma omp parallel num_threads(team)
     {
         Row* ahead = panels.data() + 2 * omp_get_thread_num() * d.rows;
         Row* back = ahead + d.rows;
 #pragma omp for schedule(static)
         for (int64_t job = 0; job < B * d.blocks; ++job) {
-            const int64_t b = job / d.blocks, block = job % d.blocks, first = block * lanes, width = d.width(block), at = b * T * C + first;
+            const int64_t b = job / d.blocks, block = job % d.blocks, first = block * lanes,
+                          width = d.width(block), at = b * T * C + first;
             d.load(gy + at, width, back);
-            if (gx) d.convolve(back, &filters[static_cast<size_t>(block * d.taps)], Row{}, width, gx + at);
+            if (gx)
+                d.convolve(back, &filters[static_cast<size_t>(block * d.taps)], Row{}, width,
+                           gx + at);
             if (!weights) continue;
             d.load(x + at, width, ahead);
             d.correlate(ahead, back, parts.get() + job * sums);
@@ -160,7 +179,8 @@ inline void depthwise_backward(const float* x, const float* w, const float* gy, 
                 const int64_t first = block * lanes, width = d.width(block);
                 for (int64_t k = 0; k < sums; ++k) {
                     Row sum{};
-                    for (int64_t b = 0; b < B; ++b) sum.v += parts[static_cast<size_t>((b * d.blocks + block) * sums + k)].v;
+                    for (int64_t b = 0; b < B; ++b)
+                        sum.v += parts[static_cast<size_t>((b * d.blocks + block) * sums + k)].v;
                     for (int64_t c = 0; c < width; ++c) {
                         if (gw && k < d.taps) gw[(first + c) * K + d.cut + k] = sum.v[c];
                         if (gb && k == sums - 1) gb[first + c] = sum.v[c];

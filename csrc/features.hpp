@@ -23,15 +23,18 @@
 
 namespace eeg {
 
-constexpr int n_bands = 5, n_groups = 5, n_channel_features = n_bands + 5, n_features = 33 + n_groups * n_channel_features;
+constexpr int n_bands = 5, n_groups = 5, n_channel_features = n_bands + 5,
+              n_features = 33 + n_groups * n_channel_features;
 enum Group { parietal, motor_left, motor_right, frontal, occipital };
 
 namespace feature {
 
 constexpr double rate = 100, nan = std::numeric_limits<double>::quiet_NaN();  // Hz
-constexpr double bands[n_bands][2] = {{0.5, 4}, {4, 8}, {8, 13}, {13, 30}, {30, 45}};  // Hz, both ends included
+constexpr double bands[n_bands][2] = {
+    {0.5, 4}, {4, 8}, {8, 13}, {13, 30}, {30, 45}};  // Hz, both ends included
 constexpr double top = 45;
-constexpr int64_t smoothing = 10;  // samples; a mean over 100 ms is blind to 10, 20 and 30 Hz: alpha and the flicker
+constexpr int64_t smoothing =
+    10;  // samples; a mean over 100 ms is blind to 10, 20 and 30 Hz: alpha and the flicker
 
 // W channels go side by side through everything that is done to each: no sum over a vector's lanes is ever needed.
 // `width` bins of their DFT are summed at once, in as many registers.
@@ -47,35 +50,46 @@ typedef double doubles __attribute__((vector_size(8 * W), may_alias));
 typedef int64_t integers __attribute__((vector_size(8 * W), may_alias));
 typedef float floats __attribute__((vector_size(4 * W), may_alias));
 typedef int32_t order __attribute__((vector_size(4 * W)));
-struct Lanes { alignas(8 * W) double value[W]; };
+struct Lanes {
+    alignas(8 * W) double value[W];
+};
 inline doubles& lanes(Lanes& l) { return *reinterpret_cast<doubles*>(l.value); }
 inline const doubles& lanes(const Lanes& l) { return *reinterpret_cast<const doubles*>(l.value); }
 
-struct Range { int64_t first, last; };  // bins first ... last - 1
+struct Range {
+    int64_t first, last;
+};  // bins first ... last - 1
 
 // Bins of an n-sample periodogram from `low` to `high` Hz, both included; a hair of tolerance, for 4 Hz is 4 Hz.
 inline Range bins_between(double low, double high, int64_t n) {
     const double per_hertz = static_cast<double>(n) / rate;
-    return {static_cast<int64_t>(std::ceil(low * per_hertz - 1e-9)), static_cast<int64_t>(std::floor(high * per_hertz + 1e-9)) + 1};
+    return {static_cast<int64_t>(std::ceil(low * per_hertz - 1e-9)),
+            static_cast<int64_t>(std::floor(high * per_hertz + 1e-9)) + 1};
 }
 
 // The DFT of W channels at a time as four products with fixed tables. For even T the symmetries of sine and cosine
 // about T/4 and T/2 fold T terms into T/4 + 1: even and odd bins, cosine and sine, each see their own folded signal.
 struct Dft {
-    int64_t T, L, K, P;                   // samples, terms after folding, bins, bins of one parity padded to whole widths
+    int64_t T, L, K,
+        P;  // samples, terms after folding, bins, bins of one parity padded to whole widths
     bool folded;
-    std::vector<double> table;  // (4, P / width, L, width): even cosine, even sine, odd cosine, odd sine
+    std::vector<double>
+        table;  // (4, P / width, L, width): even cosine, even sine, odd cosine, odd sine
 
     explicit Dft(int64_t T_) : T(T_), folded(T_ % 2 == 0) {
         L = folded ? T / 4 + 1 : T;
-        K = std::min(bins_between(0, top, T).last + 1, T / 2 + 1);  // one more than needed: the Hann window looks at neighbours
+        K = std::min(bins_between(0, top, T).last + 1,
+                     T / 2 + 1);  // one more than needed: the Hann window looks at neighbours
         P = ((K + 1) / 2 + width - 1) / width * width;
         table.assign(static_cast<size_t>(4 * L * P), 0.0);
         for (int part = 0; part < 4; ++part)
             for (int64_t t = 0; t < L; ++t)
                 for (int64_t k = part / 2, j = 0; k < K; k += 2, ++j) {
-                    const double angle = 2 * M_PI * static_cast<double>(k * t % T) / static_cast<double>(T);
-                    table[static_cast<size_t>(part * L * P + (j / width * L + t) * width + j % width)] = part % 2 ? std::sin(angle) : std::cos(angle);
+                    const double angle =
+                        2 * M_PI * static_cast<double>(k * t % T) / static_cast<double>(T);
+                    table[static_cast<size_t>(part * L * P + (j / width * L + t) * width +
+                                              j % width)] =
+                        part % 2 ? std::sin(angle) : std::cos(angle);
                 }
     }
     // d (T) -> a (4, L)
@@ -87,7 +101,8 @@ struct Dft {
         }
         const int64_t H = T / 2;
         for (int64_t t = 0; t < L; ++t) {
-            const doubles sum = lanes(d[t]) + lanes(d[t + H]), difference = lanes(d[t]) - lanes(d[t + H]);
+            const doubles sum = lanes(d[t]) + lanes(d[t + H]),
+                          difference = lanes(d[t]) - lanes(d[t + H]);
             doubles mirror_sum = {}, mirror_difference = {};
             if (t > 0 && 2 * t != H) {  // else it is its own mirror image
                 mirror_sum = lanes(d[H - t]) + lanes(d[T - t]);
@@ -113,7 +128,8 @@ struct Dft {
                         for (int i = 0; i < width; ++i) s[i] += w[i] * x;
                     }
 #pragma GCC unroll 24
-                    for (int i = 0; i < width; ++i) lanes(out[(block * 4 + part) * P + j + i]) = s[i];
+                    for (int i = 0; i < width; ++i)
+                        lanes(out[(block * 4 + part) * P + j + i]) = s[i];
                 }
     }
 };
@@ -124,12 +140,18 @@ struct ShortDft {
     std::vector<double> table;  // (n, 2, P)
     double sum = 0;             // of the Hann window
 
-    ShortDft(int64_t n_, const std::vector<double>& hertz) : n(n_), count(static_cast<int64_t>(hertz.size())), P((count + 7) / 8 * 8), table(static_cast<size_t>(2 * n * P), 0.0) {
+    ShortDft(int64_t n_, const std::vector<double>& hertz)
+        : n(n_),
+          count(static_cast<int64_t>(hertz.size())),
+          P((count + 7) / 8 * 8),
+          table(static_cast<size_t>(2 * n * P), 0.0) {
         for (int64_t t = 0; t < n; ++t) {
-            const double hann = 0.5 - 0.5 * std::cos(2 * M_PI * static_cast<double>(t) / static_cast<double>(n));
+            const double hann =
+                0.5 - 0.5 * std::cos(2 * M_PI * static_cast<double>(t) / static_cast<double>(n));
             sum += hann;
             for (int64_t k = 0; k < count; ++k) {
-                const double angle = 2 * M_PI * hertz[static_cast<size_t>(k)] * static_cast<double>(t) / rate;
+                const double angle =
+                    2 * M_PI * hertz[static_cast<size_t>(k)] * static_cast<double>(t) / rate;
                 table[static_cast<size_t>(2 * t * P + k)] = hann * std::cos(angle);
                 table[static_cast<size_t>((2 * t + 1) * P + k)] = hann * std::sin(angle);
             }
@@ -142,14 +164,16 @@ struct ShortDft {
         mean /= static_cast<double>(std::max<int64_t>(n, 1));
         std::fill(z, z + 2 * P, 0.0);
         for (int64_t t = 0; t < n; ++t)
-            for (int64_t k = 0; k < 2 * P; ++k) z[k] += (x[t * stride] - mean) * table[static_cast<size_t>(2 * t * P + k)];
+            for (int64_t k = 0; k < 2 * P; ++k)
+                z[k] += (x[t * stride] - mean) * table[static_cast<size_t>(2 * t * P + k)];
         for (int64_t k = 0; k < P; ++k) power[k] = z[k] * z[k] + z[P + k] * z[P + k];
     }
 };
 
 inline std::vector<double> frequencies(Range range, int64_t n) {
     std::vector<double> all;
-    for (int64_t k = range.first; k < range.last; ++k) all.push_back(static_cast<double>(k) * rate / static_cast<double>(n));
+    for (int64_t k = range.first; k < range.last; ++k)
+        all.push_back(static_cast<double>(k) * rate / static_cast<double>(n));
     return all;
 }
 
@@ -160,12 +184,16 @@ inline double total(const double* x, int64_t n) {
 }
 
 // Least squares. slope per step of x; NaN for fewer than `least` points.
-struct Line { double slope, at_zero; };
+struct Line {
+    double slope, at_zero;
+};
 inline Line fit(const double* x, const double* y, int64_t n, int64_t least) {
     if (n < least) return {nan, nan};
-    const double mx = total(x, n) / static_cast<double>(n), my = total(y, n) / static_cast<double>(n);
+    const double mx = total(x, n) / static_cast<double>(n),
+                 my = total(y, n) / static_cast<double>(n);
     double xy = 0, xx = 0;
-    for (int64_t i = 0; i < n; ++i) xy += (x[i] - mx) * (y[i] - my), xx += (x[i] - mx) * (x[i] - mx);
+    for (int64_t i = 0; i < n; ++i)
+        xy += (x[i] - mx) * (y[i] - my), xx += (x[i] - mx) * (x[i] - mx);
     return {xy / xx, my - xy / xx * mx};
 }
 
@@ -173,23 +201,34 @@ struct Plan {
     int64_t T;
     Dft dft;
     Range band[n_bands];
-    std::vector<int64_t> aperiodic;  // bins of the 1/f line: 2-6 and 14-38 Hz, without the flicker at 20 and 25 Hz
-    Range alpha_peak;                // 6-14 Hz
+    std::vector<int64_t>
+        aperiodic;  // bins of the 1/f line: 2-6 and 14-38 Hz, without the flicker at 20 and 25 Hz
+    Range alpha_peak;  // 6-14 Hz
     Range mu, beta_quarter, alpha_half;
-    ShortDft whole, quarter, half;   // whole: 20 and 25 Hz. quarter: mu, beta, 20 and 25 Hz. half: alpha
+    ShortDft whole, quarter,
+        half;  // whole: 20 and 25 Hz. quarter: mu, beta, 20 and 25 Hz. half: alpha
     std::vector<double> seconds, log_hertz;
 
     explicit Plan(int64_t T_)
-        : T(T_), dft(T_), alpha_peak(bins_between(6, 14, T_)), mu(bins_between(8, 13, T_ / 4)), beta_quarter(bins_between(13, 30, T_ / 4)), alpha_half(bins_between(8, 13, T_ / 2)),
-          whole(T_, {20, 25}), quarter(T_ / 4, quarter_frequencies()), half(T_ / 2, frequencies(alpha_half, T_ / 2)) {
+        : T(T_),
+          dft(T_),
+          alpha_peak(bins_between(6, 14, T_)),
+          mu(bins_between(8, 13, T_ / 4)),
+          beta_quarter(bins_between(13, 30, T_ / 4)),
+          alpha_half(bins_between(8, 13, T_ / 2)),
+          whole(T_, {20, 25}),
+          quarter(T_ / 4, quarter_frequencies()),
+          half(T_ / 2, frequencies(alpha_half, T_ / 2)) {
         for (int b = 0; b < n_bands; ++b) band[b] = bins_between(bands[b][0], bands[b][1], T);
         for (Range r : {bins_between(2, 6, T), bins_between(14, 38, T)})
             for (int64_t k = r.first; k < r.last; ++k) {
                 const double f = static_cast<double>(k) * rate / static_cast<double>(T);
-                if (std::fabs(f - 20) > 1 + 1e-9 && std::fabs(f - 25) > 1 + 1e-9 && k + 1 < dft.K) aperiodic.push_back(k);
+                if (std::fabs(f - 20) > 1 + 1e-9 && std::fabs(f - 25) > 1 + 1e-9 && k + 1 < dft.K)
+                    aperiodic.push_back(k);
             }
         for (int64_t t = 0; t < T; ++t) seconds.push_back(static_cast<double>(t) / rate);
-        for (int64_t k = 0; k < dft.K; ++k) log_hertz.push_back(std::log10(static_cast<double>(k) * rate / static_cast<double>(T)));
+        for (int64_t k = 0; k < dft.K; ++k)
+            log_hertz.push_back(std::log10(static_cast<double>(k) * rate / static_cast<double>(T)));
     }
     std::vector<double> quarter_frequencies() const {
         std::vector<double> all = frequencies(mu, T / 4), more = frequencies(beta_quarter, T / 4);
@@ -219,7 +258,9 @@ inline void side_by_side(const float* const* rows, int64_t T, Lanes* x) {
         floats v[W], u[W];
         for (int c = 0; c < W; ++c) std::memcpy(&v[c], rows[c] + t, sizeof v[c]);
         for (int64_t round = 1; round < W; round *= 2) {
-            for (int c = 0; c < W / 2; ++c) u[2 * c] = __builtin_shuffle(v[c], v[c + W / 2], low), u[2 * c + 1] = __builtin_shuffle(v[c], v[c + W / 2], high);
+            for (int c = 0; c < W / 2; ++c)
+                u[2 * c] = __builtin_shuffle(v[c], v[c + W / 2], low),
+                      u[2 * c + 1] = __builtin_shuffle(v[c], v[c + W / 2], high);
             for (int c = 0; c < W; ++c) v[c] = u[c];
         }
         for (int c = 0; c < W; ++c) lanes(x[t + c]) = __builtin_convertvector(v[c], doubles);
@@ -230,7 +271,9 @@ inline void side_by_side(const float* const* rows, int64_t T, Lanes* x) {
 
 // x (T) of W channels -> x less its mean, zero where it cannot be used; all of each Channel but its bands.
 inline void describe(Lanes* x, int64_t T, Channel* channels) {
-    const doubles first = lanes(x[0]), second = lanes(x[std::min<int64_t>(1, T - 1)]) - 2 * first, last = lanes(x[T - 1]), end = last - lanes(x[std::max<int64_t>(T - 2, 0)]), zero = {};
+    const doubles first = lanes(x[0]), second = lanes(x[std::min<int64_t>(1, T - 1)]) - 2 * first,
+                  last = lanes(x[T - 1]), end = last - lanes(x[std::max<int64_t>(T - 2, 0)]),
+                  zero = {};
     doubles sum = {}, junk = {}, low = first, high = first;
     for (int64_t t = 0; t < T; ++t) {
         const doubles v = lanes(x[t]);
@@ -243,7 +286,8 @@ inline void describe(Lanes* x, int64_t T, Channel* channels) {
     const doubles mean = sum / n;
     const integers usable = (junk == 0) & (low < high);
     for (int64_t t = 0; t < T; ++t) lanes(x[t]) = usable ? lanes(x[t]) - mean : zero;
-    doubles s2 = {}, s4 = {}, steps = {}, steps2 = {}, bends2 = {};  // two samples a turn: a sum waits for itself
+    doubles s2 = {}, s4 = {}, steps = {}, steps2 = {},
+            bends2 = {};  // two samples a turn: a sum waits for itself
     const auto at = [&](int64_t t) -> const doubles& { return lanes(x[t]); };
     int64_t t = 0;
     for (; t + 2 <= T; t += 2) {
@@ -271,42 +315,75 @@ inline void describe(Lanes* x, int64_t T, Channel* channels) {
     // sample counts as a step. The sums are over T or T + 1 values, the variances divide by one less.
     const doubles dx2 = first * first + steps2, ddx2 = first * first + second * second + bends2;
     const doubles var = (s2 + mean * mean * n / (n + 1)) / n;
-    const doubles var_dx = (dx2 - last * last / n) / (n - 1), var_0dx = (dx2 - last * last / (n + 1)) / n, var_ddx = (ddx2 - end * end / n) / (n - 1);
-    const doubles power = s2 / n, mobility2 = var_dx / var, complexity2 = var_ddx / var_0dx / mobility2, line_length = steps / (n - 1), kurtosis = n * s4 / (s2 * s2);
-    for (int c = 0; c < W; ++c) channels[c] = {usable[c] != 0, {}, power[c], std::sqrt(mobility2[c]), std::sqrt(complexity2[c]), line_length[c], kurtosis[c]};
+    const doubles var_dx = (dx2 - last * last / n) / (n - 1),
+                  var_0dx = (dx2 - last * last / (n + 1)) / n,
+                  var_ddx = (ddx2 - end * end / n) / (n - 1);
+    const doubles power = s2 / n, mobility2 = var_dx / var,
+                  complexity2 = var_ddx / var_0dx / mobility2, line_length = steps / (n - 1),
+                  kurtosis = n * s4 / (s2 * s2);
+    for (int c = 0; c < W; ++c)
+        channels[c] = {usable[c] != 0,
+                       {},
+                       power[c],
+                       std::sqrt(mobility2[c]),
+                       std::sqrt(complexity2[c]),
+                       line_length[c],
+                       kurtosis[c]};
 }
 
 struct Scratch {
     int64_t T, K;
-    std::vector<Channel> channel;                  // those chosen, to whole blocks; then the mean of each group
-    std::vector<Lanes> d, folded, parts, hann;    // (blocks, T) signals less their means; ...; (blocks, K) spectra
+    std::vector<Channel> channel;  // those chosen, to whole blocks; then the mean of each group
+    std::vector<Lanes> d, folded, parts,
+        hann;  // (blocks, T) signals less their means; ...; (blocks, K) spectra
     std::vector<double> wave, smooth, spectrum, power, z, log_x, log_y;
     std::vector<float> rows;
 
     Scratch(const Plan& p, int64_t M, bool spectra)
-        : T(p.T), K(p.dft.K), channel(static_cast<size_t>((M + W - 1) / W * W + n_groups)), d(static_cast<size_t>((M + W - 1) / W * T)), folded(static_cast<size_t>(4 * batch * p.dft.L)),
-          parts(static_cast<size_t>(4 * batch * p.dft.P)), hann(static_cast<size_t>(spectra ? (M + W - 1) / W * K : 0)), wave(static_cast<size_t>(n_groups * T)), smooth(static_cast<size_t>(T)),
-          spectrum(static_cast<size_t>(K)), power(static_cast<size_t>(std::max({p.quarter.P, p.half.P, p.whole.P}))), z(std::max(2 * power.size(), static_cast<size_t>(T))),
-          log_x(static_cast<size_t>(K)), log_y(log_x), rows(static_cast<size_t>(W * T)) {}
+        : T(p.T),
+          K(p.dft.K),
+          channel(static_cast<size_t>((M + W - 1) / W * W + n_groups)),
+          d(static_cast<size_t>((M + W - 1) / W * T)),
+          folded(static_cast<size_t>(4 * batch * p.dft.L)),
+          parts(static_cast<size_t>(4 * batch * p.dft.P)),
+          hann(static_cast<size_t>(spectra ? (M + W - 1) / W * K : 0)),
+          wave(static_cast<size_t>(n_groups * T)),
+          smooth(static_cast<size_t>(T)),
+          spectrum(static_cast<size_t>(K)),
+          power(static_cast<size_t>(std::max({p.quarter.P, p.half.P, p.whole.P}))),
+          z(std::max(2 * power.size(), static_cast<size_t>(T))),
+          log_x(static_cast<size_t>(K)),
+          log_y(log_x),
+          rows(static_cast<size_t>(W * T)) {}
 
-    const double* signal(int64_t m) const { return d[static_cast<size_t>(m / W * T)].value + m % W; }  // every W-th value
-    double hann_power(int64_t m, int64_t k) const { return hann[static_cast<size_t>(m / W * K + k)].value[m % W]; }
-    Channel& mean(int group) { return channel[channel.size() - n_groups + static_cast<size_t>(group)]; }
+    const double* signal(int64_t m) const {
+        return d[static_cast<size_t>(m / W * T)].value + m % W;
+    }  // every W-th value
+    double hann_power(int64_t m, int64_t k) const {
+        return hann[static_cast<size_t>(m / W * K + k)].value[m % W];
+    }
+    Channel& mean(int group) {
+        return channel[channel.size() - n_groups + static_cast<size_t>(group)];
+    }
 };
 
 // A window's chosen channels (M; all of them where there is no list) -> s.d, s.channel and, where there is room for it, s.hann.
 template <class In>
-void describe_channels(const In* window, int64_t stride, const int32_t* chosen, int64_t M, const Plan& p, Scratch& s) {
+void describe_channels(const In* window, int64_t stride, const int32_t* chosen, int64_t M,
+                       const Plan& p, Scratch& s) {
     const int64_t T = p.T, K = p.dft.K, P = p.dft.P, blocks = (M + W - 1) / W;
     for (int64_t from = 0; from < blocks; from += batch) {
         const int64_t n = std::min(batch, blocks - from);
         for (int64_t block = 0; block < n; ++block) {
             const float* rows[W];
             for (int64_t c = 0; c < W; ++c) {
-                const int64_t m = std::min((from + block) * W + c, M - 1);  // the last one again where there are no more
+                const int64_t m = std::min((from + block) * W + c,
+                                           M - 1);  // the last one again where there are no more
                 const In* x = window + stride * (chosen ? chosen[m] : m);
-                if constexpr (std::is_same<In, float>::value) rows[c] = x;
-                else from_half(x, T, s.rows.data() + c * T), rows[c] = s.rows.data() + c * T;
+                if constexpr (std::is_same<In, float>::value)
+                    rows[c] = x;
+                else
+                    from_half(x, T, s.rows.data() + c * T), rows[c] = s.rows.data() + c * T;
             }
             Lanes* d = s.d.data() + (from + block) * T;
             side_by_side(rows, T, d);
@@ -315,18 +392,28 @@ void describe_channels(const In* window, int64_t stride, const int32_t* chosen, 
         }
         p.dft.transform(s.folded.data(), n, s.parts.data());
         for (int64_t block = 0; block < n; ++block) {
-            const Lanes* of = s.parts.data() + block * 4 * P;  // cosine and sine of even bins, then of odd ones
-            auto re = [&](int64_t k) -> const doubles& { return lanes(of[(k & 1) * 2 * P + (k >> 1)]); };
-            auto im = [&](int64_t k) -> const doubles& { return lanes(of[(k & 1) * 2 * P + P + (k >> 1)]); };
+            const Lanes* of =
+                s.parts.data() + block * 4 * P;  // cosine and sine of even bins, then of odd ones
+            auto re = [&](int64_t k) -> const doubles& {
+                return lanes(of[(k & 1) * 2 * P + (k >> 1)]);
+            };
+            auto im = [&](int64_t k) -> const doubles& {
+                return lanes(of[(k & 1) * 2 * P + P + (k >> 1)]);
+            };
             for (int b = 0; b < n_bands; ++b) {
                 doubles sum = {};
-                for (int64_t k = p.band[b].first; k < p.band[b].last; ++k) sum += re(k) * re(k) + im(k) * im(k);
-                const double scale = p.band[b].first < p.band[b].last ? 2 / static_cast<double>(T * T) : nan;  // no bin: nothing to say
-                for (int c = 0; c < W; ++c) s.channel[static_cast<size_t>((from + block) * W + c)].band[b] = sum[c] * scale;
+                for (int64_t k = p.band[b].first; k < p.band[b].last; ++k)
+                    sum += re(k) * re(k) + im(k) * im(k);
+                const double scale = p.band[b].first < p.band[b].last
+                                         ? 2 / static_cast<double>(T * T)
+                                         : nan;  // no bin: nothing to say
+                for (int c = 0; c < W; ++c)
+                    s.channel[static_cast<size_t>((from + block) * W + c)].band[b] = sum[c] * scale;
             }
             if (s.hann.empty()) continue;
             for (int64_t k = 1; k + 1 < K; ++k) {  // a Hann window is three bins wide
-                const doubles a = 0.5 * re(k) - 0.25 * (re(k - 1) + re(k + 1)), b = 0.5 * im(k) - 0.25 * (im(k - 1) + im(k + 1));
+                const doubles a = 0.5 * re(k) - 0.25 * (re(k - 1) + re(k + 1)),
+                              b = 0.5 * im(k) - 0.25 * (im(k - 1) + im(k + 1));
                 lanes(s.hann[static_cast<size_t>((from + block) * K + k)]) = a * a + b * b;
             }
         }
@@ -339,13 +426,16 @@ inline int64_t smoothed(const double* wave, int64_t T, double* out) {
     for (int64_t j = 0; j < n; ++j) out[j] = total(wave + j, smoothing) / smoothing;
     return n;
 }
-inline double seconds_at(int64_t j) { return (static_cast<double>(j) + (smoothing - 1) / 2.0) / rate; }
+inline double seconds_at(int64_t j) {
+    return (static_cast<double>(j) + (smoothing - 1) / 2.0) / rate;
+}
 
 // The 1/f line through log10 of a spectrum (K) over log10 of frequency.
 inline Line aperiodic_line(const Plan& p, Scratch& s, const double* spectrum) {
     const int64_t n = static_cast<int64_t>(p.aperiodic.size());
     for (int64_t i = 0; i < n; ++i) {
-        const size_t k = static_cast<size_t>(p.aperiodic[static_cast<size_t>(i)]), at = static_cast<size_t>(i);
+        const size_t k = static_cast<size_t>(p.aperiodic[static_cast<size_t>(i)]),
+                     at = static_cast<size_t>(i);
         s.log_x[at] = p.log_hertz[k];
         s.log_y[at] = std::log10(spectrum[k]);
     }
@@ -355,41 +445,51 @@ inline Line aperiodic_line(const Plan& p, Scratch& s, const double* spectrum) {
 // Potentials: the centro-parietal positivity, the motor potential, its lateralised part.
 inline double* potentials(const Plan& p, Scratch& s, double* out) {
     const int64_t T = p.T, quarter = T / 4;
-    const double *cpp = s.wave.data() + parietal * T, *left = s.wave.data() + motor_left * T, *right = s.wave.data() + motor_right * T;
+    const double *cpp = s.wave.data() + parietal * T, *left = s.wave.data() + motor_left * T,
+                 *right = s.wave.data() + motor_right * T;
     double* smooth = s.smooth.data();
 
     int64_t n = smoothed(cpp, T, smooth);
     const bool seen = n > 0 && !std::isnan(cpp[0]);
     const int64_t peak = seen ? std::max_element(smooth, smooth + n) - smooth : 0;
     const int64_t rise = std::max<int64_t>(peak - 49, 0);
-    *out++ = seen ? smooth[peak] : nan;                                        // p300_amplitude
-    *out++ = seen ? seconds_at(peak) : nan;                                    // p300_latency
-    *out++ = seen ? *std::min_element(smooth, smooth + peak + 1) : nan;        // n200_amplitude
-    *out++ = seen ? fit(p.seconds.data(), smooth + rise, peak - rise + 1, 10).slope : nan;  // cpp_slope
-    for (int q = 0; q < 4; ++q) *out++ = total(cpp + q * quarter, quarter) / static_cast<double>(quarter);  // cpp_1 ... cpp_4
+    *out++ = seen ? smooth[peak] : nan;                                  // p300_amplitude
+    *out++ = seen ? seconds_at(peak) : nan;                              // p300_latency
+    *out++ = seen ? *std::min_element(smooth, smooth + peak + 1) : nan;  // n200_amplitude
+    *out++ =
+        seen ? fit(p.seconds.data(), smooth + rise, peak - rise + 1, 10).slope : nan;  // cpp_slope
+    for (int q = 0; q < 4; ++q)
+        *out++ =
+            total(cpp + q * quarter, quarter) / static_cast<double>(quarter);  // cpp_1 ... cpp_4
 
     double* wave = s.z.data();  // T values: s.z is made long enough
     for (int64_t t = 0; t < T; ++t) wave[t] = (left[t] + right[t]) / 2;
     n = smoothed(wave, T, smooth);
-    *out++ = fit(p.seconds.data(), wave, T, 2).slope;                                            // motor_slope
-    *out++ = n && !std::isnan(wave[0]) ? *std::min_element(smooth, smooth + n) : nan;            // motor_amplitude
+    *out++ = fit(p.seconds.data(), wave, T, 2).slope;  // motor_slope
+    *out++ =
+        n && !std::isnan(wave[0]) ? *std::min_element(smooth, smooth + n) : nan;  // motor_amplitude
 
     for (int64_t t = 0; t < T; ++t) wave[t] = left[t] - right[t];
     n = smoothed(wave, T, smooth);
     if (!n || std::isnan(wave[0])) return std::fill(out, out + 3, nan), out + 3;
-    int64_t j = std::max_element(smooth, smooth + n, [](double a, double b) { return std::fabs(a) < std::fabs(b); }) - smooth;
+    int64_t j = std::max_element(smooth, smooth + n,
+                                 [](double a, double b) { return std::fabs(a) < std::fabs(b); }) -
+                smooth;
     const double amplitude = std::fabs(smooth[j]), side = smooth[j] > 0 ? 1 : -1;
     while (j > 0 && side * smooth[j - 1] > amplitude / 2) --j;
-    *out++ = amplitude;                     // lrp_amplitude
-    *out++ = j > 0 ? seconds_at(j) : nan;   // lrp_onset: already there when the window opens -> not known
-    *out++ = side;                          // lrp_side
+    *out++ = amplitude;  // lrp_amplitude
+    *out++ =
+        j > 0 ? seconds_at(j) : nan;  // lrp_onset: already there when the window opens -> not known
+    *out++ = side;                    // lrp_side
     return out;
 }
 
 // Rhythms over parts of a window: mu and beta in quarters, alpha in halves, the flicker.
-inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const int64_t* offset, double* out) {
+inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const int64_t* offset,
+                       double* out) {
     const int64_t T = p.T, n_mu = p.n_mu(), n_beta = p.n_beta();
-    double mu[4] = {}, beta[4] = {}, alpha[2] = {}, flicker[2], flickers[4][2], *power = s.power.data(), *z = s.z.data();
+    double mu[4] = {}, beta[4] = {}, alpha[2] = {}, flicker[2], flickers[4][2],
+           *power = s.power.data(), *z = s.z.data();
     for (int64_t i = offset[motor_left]; i < offset[motor_right + 1]; ++i) {
         if (!s.channel[static_cast<size_t>(members[i])].usable) continue;
         for (int q = 0; q < 4; ++q) {
@@ -411,22 +511,26 @@ inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const 
     for (int f = 0; f < 2; ++f) flicker[f] = 2 * std::sqrt(power[f]) / p.whole.sum;
     for (int q = 0; q < 4; ++q) {
         p.quarter(seen + q * p.quarter.n, 1, z, power);
-        for (int f = 0; f < 2; ++f) flickers[q][f] = 2 * std::sqrt(power[n_mu + n_beta + f]) / p.quarter.sum;
+        for (int f = 0; f < 2; ++f)
+            flickers[q][f] = 2 * std::sqrt(power[n_mu + n_beta + f]) / p.quarter.sum;
     }
     for (double* course : {mu, beta})
         for (int q = 0; q < 4; ++q) *out++ = std::log10(4 * course[q] / total(course, 4));
     *out++ = std::log10(alpha[1] / alpha[0]);  // alpha_suppression
     const Channel& front = s.mean(frontal);
-    *out++ = std::log10(front.band[1] / front.band[3]);  // theta_beta_ratio
-    for (double amplitude : flicker) *out++ = amplitude;             // ssvep20, ssvep25
-    for (auto& both : flickers) *out++ = both[0] - both[1];          // ssvep_difference_1 ... 4
+    *out++ = std::log10(front.band[1] / front.band[3]);      // theta_beta_ratio
+    for (double amplitude : flicker) *out++ = amplitude;     // ssvep20, ssvep25
+    for (auto& both : flickers) *out++ = both[0] - both[1];  // ssvep_difference_1 ... 4
     return out;
 }
 
 // What carries age: the frequency of the occipital alpha peak and the fall of the whole scalp's spectrum.
-inline double* spectral_shape(const Plan& p, Scratch& s, const int32_t* members, const int64_t* offset, int64_t M, double* out) {
+inline double* spectral_shape(const Plan& p, Scratch& s, const int32_t* members,
+                              const int64_t* offset, int64_t M, double* out) {
     const int64_t K = p.dft.K;
-    const double density = 2 / (rate * 0.375 * static_cast<double>(p.T));  // |DFT|^2 -> uV^2/Hz; 3/8 is a Hann window's mean square
+    const double density =
+        2 / (rate * 0.375 *
+             static_cast<double>(p.T));  // |DFT|^2 -> uV^2/Hz; 3/8 is a Hann window's mean square
     double* spectrum = s.spectrum.data();
     auto mean_spectrum = [&](const int32_t* list, int64_t n) {
         std::fill(spectrum, spectrum + K, 0.0);
@@ -442,14 +546,22 @@ inline double* spectral_shape(const Plan& p, Scratch& s, const int32_t* members,
     mean_spectrum(members + offset[occipital], offset[occipital + 1] - offset[occipital]);
     Line line = aperiodic_line(p, s, spectrum);
     int64_t peak = -1;
-    for (int64_t k = std::max<int64_t>(p.alpha_peak.first, 2); k < p.alpha_peak.last && k + 2 < K; ++k)
-        if (spectrum[k] > spectrum[k - 1] && spectrum[k] >= spectrum[k + 1] && (peak < 0 || spectrum[k] > spectrum[peak])) peak = k;
+    for (int64_t k = std::max<int64_t>(p.alpha_peak.first, 2); k < p.alpha_peak.last && k + 2 < K;
+         ++k)
+        if (spectrum[k] > spectrum[k - 1] && spectrum[k] >= spectrum[k + 1] &&
+            (peak < 0 || spectrum[k] > spectrum[peak]))
+            peak = k;
     *out = out[1] = nan;
     if (peak > 0) {
-        const double low = std::log10(spectrum[peak - 1]), here = std::log10(spectrum[peak]), high = std::log10(spectrum[peak + 1]);
-        const double height = here - (line.at_zero + line.slope * p.log_hertz[static_cast<size_t>(peak)]);
-        if (height > std::log10(2.0)) {  // a bump of twice the 1/f line; the parabola through three bins is finer than a bin
-            *out = (static_cast<double>(peak) + 0.5 * (low - high) / (low - 2 * here + high)) * rate / static_cast<double>(p.T);
+        const double low = std::log10(spectrum[peak - 1]), here = std::log10(spectrum[peak]),
+                     high = std::log10(spectrum[peak + 1]);
+        const double height =
+            here - (line.at_zero + line.slope * p.log_hertz[static_cast<size_t>(peak)]);
+        if (height >
+            std::log10(
+                2.0)) {  // a bump of twice the 1/f line; the parabola through three bins is finer than a bin
+            *out = (static_cast<double>(peak) + 0.5 * (low - high) / (low - 2 * here + high)) *
+                   rate / static_cast<double>(p.T);
             out[1] = height;
         }
     }
@@ -461,23 +573,30 @@ inline double* spectral_shape(const Plan& p, Scratch& s, const int32_t* members,
 }
 
 template <class In>
-void features_of(const In* window, int64_t stride, const int32_t* chosen, int64_t M, const int32_t* members, const int64_t* offset, const Plan& p, Scratch& s, float* result) {
+void features_of(const In* window, int64_t stride, const int32_t* chosen, int64_t M,
+                 const int32_t* members, const int64_t* offset, const Plan& p, Scratch& s,
+                 float* result) {
     const int64_t T = p.T;
     describe_channels(window, stride, chosen, M, p, s);
-    for (int group = 0; group < n_groups; ++group) {  // means over a group's usable channels; 0 / 0 is NaN where there are none
+    for (int group = 0; group < n_groups;
+         ++group) {  // means over a group's usable channels; 0 / 0 is NaN where there are none
         double sum[n_channel_features] = {}, used = 0, *wave = s.wave.data() + group * T;
         std::fill(wave, wave + T, 0.0);
         for (int64_t i = offset[group]; i < offset[group + 1]; ++i) {
             const Channel& c = s.channel[static_cast<size_t>(members[i])];
             if (!c.usable) continue;
             ++used;
-            const double own[] = {c.band[0], c.band[1], c.band[2], c.band[3], c.band[4], c.power, c.mobility, c.complexity, c.line_length, c.kurtosis}, *d = s.signal(members[i]);
+            const double own[] = {c.band[0], c.band[1],  c.band[2],    c.band[3],     c.band[4],
+                                  c.power,   c.mobility, c.complexity, c.line_length, c.kurtosis},
+                         *d = s.signal(members[i]);
             for (int f = 0; f < n_channel_features; ++f) sum[f] += own[f];
             for (int64_t t = 0; t < T; ++t) wave[t] += d[W * t];
         }
         for (int64_t t = 0; t < T; ++t) wave[t] /= used;
         for (double& f : sum) f /= used;
-        s.mean(group) = {used > 0, {sum[0], sum[1], sum[2], sum[3], sum[4]}, sum[5], sum[6], sum[7], sum[8], sum[9]};
+        s.mean(group) = {
+            used > 0, {sum[0], sum[1], sum[2], sum[3], sum[4]}, sum[5], sum[6], sum[7], sum[8],
+            sum[9]};
     }
     double all[n_features], *out = potentials(p, s, all);
     out = courses(p, s, members, offset, out);
@@ -485,15 +604,22 @@ void features_of(const In* window, int64_t stride, const int32_t* chosen, int64_
     for (int group = 0; group < n_groups; ++group) {
         const Channel& c = s.mean(group);
         for (double power : c.band) *out++ = std::log10(power);
-        for (double value : {std::log10(c.power), c.mobility, c.complexity, c.line_length, c.kurtosis}) *out++ = value;
+        for (double value :
+             {std::log10(c.power), c.mobility, c.complexity, c.line_length, c.kurtosis})
+            *out++ = value;
     }
-    for (int f = 0; f < n_features; ++f) result[f] = std::isfinite(all[f]) ? static_cast<float>(all[f]) : std::numeric_limits<float>::quiet_NaN();
+    for (int f = 0; f < n_features; ++f)
+        result[f] = std::isfinite(all[f]) ? static_cast<float>(all[f])
+                                          : std::numeric_limits<float>::quiet_NaN();
 }
 
 // Runs work(window number, scratch) over all windows; a window belongs to one thread, so their number changes nothing.
 template <class Work>
-void over_windows(int64_t N, int threads, const Plan& p, int64_t M, bool spectra, const Work& work) {
-    std::vector<Scratch> scratch(static_cast<size_t>(threads), Scratch(p, M, spectra));  // here, where running out of memory may throw
+void over_windows(int64_t N, int threads, const Plan& p, int64_t M, bool spectra,
+                  const Work& work) {
+    std::vector<Scratch> scratch(
+        static_cast<size_t>(threads),
+        Scratch(p, M, spectra));  // here, where running out of memory may throw
 #pragma omp parallel for schedule(dynamic, 16) num_threads(threads)
     for (int64_t w = 0; w < N; ++w) work(w, scratch[static_cast<size_t>(omp_get_thread_num())]);
 }
@@ -503,26 +629,34 @@ void over_windows(int64_t N, int threads, const Plan& p, int64_t M, bool spectra
 // X (N, C, stride), of which samples `first` to `first + T` count -> out (N, n_features), NaN where a feature cannot be computed.
 // chosen (M): the channels of any group; members: positions in chosen, sizes (n_groups) of them a group.
 template <class In>
-void window_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T, const int32_t* chosen, int64_t M, const int32_t* members, const int32_t* sizes, int threads, float* out) {
+void window_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T,
+                     const int32_t* chosen, int64_t M, const int32_t* members, const int32_t* sizes,
+                     int threads, float* out) {
     const feature::Plan plan(T);
     int64_t offset[n_groups + 1] = {};
     for (int g = 0; g < n_groups; ++g) offset[g + 1] = offset[g] + sizes[g];
     feature::over_windows(N, threads, plan, M, true, [&](int64_t w, feature::Scratch& s) {
-        feature::features_of(X + w * C * stride + first, stride, chosen, M, members, offset, plan, s, out + w * n_features);
+        feature::features_of(X + w * C * stride + first, stride, chosen, M, members, offset, plan,
+                             s, out + w * n_features);
     });
 }
 
 // The same X -> out (N, C, 10): each channel's powers in the five bands, power (uV^2), mobility, complexity, line length, kurtosis.
 template <class In>
-void channel_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T, int threads, float* out) {
+void channel_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T,
+                      int threads, float* out) {
     const feature::Plan plan(T);
     feature::over_windows(N, threads, plan, C, false, [&](int64_t w, feature::Scratch& s) {
         feature::describe_channels(X + w * C * stride + first, stride, nullptr, C, plan, s);
         for (int64_t c = 0; c < C; ++c) {
             const feature::Channel& one = s.channel[static_cast<size_t>(c)];
             float* at = out + (w * C + c) * n_channel_features;
-            const double values[] = {one.band[0], one.band[1], one.band[2], one.band[3], one.band[4], one.power, one.mobility, one.complexity, one.line_length, one.kurtosis};
-            for (int f = 0; f < n_channel_features; ++f) at[f] = one.usable ? static_cast<float>(values[f]) : std::numeric_limits<float>::quiet_NaN();
+            const double values[] = {one.band[0],     one.band[1], one.band[2],  one.band[3],
+                                     one.band[4],     one.power,   one.mobility, one.complexity,
+                                     one.line_length, one.kurtosis};
+            for (int f = 0; f < n_channel_features; ++f)
+                at[f] = one.usable ? static_cast<float>(values[f])
+                                   : std::numeric_limits<float>::quiet_NaN();
         }
     });
 }

@@ -20,7 +20,8 @@ namespace eeg {
 
 class File {
   public:
-    explicit File(const std::string& path) : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    explicit File(const std::string& path)
+        : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
         struct stat st;
         if (fd_ < 0 || ::fstat(fd_, &st) < 0) fail(errno);
         size_ = st.st_size;
@@ -37,7 +38,8 @@ class File {
         while (bytes > 0) {
             const ssize_t got = ::pread(fd_, out, static_cast<size_t>(bytes), offset);
             if (got < 0 && errno == EINTR) continue;
-            if (got <= 0) throw std::system_error(got < 0 ? errno : EIO, std::generic_category(), path_);
+            if (got <= 0)
+                throw std::system_error(got < 0 ? errno : EIO, std::generic_category(), path_);
             offset += got, out += got, bytes -= got;
         }
     }
@@ -57,13 +59,15 @@ class File {
 // lengths and addresses must be multiples of the disk's blocks. Linux alone, by its asynchronous reads, which need no library.
 class DirectFiles {
   public:
-    DirectFiles(const std::vector<std::string>& paths, int64_t most) : requests_(static_cast<size_t>(most)), list_(requests_.size()), events_(requests_.size()) {
+    DirectFiles(const std::vector<std::string>& paths, int64_t most)
+        : requests_(static_cast<size_t>(most)), list_(requests_.size()), events_(requests_.size()) {
         try {
             for (const auto& path : paths) {
                 fds_.push_back(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
                 if (fds_.back() < 0) throw std::system_error(errno, std::generic_category(), path);
             }
-            if (::syscall(SYS_io_setup, requests_.size(), &context_) < 0) throw std::system_error(errno, std::generic_category(), "asynchronous reads");
+            if (::syscall(SYS_io_setup, requests_.size(), &context_) < 0)
+                throw std::system_error(errno, std::generic_category(), "asynchronous reads");
         } catch (...) {
             close();
             throw;
@@ -77,7 +81,8 @@ class DirectFiles {
     int64_t most() const { return static_cast<int64_t>(requests_.size()); }
 
     // Row i of out (n, room) <- bytes[i] at offset[i] of file which[i]; got[i]: how many there were, or -errno. n <= most.
-    void read(const int32_t* which, const int64_t* offset, const int64_t* bytes, int64_t n, int64_t room, uint8_t* out, int64_t* got) {
+    void read(const int32_t* which, const int64_t* offset, const int64_t* bytes, int64_t n,
+              int64_t room, uint8_t* out, int64_t* got) {
         for (int64_t i = 0; i < n; ++i) {
             iocb& request = *(list_[static_cast<size_t>(i)] = &requests_[static_cast<size_t>(i)]);
             request = {};
@@ -91,13 +96,18 @@ class DirectFiles {
         int64_t waiting = 0;
         for (int64_t i = 0; i < n;) {
             const long taken = ::syscall(SYS_io_submit, context_, n - i, list_.data() + i);
-            if (taken > 0) i += taken, waiting += taken;
-            else if (errno != EINTR) got[i++] = -errno;  // said of the first; those after it are tried
+            if (taken > 0)
+                i += taken, waiting += taken;
+            else if (errno != EINTR)
+                got[i++] = -errno;  // said of the first; those after it are tried
         }
         while (waiting > 0) {  // whatever happens: the system writes into out until then
-            const long done = ::syscall(SYS_io_getevents, context_, waiting, waiting, events_.data(), nullptr);
-            if (done < 0 && errno != EINTR) throw std::system_error(errno, std::generic_category(), "asynchronous reads");
-            for (long i = 0; i < done; ++i) got[events_[static_cast<size_t>(i)].data] = events_[static_cast<size_t>(i)].res;
+            const long done =
+                ::syscall(SYS_io_getevents, context_, waiting, waiting, events_.data(), nullptr);
+            if (done < 0 && errno != EINTR)
+                throw std::system_error(errno, std::generic_category(), "asynchronous reads");
+            for (long i = 0; i < done; ++i)
+                got[events_[static_cast<size_t>(i)].data] = events_[static_cast<size_t>(i)].res;
             waiting -= done > 0 ? done : 0;
         }
     }

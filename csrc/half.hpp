@@ -40,7 +40,8 @@ inline float from_half_one(uint16_t h) {
         std::memcpy(&x, &b, 4);
         return x;
     }
-    const uint32_t b = sign | (exponent == 31 ? 0x7f800000u | fraction << 13 : (exponent + 112) << 23 | fraction << 13);
+    const uint32_t b = sign | (exponent == 31 ? 0x7f800000u | fraction << 13
+                                              : (exponent + 112) << 23 | fraction << 13);
     std::memcpy(&x, &b, 4);
     return x;
 }
@@ -53,17 +54,21 @@ inline int64_t to_half(const float* in, int64_t n, uint16_t* out) {
     const __m256 top = _mm256_set1_ps(half_max), bottom = _mm256_set1_ps(-half_max);
     for (; i + 8 <= n; i += 8) {  // min and max return their second operand for NaN: it stays NaN
         const __m256 x = _mm256_max_ps(bottom, _mm256_min_ps(top, _mm256_loadu_ps(in + i)));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i),
+                         _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
     }
 #endif
-    for (; i < n; ++i) out[i] = to_half_one(in[i] > half_max ? half_max : in[i] < -half_max ? -half_max : in[i]);
+    for (; i < n; ++i)
+        out[i] = to_half_one(in[i] > half_max ? half_max : in[i] < -half_max ? -half_max : in[i]);
     return clipped;
 }
 
 inline void from_half(const uint16_t* in, int64_t n, float* out) {
     int64_t i = 0;
 #ifdef __F16C__
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i))));
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(
+            out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i))));
 #endif
     for (; i < n; ++i) out[i] = from_half_one(in[i]);
 }

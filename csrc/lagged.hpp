@@ -20,7 +20,8 @@
 
 namespace eeg {
 
-constexpr int n_lag_summaries = 4;  // mean |r|, mean of the diagonal, mean off it, normalised entropy of the shares of r^2
+constexpr int n_lag_summaries =
+    4;  // mean |r|, mean of the diagonal, mean off it, normalised entropy of the shares of r^2
 
 namespace lag {
 
@@ -34,7 +35,9 @@ constexpr int64_t size = 4, rows = 4;
 #endif
 typedef float floats __attribute__((vector_size(4 * size), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * size), may_alias));
-struct Lanes { alignas(4 * size) float value[size]; };
+struct Lanes {
+    alignas(4 * size) float value[size];
+};
 constexpr int64_t width = 2 * size;  // columns of a tile
 
 struct Scratch {
@@ -43,20 +46,29 @@ struct Scratch {
     std::vector<int64_t> used;  // (P) whether a channel moves in both ends of the window
     std::vector<float> row;
     Scratch(int64_t C, int64_t T)
-        : P((C + width - 1) / width * width), x(static_cast<size_t>(T * P / size)), early(x), late(x), used(static_cast<size_t>(P)), row(static_cast<size_t>(T)) {}
+        : P((C + width - 1) / width * width),
+          x(static_cast<size_t>(T * P / size)),
+          early(x),
+          late(x),
+          used(static_cast<size_t>(P)),
+          row(static_cast<size_t>(T)) {}
 };
 
 // q -> ln q, for positive normal numbers, to 1e-7: the exponent, and the series of atanh for what is left in 0.7 ... 1.4.
 inline void take_log(floats& q) {
     const ints bits = reinterpret_cast<ints>(q), exponent = (bits - 0x3f3504f3) >> 23;
-    const floats m = reinterpret_cast<floats>(bits - (exponent << 23)), s = (m - 1) / (m + 1), s2 = s * s;
-    q = 2 * s * (1 + s2 * (1.0f / 3 + s2 * (1.0f / 5 + s2 * (1.0f / 7 + s2 * (1.0f / 9))))) + __builtin_convertvector(exponent, floats) * 0.69314718f;
+    const floats m = reinterpret_cast<floats>(bits - (exponent << 23)), s = (m - 1) / (m + 1),
+                 s2 = s * s;
+    q = 2 * s * (1 + s2 * (1.0f / 3 + s2 * (1.0f / 5 + s2 * (1.0f / 7 + s2 * (1.0f / 9))))) +
+        __builtin_convertvector(exponent, floats) * 0.69314718f;
 }
 
 // x (n, P) -> out (n, P): each channel without its mean, divided by its norm; zero where it is flat over these samples.
 inline void standardise(const float* x, int64_t n, int64_t P, float* out, int64_t* used) {
     for (int64_t c = 0; c < P; c += size) {
-        const auto at = [&](int64_t t) -> const floats& { return *reinterpret_cast<const floats*>(x + t * P + c); };
+        const auto at = [&](int64_t t) -> const floats& {
+            return *reinterpret_cast<const floats*>(x + t * P + c);
+        };
         floats sum = {}, square = {};
         ints moves = {};
         for (int64_t t = 0; t < n; ++t) sum += at(t), moves |= at(t) != at(0);
@@ -70,7 +82,8 @@ inline void standardise(const float* x, int64_t n, int64_t P, float* out, int64_
             scale[i] = moves[i] ? 1 / std::sqrt(square[i]) : 0;
             if (!moves[i]) used[c + i] = 0;
         }
-        for (int64_t t = 0; t < n; ++t) *reinterpret_cast<floats*>(out + t * P + c) = (at(t) - mean) * scale;
+        for (int64_t t = 0; t < n; ++t)
+            *reinterpret_cast<floats*>(out + t * P + c) = (at(t) - mean) * scale;
     }
 }
 
@@ -79,11 +92,13 @@ struct Sums {
 };
 
 // One tile of r = early^T late: its rows from i on, its columns from j on, summed up.
-inline void tile(const float* early, const float* late, int64_t n, int64_t P, int64_t i, int64_t j, Sums& sums) {
+inline void tile(const float* early, const float* late, int64_t n, int64_t P, int64_t i, int64_t j,
+                 Sums& sums) {
     floats r[rows][2] = {};
     const float *a = early + i, *b = late + j;
     for (int64_t t = 0; t < n; ++t, a += P, b += P) {
-        const floats left = reinterpret_cast<const floats*>(b)[0], right = reinterpret_cast<const floats*>(b)[1];
+        const floats left = reinterpret_cast<const floats*>(b)[0],
+                     right = reinterpret_cast<const floats*>(b)[1];
         for (int k = 0; k < rows; ++k) {
             r[k][0] += a[k] * left;
             r[k][1] += a[k] * right;
@@ -109,7 +124,8 @@ inline void tile(const float* early, const float* late, int64_t n, int64_t P, in
 }
 
 template <class In>
-void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* lags, int64_t n_lags, Scratch& s, float* out) {
+void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* lags, int64_t n_lags,
+            Scratch& s, float* out) {
     const int64_t P = s.P;
     float* x = s.x.front().value;
     int64_t* used = s.used.data();
@@ -117,8 +133,10 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
     int64_t usable = 0;
     for (int64_t c = 0; c < C; ++c) {
         const float* line;
-        if constexpr (std::is_same<In, float>::value) line = X + c * stride;
-        else from_half(X + c * stride, T, s.row.data()), line = s.row.data();
+        if constexpr (std::is_same<In, float>::value)
+            line = X + c * stride;
+        else
+            from_half(X + c * stride, T, s.row.data()), line = s.row.data();
         double sum = 0;
         int64_t bad = 0, moves = 0;
 #pragma omp simd reduction(+ : sum, bad, moves)
@@ -129,7 +147,8 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
         }
         if (bad || !moves) continue;
         const double mean = sum / static_cast<double>(T);
-        for (int64_t t = 0; t < T; ++t) x[t * P + usable] = static_cast<float>(static_cast<double>(line[t]) - mean);
+        for (int64_t t = 0; t < T; ++t)
+            x[t * P + usable] = static_cast<float>(static_cast<double>(line[t]) - mean);
         ++usable;
     }
     const int64_t columns = (usable + width - 1) / width * width;
@@ -143,7 +162,8 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
         standardise(x + lag * P, n, P, late, used);
         double count = 0;
         for (int64_t c = 0; c < usable; ++c) {
-            if (used[c]) ++count;
+            if (used[c])
+                ++count;
             else
                 for (int64_t t = 0; t < n; ++t) early[t * P + c] = late[t * P + c] = 0;
         }
@@ -151,16 +171,20 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
         double diagonal = 0;
         for (int64_t c = 0; c < columns; c += size) {
             floats sum = {};
-            for (int64_t t = 0; t < n; ++t) sum += *reinterpret_cast<const floats*>(early + t * P + c) * *reinterpret_cast<const floats*>(late + t * P + c);
+            for (int64_t t = 0; t < n; ++t)
+                sum += *reinterpret_cast<const floats*>(early + t * P + c) *
+                       *reinterpret_cast<const floats*>(late + t * P + c);
             for (int k = 0; k < size; ++k) diagonal += static_cast<double>(sum[k]);
         }
         Sums sums;
-        for (int64_t j = 0; j < columns; j += width)  // these columns of `late` stay in the first cache while all rows pass
+        for (int64_t j = 0; j < columns;
+             j += width)  // these columns of `late` stay in the first cache while all rows pass
             for (int64_t i = 0; i < usable; i += rows) tile(early, late, n, P, i, j, sums);
         out[0] = static_cast<float>(sums.absolute / (count * count));
         out[1] = static_cast<float>(diagonal / count);
         out[2] = static_cast<float>((sums.plain - diagonal) / (count * (count - 1)));
-        out[3] = static_cast<float>((std::log(sums.square) - sums.square_log / sums.square) / (2 * std::log(count)));
+        out[3] = static_cast<float>((std::log(sums.square) - sums.square_log / sums.square) /
+                                    (2 * std::log(count)));
     }
 }
 
@@ -168,11 +192,14 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
 
 // X (N, C, stride), of which samples `first` to `first + T` count -> out (N, n_lags, 4), NaN where there is nothing to say.
 template <class In>
-void lagged_correlations(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T, const int32_t* lags, int64_t n_lags, int threads, float* out) {
+void lagged_correlations(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first,
+                         int64_t T, const int32_t* lags, int64_t n_lags, int threads, float* out) {
     std::vector<lag::Scratch> scratch(static_cast<size_t>(threads), lag::Scratch(C, T));
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
     for (int64_t w = 0; w < N; ++w)
-        lag::window(X + w * C * stride + first, C, stride, T, lags, n_lags, scratch[static_cast<size_t>(omp_get_thread_num())], out + w * n_lags * n_lag_summaries);
+        lag::window(X + w * C * stride + first, C, stride, T, lags, n_lags,
+                    scratch[static_cast<size_t>(omp_get_thread_num())],
+                    out + w * n_lags * n_lag_summaries);
 }
 
 }  // namespace eeg

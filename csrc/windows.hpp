@@ -40,13 +40,17 @@ inline Moments moments(const float* x, int64_t T) {
     rest /= static_cast<float>(T);
     const float variance = squares / static_cast<float>(T) - rest * rest;
     const float noise = 1e-12f * mean * mean;  // what rounding alone makes of a constant
-    return {mean + rest, variance > noise ? 1 / std::sqrt(variance) : variance == variance ? 0 : variance};
+    return {mean + rest, variance > noise       ? 1 / std::sqrt(variance)
+                         : variance == variance ? 0
+                                                : variance};
 }
 
 // part (B): which of `parts`; row (B): which window of it; offset (B); window (B): its number in the whole, the key of its
 // draws. mirror (C): the channel on the other side of the head. shift, mix (B): what was drawn, for labels and mixup.
-inline void gather(const Part* parts, const int32_t* part, const int64_t* row, const int32_t* offset, const int64_t* window, int64_t B, int64_t C, int64_t S, int64_t T, bool zscore,
-                   const Augment& augment, const int32_t* mirror, float* out, int32_t* shift, float* mix, int threads) {
+inline void gather(const Part* parts, const int32_t* part, const int64_t* row,
+                   const int32_t* offset, const int64_t* window, int64_t B, int64_t C, int64_t S,
+                   int64_t T, bool zscore, const Augment& augment, const int32_t* mirror,
+                   float* out, int32_t* shift, float* mix, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t b = 0; b < B; ++b) {
         const Draw draw = augment.draw(static_cast<uint64_t>(window[b]), T);
@@ -56,7 +60,8 @@ inline void gather(const Part* parts, const int32_t* part, const int64_t* row, c
         const int64_t from = row[b] * C * S + offset[b] + draw.shift;
         float* target = out + b * C * T;
         if (!p.half && S == T && !zscore && !augment.any) {  // as it lies
-            std::memcpy(target, static_cast<const float*>(p.data) + from, static_cast<size_t>(C * T) * sizeof(float));
+            std::memcpy(target, static_cast<const float*>(p.data) + from,
+                        static_cast<size_t>(C * T) * sizeof(float));
             continue;
         }
         for (int64_t c = 0; c < C; ++c) {
@@ -66,8 +71,11 @@ inline void gather(const Part* parts, const int32_t* part, const int64_t* row, c
                 std::memset(x, 0, static_cast<size_t>(T) * sizeof(float));
                 continue;
             }
-            if (p.half) from_half(static_cast<const uint16_t*>(p.data) + source, T, x);
-            else std::memcpy(x, static_cast<const float*>(p.data) + source, static_cast<size_t>(T) * sizeof(float));
+            if (p.half)
+                from_half(static_cast<const uint16_t*>(p.data) + source, T, x);
+            else
+                std::memcpy(x, static_cast<const float*>(p.data) + source,
+                            static_cast<size_t>(T) * sizeof(float));
             float noise = 0;
             if (zscore) {
                 const Moments m = moments(x, T);
@@ -86,7 +94,9 @@ inline void gather(const Part* parts, const int32_t* part, const int64_t* row, c
                 }
             }
             if (augment.noise > 0) augment.add_noise(draw, c, noise * draw.scale, x, T);
-            if (draw.mask_length) std::memset(x + draw.mask_start, 0, static_cast<size_t>(draw.mask_length) * sizeof(float));
+            if (draw.mask_length)
+                std::memset(x + draw.mask_start, 0,
+                            static_cast<size_t>(draw.mask_length) * sizeof(float));
         }
     }
 }

@@ -22,15 +22,23 @@ class Parser(argparse.ArgumentParser):
     """Answers a bad argument with one line; its usage is behind --help."""
 
     def error(self, message):
-        self.exit(2, f"error: {message}; see: {hints.command(self.prog.removesuffix('.py'), '--help')}\n")
+        self.exit(
+            2, f"error: {message}; see: {hints.command(self.prog.removesuffix('.py'), '--help')}\n"
+        )
 
     def parse_known_args(self, *arguments, **more):
         """And keep what was said of files and folders, for messages."""
         found, rest = super().parse_known_args(*arguments, **more)
         for action in self._actions:
-            if action.option_strings and isinstance(value := getattr(found, action.dest, None), Path):
+            if action.option_strings and isinstance(
+                value := getattr(found, action.dest, None), Path
+            ):
                 hints.places[action.option_strings[-1]] = value, action.metavar
-        hints.given.update((place, getattr(found, place)) for place in ("data", "cache", "out") if hasattr(found, place))
+        hints.given.update(
+            (place, getattr(found, place))
+            for place in ("data", "cache", "out")
+            if hasattr(found, place)
+        )
         return found, rest
 
 
@@ -42,8 +50,20 @@ def parser(doc, **settings):
         allow_abbrev=False,
         **settings,
     )
-    p.add_argument("--data", type=Path, default=Path(os.environ.get("EEG_DATA", "data")), metavar="DIR", help="where releases lie (default: $EEG_DATA, else data/)")
-    p.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where caches lie (default: cache/)")
+    p.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("EEG_DATA", "data")),
+        metavar="DIR",
+        help="where releases lie (default: $EEG_DATA, else data/)",
+    )
+    p.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("cache"),
+        metavar="DIR",
+        help="where caches lie (default: cache/)",
+    )
     return p
 
 
@@ -128,7 +148,9 @@ def challenge(text):
 def release(text):
     """argparse type: the name of a release."""
     if not re.fullmatch(r"R[1-9][0-9]?", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a release; releases are called R1, R2, ... R12")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a release; releases are called R1, R2, ... R12"
+        )
     return text
 
 
@@ -138,7 +160,9 @@ DEVICE = r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?"
 def device(text):
     """argparse type: the name of a device."""
     if not re.fullmatch(DEVICE, text):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a device; expected auto, cpu, cuda, cuda:1, rocm or mps")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a device; expected auto, cpu, cuda, cuda:1, rocm or mps"
+        )
     return text
 
 
@@ -180,10 +204,15 @@ class Progress:
                 self._bar = tqdm(total=total, unit=f" {self._unit}", initial=done - 1)
             self._bar.update(done - self._bar.n)
             if size:
-                self._bar.set_postfix_str(f"{self._bytes / 1e9 / (now - self._start):.2f} GB/s", refresh=False)
+                self._bar.set_postfix_str(
+                    f"{self._bytes / 1e9 / (now - self._start):.2f} GB/s", refresh=False
+                )
         elif now - self._said > 10:
             self._said = now
-            print(f"{done}/{total} {self._unit}, {(total - done) * (now - self._start) / done:.0f} s left", flush=True)
+            print(
+                f"{done}/{total} {self._unit}, {(total - done) * (now - self._start) / done:.0f} s left",
+                flush=True,
+            )
 
     def __enter__(self):
         return self
@@ -206,7 +235,9 @@ def settle_streams():
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
-        except OSError:  # closed: the next file that is opened would take its number, and what is printed
+        except (
+            OSError
+        ):  # closed: the next file that is opened would take its number, and what is printed
             nowhere = os.open(os.devnull, os.O_RDWR)
             if nowhere != number:
                 os.dup2(nowhere, number)
@@ -245,7 +276,9 @@ def run(main):
     settle_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, lambda number, _: sys.exit(128 + number))  # unwinds, so that clean-up runs
+            signal.signal(
+                number, lambda number, _: sys.exit(128 + number)
+            )  # unwinds, so that clean-up runs
     try:
         code = main() or 0
         _flush()

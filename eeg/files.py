@@ -26,10 +26,16 @@ def writing(path, option, size=None):
 def trouble(error, path, option, size=None):
     """An OSError while `path` was written, as words for a user."""
     if error.errno not in FULL:
-        return f"{path} cannot be written: {error.strerror or error}; name another place with {option}"
+        return (
+            f"{path} cannot be written: {error.strerror or error}; name another place with {option}"
+        )
     folder = next(each for each in Path(os.path.abspath(path)).parents if each.is_dir())
     free = shutil.disk_usage(folder).free
-    takes = f"it takes {amount(size)}, {amount(max(1, size - free))} more than the disk has free" if size else f"the disk has {amount(free)} free"
+    takes = (
+        f"it takes {amount(size)}, {amount(max(1, size - free))} more than the disk has free"
+        if size
+        else f"the disk has {amount(free)} free"
+    )
     return f"there is no room for {path}: {takes}; free some, or name another place with {option}"
 
 
@@ -52,7 +58,9 @@ def write_whole(path, text):
         with open(partial, "w", encoding="utf-8") as f:
             f.write(text)
             f.flush()
-            os.fsync(f.fileno())  # a card may take the machine down, and a rename may reach the disk before what was written
+            os.fsync(
+                f.fileno()
+            )  # a card may take the machine down, and a rename may reach the disk before what was written
         os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)
@@ -65,9 +73,13 @@ def check_writable(path, option):
     if Path(path).is_dir():
         raise UserError(f"{path} is a folder; name a file with {option}")
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}/ for {Path(path).name}; make it, or name another place with {option}")
+        raise UserError(
+            f"there is no folder {folder}/ for {Path(path).name}; make it, or name another place with {option}"
+        )
     if not os.access(path if Path(path).exists() else folder, os.W_OK):
-        raise UserError(f"{path} cannot be written: {folder}/ is read-only; name another place with {option}")
+        raise UserError(
+            f"{path} cannot be written: {folder}/ is read-only; name another place with {option}"
+        )
 
 
 def option_of(path):
@@ -75,7 +87,9 @@ def option_of(path):
     path, found = os.path.abspath(path), None
     for option, (place, metavar) in hints.places.items():
         place = os.path.abspath(place)
-        if os.path.commonpath((path, place)) == place or path.startswith(place + "."):  # x.zip.partial
+        if os.path.commonpath((path, place)) == place or path.startswith(
+            place + "."
+        ):  # x.zip.partial
             if found is None or len(place) > len(found[0]):
                 found = place, f"{option} {metavar}"
     return found and found[1]

@@ -13,16 +13,28 @@ places = {}  # option: (path, metavar), of every option of this command line tha
 given = {}  # "data", "cache", "out": the folders of this command line; none where eeg is used as a library
 
 HEEDS = {  # what each script does with folders: it takes other ones too, and they change nothing
-    "cache": ("data", "cache"), "check": ("cache",), "compare": ("cache", "out"), "evaluate": ("cache", "out"),
-    "download": ("data",), "features": ("cache",), "monitor": ("out",), "overnight": ("data", "cache", "out"), "report": ("data", "cache", "out"),
-    "submit": ("cache", "out"), "synth": ("data",), "train": ("cache", "out"), "tune": ("data", "cache", "out"),
-}  # fmt: skip
+    "cache": ("data", "cache"),
+    "check": ("cache",),
+    "compare": ("cache", "out"),
+    "evaluate": ("cache", "out"),
+    "download": ("data",),
+    "features": ("cache",),
+    "monitor": ("out",),
+    "overnight": ("data", "cache", "out"),
+    "report": ("data", "cache", "out"),
+    "submit": ("cache", "out"),
+    "synth": ("data",),
+    "train": ("cache", "out"),
+    "tune": ("data", "cache", "out"),
+}
 ONLY_PRINTS = ("--help", "--list", "--list-models")
 
 
 def default(place):
     """The folder that a script takes where none is named."""
-    return Path({"data": os.environ.get("EEG_DATA", "data"), "cache": "cache", "out": "experiments"}[place])
+    return Path(
+        {"data": os.environ.get("EEG_DATA", "data"), "cache": "cache", "out": "experiments"}[place]
+    )
 
 
 def command(name, *words, **places):

@@ -44,7 +44,9 @@ def in_turn(rounds, *works):
 def duration(times):
     """A median with its range, in a unit that fits."""
     median = statistics.median(times)
-    unit, scale = next((u, s) for u, s in (("s", 1), ("ms", 1e3), ("us", 1e6)) if median * s >= 1 or u == "us")
+    unit, scale = next(
+        (u, s) for u, s in (("s", 1), ("ms", 1e3), ("us", 1e6)) if median * s >= 1 or u == "us"
+    )
     return f"{median * scale:.3g} {unit} ({min(times) * scale:.3g}..{max(times) * scale:.3g})"
 
 
@@ -52,16 +54,29 @@ def megabytes(sizes):
     return f"{statistics.median(sizes) / 1e6:.3g} MB"
 
 
-def row(name, ours, theirs=None, goal=None, floor=None, least=True, same=True, note="", show=duration):
+def row(
+    name, ours, theirs=None, goal=None, floor=None, least=True, same=True, note="", show=duration
+):
     """Print one row. -> whether it is as it should be: equal results, and the goal met. least: the goal is a least ratio, else a greatest."""
     ratio = statistics.median(theirs) / statistics.median(ours) if theirs else None
     met = goal is None or (ratio >= goal if least else 1 / ratio <= goal)
     parts = [f"{name:<30}", f"{show(ours):<26}", f"{show(theirs) if theirs else '-':<26}"]
-    parts.append("-      " if ratio is None else f"{ratio:5.1f}x " if least else f"{1 / ratio:5.2f}  ")
-    parts.append("" if goal is None else f"goal {goal:g}x {'met' if met else 'NOT MET'}" if least else f"goal <= {goal:g} {'met' if met else 'NOT MET'}")
+    parts.append(
+        "-      " if ratio is None else f"{ratio:5.1f}x " if least else f"{1 / ratio:5.2f}  "
+    )
+    parts.append(
+        ""
+        if goal is None
+        else f"goal {goal:g}x {'met' if met else 'NOT MET'}"
+        if least
+        else f"goal <= {goal:g} {'met' if met else 'NOT MET'}"
+    )
     if floor:
         parts.append(f" {statistics.median(ours) / floor:.1f} x floor")
-    print("".join(parts) + ("" if same else "  DIFFERENT RESULTS") + (f"  {note}" if note else ""), flush=True)
+    print(
+        "".join(parts) + ("" if same else "  DIFFERENT RESULTS") + (f"  {note}" if note else ""),
+        flush=True,
+    )
     return met and same
 
 
@@ -79,12 +94,21 @@ class Peer:
 
     def __init__(self, python=PEERS):
         if not Path(python).exists():
-            raise UserError(f"the peers' environment is missing ({PEERS.relative_to(ROOT)}); make it with: make peers")
+            raise UserError(
+                f"the peers' environment is missing ({PEERS.relative_to(ROOT)}); make it with: make peers"
+            )
         self.folder = Path(tempfile.mkdtemp(prefix="bench"))
         # what a chatty library prints must not get between the answers: they go through a file descriptor of their own
         read, write = os.pipe()
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen([python, __file__, "--peer", str(write), str(self.folder)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[write], env=environment, text=True)
+        self._process = subprocess.Popen(
+            [python, __file__, "--peer", str(write), str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[write],
+            env=environment,
+            text=True,
+        )
         os.close(write)
         self._answers = os.fdopen(read)
 
@@ -172,17 +196,48 @@ def kit_windows(root, challenge, out, lost=None, score=False):
     import pandas as pd
     import torch
     from braindecode.datasets.base import BaseConcatDataset
-    from braindecode.preprocessing import Preprocessor, create_fixed_length_windows, create_windows_from_events, preprocess
+    from braindecode.preprocessing import (
+        Preprocessor,
+        create_fixed_length_windows,
+        create_windows_from_events,
+        preprocess,
+    )
     from eegdash import EEGChallengeDataset
-    from eegdash.hbn.windows import add_aux_anchors, add_extras_columns, annotate_trials_with_target, keep_only_recordings_with
+    from eegdash.hbn.windows import (
+        add_aux_anchors,
+        add_extras_columns,
+        annotate_trials_with_target,
+        keep_only_recordings_with,
+    )
 
     start = time.perf_counter()
-    data = EEGChallengeDataset("R1", root, mini=False, query={"task": "contrastChangeDetection"}, download=False)
+    data = EEGChallengeDataset(
+        "R1", root, mini=False, query={"task": "contrastChangeDetection"}, download=False
+    )
     if challenge == 1:
-        target = dict(target_field="rt_from_stimulus", epoch_length=2.0, require_stimulus=True, require_response=True)
-        preprocess(data, [Preprocessor(annotate_trials_with_target, apply_on_array=False, **target), Preprocessor(add_aux_anchors, apply_on_array=False)], n_jobs=1)
+        target = dict(
+            target_field="rt_from_stimulus",
+            epoch_length=2.0,
+            require_stimulus=True,
+            require_response=True,
+        )
+        preprocess(
+            data,
+            [
+                Preprocessor(annotate_trials_with_target, apply_on_array=False, **target),
+                Preprocessor(add_aux_anchors, apply_on_array=False),
+            ],
+            n_jobs=1,
+        )
         data = keep_only_recordings_with("stimulus_anchor", data)
-        window = dict(mapping={"stimulus_anchor": 0}, trial_start_offset_samples=50, trial_stop_offset_samples=250, window_size_samples=200, window_stride_samples=100, preload=True)
+        window = dict(
+            mapping={"stimulus_anchor": 0},
+            trial_start_offset_samples=50,
+            trial_stop_offset_samples=250,
+            window_size_samples=200,
+            window_stride_samples=100,
+            preload=True,
+        )
         name = lambda d: Path(d.raw.filenames[0]).name
         if lost is None:
             lost, save = [], True
@@ -195,14 +250,29 @@ def kit_windows(root, challenge, out, lost=None, score=False):
         else:
             save = False
         data = BaseConcatDataset([d for d in data.datasets if name(d) not in lost])
-        windows = add_extras_columns(create_windows_from_events(data, **window), data, desc="stimulus_anchor")
+        windows = add_extras_columns(
+            create_windows_from_events(data, **window), data, desc="stimulus_anchor"
+        )
     else:
         save, lost = lost is None, []
-        people = pd.read_csv(next(Path(root).glob("EEG2025r1/participants.tsv")), sep="\t").set_index("participant_id")["externalizing"]
+        people = pd.read_csv(
+            next(Path(root).glob("EEG2025r1/participants.tsv")), sep="\t"
+        ).set_index("participant_id")["externalizing"]
         for d in data.datasets:  # offline, EEGDash does not read the factors
-            d.set_description({"externalizing": people.get(f"sub-{d.description['subject']}", math.nan)}, overwrite=True)
-        data = BaseConcatDataset([d for d in data.datasets if d.raw.n_times >= 400 and not math.isnan(d.description["externalizing"])])
-        windows = create_fixed_length_windows(data, window_size_samples=400, window_stride_samples=200, drop_last_window=True)
+            d.set_description(
+                {"externalizing": people.get(f"sub-{d.description['subject']}", math.nan)},
+                overwrite=True,
+            )
+        data = BaseConcatDataset(
+            [
+                d
+                for d in data.datasets
+                if d.raw.n_times >= 400 and not math.isnan(d.description["externalizing"])
+            ]
+        )
+        windows = create_fixed_length_windows(
+            data, window_size_samples=400, window_stride_samples=200, drop_last_window=True
+        )
     X = np.empty((len(windows), 129, 200 * challenge), np.float32)
     y, answers = np.empty(len(windows)), np.empty(len(windows))
     if score:
@@ -222,8 +292,12 @@ def kit_windows(root, challenge, out, lost=None, score=False):
         np.save(Path(out, "answers.npy"), answers)
     if save:
         if challenge == 2:
-            y = np.concatenate([np.full(len(d), float(d.description["externalizing"])) for d in windows.datasets])
-        starts = np.concatenate([d.metadata["i_start_in_trial"].to_numpy() for d in windows.datasets])
+            y = np.concatenate(
+                [np.full(len(d), float(d.description["externalizing"])) for d in windows.datasets]
+            )
+        starts = np.concatenate(
+            [d.metadata["i_start_in_trial"].to_numpy() for d in windows.datasets]
+        )
         names = [Path(d.raw.filenames[0]).name for d in windows.datasets for _ in range(len(d))]
         for key, array in dict(X=X, y=y, starts=starts, names=np.array(names)).items():
             np.save(Path(out, f"{key}.npy"), array)
@@ -235,9 +309,24 @@ def kit_trials(files, out):
     import pandas as pd
     from eegdash.hbn.windows import build_trial_table
 
-    columns = ["trial_start_onset", "stimulus_onset", "response_onset", "rt_from_stimulus", "rt_from_trialstart", "correct", "response_type"]
+    columns = [
+        "trial_start_onset",
+        "stimulus_onset",
+        "response_onset",
+        "rt_from_stimulus",
+        "rt_from_trialstart",
+        "correct",
+        "response_type",
+    ]
     tables = [build_trial_table(pd.read_csv(file, sep="\t")) for file in files]
-    return {"tables": [t[columns].astype(object).where(t[columns].notna(), None).values.tolist() if len(t) else [] for t in tables]}
+    return {
+        "tables": [
+            t[columns].astype(object).where(t[columns].notna(), None).values.tolist()
+            if len(t)
+            else []
+            for t in tables
+        ]
+    }
 
 
 def mne_features(file, out, save=False):
@@ -247,7 +336,17 @@ def mne_features(file, out, save=False):
 
     X = np.load(file)
     names = ["hjorth_mobility", "hjorth_complexity", "line_length", "pow_freq_bands"]
-    settings = {"pow_freq_bands__freq_bands": {"delta": (0.5, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 45)}, "pow_freq_bands__normalize": False, "pow_freq_bands__psd_method": "fft"}
+    settings = {
+        "pow_freq_bands__freq_bands": {
+            "delta": (0.5, 4),
+            "theta": (4, 8),
+            "alpha": (8, 13),
+            "beta": (13, 30),
+            "gamma": (30, 45),
+        },
+        "pow_freq_bands__normalize": False,
+        "pow_freq_bands__psd_method": "fft",
+    }
     start = time.perf_counter()
     values = extract_features(X, 100.0, names, settings)
     seconds = time.perf_counter() - start
@@ -262,16 +361,30 @@ def eegnex(batch, train, out, first=False, memory=False):
     from braindecode.models import EEGNeX
 
     torch.manual_seed(0)
-    net, x, y = EEGNeX(n_chans=129, n_times=200, n_outputs=1), torch.randn(batch, 129, 200), torch.randn(batch, 1)
+    net, x, y = (
+        EEGNeX(n_chans=129, n_times=200, n_outputs=1),
+        torch.randn(batch, 129, 200),
+        torch.randn(batch, 1),
+    )
     if not first:
-        return measured(training(net, x, y) if train else answering(net, x), 1 if batch > 1 else 20, memory)
+        return measured(
+            training(net, x, y) if train else answering(net, x), 1 if batch > 1 else 20, memory
+        )
     before = {key: value.clone() for key, value in net.state_dict().items()}
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     loss = torch.nn.functional.mse_loss(net(x), y)
     loss.backward()
-    saved = dict(before=before, x=x, y=y, loss=loss.detach(), after=net.state_dict(), grads={name: p.grad for name, p in net.named_parameters()}, answer=net.eval()(x).detach())
+    saved = dict(
+        before=before,
+        x=x,
+        y=y,
+        loss=loss.detach(),
+        after=net.state_dict(),
+        grads={name: p.grad for name, p in net.named_parameters()},
+        answer=net.eval()(x).detach(),
+    )
     torch.save(saved, Path(out, "eegnex.pt"))
     return {}
 
@@ -279,11 +392,14 @@ def eegnex(batch, train, out, first=False, memory=False):
 def own_eegnex(batch, out):
     """The memory that ours takes, in a process as fresh as the peer's."""
     import torch
+
     from eeg.models.eegnex import EEGNeX
     from eeg.train.device import keep_freed_memory
 
     keep_freed_memory()
-    return measured(training(EEGNeX(), torch.randn(batch, 129, 200), torch.randn(batch, 1)), memory=True)
+    return measured(
+        training(EEGNeX(), torch.randn(batch, 129, 200), torch.randn(batch, 1)), memory=True
+    )
 
 
 def step_of_plain_tcn(batch, out):
@@ -296,14 +412,21 @@ def versions(out):
     """The versions of the peers and of what they stand on."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("torch", "braindecode", "eegdash", "mne-features", "mne", "numpy", "pandas")}
+    return {
+        name: version(name)
+        for name in ("torch", "braindecode", "eegdash", "mne-features", "mne", "numpy", "pandas")
+    }
 
 
 def stand_in_for_torchaudio():
     """torchaudio has no CPU build that fits this torch; braindecode imports these names, and what is measured here calls none of them."""
     import types
 
-    for module, names in {"torchaudio": (), "torchaudio.functional": ("fftconvolve", "filtfilt", "lfilter"), "torchaudio.transforms": ("Resample", "Spectrogram", "MelSpectrogram")}.items():
+    for module, names in {
+        "torchaudio": (),
+        "torchaudio.functional": ("fftconvolve", "filtfilt", "lfilter"),
+        "torchaudio.transforms": ("Resample", "Spectrogram", "MelSpectrogram"),
+    }.items():
         sys.modules[module] = types.ModuleType(module)
         for name in names:
             setattr(sys.modules[module], name, object)
@@ -319,7 +442,15 @@ def serve_peer(answers, out):
     import logging
 
     logging.disable(logging.WARNING)
-    work = {"versions": versions, "windows": kit_windows, "trials": kit_trials, "features": mne_features, "eegnex": eegnex, "own eegnex": own_eegnex, "plain tcn": step_of_plain_tcn}
+    work = {
+        "versions": versions,
+        "windows": kit_windows,
+        "trials": kit_trials,
+        "features": mne_features,
+        "eegnex": eegnex,
+        "own eegnex": own_eegnex,
+        "plain tcn": step_of_plain_tcn,
+    }
     with os.fdopen(answers, "w") as stream:
         for line in sys.stdin:
             what, arguments = json.loads(line)
@@ -331,7 +462,20 @@ def serve_peer(answers, out):
 
 def simulated(release, subjects):
     """A simulated release for the rows that need files. -> its folder."""
-    subprocess.run([sys.executable, ROOT / "run" / "synth.py", "--release", release, "--subjects", str(subjects), "--data", DATA / "data"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [
+            sys.executable,
+            ROOT / "run" / "synth.py",
+            "--release",
+            release,
+            "--subjects",
+            str(subjects),
+            "--data",
+            DATA / "data",
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     kit_name = DATA / "data" / f"EEG2025r{release[1:]}"
     if not kit_name.is_symlink():
         kit_name.symlink_to(f"{release}_L100_bdf")
@@ -340,18 +484,23 @@ def simulated(release, subjects):
 
 def same_windows(peer, path, lost):
     """Whether our cache holds the kit's windows: the same, in the same order, the same y, X to 1e-6. -> (equal, what differs)."""
-    import numpy as np
-    from eeg.data.cache import Cache
     import h5py
+    import numpy as np
+
+    from eeg.data.cache import Cache
 
     cache = Cache(path)
     with h5py.File(path, "r") as f:
         names = np.array([Path(name.decode()).name for name in f["recordings"][()]])
     ours = names[cache.metadata["recording"]]
-    kept = np.flatnonzero(~np.isin(ours, lost))  # a recording that the kit gives up, we keep but for one window
+    kept = np.flatnonzero(
+        ~np.isin(ours, lost)
+    )  # a recording that the kit gives up, we keep but for one window
     if len(kept) != len(peer.array("y")):
         return False, f"{len(kept)} windows, the kit {len(peer.array('y'))}"
-    if (ours[kept] != peer.array("names")).any() or (cache.metadata["start"][kept] != peer.array("starts")).any():
+    if (ours[kept] != peer.array("names")).any() or (
+        cache.metadata["start"][kept] != peer.array("starts")
+    ).any():
         return False, "other windows or another order"
     if not np.allclose(cache.y[kept], peer.array("y"), rtol=1e-6, atol=0):
         return False, "other labels"
@@ -372,6 +521,7 @@ def bench_cache(rounds, goals={1: 25, 2: 12}):
     good = True
     for challenge, goal in goals.items():
         path = DATA / f"challenge{challenge}_R1_windows.h5"
+
         def build_here():
             path.unlink(missing_ok=True)
             os.sync()  # the last round's file is not to be written during this one
@@ -383,11 +533,28 @@ def bench_cache(rounds, goals={1: 25, 2: 12}):
             path.unlink(missing_ok=True)
             os.sync()
             start = time.perf_counter()
-            subprocess.run([sys.executable, ROOT / "run" / "cache.py", "--release", "R1", "--challenge", str(challenge), "--data", DATA / "data", "--cache", DATA], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [
+                    sys.executable,
+                    ROOT / "run" / "cache.py",
+                    "--release",
+                    "R1",
+                    "--challenge",
+                    str(challenge),
+                    "--data",
+                    DATA / "data",
+                    "--cache",
+                    DATA,
+                ],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
             return time.perf_counter() - start
 
         def kit(peer=peer):
-            return peer("windows", root=str(folder.parent), challenge=challenge, lost=answer["lost"])["seconds"]
+            return peer(
+                "windows", root=str(folder.parent), challenge=challenge, lost=answer["lost"]
+            )["seconds"]
 
         def kit_process():
             own = Peer()
@@ -400,8 +567,18 @@ def bench_cache(rounds, goals={1: 25, 2: 12}):
         floor = copy_seconds(path.stat().st_size)
         here, theirs, process, whole = in_turn(rounds, build_here, kit, command, kit_process)
         note = f"{answer['windows']:,} windows {why}"
-        good &= row(f"cache {challenge}, imports done", here, theirs, goal, floor, same=same, note=note)
-        good &= row(f"cache {challenge}, whole process", process, whole, goal, floor, same=same, note=f"against the kit without its imports {statistics.median(theirs) / statistics.median(process):.1f}x")
+        good &= row(
+            f"cache {challenge}, imports done", here, theirs, goal, floor, same=same, note=note
+        )
+        good &= row(
+            f"cache {challenge}, whole process",
+            process,
+            whole,
+            goal,
+            floor,
+            same=same,
+            note=f"against the kit without its imports {statistics.median(theirs) / statistics.median(process):.1f}x",
+        )
     peer.close()
     return good
 
@@ -412,8 +589,14 @@ def bench_decode(rounds):
     from eeg._native import Bdf
 
     files = sorted(simulated("R1", 20).glob("sub-*/eeg/*.bdf"))[:10]
-    readers, plain = [Bdf(str(file)) for file in files], [open(file, "rb", buffering=0) for file in files]
-    channels, starts = np.arange(129, dtype=np.int32), [np.arange(0, bdf.n_times - 399, 400) for bdf in readers]
+    readers, plain = (
+        [Bdf(str(file)) for file in files],
+        [open(file, "rb", buffering=0) for file in files],
+    )
+    channels, starts = (
+        np.arange(129, dtype=np.int32),
+        [np.arange(0, bdf.n_times - 399, 400) for bdf in readers],
+    )
     outs = [np.zeros((len(s), 129, 400), np.float32) for s in starts]
     buffers = [np.zeros(file.stat().st_size, np.uint8) for file in files]
 
@@ -421,8 +604,19 @@ def bench_decode(rounds):
         for file, buffer in zip(plain, buffers):
             os.preadv(file.fileno(), [buffer], 0)
 
-    ours, theirs = in_turn(rounds, lambda: [bdf.read(s, channels, out) for bdf, s, out in zip(readers, starts, outs)] and None, copy)
-    return row("decode 24 bit, against copy", ours, theirs, goal=2, least=False, note=f"makes {sum(o.nbytes for o in outs) / 1e9 / statistics.median(ours):.1f} GB/s")
+    ours, theirs = in_turn(
+        rounds,
+        lambda: [bdf.read(s, channels, out) for bdf, s, out in zip(readers, starts, outs)] and None,
+        copy,
+    )
+    return row(
+        "decode 24 bit, against copy",
+        ours,
+        theirs,
+        goal=2,
+        least=False,
+        note=f"makes {sum(o.nbytes for o in outs) / 1e9 / statistics.median(ours):.1f} GB/s",
+    )
 
 
 def bench_linear(rounds):
@@ -430,7 +624,20 @@ def bench_linear(rounds):
     simulated("R2", 36)
     seconds, peaks = {}, {}
     for n in (10, 100):
-        command = [sys.executable, ROOT / "run" / "cache.py", "--release", "R2", "--challenge", "2", "--max-recordings", str(n), "--data", DATA / "data", "--cache", DATA]
+        command = [
+            sys.executable,
+            ROOT / "run" / "cache.py",
+            "--release",
+            "R2",
+            "--challenge",
+            "2",
+            "--max-recordings",
+            str(n),
+            "--data",
+            DATA / "data",
+            "--cache",
+            DATA,
+        ]
 
         def ours():
             (DATA / "challenge2_R2_windows.h5").unlink(missing_ok=True)
@@ -439,7 +646,14 @@ def bench_linear(rounds):
             peak = 0
             while process.poll() is None:
                 try:
-                    peak = max(peak, *(int(line.split()[1]) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("RssAnon")))
+                    peak = max(
+                        peak,
+                        *(
+                            int(line.split()[1])
+                            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                            if line.startswith("RssAnon")
+                        ),
+                    )
                 except (OSError, TypeError):  # it has just ended
                     pass
                 time.sleep(0.002)
@@ -450,15 +664,39 @@ def bench_linear(rounds):
     ten, hundred = (statistics.median(seconds[n]) for n in (10, 100))
     good = True
     for n in (10, 100):
-        good &= row(f"{n} recordings, challenge 2", seconds[n], note=f"peak {peaks[n]:.0f} MB of its own memory, goal < 400 {'met' if peaks[n] < 400 else 'NOT MET'}") and peaks[n] < 400
-    print(f"  100 recordings take {hundred / ten:.1f} times as long as 10 ({'at most' if hundred / ten <= 12 else 'MORE THAN'} linear)")
+        good &= (
+            row(
+                f"{n} recordings, challenge 2",
+                seconds[n],
+                note=f"peak {peaks[n]:.0f} MB of its own memory, goal < 400 {'met' if peaks[n] < 400 else 'NOT MET'}",
+            )
+            and peaks[n] < 400
+        )
+    print(
+        f"  100 recordings take {hundred / ten:.1f} times as long as 10 ({'at most' if hundred / ten <= 12 else 'MORE THAN'} linear)"
+    )
     return good
 
 
 def training_cache():
     """A simulated cache with margins, for the rows that read batches."""
     folder = simulated("R1", 20)
-    subprocess.run([sys.executable, ROOT / "run" / "cache.py", "--release", "R1", "--margin", "0.25", "--data", folder.parent, "--cache", DATA / "margin"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [
+            sys.executable,
+            ROOT / "run" / "cache.py",
+            "--release",
+            "R1",
+            "--margin",
+            "0.25",
+            "--data",
+            folder.parent,
+            "--cache",
+            DATA / "margin",
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     from eeg.data.cache import Cache
 
     return Cache(DATA / "margin" / "challenge1_R1_windows.h5")
@@ -472,12 +710,30 @@ def bench_gather(rounds):
     cache = training_cache()
     X, n = cache.parts[0], len(cache) // 64 * 64
     order = np.random.default_rng(0).permutation(len(cache))[:n].astype(np.int64)
-    out, shift, mix, zero = np.empty((64, *X.shape[1:]), np.float32), np.zeros(64, np.int32), np.zeros(64, np.float32), np.zeros(64, np.int32)
+    out, shift, mix, zero = (
+        np.empty((64, *X.shape[1:]), np.float32),
+        np.zeros(64, np.int32),
+        np.zeros(64, np.float32),
+        np.zeros(64, np.int32),
+    )
     mirror = np.arange(X.shape[1], dtype=np.int32)
 
     def ours(zscore=False):
         for i in range(0, n, 64):
-            gather([X], zero, order[i : i + 64], zero, order[i : i + 64], mirror, out, shift, mix, zscore, Augment(), 1)
+            gather(
+                [X],
+                zero,
+                order[i : i + 64],
+                zero,
+                order[i : i + 64],
+                mirror,
+                out,
+                shift,
+                mix,
+                zscore,
+                Augment(),
+                1,
+            )
 
     def copy():
         for i in range(0, n, 64):
@@ -486,7 +742,15 @@ def bench_gather(rounds):
     ours()
     same = (out == X[order[n - 64 :]]).all()
     mine, scored, theirs = in_turn(rounds, ours, lambda: ours(True), copy)
-    good = row("gather, random windows", mine, theirs, goal=1 / 0.6, least=False, same=same, note=f"{n * X[0].nbytes / 1e9 / statistics.median(mine):.1f} GB/s")
+    good = row(
+        "gather, random windows",
+        mine,
+        theirs,
+        goal=1 / 0.6,
+        least=False,
+        same=same,
+        note=f"{n * X[0].nbytes / 1e9 / statistics.median(mine):.1f} GB/s",
+    )
     return row("gather and z-score", scored, theirs, least=False) and good
 
 
@@ -495,14 +759,30 @@ def bench_augment(rounds):
     import numpy as np
     import torch
     from eeg._native import Augment, gather
+
     from eeg.data.augment import mirrored
 
     cache = training_cache()
     X, mirror = cache.parts[0], mirrored(cache.channels)
     B, C, T, margin = 64, X.shape[1], cache.window, cache.margin
     rows = np.random.default_rng(0).permutation(len(cache))[:B].astype(np.int64)
-    out, shift, mix, zero = np.empty((B, C, T), np.float32), np.zeros(B, np.int32), np.zeros(B, np.float32), np.zeros(B, np.int32)
-    everything = Augment(seed=1, epoch=1, shift=margin, scale=0.2, dropout=0.1, noise=0.01, mask=0.1, mirror=0.5, mix=0.2)
+    out, shift, mix, zero = (
+        np.empty((B, C, T), np.float32),
+        np.zeros(B, np.int32),
+        np.zeros(B, np.float32),
+        np.zeros(B, np.int32),
+    )
+    everything = Augment(
+        seed=1,
+        epoch=1,
+        shift=margin,
+        scale=0.2,
+        dropout=0.1,
+        noise=0.01,
+        mask=0.1,
+        mirror=0.5,
+        mix=0.2,
+    )
     other, steps = torch.from_numpy(mirror).long(), torch.arange(T)
     beta = torch.distributions.Beta(0.2, 0.2)
 
@@ -523,7 +803,9 @@ def bench_augment(rounds):
 
     ours()
     a, b = np.abs(out).mean(), float(np.mean([theirs()[0].abs().mean() for _ in range(5)]))
-    same = abs(a / b - 1) < 0.1 and abs((out == 0).all(2).mean() - 0.1) < 0.03  # other draws of the same distribution
+    same = (
+        abs(a / b - 1) < 0.1 and abs((out == 0).all(2).mean() - 0.1) < 0.03
+    )  # other draws of the same distribution
     mine, peer = in_turn(max(rounds, 15), ours, lambda: theirs() and None)
     return row("augment, everything on", mine, peer, 10, copy_seconds(out.nbytes), same=same)
 
@@ -531,6 +813,7 @@ def bench_augment(rounds):
 def bench_features(rounds):
     """Neuroscience features: all of them of 41,071 windows, and those that mne-features has too, by both. All cores for ours, one process for theirs."""
     import numpy as np
+
     from eeg import _native
     from eeg.data.features import LAGS, compute
 
@@ -546,12 +829,28 @@ def bench_features(rounds):
             done += len(chunk)
 
     def only_lagged(chunk):
-        _native.lagged_correlations(chunk, 0, 200, np.array(LAGS, np.int32), lagged[: len(chunk)], 0)
+        _native.lagged_correlations(
+            chunk, 0, 200, np.array(LAGS, np.int32), lagged[: len(chunk)], 0
+        )
 
     everything, late = in_turn(1, lambda: whole(compute), lambda: whole(only_lagged))
     rest = [a - b for a, b in zip(everything, late)]
-    good = row("41,071 windows, not lagged", rest, note=f"goal < 10 s {'met' if rest[0] < 10 else 'NOT MET'}") and rest[0] < 10
-    good &= row("41,071 windows, lagged", late, note=f"goal < 20 s {'met' if late[0] < 20 else 'NOT MET'}") and late[0] < 20
+    good = (
+        row(
+            "41,071 windows, not lagged",
+            rest,
+            note=f"goal < 10 s {'met' if rest[0] < 10 else 'NOT MET'}",
+        )
+        and rest[0] < 10
+    )
+    good &= (
+        row(
+            "41,071 windows, lagged",
+            late,
+            note=f"goal < 20 s {'met' if late[0] < 20 else 'NOT MET'}",
+        )
+        and late[0] < 20
+    )
 
     # Like with like: the 8 features that both have, of every channel. The peer takes its float64, ours what a cache holds.
     peer = Peer()
@@ -563,12 +862,21 @@ def bench_features(rounds):
     ours = np.empty((len(few), n, 10), np.float32)
     share = lambda: _native.channel_features(few, 0, few.shape[2], ours, 0)
     share()
-    own = np.concatenate([ours[:, :, 6], ours[:, :, 7], ours[:, :, 8], ours[:, :, :5].reshape(len(few), -1)], 1)
+    own = np.concatenate(
+        [ours[:, :, 6], ours[:, :, 7], ours[:, :, 8], ours[:, :, :5].reshape(len(few), -1)], 1
+    )
     known = np.isfinite(own)  # a flat channel is NaN here, and a warning and 0 / 0 there
     same = np.allclose(own[known], theirs[known], rtol=1e-5) and known.mean() > 0.9
     mine, yours = in_turn(rounds, share, lambda: peer("features", file=file)["seconds"])
     peer.close()
-    good &= row(f"{len(few)} windows, mne-features", mine, yours, 60, same=same, note=f"the 8 features both have, of {n} channels")
+    good &= row(
+        f"{len(few)} windows, mne-features",
+        mine,
+        yours,
+        60,
+        same=same,
+        note=f"the 8 features both have, of {n} channels",
+    )
     return good
 
 
@@ -576,27 +884,47 @@ def bench_depthwise(rounds):
     """DepthwiseConv1d against torch's conv1d(groups=channels): forward, input and weight gradient. All cores each."""
     import torch
     from torch.nn import functional as F
+
     from eeg.models.layers import DepthwiseConv1d
 
     torch.manual_seed(0)
     good = True
-    for B, C, T, K, dilation in ((64, 129, 200, 15, 1), (64, 160, 200, 15, 8), (64, 160, 200, 7, 4)):
+    for B, C, T, K, dilation in (
+        (64, 129, 200, 15, 1),
+        (64, 160, 200, 15, 8),
+        (64, 160, 200, 7, 4),
+    ):
         layer = DepthwiseConv1d(C, K, dilation, bias=False)
         x, up = torch.randn(B, T, C, requires_grad=True), torch.randn(B, T, C)
-        first, up_first = x.detach().transpose(1, 2).contiguous().requires_grad_(), up.transpose(1, 2).contiguous()  # torch's own layout
+        first, up_first = (
+            x.detach().transpose(1, 2).contiguous().requires_grad_(),
+            up.transpose(1, 2).contiguous(),
+        )  # torch's own layout
 
         def ours():
             y = layer(x)
             return y.detach(), *torch.autograd.grad(y, (x, layer.weight), up)
 
         def theirs():
-            y = F.conv1d(first, layer.weight, padding=K // 2 * dilation, dilation=dilation, groups=C)
+            y = F.conv1d(
+                first, layer.weight, padding=K // 2 * dilation, dilation=dilation, groups=C
+            )
             return y.detach(), *torch.autograd.grad(y, (first, layer.weight), up_first)
 
         (y, gx, gw), (y1, gx1, gw1) = ours(), theirs()
-        same = all((a - b).abs().max() <= 1e-5 * b.abs().max() for a, b in ((y, y1.transpose(1, 2)), (gx, gx1.transpose(1, 2)), (gw, gw1)))
+        same = all(
+            (a - b).abs().max() <= 1e-5 * b.abs().max()
+            for a, b in ((y, y1.transpose(1, 2)), (gx, gx1.transpose(1, 2)), (gw, gw1))
+        )
         mine, peer = in_turn(max(rounds, 15), lambda: ours() and None, lambda: theirs() and None)
-        good &= row(f"depthwise {C} x {K}, dilation {dilation}", mine, peer, 5 if C == 129 else None, copy_seconds(5 * x.nbytes) / 2, same=same)
+        good &= row(
+            f"depthwise {C} x {K}, dilation {dilation}",
+            mine,
+            peer,
+            5 if C == 129 else None,
+            copy_seconds(5 * x.nbytes) / 2,
+            same=same,
+        )
     return good
 
 
@@ -605,6 +933,7 @@ def bench_eegnex(rounds):
     import copy
 
     import torch
+
     from eeg.models.eegnex import EEGNeX, from_braindecode
     from eeg.train.device import keep_freed_memory
 
@@ -618,19 +947,38 @@ def bench_eegnex(rounds):
     def close(ours, theirs, tolerance):
         return bool((ours - theirs).norm() <= tolerance * theirs.norm())
 
-    for name, batch, train, goal in (("EEGNeX step, batch 128", 128, True, 120), ("EEGNeX folded, batch 128", 128, False, 200), ("EEGNeX folded, batch 1", 1, False, 20)):
+    for name, batch, train, goal in (
+        ("EEGNeX step, batch 128", 128, True, 120),
+        ("EEGNeX folded, batch 128", 128, False, 200),
+        ("EEGNeX folded, batch 1", 1, False, 20),
+    ):
         peer("eegnex", batch=batch, train=train, first=True)
         theirs = torch.load(peer.folder / "eegnex.pt", weights_only=True)
         twin = from_braindecode(EEGNeX(drop_prob=0.0), theirs["before"])
         loss = torch.nn.functional.mse_loss(twin(theirs["x"]), theirs["y"])
         loss.backward()
-        wanted = dict(from_braindecode(copy.deepcopy(twin), theirs["after"] | theirs["grads"]).named_parameters())
-        same = close(loss, theirs["loss"], 1e-5) and all(close(p.grad, wanted[key], 1e-4) for key, p in twin.named_parameters() if not key.startswith("bn2"))  # those are 0 but for rounding
+        wanted = dict(
+            from_braindecode(
+                copy.deepcopy(twin), theirs["after"] | theirs["grads"]
+            ).named_parameters()
+        )
+        same = close(loss, theirs["loss"], 1e-5) and all(
+            close(p.grad, wanted[key], 1e-4)
+            for key, p in twin.named_parameters()
+            if not key.startswith("bn2")
+        )  # those are 0 but for rounding
         same &= close(twin.folded()(theirs["x"]), theirs["answer"], 1e-5)
         work = training(net, x, y) if train else answering(folded, x[:batch])
-        ours, yours = in_turn(rounds, lambda: measured(work, 20)["seconds"], lambda: peer("eegnex", batch=batch, train=train)["seconds"])
+        ours, yours = in_turn(
+            rounds,
+            lambda: measured(work, 20)["seconds"],
+            lambda: peer("eegnex", batch=batch, train=train)["seconds"],
+        )
         good &= row(name, ours, yours, goal, same=same)
-    takes = [[own("own eegnex", batch=128)["bytes"]], [peer("eegnex", batch=128, train=True, memory=True)["bytes"]]]
+    takes = [
+        [own("own eegnex", batch=128)["bytes"]],
+        [peer("eegnex", batch=128, train=True, memory=True)["bytes"]],
+    ]
     peer.close(), own.close()
     return row("EEGNeX step, memory it takes", *takes, goal=5, show=megabytes) and good
 
@@ -644,10 +992,24 @@ def plain_tcn():
     class Plain(nn.Module):
         def __init__(self, C=129, W=160, K=15):
             super().__init__()
-            self.filter, self.mix, self.norm = nn.Conv1d(C, C, K, padding=K // 2, groups=C, bias=False), nn.Conv1d(C, W, 1, bias=False), nn.BatchNorm1d(W)
-            separable = lambda d: (nn.Conv1d(W, W, K, padding=K // 2 * d, dilation=d, groups=W, bias=False), nn.Conv1d(W, W, 1, bias=False), nn.BatchNorm1d(W), nn.ReLU(), nn.Dropout1d(0.1))
+            self.filter, self.mix, self.norm = (
+                nn.Conv1d(C, C, K, padding=K // 2, groups=C, bias=False),
+                nn.Conv1d(C, W, 1, bias=False),
+                nn.BatchNorm1d(W),
+            )
+            separable = lambda d: (
+                nn.Conv1d(W, W, K, padding=K // 2 * d, dilation=d, groups=W, bias=False),
+                nn.Conv1d(W, W, 1, bias=False),
+                nn.BatchNorm1d(W),
+                nn.ReLU(),
+                nn.Dropout1d(0.1),
+            )
             self.blocks = nn.ModuleList(nn.Sequential(*separable(2**i)) for i in range(4))
-            self.squeeze, self.excite, self.last = nn.Linear(W, W // 8), nn.Linear(W // 8, W), nn.Conv1d(W, 1, 1)
+            self.squeeze, self.excite, self.last = (
+                nn.Linear(W, W // 8),
+                nn.Linear(W // 8, W),
+                nn.Conv1d(W, 1, 1),
+            )
 
         def forward(self, x):
             x = F.relu(self.norm(self.mix(self.filter(x))))
@@ -665,6 +1027,7 @@ def same_tcn(batch, seed=0):
     Shifts of +6 and -6 before each ReLU: a value within rounding of 0 would have a gradient in one and none in the other.
     """
     import torch
+
     from eeg.models.tcn import TCN
 
     torch.manual_seed(seed)
@@ -689,21 +1052,34 @@ def same_tcn(batch, seed=0):
 def bench_tcn(rounds):
     """A training step of tcn against the same network in nn.Conv1d, AdamW each. Ours keeps freed memory, as the trainer does; the other runs in a process of its own, as torch is."""
     import torch
+
     from eeg.models.tcn import TCN
     from eeg.train.device import keep_freed_memory
 
     keep_freed_memory()
     difference = same_tcn(64)
     ours, peer = training(TCN(), torch.randn(64, 129, 200), torch.randn(64, 200)), Peer()
-    mine, theirs = in_turn(rounds, lambda: measured(ours, 10)["seconds"], lambda: peer("plain tcn", batch=64)["seconds"])
+    mine, theirs = in_turn(
+        rounds,
+        lambda: measured(ours, 10)["seconds"],
+        lambda: peer("plain tcn", batch=64)["seconds"],
+    )
     peer.close()
-    return row("tcn step, batch 64", mine, theirs, 4, same=difference < 1e-4, note=f"gradients differ by {difference:.0e}")
+    return row(
+        "tcn step, batch 64",
+        mine,
+        theirs,
+        4,
+        same=difference < 1e-4,
+        note=f"gradients differ by {difference:.0e}",
+    )
 
 
 def plain_epochs(cache, epochs):
     """Training tcn as one would write it with torch alone: h5py windows through a DataLoader with two workers, nn.Conv1d, AdamW, the same loss. -> seconds of each epoch after the first."""
     import h5py
     import torch
+
     from eeg.train.losses import loss
 
     class Windows(torch.utils.data.Dataset):
@@ -714,7 +1090,9 @@ def plain_epochs(cache, epochs):
             return len(self.y)
 
         def __getitem__(self, i):
-            self.file = self.file or h5py.File(cache.paths[0], "r", locking=False)  # each worker its own
+            self.file = self.file or h5py.File(
+                cache.paths[0], "r", locking=False
+            )  # each worker its own
             x = torch.from_numpy(self.file["X"][i, :, 25:225])
             return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True).clamp_min(1e-3), self.y[i]
 
@@ -726,7 +1104,9 @@ def plain_epochs(cache, epochs):
 
     net, times = plain_tcn(), []
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
-    batches = torch.utils.data.DataLoader(Windows(), 64, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
+    batches = torch.utils.data.DataLoader(
+        Windows(), 64, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
+    )
     for _ in range(epochs + 1):
         start = time.perf_counter()
         for x, y in batches:
@@ -743,8 +1123,24 @@ def bench_train(rounds):
     cache = training_cache()
     out = DATA / "experiments"
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-u", ROOT / "run" / "train.py", "--challenge", "1", "--cache", cache.paths[0].parent, "--out", out, "--patience", "1000", "--keep-copies", "--epochs"]
-    subprocess.run([*command, "1"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # which measures the precisions
+    command = [
+        sys.executable,
+        "-u",
+        ROOT / "run" / "train.py",
+        "--challenge",
+        "1",
+        "--cache",
+        cache.paths[0].parent,
+        "--out",
+        out,
+        "--patience",
+        "1000",
+        "--keep-copies",
+        "--epochs",
+    ]
+    subprocess.run(
+        [*command, "1"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # which measures the precisions
     shutil.rmtree(out)
     start = time.perf_counter()
     process = subprocess.Popen([*command, str(rounds + 1)], stdout=subprocess.PIPE, text=True)
@@ -760,10 +1156,25 @@ def bench_train(rounds):
     (timing,) = (json.loads(path.read_text())["epochs"] for path in out.glob("*/*/timing.json"))
     (config,) = (json.loads(path.read_text()) for path in out.glob("*/*/config.json"))
     mine = [1 / entry["windows_per_second"] for entry in timing[1:]]
-    theirs = [seconds / (len(cache) // 64 * 64) for seconds in plain_epochs(cache, max(1, rounds // 2))]
-    good = row("train tcn, a window", mine, theirs, 4, note=f"{config['precision']}, {1 / statistics.median(mine):,.0f} windows/s, validation included")
-    share, memory = min(entry["model_share"] for entry in timing), max(entry["memory"] for entry in timing)
-    kept = [("to the first batch, goal < 5 s", first < 5, f"{first:.1f} s"), ("of an epoch in the model, goal >= 90 %", share >= 0.9, f"{100 * share:.1f} %"), ("of its own memory, goal < 1500 MB", memory < 1.5e9, f"{memory / 1e6:.0f} MB")]
+    theirs = [
+        seconds / (len(cache) // 64 * 64) for seconds in plain_epochs(cache, max(1, rounds // 2))
+    ]
+    good = row(
+        "train tcn, a window",
+        mine,
+        theirs,
+        4,
+        note=f"{config['precision']}, {1 / statistics.median(mine):,.0f} windows/s, validation included",
+    )
+    share, memory = (
+        min(entry["model_share"] for entry in timing),
+        max(entry["memory"] for entry in timing),
+    )
+    kept = [
+        ("to the first batch, goal < 5 s", first < 5, f"{first:.1f} s"),
+        ("of an epoch in the model, goal >= 90 %", share >= 0.9, f"{100 * share:.1f} %"),
+        ("of its own memory, goal < 1500 MB", memory < 1.5e9, f"{memory / 1e6:.0f} MB"),
+    ]
     for what, met, figure in kept:
         print(f"  {figure} {what} {'met' if met else 'NOT MET'}")
     return good and all(met for _, met, _ in kept)
@@ -782,8 +1193,18 @@ def cache_of_zeros(source, size):
         for name, rows in (("y", windows), ("metadata", windows), ("recordings", slice(None))):
             new[name] = old[name][()][rows]
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        layout.set_layout(h5py.h5d.CONTIGUOUS), layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY), layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        h5py.h5d.create(new.id, b"X", h5py.h5t.py_create(old["X"].dtype), h5py.h5s.create_simple((len(windows), *old["X"].shape[1:])), layout)
+        (
+            layout.set_layout(h5py.h5d.CONTIGUOUS),
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY),
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER),
+        )
+        h5py.h5d.create(
+            new.id,
+            b"X",
+            h5py.h5t.py_create(old["X"].dtype),
+            h5py.h5s.create_simple((len(windows), *old["X"].shape[1:])),
+            layout,
+        )
     return path.parent
 
 
@@ -791,9 +1212,26 @@ def trained_for(seconds, folder, settle=3):
     """Have run/train.py train from the caches of a folder for some seconds after it has settled. -> (seconds a window, bytes of its own at most)."""
     out = folder / "experiments"
     shutil.rmtree(out, ignore_errors=True)
-    process = subprocess.Popen([sys.executable, ROOT / "run" / "train.py", "--challenge", "1", "--cache", folder, "--out", out, "--keep-copies", "--amp", "off"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            ROOT / "run" / "train.py",
+            "--challenge",
+            "1",
+            "--cache",
+            folder,
+            "--out",
+            out,
+            "--keep-copies",
+            "--amp",
+            "off",
+        ],
+        stdout=subprocess.DEVNULL,
+    )
     seen = []
-    while process.poll() is None and (not seen or seen[-1]["updated"] - seen[0]["updated"] < settle + seconds):
+    while process.poll() is None and (
+        not seen or seen[-1]["updated"] - seen[0]["updated"] < settle + seconds
+    ):
         time.sleep(0.05)
         for path in out.glob("*/*/state.json"):
             state = json.loads(path.read_text())
@@ -803,9 +1241,13 @@ def trained_for(seconds, folder, settle=3):
     if process.wait():
         raise UserError(f"run/train.py ended with exit code {process.returncode}")
     if not seen or seen[-1]["epoch"] != 1:
-        raise UserError(f"an epoch of the cache in {folder} is shorter than the {settle + seconds} s that were to be measured")
+        raise UserError(
+            f"an epoch of the cache in {folder} is shorter than the {settle + seconds} s that were to be measured"
+        )
     first = next(state for state in seen if state["updated"] >= seen[0]["updated"] + settle)
-    return (seen[-1]["updated"] - first["updated"]) / (64 * (seen[-1]["batch"] - first["batch"])), max(state["memory"] for state in seen)
+    return (seen[-1]["updated"] - first["updated"]) / (
+        64 * (seen[-1]["batch"] - first["batch"])
+    ), max(state["memory"] for state in seen)
 
 
 def bench_large(rounds, seconds=20):
@@ -824,8 +1266,16 @@ def bench_large(rounds, seconds=20):
         return each
 
     mine, theirs = in_turn(rounds, lambda: train(large), lambda: train(small))
-    good = row("train from a cache > memory", mine, theirs, 0.95, note=f"{os.stat(large / source.name).st_size / 1e9:.0f} GB, {1 / statistics.median(mine):,.0f} windows/s; its peer: the same from {os.stat(small / source.name).st_size / 1e9:.0f} GB in the page cache")
-    print(f"  {max(taken) / 1e6:.0f} MB of its own memory at most, goal < 1500 MB {'met' if max(taken) < 1.5e9 else 'NOT MET'}")
+    good = row(
+        "train from a cache > memory",
+        mine,
+        theirs,
+        0.95,
+        note=f"{os.stat(large / source.name).st_size / 1e9:.0f} GB, {1 / statistics.median(mine):,.0f} windows/s; its peer: the same from {os.stat(small / source.name).st_size / 1e9:.0f} GB in the page cache",
+    )
+    print(
+        f"  {max(taken) / 1e6:.0f} MB of its own memory at most, goal < 1500 MB {'met' if max(taken) < 1.5e9 else 'NOT MET'}"
+    )
     return good and max(taken) < 1.5e9
 
 
@@ -836,28 +1286,41 @@ def bench_latency(rounds, steps=60):
     """
     import numpy as np
     import torch
+
     from eeg.data.features import compute
     from eeg.models import MODELS, build, defaults
     from eeg.models.precision import LIMITS, at_precision, change, passes, size
 
     cache = training_cache()
-    X = np.ascontiguousarray(cache.parts[0][:, :, cache.margin : cache.margin + cache.window], np.float32)
+    X = np.ascontiguousarray(
+        cache.parts[0][:, :, cache.margin : cache.margin + cache.window], np.float32
+    )
     names = np.unique(cache.metadata["subject"])
     test = np.isin(cache.metadata["subject"], names[: len(names) // 4])
-    x, y, known = torch.from_numpy(X), torch.from_numpy(cache.y).float()[:, None], torch.from_numpy(compute(X))
+    x, y, known = (
+        torch.from_numpy(X),
+        torch.from_numpy(cache.y).float()[:, None],
+        torch.from_numpy(compute(X)),
+    )
     median = known[~test].nanmedian(0).values
     mad = (known[~test] - median).abs().nanmedian(0).values.clamp(min=1e-6)
-    print(f"{'':<13}{'precision':<12}{'batch 1':<26}{'batch 128':<26}{'size':<10}{'answer moves':<14}NRMSE ({steps} steps of training, {test.sum()} windows of other subjects)")
+    print(
+        f"{'':<13}{'precision':<12}{'batch 1':<26}{'batch 128':<26}{'size':<10}{'answer moves':<14}NRMSE ({steps} steps of training, {test.sum()} windows of other subjects)"
+    )
     good = True
     for name in MODELS:
         torch.manual_seed(0)
-        model = build(name, **({"head": "time"} if "head" in defaults(name) else {}))  # what learns a response time soonest
+        model = build(
+            name, **({"head": "time"} if "head" in defaults(name) else {})
+        )  # what learns a response time soonest
         model.center.fill_(y[~test].mean()), model.scale.fill_(y[~test].std())
         if model.features != "none":
             model.median.copy_(median), model.mad.copy_(mad)
         inputs = lambda rows: (x[rows], known[rows]) if model.features == "file" else (x[rows],)
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        for rows in torch.from_numpy(np.random.default_rng(0).choice(np.flatnonzero(~test), (steps, 64))):
+        for rows in torch.from_numpy(
+            np.random.default_rng(0).choice(np.flatnonzero(~test), (steps, 64))
+        ):
             optimiser.zero_grad()
             torch.nn.functional.mse_loss(model(*inputs(rows)), y[rows]).backward()
             optimiser.step()
@@ -867,45 +1330,72 @@ def bench_latency(rounds, steps=60):
         for precision in (None, *LIMITS):
             form = model if precision is None else at_precision(model, precision)
             times = 1 if precision == "fp16" else rounds  # many processors compute it slowly
-            single, whole = in_turn(max(times, 3), answering(form, *one))[0], in_turn(times, answering(form, *many))[0]
-            figures = change(model, form, x[rest], y[rest], known[rest] if model.features == "file" else None)
-            fate = f"{figures['before']:.4f}" if precision is None else f"{figures['nrmse']:+.5f}" + ("" if passes(precision, figures) else "  REFUSED")
+            single, whole = (
+                in_turn(max(times, 3), answering(form, *one))[0],
+                in_turn(times, answering(form, *many))[0],
+            )
+            figures = change(
+                model, form, x[rest], y[rest], known[rest] if model.features == "file" else None
+            )
+            fate = (
+                f"{figures['before']:.4f}"
+                if precision is None
+                else f"{figures['nrmse']:+.5f}"
+                + ("" if passes(precision, figures) else "  REFUSED")
+            )
             late = statistics.median(single) >= 0.015
-            print(f"{name if precision is None else '':<13}{precision or 'as trained':<12}{duration(single):<26}{duration(whole):<26}{size(form) / 1e3:<7.0f}kB {figures['answer']:<14.1e}{fate}{'  NOT under 15 ms' if late else ''}", flush=True)
+            print(
+                f"{name if precision is None else '':<13}{precision or 'as trained':<12}{duration(single):<26}{duration(whole):<26}{size(form) / 1e3:<7.0f}kB {figures['answer']:<14.1e}{fate}{'  NOT under 15 ms' if late else ''}",
+                flush=True,
+            )
             good &= not late or precision == "fp16"
     return good
 
 
 def bench_evaluate(rounds):
     """Predicting whole releases: 10,000 windows by tcn, and the windows of a release by EEGNeX against the start kit's loop, which takes one window at a time. Windows are made before."""
+    import h5py
     import numpy as np
     import torch
+
     from eeg.data.cache import Cache, Settings, build
     from eeg.data.release import find_release
     from eeg.models import build as build_model
     from eeg.models.eegnex import from_braindecode
     from eeg.score.predict import predict
     from eeg.train.device import keep_freed_memory
-    import h5py
 
     keep_freed_memory()
     cache, tcn = training_cache(), build_model("tcn")
     start = time.perf_counter()
     predict(tcn, cache, np.arange(10000) % len(cache))
     seconds = [time.perf_counter() - start]
-    good = row("10,000 windows, tcn", seconds, note=f"goal < 20 s {'met' if seconds[0] < 20 else 'NOT MET'}") and seconds[0] < 20
+    good = (
+        row(
+            "10,000 windows, tcn",
+            seconds,
+            note=f"goal < 20 s {'met' if seconds[0] < 20 else 'NOT MET'}",
+        )
+        and seconds[0] < 20
+    )
 
     folder, peer = simulated("R1", 20), Peer()
     lost = peer("windows", root=str(folder.parent), challenge=1)["lost"]
-    kit = [peer("windows", root=str(folder.parent), challenge=1, lost=lost, score=True)["seconds"]]  # once: it takes long enough to need no median
+    kit = [
+        peer("windows", root=str(folder.parent), challenge=1, lost=lost, score=True)["seconds"]
+    ]  # once: it takes long enough to need no median
     cache = Cache(build(find_release("R1", DATA / "data"), Settings(1), DATA).path)
     with h5py.File(cache.paths[0], "r") as f:
         names = np.array([Path(name.decode()).name for name in f["recordings"][()]])
     rows = np.flatnonzero(~np.isin(names[cache.metadata["recording"]], lost))
     model = build_model("eegnex")
     from_braindecode(model.network, torch.load(peer.folder / "network.pt", weights_only=True))
-    volts = lambda model, x, features: model.network(x * 1e-6)  # as the kit has them; it does not normalise
-    same = np.allclose(predict(model, cache, rows, volts)[:, 0], peer.array("answers"), rtol=1e-3, atol=1e-5)
+    volts = lambda model, x, features: model.network(
+        x * 1e-6
+    )  # as the kit has them; it does not normalise
+    same = np.allclose(
+        predict(model, cache, rows, volts)[:, 0], peer.array("answers"), rtol=1e-3, atol=1e-5
+    )
 
     def ours():
         predict(model, cache, rows, volts)
@@ -920,7 +1410,9 @@ def bench_coverage(rounds):
     from eeg.score.coverage import POPULATIONS, REPETITIONS, SUBJECTS, coverage, truth
     from eeg.score.metrics import FEW
 
-    print(f"coverage of the 95 % intervals, {REPETITIONS:,} simulated test sets each; * not within 93 .. 97 %")
+    print(
+        f"coverage of the 95 % intervals, {REPETITIONS:,} simulated test sets each; * not within 93 .. 97 %"
+    )
     print(f"{'subjects':<52}" + "".join(f"{subjects:>8}" for subjects in SUBJECTS))
     good = True
     for name, population in POPULATIONS.items():
@@ -935,15 +1427,41 @@ def bench_coverage(rounds):
     return good
 
 
-ROWS = {"cache": bench_cache, "decode": bench_decode, "linear": bench_linear, "gather": bench_gather, "augment": bench_augment, "features": bench_features, "depthwise": bench_depthwise, "eegnex": bench_eegnex, "tcn": bench_tcn, "train": bench_train, "large": bench_large, "latency": bench_latency, "evaluate": bench_evaluate, "coverage": bench_coverage}
+ROWS = {
+    "cache": bench_cache,
+    "decode": bench_decode,
+    "linear": bench_linear,
+    "gather": bench_gather,
+    "augment": bench_augment,
+    "features": bench_features,
+    "depthwise": bench_depthwise,
+    "eegnex": bench_eegnex,
+    "tcn": bench_tcn,
+    "train": bench_train,
+    "large": bench_large,
+    "latency": bench_latency,
+    "evaluate": bench_evaluate,
+    "coverage": bench_coverage,
+}
 
 
 def main():
     if sys.argv[1:2] == ["--peer"]:
         return serve_peer(int(sys.argv[2]), sys.argv[3])
     p = cli.parser(__doc__)
-    p.add_argument("rows", nargs="*", metavar="NAME", help=f"rows to run: {', '.join(ROWS)} (default: all but coverage)")
-    p.add_argument("--rounds", type=cli.positive, default=5, metavar="N", help="how often each is timed (default 5)")
+    p.add_argument(
+        "rows",
+        nargs="*",
+        metavar="NAME",
+        help=f"rows to run: {', '.join(ROWS)} (default: all but coverage)",
+    )
+    p.add_argument(
+        "--rounds",
+        type=cli.positive,
+        default=5,
+        metavar="N",
+        help="how often each is timed (default 5)",
+    )
     args = p.parse_args()
     if unknown := [name for name in args.rows if name not in ROWS]:
         p.error(f"no row '{unknown[0]}'; the rows are {', '.join(ROWS)}")

@@ -1,9 +1,9 @@
 """Windows of a release -> cache/challenge1_R1_windows.h5, an HDF5 file whose X can be memory-mapped.
 
-    python run/cache.py --release R1                       challenge 1: 129 x 200 from 0.5 s after each stimulus
-    python run/cache.py --release R1 R2 --challenge 2      challenge 2: 129 x 400 every 2 s
-    python run/cache.py --release R5 --mini --plot c.png   the 20-subject release, with a picture of what is in it
-    python run/cache.py --release R1 --margin 0.25         0.25 s more on both sides, for time-shift augmentation
+python run/cache.py --release R1                       challenge 1: 129 x 200 from 0.5 s after each stimulus
+python run/cache.py --release R1 R2 --challenge 2      challenge 2: 129 x 400 every 2 s
+python run/cache.py --release R5 --mini --plot c.png   the 20-subject release, with a picture of what is in it
+python run/cache.py --release R1 --margin 0.25         0.25 s more on both sides, for time-shift augmentation
 """
 
 import time
@@ -14,20 +14,56 @@ from eeg import UserError, cli
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("--release", nargs="+", required=True, type=cli.release, metavar="R", help="R1 ... R12")
+    p.add_argument(
+        "--release", nargs="+", required=True, type=cli.release, metavar="R", help="R1 ... R12"
+    )
     p.add_argument("--mini", action="store_true", help="the mini release (20 subjects)")
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
-    p.add_argument("--tasks", nargs="+", default=["contrastChangeDetection"], metavar="TASK", help="challenge 2: the tasks to cut windows from, or 'all' (default: contrastChangeDetection, which the competition scores)")
-    p.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="float16 halves the file; beyond 65,504 uV it clips, and says how often")
-    p.add_argument("--margin", type=cli.seconds, default=0.0, metavar="S", help="extra seconds on both sides of each window, for time-shift augmentation (default 0)")
-    p.add_argument("--max-recordings", type=cli.positive, metavar="N", help="only the first N recordings")
+    p.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["contrastChangeDetection"],
+        metavar="TASK",
+        help="challenge 2: the tasks to cut windows from, or 'all' (default: contrastChangeDetection, which the competition scores)",
+    )
+    p.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="float16 halves the file; beyond 65,504 uV it clips, and says how often",
+    )
+    p.add_argument(
+        "--margin",
+        type=cli.seconds,
+        default=0.0,
+        metavar="S",
+        help="extra seconds on both sides of each window, for time-shift augmentation (default 0)",
+    )
+    p.add_argument(
+        "--max-recordings", type=cli.positive, metavar="N", help="only the first N recordings"
+    )
     p.add_argument("--jobs", type=cli.positive, metavar="N", help="threads (default: all cores)")
-    p.add_argument("--force", action="store_true", help="build even if the cache is up to date, or of other settings")
-    p.add_argument("--strict", action="store_true", help="exit 1 if any recording had to be skipped for a fault")
-    p.add_argument("--plot", type=Path, metavar="FILE", help="draw what is in the cache: response times, subjects, grand averages, bad channels")
+    p.add_argument(
+        "--force",
+        action="store_true",
+        help="build even if the cache is up to date, or of other settings",
+    )
+    p.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit 1 if any recording had to be skipped for a fault",
+    )
+    p.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw what is in the cache: response times, subjects, grand averages, bad channels",
+    )
     args = p.parse_args()
     if args.challenge == 1 and args.tasks != ["contrastChangeDetection"]:
-        p.error("--tasks goes with --challenge 2: challenge 1 is cut from contrastChangeDetection alone")
+        p.error(
+            "--tasks goes with --challenge 2: challenge 1 is cut from contrastChangeDetection alone"
+        )
     if args.plot and args.plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         p.error(f"--plot {args.plot}: name a .png, .pdf or .svg file")
     return p, args
@@ -55,18 +91,28 @@ def main():
         settings = Settings(args.challenge, tasks, args.dtype, args.margin, args.max_recordings)
         count = len(release.recordings(tasks)[: args.max_recordings])
         if not count:
-            raise UserError(f"{release.folder} has no recording of {', '.join(tasks)} (looked for sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)")
-        what = cli.counted(count, "contrast-change recording" if args.challenge == 1 else "recording")
+            raise UserError(
+                f"{release.folder} has no recording of {', '.join(tasks)} (looked for sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)"
+            )
+        what = cli.counted(
+            count, "contrast-change recording" if args.challenge == 1 else "recording"
+        )
         people = len(release.participants())
-        print(f"{release.label}: {cli.counted(people, 'participant')}, {what} in {release.folder}" + (" (simulated)" if release.simulated else ""), flush=True)
+        print(
+            f"{release.label}: {cli.counted(people, 'participant')}, {what} in {release.folder}"
+            + (" (simulated)" if release.simulated else ""),
+            flush=True,
+        )
         with cli.Progress("recordings") as progress:
             report = build(release, settings, args.cache, args.jobs, args.force, progress)
         describe(report, settings, time.perf_counter() - start, progress.peak)
-        failed |= not report.windows or args.strict and any(fault(reason) for _, reason in report.skipped)
+        failed |= (
+            not report.windows or args.strict and any(fault(reason) for _, reason in report.skipped)
+        )
         reports.append(report)
     if args.plot and all(report.windows for report in reports):
-        from eeg.data.figures import plot_cache
         from eeg.data.cache import Cache
+        from eeg.data.figures import plot_cache
 
         plot_cache(Cache([report.path for report in reports]), args.plot)
         print(f"picture   {args.plot}")
@@ -81,19 +127,36 @@ def fault(reason):
 def describe(report, settings, seconds, peak):
     """The closing lines: what was kept, dropped, flagged and skipped, by reason."""
     if not report.built:
-        print(f"{report.path} is up to date: {cli.counted(report.windows, 'window')}, {report.bytes / 1e6:,.0f} MB (--force rebuilds it)")
+        print(
+            f"{report.path} is up to date: {cli.counted(report.windows, 'window')}, {report.bytes / 1e6:,.0f} MB (--force rebuilds it)"
+        )
         return
     if report.reason:
         print(f"rebuilt   {report.reason}")
     if report.windows:
         samples = round(100 * 2 * (settings.challenge + settings.margin))
-        print(f"kept      {cli.counted(report.windows, 'window')} of {cli.counted(report.subjects, 'subject')} (129 x {samples} {settings.dtype}, {report.bytes / 1e6:,.0f} MB)")
+        print(
+            f"kept      {cli.counted(report.windows, 'window')} of {cli.counted(report.subjects, 'subject')} (129 x {samples} {settings.dtype}, {report.bytes / 1e6:,.0f} MB)"
+        )
     if report.dropped:
-        print(f"dropped   {cli.counted(sum(report.dropped.values()), 'trial')}: " + ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.most_common()))
+        print(
+            f"dropped   {cli.counted(sum(report.dropped.values()), 'trial')}: "
+            + ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.most_common())
+        )
     if report.flagged:
-        print("flagged   " + ", ".join(cli.counted(n, "copied window") if flag == "copy" else f"{n:,} on the fast time line" for flag, n in report.flagged.items()))
+        print(
+            "flagged   "
+            + ", ".join(
+                cli.counted(n, "copied window")
+                if flag == "copy"
+                else f"{n:,} on the fast time line"
+                for flag, n in report.flagged.items()
+            )
+        )
     if report.clipped:
-        print(f"clipped   {cli.counted(report.clipped, 'sample')} beyond the 65,504 uV that float16 holds")
+        print(
+            f"clipped   {cli.counted(report.clipped, 'sample')} beyond the 65,504 uV that float16 holds"
+        )
     if report.skipped:
         print(f"skipped   {cli.counted(len(report.skipped), 'recording')}:")
         for recording, reason in sorted(report.skipped, key=lambda pair: str(pair[0])):

@@ -16,7 +16,13 @@ from eeg import cli
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("--device", type=cli.device, default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, rocm or mps (default: auto)")
+    p.add_argument(
+        "--device",
+        type=cli.device,
+        default="auto",
+        metavar="D",
+        help="auto, cpu, cuda, cuda:1, rocm or mps (default: auto)",
+    )
     p.add_argument("--again", action="store_true", help="check anew, whatever verdict is kept")
     p.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
     return p.parse_args()
@@ -34,8 +40,19 @@ def main():
     table = Table(say)
     wanted = device.parse(args.device)
     limit = memory.limit_bytes()
-    say(f"machine   {device.processor()}, {cli.counted(device.cpu_threads(), 'thread')}{f', {limit / 1e9:.1f} GB of memory' if limit else ''}; {cards.driver()}")
-    say(f"torch     {torch.__version__}" + (f", CUDA {torch.version.cuda}" if torch.version.cuda else f", ROCm {torch.version.hip}" if torch.version.hip else ""))
+    say(
+        f"machine   {device.processor()}, {cli.counted(device.cpu_threads(), 'thread')}{f', {limit / 1e9:.1f} GB of memory' if limit else ''}; {cards.driver()}"
+    )
+    say(
+        f"torch     {torch.__version__}"
+        + (
+            f", CUDA {torch.version.cuda}"
+            if torch.version.cuda
+            else f", ROCm {torch.version.hip}"
+            if torch.version.hip
+            else ""
+        )
+    )
     if wanted != "cpu" and (reason := cards.absent(wanted)):
         say(f"no GPU    {reason}")
     choice = device.choose(args.device, args.cache, args.again, table)
@@ -44,12 +61,25 @@ def main():
         attempts.append(probe.inspect("cpu", on_check=table))
     trusted = any(attempt.trusted for attempt in attempts)
     if args.json:
-        print(json.dumps({**asdict(choice), "attempts": [asdict(attempt) | {"trusted": attempt.trusted} for attempt in attempts], "trusted": trusted}, indent=1))
+        print(
+            json.dumps(
+                {
+                    **asdict(choice),
+                    "attempts": [
+                        asdict(attempt) | {"trusted": attempt.trusted} for attempt in attempts
+                    ],
+                    "trusted": trusted,
+                },
+                indent=1,
+            )
+        )
     elif choice.device == "cpu" and not attempts[-1].trusted:
         say("\nno device of this machine can train: the CPU fails, too")
     else:
         why = f": {choice.reason}" if choice.attempts else ""
-        say(f"\ntraining uses {choice.device}, {choice.name}, in {' or '.join(choice.precisions)}{why}")
+        say(
+            f"\ntraining uses {choice.device}, {choice.name}, in {' or '.join(choice.precisions)}{why}"
+        )
     return int(not trusted)
 
 

@@ -20,7 +20,19 @@ from collections import Counter
 
 from eeg import UserError, cli
 
-COLUMNS = ("name", "model", "normalize", "features", "aux", "set", "target", "cache", "device", "cv", "loss")  # settings of a run that another column shows, or its model's
+COLUMNS = (
+    "name",
+    "model",
+    "normalize",
+    "features",
+    "aux",
+    "set",
+    "target",
+    "cache",
+    "device",
+    "cv",
+    "loss",
+)  # settings of a run that another column shows, or its model's
 SWITCHES = {
     "balance": ("subjects drawn equally often", "windows drawn equally often"),
     "keep_copies": ("copies kept", "copies left out"),
@@ -33,14 +45,30 @@ def arguments():
     p = cli.parser(__doc__)
     cli.choose_runs(p, "all finished runs; here a name stands for all of its finished runs")
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
-    p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
+    p.add_argument(
+        "--release",
+        nargs="+",
+        type=cli.release,
+        metavar="R",
+        help="test releases (default: what is cached of R6 and R7)",
+    )
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="add the runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects, and refused where those would be scored")
-    p.add_argument("--promote", action="store_true", help="make the best run by validation the promoted one of its challenge, unless it is worse than the promoted one on the test releases")
+    p.add_argument(
+        "--ensemble",
+        choices=("average", "weights", "stack"),
+        help="add the runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects, and refused where those would be scored",
+    )
+    p.add_argument(
+        "--promote",
+        action="store_true",
+        help="make the best run by validation the promoted one of its challenge, unless it is worse than the promoted one on the test releases",
+    )
     args = p.parse_args()
     cli.check_chosen(p, args)
     if args.promote and args.ensemble:
-        p.error("--promote takes a single run, an ensemble has no weights of its own: give --promote or --ensemble")
+        p.error(
+            "--promote takes a single run, an ensemble has no weights of its own: give --promote or --ensemble"
+        )
     return args
 
 
@@ -67,9 +95,15 @@ def chosen_runs(args):
         runs = choose_runs(args.out, args.runs, args.seed, several=True)
         for run in runs:
             if args.challenge not in (None, run.challenge):
-                raise UserError(f"{run.name} is a run of challenge {run.challenge}, not {args.challenge}; leave --challenge {args.challenge} out, or name other runs")
+                raise UserError(
+                    f"{run.name} is a run of challenge {run.challenge}, not {args.challenge}; leave --challenge {args.challenge} out, or name other runs"
+                )
         return runs
-    runs = [run for run in find_runs(args.out) if args.challenge in (None, run.challenge) and run.finished and run.scored]
+    runs = [
+        run
+        for run in find_runs(args.out)
+        if args.challenge in (None, run.challenge) and run.finished and run.scored
+    ]
     return runs or [best_run(args.out, args.challenge or 1)]  # which says what there is instead
 
 
@@ -79,7 +113,7 @@ def compare(challenge, runs, args):
     from eeg.score.ensemble import combine_runs, wanted
     from eeg.score.finished import predict_run
     from eeg.score.metrics import nrmse
-    from eeg.score.sides import check_fitting, check_side, flattered, side, scored_side
+    from eeg.score.sides import check_fitting, check_side, flattered, scored_side, side
     from eeg.score.verdict import verdict
 
     cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
@@ -89,7 +123,13 @@ def compare(challenge, runs, args):
         for i, run in enumerate(runs):
             try:
                 check_side(run, cache, rows)
-                said[run] = predict_run(run, cache, rows, **how, progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n))
+                said[run] = predict_run(
+                    run,
+                    cache,
+                    rows,
+                    **how,
+                    progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n),
+                )
             except UserError as e:
                 left_out.append(e if run.name in str(e) else UserError(f"{run.name}: {e}"))
         if not said:
@@ -102,13 +142,32 @@ def compare(challenge, runs, args):
                 answers[f"ensemble: {words}"] = p
             except UserError as e:
                 left_out.append(f"the ensemble: {e}")
-        lines = {run.name: cells(run, answers[run.name], y, subjects, args.cache, differing) for run, differing in zip(runs, differences(runs))}
+        lines = {
+            run.name: cells(run, answers[run.name], y, subjects, args.cache, differing)
+            for run, differing in zip(runs, differences(runs))
+        }
 
     order = sorted(answers, key=lambda name: nrmse(y, answers[name]))
     releases = list(dict.fromkeys(cache.release[rows].tolist()))
-    print(f"challenge {challenge}, {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {cli.counted(len(y), 'window')}, {cli.counted(len(set(subjects)), 'subject')}")
-    header = ["run", "model", "test NRMSE, 95 % interval", "valid NRMSE, 95 % interval", "parameters", "time", "device", "differs in"]
-    print_table([header, *(lines.get(name) or [name, "", score(y, answers[name], subjects)] for name in order)])
+    print(
+        f"challenge {challenge}, {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {cli.counted(len(y), 'window')}, {cli.counted(len(set(subjects)), 'subject')}"
+    )
+    header = [
+        "run",
+        "model",
+        "test NRMSE, 95 % interval",
+        "valid NRMSE, 95 % interval",
+        "parameters",
+        "time",
+        "device",
+        "differs in",
+    ]
+    print_table(
+        [
+            header,
+            *(lines.get(name) or [name, "", score(y, answers[name], subjects)] for name in order),
+        ]
+    )
     for e in left_out:
         print(f"  left out: {e}", flush=True)
     if note := flattered(runs, cache, rows):
@@ -124,8 +183,15 @@ def compare(challenge, runs, args):
     except UserError as e:  # runs may be compared where their training windows are not
         print(f"  nothing to say of what labels alone tell: {e}")
     else:
-        labels_alone = baselines(challenge, train.metadata[chosen], train.y[chosen], cache.metadata[rows], y)
-        for name in dict.fromkeys(["the mean of the training labels", min(labels_alone, key=lambda name: nrmse(y, labels_alone[name]))]):
+        labels_alone = baselines(
+            challenge, train.metadata[chosen], train.y[chosen], cache.metadata[rows], y
+        )
+        for name in dict.fromkeys(
+            [
+                "the mean of the training labels",
+                min(labels_alone, key=lambda name: nrmse(y, labels_alone[name])),
+            ]
+        ):
             print(f"  {judge(name, labels_alone[name])[1]}")
     if args.promote:
         promote_best(runs, answers, cache, rows, args.out)
@@ -146,7 +212,16 @@ def cells(run, p, y, subjects, folder, differing):
         valid = score(cache.y[rows], p_valid, cache.metadata["subject"][rows])
     parameters = sum(weight.numel() for weight in load_model(run.weights).parameters())
     minutes, seconds = divmod(round(sum(epoch["seconds"] for epoch in run.timing["epochs"])), 60)
-    return [run.name, run.config["model"]["name"], score(y, p, subjects), valid, f"{parameters:,}", f"{minutes}:{seconds:02}", str(run.config.get("device", "")), differing]
+    return [
+        run.name,
+        run.config["model"]["name"],
+        score(y, p, subjects),
+        valid,
+        f"{parameters:,}",
+        f"{minutes}:{seconds:02}",
+        str(run.config.get("device", "")),
+        differing,
+    ]
 
 
 def score(y, p, subjects):
@@ -169,7 +244,10 @@ def differences(runs):
     settings = [dict.fromkeys(strengths, 0) | own for own in settings]
     counts = {key: Counter(repr(own[key]) for own in settings if key in own) for key in known}
     rare = lambda key, value: 2 * counts[key][repr(value)] <= counts[key].total()
-    return [", ".join(in_words(key[-1], value) for key, value in own.items() if rare(key, value)) for own in settings]
+    return [
+        ", ".join(in_words(key[-1], value) for key, value in own.items() if rare(key, value))
+        for own in settings
+    ]
 
 
 def settings_of(run):
@@ -206,7 +284,10 @@ def in_words(key, value):
 def print_table(rows):
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
     for row in rows:
-        print(("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths))).rstrip(), flush=True)
+        print(
+            ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths))).rstrip(),
+            flush=True,
+        )
 
 
 def promote_best(runs, answers, cache, rows, out):
@@ -220,21 +301,32 @@ def promote_best(runs, answers, cache, rows, out):
         print("  nothing is promoted: none of these runs has a validation NRMSE")
         return
     now = Run(folder) if folder.exists() else None
-    among, others = competing([now, *runs] if now else runs)  # first: of equals the promoted one stays
+    among, others = competing(
+        [now, *runs] if now else runs
+    )  # first: of equals the promoted one stays
     if shown := [run for run in others if run is not now]:
         print(f"  {left_out(among, shown)}")
     if now in others:
-        print(f"  the promoted run was validated on {validation(now)}, so its validation NRMSE is left out, too")
+        print(
+            f"  the promoted run was validated on {validation(now)}, so its validation NRMSE is left out, too"
+        )
     best = min(among, key=lambda run: run.best[1])
     if best is now:
-        print(f"  the promoted run has the lowest validation NRMSE, {now.best[1]:.5f} on {validation(now)}; {folder}/ stays as it is")
+        print(
+            f"  the promoted run has the lowest validation NRMSE, {now.best[1]:.5f} on {validation(now)}; {folder}/ stays as it is"
+        )
         return
     print(f"  lowest validation NRMSE: {best.name}, {best.best[1]:.5f} on {validation(best)}")
     if now and vetoed(best, answers[best.name], now, cache, rows):
         print(f"  {folder}/ stays as it is")
         return
     y, releases = cache.y[rows], list(dict.fromkeys(cache.release[rows].tolist()))
-    note = {"valid_nrmse": best.best[1], "validated_on": validation(best), "releases": releases, "nrmse": nrmse(y, answers[best.name])}
+    note = {
+        "valid_nrmse": best.best[1],
+        "validated_on": validation(best),
+        "releases": releases,
+        "nrmse": nrmse(y, answers[best.name]),
+    }
     print(f"  promoted {best.name} to {promote(best, out, note)}/")
 
 
@@ -245,7 +337,11 @@ def vetoed(run, p, now, cache, rows):
     from eeg.score.verdict import verdict
 
     check_side(now, cache, rows)
-    q, y, subjects = predict_run(now, cache, rows)[:, 0], cache.y[rows], cache.metadata["subject"][rows]
+    q, y, subjects = (
+        predict_run(now, cache, rows)[:, 0],
+        cache.y[rows],
+        cache.metadata["subject"][rows],
+    )
     worse, _ = verdict("the promoted run", q, run.name, p, y, subjects)
     sentence = verdict(run.name, p, "the promoted run", q, y, subjects)[1]
     print(f"  the test releases {'veto it' if worse else 'do not veto it'}: {sentence}")

@@ -21,14 +21,39 @@ from eeg import UserError, cli
 
 def arguments():
     p = cli.parser(__doc__)
-    cli.choose_runs(p, "the best finished run of each challenge, by validation; with --ensemble a name stands for all of its finished runs")
+    cli.choose_runs(
+        p,
+        "the best finished run of each challenge, by validation; with --ensemble a name stands for all of its finished runs",
+    )
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
-    p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="test releases (default: what is cached of R6 and R7)")
+    p.add_argument(
+        "--release",
+        nargs="+",
+        type=cli.release,
+        metavar="R",
+        help="test releases (default: what is cached of R6 and R7)",
+    )
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--ensemble", choices=("average", "weights", "stack"), help="score the named runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects, and refused where those would be scored")
-    p.add_argument("--shift", type=cli.seconds, default=0.0, metavar="S", help="average over views of each window this much earlier and later, too (challenge 1: the cache needs a margin)")
-    p.add_argument("--mirror", action="store_true", help="average over each window and its mirror image")
-    p.add_argument("--subject-mean", action="store_true", help="answer each window with the mean over all windows of its subject: more than the competition's server shows a model, so off by default")
+    p.add_argument(
+        "--ensemble",
+        choices=("average", "weights", "stack"),
+        help="score the named runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects, and refused where those would be scored",
+    )
+    p.add_argument(
+        "--shift",
+        type=cli.seconds,
+        default=0.0,
+        metavar="S",
+        help="average over views of each window this much earlier and later, too (challenge 1: the cache needs a margin)",
+    )
+    p.add_argument(
+        "--mirror", action="store_true", help="average over each window and its mirror image"
+    )
+    p.add_argument(
+        "--subject-mean",
+        action="store_true",
+        help="answer each window with the mean over all windows of its subject: more than the competition's server shows a model, so off by default",
+    )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the scores there, too")
     args = p.parse_args()
     cli.check_chosen(p, args)
@@ -65,7 +90,9 @@ def main():
         one, two = (score["nrmse"] for score in both)
         real = ", on real data" * any(score["simulated"] for score in both)
         scores["overall"] = overall(one, two)
-        print(f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {scores['overall']:.5f} (the final leaderboard's best{real}: {LEADERBOARD['overall']})")
+        print(
+            f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {scores['overall']:.5f} (the final leaderboard's best{real}: {LEADERBOARD['overall']})"
+        )
     if args.json:
         text = json.dumps(scores, indent=1) + "\n"
         with writing(args.json, "--json FILE", len(text)):
@@ -81,7 +108,9 @@ def chosen_runs(args):
         runs = choose_runs(args.out, args.runs, args.seed, several=bool(args.ensemble))
         for run in runs:
             if args.challenge not in (None, run.challenge):
-                raise UserError(f"{run.name} is a run of challenge {run.challenge}, not {args.challenge}; leave --challenge {args.challenge} out, or name another run")
+                raise UserError(
+                    f"{run.name} is a run of challenge {run.challenge}, not {args.challenge}; leave --challenge {args.challenge} out, or name another run"
+                )
         return runs
     runs, missing = [], []
     for challenge in [args.challenge] if args.challenge else (1, 2):
@@ -105,9 +134,9 @@ def learned(run):
 
 def evaluate(challenge, target, runs, args):
     """Print the table of one challenge, or of another target of its runs. -> what --json says of it."""
-    from eeg.data.windows import TARGETS
     import numpy as np
 
+    from eeg.data.windows import TARGETS
     from eeg.score.ensemble import combine_runs, subject_mean, wanted
     from eeg.score.finished import predict_run
     from eeg.score.metrics import LEADERBOARD, auroc, interval, nrmse
@@ -119,7 +148,9 @@ def evaluate(challenge, target, runs, args):
         check_side(run, cache, rows, also=(target,))
     metric, competes = auroc if target == "correct" else nrmse, target == TARGETS[challenge]
     if args.ensemble not in (None, "average") and not competes:
-        raise UserError(f"--ensemble {args.ensemble} is fitted to what the competition scores, {runs[0].name} predicts {target}; average such runs with: --ensemble average")
+        raise UserError(
+            f"--ensemble {args.ensemble} is fitted to what the competition scores, {runs[0].name} predicts {target}; average such runs with: --ensemble average"
+        )
     if args.ensemble:
         check_fitting(args.ensemble, runs, cache, rows)
     rows = rows[np.isfinite(labels(cache, target)[rows, 0])]
@@ -129,14 +160,25 @@ def evaluate(challenge, target, runs, args):
 
     start = time.perf_counter()
     with cli.Progress("windows") as progress:
-        found = [predict_run(run, cache, rows, **how, progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n)) for i, run in enumerate(runs)]
+        found = [
+            predict_run(
+                run,
+                cache,
+                rows,
+                **how,
+                progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n),
+            )
+            for i, run in enumerate(runs)
+        ]
     seconds = time.perf_counter() - start
     scored = {f"{run.name}, epoch {run.best[0]}": p[:, 0] for run, p in zip(runs, found)}
     if args.ensemble:
         p, words = combine_runs(args.ensemble, runs, found, args.cache, **how)
         scored = {f"ensemble: {words}": p} | scored
     if args.subject_mean:
-        scored = {f"{name}, mean of each subject": subject_mean(p, subjects) for name, p in scored.items()}
+        scored = {
+            f"{name}, mean of each subject": subject_mean(p, subjects) for name, p in scored.items()
+        }
     name, p = next(iter(scored.items()))
 
     table = []
@@ -166,17 +208,39 @@ def evaluate(challenge, target, runs, args):
     for each, q in label_only(target, runs, args.cache, metadata, y).items():
         line(each, y, q, subjects)
     if competes:
-        print(f"  {'the final leaderboard' + chr(39) + 's best' + ', on real data' * cache.simulated:<70} {LEADERBOARD[challenge]}")
+        print(
+            f"  {'the final leaderboard' + chr(39) + 's best' + ', on real data' * cache.simulated:<70} {LEADERBOARD[challenge]}"
+        )
     if note := flattered(runs, cache, rows):
         print(f"  note: {note}")
     print(f"  of {name}:")
-    parts = {"without fast time line and copies": ~metadata["fast"] & ~metadata["copy"], "without fast time line": ~metadata["fast"], "without copies": ~metadata["copy"]}
+    parts = {
+        "without fast time line and copies": ~metadata["fast"] & ~metadata["copy"],
+        "without fast time line": ~metadata["fast"],
+        "without copies": ~metadata["copy"],
+    }
     parts |= {each: release == each for each in releases if len(releases) > 1}
     for part, inside in parts.items():
         if not inside.all():
-            line(f"  {part}: {cli.counted(inside.sum(), 'window')}", y[inside], p[inside], subjects[inside])
-    print(f"  {cli.counted(len(runs) * len(y), 'window')} in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n", flush=True)
-    about = {metric.__name__: metric(y, p), "target": target, "run": name, "releases": releases, "windows": len(y), "subjects": len(set(subjects)), "simulated": cache.simulated}
+            line(
+                f"  {part}: {cli.counted(inside.sum(), 'window')}",
+                y[inside],
+                p[inside],
+                subjects[inside],
+            )
+    print(
+        f"  {cli.counted(len(runs) * len(y), 'window')} in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n",
+        flush=True,
+    )
+    about = {
+        metric.__name__: metric(y, p),
+        "target": target,
+        "run": name,
+        "releases": releases,
+        "windows": len(y),
+        "subjects": len(set(subjects)),
+        "simulated": cache.simulated,
+    }
     about |= {"chosen_on_these_subjects": table[0]["chosen_on_these_subjects"], "table": table}
     if factors := print_factors(runs, found, cache, rows, args):
         about["factors"] = factors
@@ -213,7 +277,13 @@ def print_factors(runs, found, cache, rows, args):
         told[run.name] = scores | {"mean_pearson": mean}
         print(f"  all four factors, {run.name}:")
         for cells in factor_rows(scores, mean):
-            print("    " + "  ".join(cell.ljust(width) for cell, width in zip(cells, (15, 8, 16, 8, 0))).rstrip(), flush=True)
+            print(
+                "    "
+                + "  ".join(
+                    cell.ljust(width) for cell, width in zip(cells, (15, 8, 16, 8, 0))
+                ).rstrip(),
+                flush=True,
+            )
         print()
     return told
 

@@ -1,9 +1,9 @@
 """Neuroscience features of cached windows -> `neuro_features` in the cache: potentials, rhythms, flicker, spectra, correlations.
 
-    python run/features.py --release R1                        challenge 1
-    python run/features.py --release R1 R2 --challenge 2
-    python run/features.py --release R1 --plot features.png    with a picture of what they say
-    python run/features.py --list                              what each feature is, and its unit
+python run/features.py --release R1                        challenge 1
+python run/features.py --release R1 R2 --challenge 2
+python run/features.py --release R1 --plot features.png    with a picture of what they say
+python run/features.py --list                              what each feature is, and its unit
 """
 
 import time
@@ -17,10 +17,19 @@ def arguments():
     p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="R1 ... R12")
     p.add_argument("--mini", action="store_true", help="the mini release (20 subjects)")
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
-    p.add_argument("--force", action="store_true", help="compute even if the cache has up-to-date features")
+    p.add_argument(
+        "--force", action="store_true", help="compute even if the cache has up-to-date features"
+    )
     p.add_argument("--jobs", type=cli.positive, metavar="N", help="threads (default: all cores)")
-    p.add_argument("--plot", type=Path, metavar="FILE", help="draw features against response times, responding hands, spectra (challenge 1)")
-    p.add_argument("--list", action="store_true", help="print name and definition of every feature, and end")
+    p.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw features against response times, responding hands, spectra (challenge 1)",
+    )
+    p.add_argument(
+        "--list", action="store_true", help="print name and definition of every feature, and end"
+    )
     args = p.parse_args()
     if not args.list and not args.release:
         p.error("--release is needed: name R1 ... R12, or ask for --list")
@@ -51,14 +60,19 @@ def main():
         with cli.Progress("windows") as progress:
             report = add(path, args.challenge, args.force, args.jobs, progress)
         if not report.computed:
-            print(f"{path} has up-to-date features of {cli.counted(report.windows, 'window')} (--force computes them anew)")
+            print(
+                f"{path} has up-to-date features of {cli.counted(report.windows, 'window')} (--force computes them anew)"
+            )
             continue
         print(f"features  {len(FEATURES)} of {cli.counted(report.windows, 'window')}")
         if report.missing:
             print("NaN       in how many windows a feature could not be computed:")
             for name, n in sorted(report.missing.items(), key=lambda item: -item[1]):
                 print(f"          {name:24s}{n:9,}  {100 * n / report.windows:5.1f} %")
-        print(f"{path}  {time.perf_counter() - start:.1f} s, peak memory {progress.peak / 1e6:.0f} MB", flush=True)
+        print(
+            f"{path}  {time.perf_counter() - start:.1f} s, peak memory {progress.peak / 1e6:.0f} MB",
+            flush=True,
+        )
     if args.plot:
         from eeg.data.figures import plot_features
 

@@ -21,10 +21,27 @@ from eeg.train.runs import all_runs, meant
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("runs", nargs="*", metavar="RUN", help="a run folder, name/stamp under --out, or a name: all runs of it (default: every run)")
+    p.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="a run folder, name/stamp under --out, or a name: all runs of it (default: every run)",
+    )
     p.add_argument("--follow", action="store_true", help="keep looking, until Ctrl-C")
-    p.add_argument("--every", type=cli.positive, default=2, metavar="S", help="with --follow: seconds between looks (default: 2)")
-    p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
+    p.add_argument(
+        "--every",
+        type=cli.positive,
+        default=2,
+        metavar="S",
+        help="with --follow: seconds between looks (default: 2)",
+    )
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("experiments"),
+        metavar="DIR",
+        help="where runs live (default: experiments/)",
+    )
     return p.parse_args()
 
 
@@ -38,7 +55,11 @@ def main():
             print()
             return
     looks = look_at(args)
-    print("\n".join(table(looks)) if looks else f"no run in {args.out}/ yet; train one with: {hints.command('train', '--challenge', 1, out=args.out)}")
+    print(
+        "\n".join(table(looks))
+        if looks
+        else f"no run in {args.out}/ yet; train one with: {hints.command('train', '--challenge', 1, out=args.out)}"
+    )
     for one in looks if args.runs else []:
         if one.status != "unreadable" and (lines := events(one.run)):
             print(f"\n{one.run.name}", *lines, sep="\n")
@@ -48,7 +69,11 @@ def main():
 
 def look_at(args):
     """Read the runs anew. -> [Look]"""
-    runs = [run for text in args.runs for run in meant(args.out, text)] if args.runs else all_runs(args.out)
+    runs = (
+        [run for text in args.runs for run in meant(args.out, text)]
+        if args.runs
+        else all_runs(args.out)
+    )
     return [look(run) for run in runs]
 
 
@@ -61,9 +86,18 @@ def redraw(args, gpu):
         title, *lines = table(looks, width - 1)
         lines += gpu.lines()
         hidden = max(0, len(lines) + 3 - height)
-        lines = [f"{time.strftime('%H:%M:%S')}  {counts(looks)}" + (f"; {cli.counted(hidden, 'line')} above" if hidden else ""), title, *lines[hidden:]]
+        lines = [
+            f"{time.strftime('%H:%M:%S')}  {counts(looks)}"
+            + (f"; {cli.counted(hidden, 'line')} above" if hidden else ""),
+            title,
+            *lines[hidden:],
+        ]
         # up to the first line drawn last time, and clear from there; a line that wrapped would put this out of step
-        sys.stdout.write((f"\x1b[{drawn}A" if drawn else "") + "\r\x1b[J" + "".join(line[: width - 1] + "\n" for line in lines))
+        sys.stdout.write(
+            (f"\x1b[{drawn}A" if drawn else "")
+            + "\r\x1b[J"
+            + "".join(line[: width - 1] + "\n" for line in lines)
+        )
         sys.stdout.flush()
         drawn = len(lines)
         time.sleep(args.every)
@@ -75,9 +109,19 @@ def note_changes(args, gpu):
     while True:
         looks = look_at(args)
         now = {one.run.folder: (one.status, one.cells.get("validation")) for one in looks}
-        changed = [one for one in looks if known is None or known.get(one.run.folder) != now[one.run.folder]]
+        changed = [
+            one
+            for one in looks
+            if known is None or known.get(one.run.folder) != now[one.run.folder]
+        ]
         if changed or known is None:
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {counts(looks)}", *(line for one in changed for line in sentence(one)), *gpu.lines(), sep="\n", flush=True)
+            print(
+                f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {counts(looks)}",
+                *(line for one in changed for line in sentence(one)),
+                *gpu.lines(),
+                sep="\n",
+                flush=True,
+            )
         known = now
         time.sleep(args.every)
 

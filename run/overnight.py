@@ -22,18 +22,62 @@ from eeg import UserError, cli, hints
 
 HERE = Path(__file__).resolve().parent
 MODELS = {"cnn": "without features", "hybrid": "with features"}
-DECIDED = ("--model", "--features", "--name", "--train", "--valid", "--target", "--cv", "--resume", "--list-models")  # here, and not by the user
+DECIDED = (
+    "--model",
+    "--features",
+    "--name",
+    "--train",
+    "--valid",
+    "--target",
+    "--cv",
+    "--resume",
+    "--list-models",
+)  # here, and not by the user
 
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("--release", nargs="+", required=True, type=cli.release, metavar="R", help="releases to train on")
+    p.add_argument(
+        "--release",
+        nargs="+",
+        required=True,
+        type=cli.release,
+        metavar="R",
+        help="releases to train on",
+    )
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--challenge", nargs="+", type=cli.challenge, default=[1, 2], metavar="{1,2}", help="(default: both)")
-    p.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="where runs live (default: experiments/)")
-    p.add_argument("--zip", type=Path, default=Path("submission.zip"), metavar="FILE", help="the submission (default: submission.zip)")
-    p.add_argument("--anyway", action="store_true", help="submit models trained on simulated data, or no better than the mean of the training labels")
-    p.add_argument("--tmux", action="store_true", help="do the same in a detached tmux session, and say how to attach")
+    p.add_argument(
+        "--challenge",
+        nargs="+",
+        type=cli.challenge,
+        default=[1, 2],
+        metavar="{1,2}",
+        help="(default: both)",
+    )
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("experiments"),
+        metavar="DIR",
+        help="where runs live (default: experiments/)",
+    )
+    p.add_argument(
+        "--zip",
+        type=Path,
+        default=Path("submission.zip"),
+        metavar="FILE",
+        help="the submission (default: submission.zip)",
+    )
+    p.add_argument(
+        "--anyway",
+        action="store_true",
+        help="submit models trained on simulated data, or no better than the mean of the training labels",
+    )
+    p.add_argument(
+        "--tmux",
+        action="store_true",
+        help="do the same in a detached tmux session, and say how to attach",
+    )
     args, args.further = p.parse_known_args()
     args.release, args.challenge = list(dict.fromkeys(args.release)), sorted(set(args.challenge))
     check_further(p, args)
@@ -45,7 +89,9 @@ def check_further(p, args):
     from train import arguments as of_training
 
     if decided := [word for word in args.further if word.split("=")[0] in DECIDED]:
-        p.error(f"{decided[0]} is not yours to choose here: the night trains {' and '.join(MODELS)} on --release")
+        p.error(
+            f"{decided[0]} is not yours to choose here: the night trains {' and '.join(MODELS)} on --release"
+        )
     for challenge in args.challenge:
         of_training(["--challenge", str(challenge), *args.further])
 
@@ -54,11 +100,23 @@ def main():
     args = arguments()
     if simulated := [name for name in on_disk(args.release, args) if is_simulated(name, args)]:
         if not args.anyway:
-            raise UserError(f"{', '.join(simulated)} is simulated, and a submission trained on it is worth nothing; for a trial run of the night add --anyway")
+            raise UserError(
+                f"{', '.join(simulated)} is simulated, and a submission trained on it is worth nothing; for a trial run of the night add --anyway"
+            )
     if args.tmux:
         from eeg.train.tmux import start
 
-        print(start("overnight", [sys.executable, HERE / "overnight.py", *(word for word in sys.argv[1:] if word != "--tmux")], args.out))
+        print(
+            start(
+                "overnight",
+                [
+                    sys.executable,
+                    HERE / "overnight.py",
+                    *(word for word in sys.argv[1:] if word != "--tmux"),
+                ],
+                args.out,
+            )
+        )
         return
     began = time.monotonic()
     for number, (what, command) in enumerate(stages(args), 1):
@@ -68,7 +126,9 @@ def main():
             print(f"stopped in stage {number}, {what}; the same command resumes there")
             return
         if code:
-            raise UserError(f"stage {number}, {what}, ended with exit code {code}, its reason stands above; when that is solved, the same command resumes there")
+            raise UserError(
+                f"stage {number}, {what}, ended with exit code {code}, its reason stands above; when that is solved, the same command resumes there"
+            )
         print(f"[{number}] {what}: {(time.monotonic() - start) / 60:.1f} min", flush=True)
     print(f"\nthe night's work is done, in {(time.monotonic() - began) / 60:.1f} min", flush=True)
 
@@ -81,7 +141,9 @@ def stages(args):
     for challenge in args.challenge:
         common = shared_options(args, challenge)
         yield f"caches of challenge {challenge}", script("cache", "--release", *everything, *common)
-        if challenge == 1:  # where the hybrid takes them from; in challenge 2 a window is cut at random, and its features are computed
+        if (
+            challenge == 1
+        ):  # where the hybrid takes them from; in challenge 2 a window is cut at random, and its features are computed
             yield "features", script("features", "--release", *everything, *common)
         names = {model: run_name(challenge, model, args) for model in MODELS}
         for model, name in names.items():
@@ -89,26 +151,63 @@ def stages(args):
                 sides = ["--train", *args.release, *(["--valid", *valid] if valid else [])]
                 features = ["--features", "layer"] if (challenge, model) == (2, "hybrid") else []
                 out = ["--out", str(args.out), "--resume"]
-                yield f"{model}, {MODELS[model]}", script("train", "--model", model, *features, "--name", name, *sides, *common, *out, *args.further)
+                yield (
+                    f"{model}, {MODELS[model]}",
+                    script(
+                        "train",
+                        "--model",
+                        model,
+                        *features,
+                        "--name",
+                        name,
+                        *sides,
+                        *common,
+                        *out,
+                        *args.further,
+                    ),
+                )
                 if not trained(name, args):
-                    raise UserError(f"{model} has stopped before its end, its reason stands above; the same command resumes it")
+                    raise UserError(
+                        f"{model} has stopped before its end, its reason stands above; the same command resumes it"
+                    )
             print(f"{model} is trained: {args.out / name}", flush=True)
         if test:
-            yield f"comparison of challenge {challenge}", script("compare", *names.values(), "--promote", *common, "--out", str(args.out))
+            yield (
+                f"comparison of challenge {challenge}",
+                script("compare", *names.values(), "--promote", *common, "--out", str(args.out)),
+            )
         else:
-            print(f"no comparison: neither R6 nor R7 is on disk; get one, or simulate one with: {hints.command('synth', '--release', 'R6')}", flush=True)
+            print(
+                f"no comparison: neither R6 nor R7 is on disk; get one, or simulate one with: {hints.command('synth', '--release', 'R6')}",
+                flush=True,
+            )
     yield from submission(args)
 
 
 def submission(args):
     """The stage that writes the zip. What is missing for it is said."""
     runs = {challenge: best(challenge, args) for challenge in (1, 2)}
-    places = ["--data", str(args.data), "--cache", str(args.cache), "--out", str(args.out), "--zip", str(args.zip), *["--anyway"] * args.anyway]
+    places = [
+        "--data",
+        str(args.data),
+        "--cache",
+        str(args.cache),
+        "--out",
+        str(args.out),
+        "--zip",
+        str(args.zip),
+        *["--anyway"] * args.anyway,
+    ]
     named = [str(run) for run in runs.values() if run]
     if missing := [challenge for challenge, run in runs.items() if not run]:
         more = [] if args.zip == Path("submission.zip") else ["--zip", args.zip]
-        command = hints.command("submit", *named, *more, *["--anyway"] * args.anyway, "--constant", missing[0])
-        print(f"no submission: it answers both challenges, and there is no finished run of challenge {missing[0]}; let a constant stand in with: {command}", flush=True)
+        command = hints.command(
+            "submit", *named, *more, *["--anyway"] * args.anyway, "--constant", missing[0]
+        )
+        print(
+            f"no submission: it answers both challenges, and there is no finished run of challenge {missing[0]}; let a constant stand in with: {command}",
+            flush=True,
+        )
         return
     yield "submission", script("submit", *named, *places)
 
@@ -123,7 +222,9 @@ def best(challenge, args):
         return promoted
     try:
         if challenge in args.challenge:
-            runs = choose_runs(args.out, [run_name(challenge, model, args) for model in MODELS], several=True)
+            runs = choose_runs(
+                args.out, [run_name(challenge, model, args) for model in MODELS], several=True
+            )
             return min(runs, key=lambda run: run.best[1]).folder
         return best_run(args.out, challenge).folder
     except UserError:
@@ -135,13 +236,25 @@ def run_name(challenge, model, args):
 
 
 def shared_options(args, challenge):
-    return ["--challenge", str(challenge), "--data", str(args.data), "--cache", str(args.cache), *["--mini"] * args.mini]
+    return [
+        "--challenge",
+        str(challenge),
+        "--data",
+        str(args.data),
+        "--cache",
+        str(args.cache),
+        *["--mini"] * args.mini,
+    ]
 
 
 def on_disk(releases, args):
     from eeg.data.release import folder_names
 
-    return [name for name in releases if any((args.data / folder).is_dir() for folder in folder_names(name, args.mini))]
+    return [
+        name
+        for name in releases
+        if any((args.data / folder).is_dir() for folder in folder_names(name, args.mini))
+    ]
 
 
 def is_simulated(name, args):
@@ -171,7 +284,10 @@ def run(command):
         if child and number != signal.SIGINT:  # which the terminal sends to both
             child.send_signal(number)
 
-    handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handlers = {
+        number: signal.signal(number, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         child = subprocess.Popen(command)
         return child.wait(), bool(asked)

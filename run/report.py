@@ -17,9 +17,19 @@ from eeg import UserError, cli
 def arguments():
     p = cli.parser(__doc__)
     cli.choose_runs(p, "the best finished run of each challenge")
-    p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="whose windows are answered (default: what is cached of R6 and R7, else the validation side)")
+    p.add_argument(
+        "--release",
+        nargs="+",
+        type=cli.release,
+        metavar="R",
+        help="whose windows are answered (default: what is cached of R6 and R7, else the validation side)",
+    )
     p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
-    p.add_argument("--quick", action="store_true", help="leave out what the model looks at, which takes longest (about 20 s on two cores)")
+    p.add_argument(
+        "--quick",
+        action="store_true",
+        help="leave out what the model looks at, which takes longest (about 20 s on two cores)",
+    )
     args = p.parse_args()
     cli.check_chosen(p, args)
     return args
@@ -41,7 +51,10 @@ def main():
     for run in runs:
         start = time.perf_counter()
         path, done = report.write(run, args.cache, args.data, args.release, args.mini, args.quick)
-        print(f"{run.name}: {done}\n{path}  {path.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.0f} s", flush=True)
+        print(
+            f"{run.name}: {done}\n{path}  {path.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )
 
 
 def best_runs(out):

@@ -1,7 +1,7 @@
 """A simulated release in the real layout, for work without data: no person was recorded.
 
-    python run/synth.py --release R1 [--subjects 20] [--seed 0]
-    python run/synth.py --release R5 --subjects 10 --tasks contrastChangeDetection RestingState
+python run/synth.py --release R1 [--subjects 20] [--seed 0]
+python run/synth.py --release R5 --subjects 10 --tasks contrastChangeDetection RestingState
 """
 
 import time
@@ -14,12 +14,30 @@ def main():
     p.add_argument("--release", required=True, type=cli.release, metavar="R", help="R1 ... R12")
     p.add_argument("--mini", action="store_true", help="under the mini release's folder name")
     p.add_argument("--subjects", type=cli.positive, default=20, metavar="N")
-    p.add_argument("--runs", type=cli.positive, default=3, metavar="N", help="contrast-change runs a subject (default 3)")
-    p.add_argument("--seed", type=cli.whole, default=0, help="the same seed gives the same bytes (default 0)")
-    p.add_argument("--snr", type=cli.at_least_0, default=1.0, help="scales what the trials evoke (default 1)")
-    p.add_argument("--tasks", nargs="+", default=["contrastChangeDetection"], metavar="TASK", help="or 'all' (default: contrastChangeDetection)")
+    p.add_argument(
+        "--runs",
+        type=cli.positive,
+        default=3,
+        metavar="N",
+        help="contrast-change runs a subject (default 3)",
+    )
+    p.add_argument(
+        "--seed", type=cli.whole, default=0, help="the same seed gives the same bytes (default 0)"
+    )
+    p.add_argument(
+        "--snr", type=cli.at_least_0, default=1.0, help="scales what the trials evoke (default 1)"
+    )
+    p.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["contrastChangeDetection"],
+        metavar="TASK",
+        help="or 'all' (default: contrastChangeDetection)",
+    )
     p.add_argument("--jobs", type=cli.positive, metavar="N", help="threads (default: all cores)")
-    p.add_argument("--force", action="store_true", help="replace a release simulated with other settings")
+    p.add_argument(
+        "--force", action="store_true", help="replace a release simulated with other settings"
+    )
     args = p.parse_args()
     from eeg.data.release import TASKS
 
@@ -35,11 +53,25 @@ def main():
 
     start = time.perf_counter()
     with cli.Progress("subjects") as progress:
-        folder, made = simulate_release(args.data, args.release, args.subjects, args.seed, args.snr, tasks, args.runs, args.mini, args.jobs, args.force, progress)
+        folder, made = simulate_release(
+            args.data,
+            args.release,
+            args.subjects,
+            args.seed,
+            args.snr,
+            tasks,
+            args.runs,
+            args.mini,
+            args.jobs,
+            args.force,
+            progress,
+        )
     if made is None:
         print(f"{folder} is there already, simulated with these settings")
         return
-    print(f"{folder}  simulated: {cli.counted(args.subjects, 'subject')}, {cli.counted(made['recordings'], 'recording')}, {cli.counted(made['trials'], 'trial')}, {made['bytes'] / 1e6:,.0f} MB, {time.perf_counter() - start:.1f} s")
+    print(
+        f"{folder}  simulated: {cli.counted(args.subjects, 'subject')}, {cli.counted(made['recordings'], 'recording')}, {cli.counted(made['trials'], 'trial')}, {made['bytes'] / 1e6:,.0f} MB, {time.perf_counter() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -25,9 +25,13 @@ class Child(subprocess.Popen):
             if true():
                 return
             if ended:
-                pytest.fail(f"the child ended with exit code {self.returncode}; it printed:\n{self.printed()}")
+                pytest.fail(
+                    f"the child ended with exit code {self.returncode}; it printed:\n{self.printed()}"
+                )
             if time.monotonic() > deadline:
                 self.kill()
                 self.wait()
-                pytest.fail(f"after {seconds} s the child was killed; it printed:\n{self.printed()}")
+                pytest.fail(
+                    f"after {seconds} s the child was killed; it printed:\n{self.printed()}"
+                )
             time.sleep(0.01)

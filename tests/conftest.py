@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+
 @pytest.fixture(autouse=True)
 def no_command_line():
     """A test is no command of a user: what an earlier one said of folders is forgotten."""
@@ -21,7 +22,10 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 def pytest_configure():
     """Signals that whoever started the tests has ignored (nohup, a shell's &) are heeded: tests send them to themselves and to children."""
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)
 
@@ -30,7 +34,9 @@ def pytest_configure():
 def hbn():
     """Real events and participants of HBN-EEG (no signals), where they lie beside the project."""
     if not (SHARED / "hbn").is_dir():
-        pytest.skip("no real HBN metadata beside the project (shared/hbn); tests/fixtures/odd_release.py has its oddities")
+        pytest.skip(
+            "no real HBN metadata beside the project (shared/hbn); tests/fixtures/odd_release.py has its oddities"
+        )
     return SHARED / "hbn"
 
 
@@ -50,16 +56,48 @@ def odd_release(tmp_path_factory):
     return write_release(tmp_path_factory.mktemp("odd"))
 
 
-def bdf_bytes(digital, labels=None, record=100, seconds="1", physical=(-5000, 5000), digital_range=(-8388608, 8388607), unit="uV", records=None, samples=None):
+def bdf_bytes(
+    digital,
+    labels=None,
+    record=100,
+    seconds="1",
+    physical=(-5000, 5000),
+    digital_range=(-8388608, 8388607),
+    unit="uV",
+    records=None,
+    samples=None,
+):
     """A BDF file as bytes. digital (S, N) integers; everything the header says can be said wrongly."""
     digital = np.asarray(digital)
     labels = labels or LABELS[: len(digital)]
     S, R = len(digital), digital.shape[1] // record
     fit = lambda text, width: str(text).ljust(width)[:width].encode("latin-1")
     per = lambda value: value if isinstance(value, list) else [value] * S
-    head = b"\xffBIOSEMI" + fit("X X X X", 80) + fit("Startdate X", 80) + b"01.01.2015.00.00"[:8] + b"00.00.00"
-    head = head[:176] + b"00.00.00" + fit(256 * (S + 1), 8) + fit("24BIT", 44) + fit(R if records is None else records, 8) + fit(seconds, 8) + fit(S, 4)
-    columns = [(labels, 16), (per(""), 80), (per(unit), 8), (per(physical[0]), 8), (per(physical[1]), 8), (per(digital_range[0]), 8), (per(digital_range[1]), 8)]
+    head = (
+        b"\xffBIOSEMI"
+        + fit("X X X X", 80)
+        + fit("Startdate X", 80)
+        + b"01.01.2015.00.00"[:8]
+        + b"00.00.00"
+    )
+    head = (
+        head[:176]
+        + b"00.00.00"
+        + fit(256 * (S + 1), 8)
+        + fit("24BIT", 44)
+        + fit(R if records is None else records, 8)
+        + fit(seconds, 8)
+        + fit(S, 4)
+    )
+    columns = [
+        (labels, 16),
+        (per(""), 80),
+        (per(unit), 8),
+        (per(physical[0]), 8),
+        (per(physical[1]), 8),
+        (per(digital_range[0]), 8),
+        (per(digital_range[1]), 8),
+    ]
     columns += [(per(""), 80), (per(record if samples is None else samples), 8), (per(""), 32)]
     head += b"".join(fit(v, width) for values, width in columns for v in values)
     blocks = digital[:, : R * record].reshape(S, R, record).transpose(1, 0, 2).astype("<i4")
@@ -74,12 +112,24 @@ def trial_events(n=6, first=2.0, rt=1.5):
     text = EVENTS + "0\tn/a\tbreak cnt\tbreak cnt\tn/a\n"
     for i in range(n):
         t = first + 5.2 * i
-        text += f"{t:.3f}\tn/a\tcontrastTrial_start\t5\tn/a\n{t + 2.8:.3f}\tn/a\tleft_target\t8\tn/a\n"
+        text += (
+            f"{t:.3f}\tn/a\tcontrastTrial_start\t5\tn/a\n{t + 2.8:.3f}\tn/a\tleft_target\t8\tn/a\n"
+        )
         text += f"{t + 2.8 + rt + 0.01 * i:.3f}\tn/a\tleft_buttonPress\t12\tsmiley_face\n"
     return text + f"{first + 5.2 * n:.3f}\tn/a\tcontrastTrial_start\t5\tn/a\n"
 
 
-def write_recording(folder, subject, events, digital=None, run=1, seconds=40, seed=0, task="contrastChangeDetection", **header):
+def write_recording(
+    folder,
+    subject,
+    events,
+    digital=None,
+    run=1,
+    seconds=40,
+    seed=0,
+    task="contrastChangeDetection",
+    **header,
+):
     """One recording of a release: a BDF of noise (Cz zero) and its events. -> the BDF's path."""
     eeg = folder / f"sub-{subject}" / "eeg"
     eeg.mkdir(parents=True, exist_ok=True)
@@ -87,15 +137,28 @@ def write_recording(folder, subject, events, digital=None, run=1, seconds=40, se
         digital = np.random.default_rng(seed).integers(-30000, 30000, (129, 100 * seconds))
         digital[128] = 0
     stem = f"sub-{subject}_task-{task}" + (f"_run-{run}" if run else "")
-    (eeg / f"{stem}_eeg.bdf").write_bytes(digital if isinstance(digital, bytes) else bdf_bytes(digital, **header))
+    (eeg / f"{stem}_eeg.bdf").write_bytes(
+        digital if isinstance(digital, bytes) else bdf_bytes(digital, **header)
+    )
     if events is not None:
         (eeg / f"{stem}_events.tsv").write_text(events)
     return eeg / f"{stem}_eeg.bdf"
 
 
 def write_participants(folder, subjects, externalizing="0.5"):
-    columns = ["participant_id", "sex", "age", "p_factor", "attention", "internalizing", "externalizing"]
-    rows = ["\t".join([f"sub-{s}", "M", "9.5", "0.1", "0.2", "0.3", str(externalizing)]) for s in subjects]
+    columns = [
+        "participant_id",
+        "sex",
+        "age",
+        "p_factor",
+        "attention",
+        "internalizing",
+        "externalizing",
+    ]
+    rows = [
+        "\t".join([f"sub-{s}", "M", "9.5", "0.1", "0.2", "0.3", str(externalizing)])
+        for s in subjects
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "participants.tsv").write_text("\n".join(["\t".join(columns), *rows]) + "\n")
 

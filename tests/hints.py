@@ -25,7 +25,9 @@ class Desk:
 
     def __init__(self, monkeypatch, folder, places):
         self.patch, self.folder, self.places = monkeypatch, Path(folder), places
-        monkeypatch.setattr(device, "settle_threads", lambda threads: None)  # once torch has worked, some of it cannot be changed
+        monkeypatch.setattr(
+            device, "settle_threads", lambda threads: None
+        )  # once torch has worked, some of it cannot be changed
         monkeypatch.setattr(device, "keep_freed_memory", lambda: None)
         monkeypatch.chdir(folder)
 

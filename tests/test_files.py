@@ -20,7 +20,12 @@ MB = 10**6
 
 
 def command(name, *words, **settings):
-    return subprocess.run([sys.executable, ROOT / "run" / f"{name}.py", *map(str, words)], capture_output=True, text=True, **settings)
+    return subprocess.run(
+        [sys.executable, ROOT / "run" / f"{name}.py", *map(str, words)],
+        capture_output=True,
+        text=True,
+        **settings,
+    )
 
 
 def full(*_, **__):
@@ -28,7 +33,9 @@ def full(*_, **__):
 
 
 def free(monkeypatch, size):
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": size}))
+    monkeypatch.setattr(
+        files.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": size})
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,18 +48,39 @@ def free(monkeypatch, size):
 )
 def test_a_full_disk(tmp_path, monkeypatch, size, words):
     free(monkeypatch, 2 * MB)
-    with pytest.raises(UserError) as caught, files.writing(tmp_path / "new" / "x.zip", "--zip FILE", size):
+    with (
+        pytest.raises(UserError) as caught,
+        files.writing(tmp_path / "new" / "x.zip", "--zip FILE", size),
+    ):
         full()
-    assert str(caught.value) == f"there is no room for {tmp_path}/new/x.zip: {words}free some, or name another place with --zip FILE"
+    assert (
+        str(caught.value)
+        == f"there is no room for {tmp_path}/new/x.zip: {words}free some, or name another place with --zip FILE"
+    )
 
 
 def test_other_errors(tmp_path):
     (tmp_path / "a file").write_text("")
-    with pytest.raises(UserError, match="y cannot be written: Not a directory; name another place with --json FILE"), files.writing(tmp_path / "y", "--json FILE"):
+    with (
+        pytest.raises(
+            UserError,
+            match="y cannot be written: Not a directory; name another place with --json FILE",
+        ),
+        files.writing(tmp_path / "y", "--json FILE"),
+    ):
         (tmp_path / "a file" / "y").write_text("")
 
 
-@pytest.mark.parametrize("size, words", [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (62_700_000, "62.7 MB"), (2.5e9, "2.5 GB")])
+@pytest.mark.parametrize(
+    "size, words",
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (62_700_000, "62.7 MB"),
+        (2.5e9, "2.5 GB"),
+    ],
+)
 def test_amounts(size, words):
     assert files.amount(size) == words
 
@@ -79,17 +107,25 @@ def test_synth(tmp_path, monkeypatch):
 
     monkeypatch.setattr(synth, "write_bdf", until_full)
     free(monkeypatch, MB)
-    with pytest.raises(UserError, match=r"no room for .*R1_L100_bdf: it takes (\d+\.\d) MB, .* MB more than the disk has free; free some, or name another place with --data DIR") as caught:
+    with pytest.raises(
+        UserError,
+        match=r"no room for .*R1_L100_bdf: it takes (\d+\.\d) MB, .* MB more than the disk has free; free some, or name another place with --data DIR",
+    ) as caught:
         synth.simulate_release(tmp_path, "R1", 8, 0, 1.0, runs=1, jobs=1)
     takes = float(str(caught.value).split("it takes ")[1].split()[0])
-    assert takes == pytest.approx(8 * sum(written) / 2 / MB, rel=0.1)  # of eight subjects, by the two that were written
+    assert takes == pytest.approx(
+        8 * sum(written) / 2 / MB, rel=0.1
+    )  # of eight subjects, by the two that were written
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_weights_at_the_end_of_training(train, monkeypatch):  # noqa: F811
     monkeypatch.setattr(checkpoint, "export", full)
     free(monkeypatch, 1000)
-    with pytest.raises(UserError, match=r"no room for .*weights_challenge_1.pt: it takes .* kB more than the disk has free; .*--out DIR in a new run; when there is room, resume this one with: python run/train.py --resume"):
+    with pytest.raises(
+        UserError,
+        match=r"no room for .*weights_challenge_1.pt: it takes .* kB more than the disk has free; .*--out DIR in a new run; when there is room, resume this one with: python run/train.py --resume",
+    ):
         train("--challenge", 1, "--epochs", 1, "--max-recordings", 4)
     [run] = find_runs(train.out)
     assert run.status == "failed"
@@ -109,7 +145,10 @@ def test_a_run_folder(tmp_path, monkeypatch):
     from eeg.train import journal
 
     monkeypatch.setattr(journal, "write_json", full)
-    with pytest.raises(UserError, match="no room for .*/c1_tcn/: the disk has .* free; free some, or name another place with --out DIR"):
+    with pytest.raises(
+        UserError,
+        match="no room for .*/c1_tcn/: the disk has .* free; free some, or name another place with --out DIR",
+    ):
         journal.claim(tmp_path, "c1_tcn", {})
     assert list(tmp_path.rglob("*")) == [tmp_path / "c1_tcn"]
 
@@ -118,12 +157,26 @@ def test_evaluate_json(tmp_path, caches):  # noqa: F811
     write_run(tmp_path / "out", "a/1")
     shared = ("a", "--release", "R5", "--cache", caches, "--out", tmp_path / "out", "--json")
     done = command("evaluate", *shared, "/dev/full")
-    assert done.returncode == 1 and done.stderr.startswith("error: there is no room for /dev/full: it takes ") and done.stderr.endswith("--json FILE\n")
-    for place, reason in ((tmp_path / "absent" / "x.json", "there is no folder"), (tmp_path, "is a folder")):
+    assert (
+        done.returncode == 1
+        and done.stderr.startswith("error: there is no room for /dev/full: it takes ")
+        and done.stderr.endswith("--json FILE\n")
+    )
+    for place, reason in (
+        (tmp_path / "absent" / "x.json", "there is no folder"),
+        (tmp_path, "is a folder"),
+    ):
         done = command("evaluate", *shared, place)
-        assert done.returncode == 1 and reason in done.stderr and "--json FILE" in done.stderr and done.stdout == ""  # before the work
+        assert (
+            done.returncode == 1
+            and reason in done.stderr
+            and "--json FILE" in done.stderr
+            and done.stdout == ""
+        )  # before the work
     done = command("evaluate", *shared, "/dev/stdout")
-    assert done.returncode == 0 and json.loads(done.stdout[done.stdout.index('{\n "challenge1"') : done.stdout.rindex("}") + 1])
+    assert done.returncode == 0 and json.loads(
+        done.stdout[done.stdout.index('{\n "challenge1"') : done.stdout.rindex("}") + 1]
+    )
 
 
 def test_submit(tmp_path, caches, monkeypatch):  # noqa: F811
@@ -132,10 +185,15 @@ def test_submit(tmp_path, caches, monkeypatch):  # noqa: F811
     free(monkeypatch, 1000)
     monkeypatch.setattr(Path, "write_bytes", full)
     entry = submission.Entry({}, 1.5)
-    with pytest.raises(UserError, match=r"no room for .*x.zip: it takes .* kB, .* more than the disk has free; free some, or name another place with --zip FILE"):
+    with pytest.raises(
+        UserError,
+        match=r"no room for .*x.zip: it takes .* kB, .* more than the disk has free; free some, or name another place with --zip FILE",
+    ):
         submission.write_zip(tmp_path / "x.zip", {1: entry, 2: entry})
     done = command("submit", "--out", tmp_path, "--zip", tmp_path / "absent" / "x.zip")
-    assert done.returncode == 1 and "there is no folder" in done.stderr and "--zip FILE" in done.stderr
+    assert (
+        done.returncode == 1 and "there is no folder" in done.stderr and "--zip FILE" in done.stderr
+    )
 
 
 @pytest.fixture
@@ -158,4 +216,9 @@ def test_a_folder_that_cannot_be_written_names_the_option(caches, read_only, nam
     cache = () if name == "cache" else ("--cache", caches)
     done = command(name, *data, *cache, *words, read_only)
     [line] = done.stderr.splitlines()
-    assert done.returncode == 1 and line.startswith("error: ") and str(read_only) in line and option in line, line
+    assert (
+        done.returncode == 1
+        and line.startswith("error: ")
+        and str(read_only) in line
+        and option in line
+    ), line

@@ -30,7 +30,9 @@ def test_help_imports_nothing_heavy(script, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: {script.name}") and "--data" in done.stdout
     modules = json.loads((tmp_path / "modules").read_text())
-    numpy_only = {"numpy"} if script.stem == "monitor" else set()  # it knows a run's target by eeg.data.windows
+    numpy_only = (
+        {"numpy"} if script.stem == "monitor" else set()
+    )  # it knows a run's target by eeg.data.windows
     assert HEAVY & set(modules) <= numpy_only
 
 

@@ -25,7 +25,9 @@ def world(tmp_path_factory):
         desk = Desk(patch, folder, PLACES)
         for name in ("R1", "R5"):
             assert desk.type("synth", "--release", name, *SMALL)[0]
-        assert desk.type("cache", "--release", "R1", "R5", "--margin", "0.1", "--dtype", "float16")[0]
+        assert desk.type("cache", "--release", "R1", "R5", "--margin", "0.1", "--dtype", "float16")[
+            0
+        ]
         assert desk.type("cache", "--release", "R1", "R5", "--challenge", "2")[0]
         assert desk.type("features", "--release", "R1")[0]
     return folder
@@ -80,11 +82,17 @@ def test_no_release(desk):
     assert "no release R9 under my data/" in error and "--data 'my data'" in command
 
 
-@pytest.mark.parametrize("failing", [["features", "--release", "R7"], ["train", "--challenge", "1", "--train", "R1", "R7", *TINY]])
+@pytest.mark.parametrize(
+    "failing",
+    [["features", "--release", "R7"], ["train", "--challenge", "1", "--train", "R1", "R7", *TINY]],
+)
 def test_no_cache_of_a_release(desk, failing):
     desk.type("synth", "--release", "R7", *SMALL)
     helps(desk, failing)
-    assert settings(cache_of(desk, "R7")) == (10, "float16")  # as those beside it, with which it is used
+    assert settings(cache_of(desk, "R7")) == (
+        10,
+        "float16",
+    )  # as those beside it, with which it is used
 
 
 def test_no_cache_at_all(desk):
@@ -107,7 +115,9 @@ def test_a_larger_margin_for_views(desk):
     assert settings(cache_of(desk, "R5")) == (15, "float16")
 
 
-@pytest.mark.parametrize("words", [["--dtype", "float16"], ["--dtype", "float32", "--margin", "0.1"]])
+@pytest.mark.parametrize(
+    "words", [["--dtype", "float16"], ["--dtype", "float32", "--margin", "0.1"]]
+)
 def test_caches_that_do_not_go_together(desk, words):
     assert desk.type("cache", "--release", "R5", "--force", *words)[0]
     helps(desk, ["train", "--challenge", "1", *TINY])
@@ -115,7 +125,22 @@ def test_caches_that_do_not_go_together(desk, words):
 
 
 def test_no_features(desk):
-    helps(desk, ["train", "--challenge", "1", "--model", "hybrid", "--set", "width=8", "--epochs", "1", "--amp", "off"])
+    helps(
+        desk,
+        [
+            "train",
+            "--challenge",
+            "1",
+            "--model",
+            "hybrid",
+            "--set",
+            "width=8",
+            "--epochs",
+            "1",
+            "--amp",
+            "off",
+        ],
+    )
 
 
 def spoil_cut(path):
@@ -144,7 +169,9 @@ def spoil_chunks(path):
         f.create_dataset("X", data=X, chunks=(1, *X.shape[1:]))
 
 
-@pytest.mark.parametrize("spoil", [spoil_cut, spoil_version, spoil_format, spoil_labels, spoil_chunks])
+@pytest.mark.parametrize(
+    "spoil", [spoil_cut, spoil_version, spoil_format, spoil_labels, spoil_chunks]
+)
 def test_a_spoilt_cache(desk, spoil):
     before = settings(cache_of(desk, "R5"))
     spoil(cache_of(desk, "R5"))
@@ -175,7 +202,10 @@ def test_a_cache_of_other_settings_is_not_replaced(desk):
     before = path.read_bytes()
     good, error = desk.type("cache", "--release", "R1")
     assert not good and path.read_bytes() == before
-    assert "windows with their features, made with a margin of 0.1 s instead of 0 s, float16 instead of float32: they would be lost" in error
+    assert (
+        "windows with their features, made with a margin of 0.1 s instead of 0 s, float16 instead of float32: they would be lost"
+        in error
+    )
     keep, replace = suggested(error)
     good, said = desk.paste(keep)
     assert good and "is up to date" in said and path.read_bytes() == before
@@ -187,28 +217,61 @@ def test_a_cache_of_other_settings_is_not_replaced(desk):
     "first, then, words",
     [
         (["--max-recordings", "2"], [], "at most 2 recordings instead of all recordings"),
-        (["--challenge", "2", "--tasks", "all"], ["--challenge", "2"], "instead of contrastChangeDetection"),
+        (
+            ["--challenge", "2", "--tasks", "all"],
+            ["--challenge", "2"],
+            "instead of contrastChangeDetection",
+        ),
         (["--data", "elsewhere"], [], "elsewhere instead of"),
     ],
 )
 def test_each_setting_is_named(desk, first, then, words):
     if "--data" in first:
         assert desk.paste(hints.command("synth", "--release", "R6", *SMALL, data="elsewhere"))[0]
-    assert desk.paste(hints.command("synth", "--release", "R6", *SMALL, "--seed", 1, "--tasks", "RestingState", "contrastChangeDetection", data="my data"))[0]
+    assert desk.paste(
+        hints.command(
+            "synth",
+            "--release",
+            "R6",
+            *SMALL,
+            "--seed",
+            1,
+            "--tasks",
+            "RestingState",
+            "contrastChangeDetection",
+            data="my data",
+        )
+    )[0]
     place = "elsewhere" if "--data" in first else "my data"
-    assert desk.paste(hints.command("cache", "--release", "R6", *(word for word in first if word not in ("--data", "elsewhere")), data=place, cache="my cache"))[0]
+    assert desk.paste(
+        hints.command(
+            "cache",
+            "--release",
+            "R6",
+            *(word for word in first if word not in ("--data", "elsewhere")),
+            data=place,
+            cache="my cache",
+        )
+    )[0]
     good, error = desk.type("cache", "--release", "R6", *then)
     assert not good and words in error, error
     keep, replace = suggested(error)
     good, said = desk.paste(keep)
     assert good and "is up to date" in said, said
-    assert desk.paste(replace)[0] and "is up to date" in desk.type("cache", "--release", "R6", *then)[1]
+    assert (
+        desk.paste(replace)[0]
+        and "is up to date" in desk.type("cache", "--release", "R6", *then)[1]
+    )
 
 
 def test_a_cache_of_a_release_that_has_changed_is_rebuilt_and_says_so(desk):
     assert desk.type("synth", "--release", "R1", "--subjects", "4", "--runs", "1", "--force")[0]
     good, said = desk.type("cache", "--release", "R1", "--margin", "0.1", "--dtype", "float16")
-    assert good and "rebuilt   files of the release have changed (" in said and "its features went with it" in said
+    assert (
+        good
+        and "rebuilt   files of the release have changed (" in said
+        and "its features went with it" in said
+    )
     [command] = suggested(said)
     assert desk.paste(command)[0] and Cache(cache_of(desk, "R1")).features is not None
 
@@ -217,7 +280,10 @@ def test_an_old_cache_that_says_less(desk):
     with h5py.File(cache_of(desk, "R1"), "r+") as f:
         del f.attrs["max_recordings"], f.attrs["data"]
     good, error = desk.type("cache", "--release", "R1")
-    assert not good and "made with a margin of 0.1 s instead of 0 s, float16 instead of float32: they" in error
+    assert (
+        not good
+        and "made with a margin of 0.1 s instead of 0 s, float16 instead of float32: they" in error
+    )
     assert "is up to date" in desk.paste(suggested(error)[0])[1]
 
 
@@ -256,7 +322,10 @@ def test_a_run_that_has_not_finished(desk, named):
 
 def test_a_stopped_run_in_the_table(desk):
     unfinished(train(desk))
-    assert desk.paste(suggested(desk.type("monitor")[1])[0])[0] and "stopped" not in desk.type("monitor")[1]
+    assert (
+        desk.paste(suggested(desk.type("monitor")[1])[0])[0]
+        and "stopped" not in desk.type("monitor")[1]
+    )
 
 
 def test_a_run_that_has_finished_is_not_resumed(desk):
@@ -266,11 +335,15 @@ def test_a_run_that_has_finished_is_not_resumed(desk):
     assert not good and desk.paste(command, "--release", "R5")[0]
 
 
-@pytest.mark.parametrize("command", [["evaluate", "c1_tcn", "--release", "R5"], ["train", "--resume", "c1_tcn"]])
+@pytest.mark.parametrize(
+    "command", [["evaluate", "c1_tcn", "--release", "R5"], ["train", "--resume", "c1_tcn"]]
+)
 def test_a_running_run(desk, command):
     folder = train(desk)
     state = json.loads((folder / "state.json").read_text())
-    (folder / "state.json").write_text(json.dumps(state | {"status": "running"}))  # by this very process
+    (folder / "state.json").write_text(
+        json.dumps(state | {"status": "running"})
+    )  # by this very process
     good, error = desk.type(*command)
     [command] = suggested(error)
     assert not good and command.endswith("--follow --out 'my runs'")
@@ -285,7 +358,10 @@ def test_a_run_that_cannot_be_read(desk, file):
     good, said = desk.type("evaluate", "--challenge", "1", "--release", "R5")
     assert good
     [command] = suggested(said)
-    assert desk.paste(command)[0] and "left out" not in desk.type("evaluate", "--challenge", "1", "--release", "R5")[1]
+    assert (
+        desk.paste(command)[0]
+        and "left out" not in desk.type("evaluate", "--challenge", "1", "--release", "R5")[1]
+    )
 
 
 def spoil_weights(folder):
@@ -303,7 +379,9 @@ def test_a_run_that_is_of_no_use(desk, spoil):
     spoil(train(desk, "--optimizer", "sam"))
     helps(desk, ["evaluate", "c1_tcn", "--release", "R5"])
     config = find_runs("my runs")[-1].config
-    assert config["model"]["width"] == 8 and config["train"]["optimizer"] == "sam"  # another run like it
+    assert (
+        config["model"]["width"] == 8 and config["train"]["optimizer"] == "sam"
+    )  # another run like it
 
 
 def test_a_run_whose_windows_have_changed(desk):
@@ -328,12 +406,27 @@ def test_a_submission_of_one_challenge(desk):
     first, second = suggested(error)
     assert not good and desk.paste(second)[0] and (desk.folder / "mine.zip").exists()
     good, error = desk.type("submit", "--check", "absent.zip")
-    assert not good and suggested(error) == ["python " + str(hints.script("submit")) + " --zip absent.zip --cache 'my cache' --out 'my runs'"]
+    assert not good and suggested(error) == [
+        "python "
+        + str(hints.script("submit"))
+        + " --zip absent.zip --cache 'my cache' --out 'my runs'"
+    ]
 
 
 def test_features_from_a_file_cannot_be_submitted(desk):
     assert desk.type("features", "--release", "R1", "R5", "--challenge", "2")[0]
-    words = ("--challenge", "2", "--model", "hybrid", "--set", "width=8", "--epochs", "1", "--amp", "off")
+    words = (
+        "--challenge",
+        "2",
+        "--model",
+        "hybrid",
+        "--set",
+        "width=8",
+        "--epochs",
+        "1",
+        "--amp",
+        "off",
+    )
     assert desk.type("train", *words)[0]
     good, error = desk.type("submit", "c2_hybrid", "--constant", "1", "--anyway")
     [command] = suggested(error)
@@ -367,12 +460,25 @@ def test_seeds_that_no_run_has(desk):
 
 def test_what_a_search_found(desk):
     fixed = ("--", "--set", "width=8", "depth=1", "--amp", "off")
-    words = ["--challenge", "1", "--trials", "1", "--epochs", "1", "--rungs", "1", "--space", "space.json"]
+    words = [
+        "--challenge",
+        "1",
+        "--trials",
+        "1",
+        "--epochs",
+        "1",
+        "--rungs",
+        "1",
+        "--space",
+        "space.json",
+    ]
     (desk.folder / "space.json").write_text('{"lr": [0.001]}')
     places = [word for name, folder in PLACES.items() for word in (f"--{name}", folder)]
     good, said = desk._call(hints.script("tune"), [*words, *places, *fixed])
     assert good, said
     [evaluate] = suggested(said)
     assert desk.paste(evaluate, "--release", "R5")[0]
-    [train] = [line.removeprefix("train   ") for line in said.splitlines() if line.startswith("train   ")]
+    [train] = [
+        line.removeprefix("train   ") for line in said.splitlines() if line.startswith("train   ")
+    ]
     assert desk.paste(train, "--epochs", "1")[0]

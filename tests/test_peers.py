@@ -23,7 +23,9 @@ def bench():
 @pytest.fixture(scope="module")
 def peer(bench):
     if not bench.PEERS.exists():
-        pytest.skip("no peers' environment (build/peers; `make peers` makes it); what they said is in tests/fixtures")
+        pytest.skip(
+            "no peers' environment (build/peers; `make peers` makes it); what they said is in tests/fixtures"
+        )
     child = bench.Peer()
     yield child
     child.close()
@@ -42,7 +44,10 @@ def same_trials(path, theirs):
     assert len(ours) == len(theirs), path
     for t, row in zip(ours, theirs):
         numbers = [np.nan if value is None else value for value in row[:5]]
-        found = [t[name] for name in ("start", "stimulus", "response", "rt_from_stimulus", "rt_from_trialstart")]
+        found = [
+            t[name]
+            for name in ("start", "stimulus", "response", "rt_from_stimulus", "rt_from_trialstart")
+        ]
         np.testing.assert_allclose(found, numbers, rtol=1e-12, atol=1e-12)
         assert t["correct"] == (-1 if row[5] is None else int(row[5]))
         assert t["side"].decode() == (row[6] or "").removesuffix("_buttonPress")
@@ -68,16 +73,22 @@ def test_trials_equal_what_the_public_builder_made_of_odd_events(odd_release):
 def test_windows_equal_what_the_start_kit_cut(odd_windows, tmp_path, challenge):
     stored = np.load(make.HERE / "windows.npz")
     assert make.digest(odd_windows / "EEG2025r1", "**/*") == stored["release"], STALE
-    names, starts, y, sketch, lost = (stored[f"{challenge}_{key}"] for key in ("names", "starts", "y", "sketch", "lost"))
+    names, starts, y, sketch, lost = (
+        stored[f"{challenge}_{key}"] for key in ("names", "starts", "y", "sketch", "lost")
+    )
     release = find_release("R1", odd_windows)
     cache = Cache(build(release, Settings(challenge), tmp_path).path)
     files = np.array([r.signal.name for r in release.recordings(("contrastChangeDetection",))])
     ours = files[cache.metadata["recording"]]
-    kept = np.flatnonzero(~np.isin(ours, lost))  # a recording that the kit gives up, we keep but for one window
+    kept = np.flatnonzero(
+        ~np.isin(ours, lost)
+    )  # a recording that the kit gives up, we keep but for one window
     np.testing.assert_array_equal(ours[kept], names)
     np.testing.assert_array_equal(cache.metadata["start"][kept], starts)
     np.testing.assert_allclose(cache.y[kept], y, rtol=1e-6)
-    np.testing.assert_allclose(make.sketch_windows(cache.parts[0].astype(float))[kept], sketch, rtol=1e-6, atol=1e-3)
+    np.testing.assert_allclose(
+        make.sketch_windows(cache.parts[0].astype(float))[kept], sketch, rtol=1e-6, atol=1e-3
+    )
     assert (len(cache), len(kept)) == {1: (116, 110), 2: (455, 455)}[challenge]
 
 
@@ -85,8 +96,14 @@ def test_the_stored_answers_are_of_the_versions_that_are_installed_for_compariso
     """Those that the Makefile names; a new one needs new answers: python tests/fixtures/make.py."""
     pins = re.search(r"^PEERS := (.*)$", (make.ROOT / "Makefile").read_text(), re.M)[1]
     pinned = dict(pin.split("==") for pin in pins.split())
-    abouts = [json.loads((make.HERE / f"{name}.json").read_text()) for name in ("trials", "features", "eegnex")]
-    abouts += [json.loads(str(np.load(make.HERE / f"{name}.npz")["about"])) for name in ("windows", "scoring")]
+    abouts = [
+        json.loads((make.HERE / f"{name}.json").read_text())
+        for name in ("trials", "features", "eegnex")
+    ]
+    abouts += [
+        json.loads(str(np.load(make.HERE / f"{name}.npz")["about"]))
+        for name in ("windows", "scoring")
+    ]
     for about in abouts:
         assert {name: about["versions"][name].split("+")[0] for name in pinned} == pinned
 
@@ -95,8 +112,15 @@ def test_features_equal_what_mne_features_found():
     stored = json.loads((make.HERE / "features.json").read_text())
     ours = np.empty((3, 5, 10), np.float32)
     _native.channel_features(make.feature_windows().astype(np.float32), 0, 200, ours, 1)
-    mobility, complexity, line_length, bands = ours[:, :, 6], ours[:, :, 7], ours[:, :, 8], ours[:, :, :5].reshape(3, -1)
-    np.testing.assert_allclose(np.concatenate([mobility, complexity, line_length, bands], 1), stored["values"], rtol=1e-5)
+    mobility, complexity, line_length, bands = (
+        ours[:, :, 6],
+        ours[:, :, 7],
+        ours[:, :, 8],
+        ours[:, :, :5].reshape(3, -1),
+    )
+    np.testing.assert_allclose(
+        np.concatenate([mobility, complexity, line_length, bands], 1), stored["values"], rtol=1e-5
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- and what they say now
@@ -109,14 +133,24 @@ def test_the_stored_answers_are_those_of_these_peers(peer, odd_release, odd_wind
     assert now == {key: stored[key] for key in now}
     stored = np.load(make.HERE / "windows.npz")
     for key, value in make.windows(peer, odd_windows).items():
-        same = np.array_equal if np.asarray(value).dtype.kind != "f" else lambda a, b: np.allclose(a, b, rtol=1e-6, atol=1e-3)
+        same = (
+            np.array_equal
+            if np.asarray(value).dtype.kind != "f"
+            else lambda a, b: np.allclose(a, b, rtol=1e-6, atol=1e-3)
+        )
         assert same(stored[key], value), key
-    np.testing.assert_allclose(json.loads((make.HERE / "features.json").read_text())["values"], make.features(peer)["values"], rtol=1e-9)
+    np.testing.assert_allclose(
+        json.loads((make.HERE / "features.json").read_text())["values"],
+        make.features(peer)["values"],
+        rtol=1e-9,
+    )
 
 
 def test_trials_equal_the_public_builder_on_all_real_files(peer, hbn):
     files = sorted(hbn.glob("R*/sub-*/eeg/*contrastChangeDetection*_events.tsv"))
-    for file, theirs in zip(files, peer("trials", files=[str(f) for f in files])["tables"], strict=True):
+    for file, theirs in zip(
+        files, peer("trials", files=[str(f) for f in files])["tables"], strict=True
+    ):
         same_trials(file, theirs)
 
 

@@ -41,27 +41,79 @@ class Batches:
     is left out, in order it is kept (and may be empty). direct: read past the system's cache of files, if that is possible.
     """
 
-    def __init__(self, cache, rows=None, batch_size=64, seed=0, augment=Augment(), zscore=False, length=None, starts=None, shuffle=True, balance=False, rank=0, world=1, ahead=2, pin=False, direct=False, threads=0):
-        self.cache, self.rows = cache, np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
+    def __init__(
+        self,
+        cache,
+        rows=None,
+        batch_size=64,
+        seed=0,
+        augment=Augment(),
+        zscore=False,
+        length=None,
+        starts=None,
+        shuffle=True,
+        balance=False,
+        rank=0,
+        world=1,
+        ahead=2,
+        pin=False,
+        direct=False,
+        threads=0,
+    ):
+        self.cache, self.rows = (
+            cache,
+            np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64),
+        )
         if self.rows.ndim != 1 or len(self.rows) == 0:
             raise UserError("there is no window to make batches of")
         if self.rows.min() < 0 or self.rows.max() >= len(cache):
-            raise UserError(f"windows {self.rows.min()} to {self.rows.max()} were asked for of a cache of {len(cache)}")
+            raise UserError(
+                f"windows {self.rows.min()} to {self.rows.max()} were asked for of a cache of {len(cache)}"
+            )
         if batch_size < 1 or not 0 <= rank < world:
             raise UserError(f"a batch of {batch_size} for process {rank} of {world} makes no sense")
         self.batch_size, self.seed, self.augment, self.zscore = batch_size, seed, augment, zscore
-        self.shuffle, self.balance, self.rank, self.world, self.ahead, self.pin, self.direct, self.threads = shuffle, balance, rank, world, ahead, pin, direct and opened(cache, 1) is not None, threads
+        (
+            self.shuffle,
+            self.balance,
+            self.rank,
+            self.world,
+            self.ahead,
+            self.pin,
+            self.direct,
+            self.threads,
+        ) = (
+            shuffle,
+            balance,
+            rank,
+            world,
+            ahead,
+            pin,
+            direct and opened(cache, 1) is not None,
+            threads,
+        )
         _, self.channels, stored = cache.parts[0].shape
         self.length = length or cache.window
         if self.length > stored:
-            raise UserError(f"windows of {self.length} samples were asked for, the cache stores {stored}")
-        self.starts = np.full(len(cache), (stored - self.length) // 2, np.int32) if starts is None else np.asarray(starts, np.int32)
+            raise UserError(
+                f"windows of {self.length} samples were asked for, the cache stores {stored}"
+            )
+        self.starts = (
+            np.full(len(cache), (stored - self.length) // 2, np.int32)
+            if starts is None
+            else np.asarray(starts, np.int32)
+        )
         used, wanted = self.starts[self.rows], round(augment.shift * cache.sfreq)
         room = min(used.min(), stored - self.length - used.max())
         if wanted > room:
-            raise UserError(f"a time shift of {augment.shift} s was asked for, the cache has {room / cache.sfreq} s around its windows; rebuild it with: {rebuild(cache, margin=augment.shift)}")
+            raise UserError(
+                f"a time shift of {augment.shift} s was asked for, the cache has {room / cache.sfreq} s around its windows; rebuild it with: {rebuild(cache, margin=augment.shift)}"
+            )
         if balance:
-            names = np.char.add(cache.release[self.rows].astype(str), cache.metadata["subject"][self.rows].astype(str))
+            names = np.char.add(
+                cache.release[self.rows].astype(str),
+                cache.metadata["subject"][self.rows].astype(str),
+            )
             self._subjects = np.unique(names, return_inverse=True)[1]
         self._mirror = mirrored(cache.channels)
         self._parts = [_bits(X) for X in cache.parts]
@@ -86,7 +138,9 @@ class Batches:
     def epoch(self, epoch, start=0):
         """Go through the batches of an epoch, from batch `start` on. The thread that fills them ends with the loop, however that ends."""
         order = self.order(epoch)
-        buffers = [self._buffer() for _ in range(self.ahead + 2)]  # one with the model, one being filled, the others waiting
+        buffers = [
+            self._buffer() for _ in range(self.ahead + 2)
+        ]  # one with the model, one being filled, the others waiting
         free, filled = queue.SimpleQueue(), queue.SimpleQueue()
         for buffer in buffers:
             free.put(buffer)
@@ -127,7 +181,9 @@ class Batches:
     def _chosen(self, order, index):
         """This process's windows of batch `index`: every world-th of the global batch."""
         size = self.batch_size * self.world
-        return np.ascontiguousarray(order[index * size : (index + 1) * size][self.rank :: self.world])
+        return np.ascontiguousarray(
+            order[index * size : (index + 1) * size][self.rank :: self.world]
+        )
 
     def _places(self, rows):
         part = np.searchsorted(self.cache.first, rows, "right") - 1
@@ -155,10 +211,29 @@ class Batches:
         if direct is not None and len(rows):
             parts = [_bits(X) for X in direct.windows(part, row)]
             part, row = np.arange(len(rows), dtype=np.int32), np.zeros(len(rows), np.int64)
-        x, shift, mix = buffer[: len(rows)], np.zeros(len(rows), np.int32), np.ones(len(rows), np.float32)
-        _native.gather(parts, part, row, self.starts[rows], rows, self._mirror, x, shift, mix, self.zscore, draws, self.threads)
+        x, shift, mix = (
+            buffer[: len(rows)],
+            np.zeros(len(rows), np.int32),
+            np.ones(len(rows), np.float32),
+        )
+        _native.gather(
+            parts,
+            part,
+            row,
+            self.starts[rows],
+            rows,
+            self._mirror,
+            x,
+            shift,
+            mix,
+            self.zscore,
+            draws,
+            self.threads,
+        )
         with np.errstate(invalid="ignore", over="ignore"):
-            finite = np.isfinite(x.sum((1, 2)))  # one pass over what is in the processor's cache: 0.3 ms of the 60 of a batch
+            finite = np.isfinite(
+                x.sum((1, 2))
+            )  # one pass over what is in the processor's cache: 0.3 ms of the 60 of a batch
         batch = Batch(index, rows, x, self._labels[rows], shift, mix, finite)
         batch.buffer = buffer
         return batch

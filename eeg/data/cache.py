@@ -33,10 +33,29 @@ from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, fixed_windo
 
 FORMAT, VERSION = "eeg windows", 1
 
-_WINDOW = [("subject", "S16"), ("task", "S24"), ("run", "<i2"), ("recording", "<i4"), ("start", "<i8"), ("copy", "?"), ("fast", "?")]
+_WINDOW = [
+    ("subject", "S16"),
+    ("task", "S24"),
+    ("run", "<i2"),
+    ("recording", "<i4"),
+    ("start", "<i8"),
+    ("copy", "?"),
+    ("fast", "?"),
+]
 METADATA = {
-    1: np.dtype(_WINDOW + [("stimulus", "<f8"), ("response", "<f8"), ("rt_from_trialstart", "<f8"), ("correct", "i1"), ("side", "S5")]),
-    2: np.dtype(_WINDOW + [("age", "<f8"), ("sex", "S1")] + [(factor, "<f8") for factor in FACTORS]),
+    1: np.dtype(
+        _WINDOW
+        + [
+            ("stimulus", "<f8"),
+            ("response", "<f8"),
+            ("rt_from_trialstart", "<f8"),
+            ("correct", "i1"),
+            ("side", "S5"),
+        ]
+    ),
+    2: np.dtype(
+        _WINDOW + [("age", "<f8"), ("sex", "S1")] + [(factor, "<f8") for factor in FACTORS]
+    ),
 }
 
 
@@ -93,7 +112,15 @@ def _plan(recording, trials, challenge, participants):
     if challenge == 1:
         kept, starts, dropped = stimulus_windows(trials, n_times)
         rows = np.zeros(len(kept), METADATA[1])
-        for name in ("stimulus", "response", "rt_from_trialstart", "correct", "side", "copy", "fast"):
+        for name in (
+            "stimulus",
+            "response",
+            "rt_from_trialstart",
+            "correct",
+            "side",
+            "copy",
+            "fast",
+        ):
             rows[name] = trials[name][kept]
         labels = trials["rt_from_stimulus"][kept]
     else:
@@ -113,8 +140,14 @@ def _plan(recording, trials, challenge, participants):
             rows["fast"] = trials["fast"][0]
             copied = trials[trials["copy"]]
             if len(copied):  # the block from its first copied trial to its last
-                rows["copy"] = (starts / SFREQ >= copied["start"].min()) & ((starts + LENGTH[2]) / SFREQ <= copied["stop"].max())
-    rows["subject"], rows["task"], rows["run"] = recording.subject.encode(), recording.task.encode(), recording.run
+                rows["copy"] = (starts / SFREQ >= copied["start"].min()) & (
+                    (starts + LENGTH[2]) / SFREQ <= copied["stop"].max()
+                )
+    rows["subject"], rows["task"], rows["run"] = (
+        recording.subject.encode(),
+        recording.task.encode(),
+        recording.run,
+    )
     rows["start"] = starts
     return _Plan(recording, starts, rows, labels), dropped
 
@@ -160,7 +193,11 @@ def _fingerprint(release, settings):
         files += [recording.signal] + [recording.events] * (recording.task == CONTRAST)
     for path in files:
         stat = path.stat() if path.exists() else None
-        digest.update(repr((str(path.relative_to(release.folder)), stat and (stat.st_size, stat.st_mtime_ns))).encode())
+        digest.update(
+            repr(
+                (str(path.relative_to(release.folder)), stat and (stat.st_size, stat.st_mtime_ns))
+            ).encode()
+        )
     return digest.hexdigest()
 
 
@@ -187,12 +224,16 @@ def partial_file(path):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(fd)
-                raise UserError(f"another process is building {path} at this moment; wait for it, or stop it") from None
+                raise UserError(
+                    f"another process is building {path} at this moment; wait for it, or stop it"
+                ) from None
             if partial.exists() and partial.stat().st_ino == os.fstat(fd).st_ino:
                 break
             os.close(fd)  # between our open and our lock another build published this very file
     except OSError as e:
-        raise UserError(f"cannot write in {path.parent}/: {e.strerror}; name another folder with --cache DIR") from None
+        raise UserError(
+            f"cannot write in {path.parent}/: {e.strerror}; name another folder with --cache DIR"
+        ) from None
     try:
         yield partial
     finally:
@@ -207,8 +248,17 @@ def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
     folder = partial.parent
     help = "free some, or name another folder with --cache DIR"
     if shutil.disk_usage(folder).free < size + (1 << 20):
-        raise UserError(f"{folder}/ has {shutil.disk_usage(folder).free / 1e6:,.0f} MB free, the cache takes {size / 1e6:,.0f} MB; {help}")
-    with h5py.File(partial, "w", libver="v110", locking=False, alignment_threshold=1 << 16, alignment_interval=4096) as f:
+        raise UserError(
+            f"{folder}/ has {shutil.disk_usage(folder).free / 1e6:,.0f} MB free, the cache takes {size / 1e6:,.0f} MB; {help}"
+        )
+    with h5py.File(
+        partial,
+        "w",
+        libver="v110",
+        locking=False,
+        alignment_threshold=1 << 16,
+        alignment_interval=4096,
+    ) as f:
         f.attrs.update(attributes)
         f["y"], f["metadata"], f["recordings"] = labels, rows, recordings
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -216,15 +266,21 @@ def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         layout.set_obj_track_times(False)  # the same release makes the same bytes
-        h5py.h5d.create(f.id, b"X", h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape), layout)
+        h5py.h5d.create(
+            f.id, b"X", h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape), layout
+        )
         offset = f["X"].id.get_offset()
     with open(partial, "r+b") as f:
         try:
-            os.posix_fallocate(f.fileno(), offset, size)  # a full disk is an error now, and not after minutes of work
+            os.posix_fallocate(
+                f.fileno(), offset, size
+            )  # a full disk is an error now, and not after minutes of work
         except OSError as e:
             if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            raise UserError(f"{folder}/ has no room for the {size / 1e6:,.0f} MB of the cache; {help}") from None
+            raise UserError(
+                f"{folder}/ has no room for the {size / 1e6:,.0f} MB of the cache; {help}"
+            ) from None
     return offset
 
 
@@ -300,29 +356,57 @@ def build(release, settings, folder, jobs=None, force=False, progress=None):
             report.reason = "the file there cannot be read"
         else:
             if there.fingerprint == fingerprint:
-                report.built, report.windows, report.bytes = False, there.windows, path.stat().st_size
+                report.built, report.windows, report.bytes = (
+                    False,
+                    there.windows,
+                    path.stat().st_size,
+                )
                 return report
-            report.reason = rebuild.permit(there, release, settings)  # where only the release's files have changed
+            report.reason = rebuild.permit(
+                there, release, settings
+            )  # where only the release's files have changed
 
     margin = round(settings.margin * SFREQ)
     window = (len(CHANNELS), LENGTH[settings.challenge] + 2 * margin)
     attributes = {
-        "format": FORMAT, "version": VERSION, "challenge": settings.challenge, "release": release.name, "mini": release.mini,
-        "simulated": release.simulated, "sfreq": float(SFREQ), "unit": "uV", "channels": np.array(CHANNELS, "S4"),
-        "tasks": np.array(settings.tasks, "S24"), "max_recordings": settings.max_recordings or 0,
-        "data": np.bytes_(os.fsencode(os.path.abspath(release.folder.parent))), "target": TARGETS[settings.challenge],
-        "window_samples": LENGTH[settings.challenge], "margin_samples": margin,
-        "windowing": f"from stimulus + {OFFSET} samples" if settings.challenge == 1 else f"every {STRIDE} samples",
+        "format": FORMAT,
+        "version": VERSION,
+        "challenge": settings.challenge,
+        "release": release.name,
+        "mini": release.mini,
+        "simulated": release.simulated,
+        "sfreq": float(SFREQ),
+        "unit": "uV",
+        "channels": np.array(CHANNELS, "S4"),
+        "tasks": np.array(settings.tasks, "S24"),
+        "max_recordings": settings.max_recordings or 0,
+        "data": np.bytes_(os.fsencode(os.path.abspath(release.folder.parent))),
+        "target": TARGETS[settings.challenge],
+        "window_samples": LENGTH[settings.challenge],
+        "margin_samples": margin,
+        "windowing": f"from stimulus + {OFFSET} samples"
+        if settings.challenge == 1
+        else f"every {STRIDE} samples",
         "filter": "none for files at 100 Hz; files at other rates are filtered to 0.5-50 Hz and resampled to 100 Hz",
-        "package": eeg.__version__, "fingerprint": fingerprint,
-    }  # fmt: skip
+        "package": eeg.__version__,
+        "fingerprint": fingerprint,
+    }
 
     def lay_out(file, plans):
         for plan, first in zip(plans, np.cumsum([0] + [len(plan.starts) for plan in plans])):
             plan.first = int(first)
-        rows, labels = (np.concatenate([getattr(plan, name) for plan in plans]) for name in ("rows", "labels"))
-        names = np.array([str(r.signal.relative_to(release.folder)).encode() for r in release.recordings(settings.tasks)[: settings.max_recordings]])
-        return _lay_out(file, (len(rows), *window), settings.dtype, attributes, labels, rows, names), rows
+        rows, labels = (
+            np.concatenate([getattr(plan, name) for plan in plans]) for name in ("rows", "labels")
+        )
+        names = np.array(
+            [
+                str(r.signal.relative_to(release.folder)).encode()
+                for r in release.recordings(settings.tasks)[: settings.max_recordings]
+            ]
+        )
+        return _lay_out(
+            file, (len(rows), *window), settings.dtype, attributes, labels, rows, names
+        ), rows
 
     plans = _make_plans(release, settings, report)
     if not plans:
@@ -332,7 +416,9 @@ def build(release, settings, folder, jobs=None, force=False, progress=None):
         kept = _fill(partial, offset, window, settings.dtype, plans, margin, jobs, report, progress)
         if not kept:
             return report
-        if len(kept) < len(plans):  # rare: some could not be read after all. Move the others together, in a second file
+        if len(kept) < len(
+            plans
+        ):  # rare: some could not be read after all. Move the others together, in a second file
             whole = np.memmap(partial, settings.dtype, "r", offset, (len(rows), *window))
             parts = [whole[plan.first : plan.first + len(plan.starts)] for plan in kept]
             second = second_file(partial)
@@ -344,8 +430,14 @@ def build(release, settings, folder, jobs=None, force=False, progress=None):
             os.replace(second, partial)
         os.replace(partial, path)
     _write_through(path)
-    report.windows, report.subjects, report.bytes = len(rows), len(np.unique(rows["subject"])), path.stat().st_size
-    report.flagged.update({flag: int(rows[flag].sum()) for flag in ("copy", "fast") if rows[flag].any()})
+    report.windows, report.subjects, report.bytes = (
+        len(rows),
+        len(np.unique(rows["subject"])),
+        path.stat().st_size,
+    )
+    report.flagged.update(
+        {flag: int(rows[flag].sum()) for flag in ("copy", "fast") if rows[flag].any()}
+    )
     return report
 
 
@@ -362,7 +454,9 @@ class Cache:
     def __init__(self, paths):
         self.paths = [Path(p) for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
         if not self.paths:
-            raise UserError(f"no cache was named; build one with: {hints.command('cache', '--release', 'R1')}")
+            raise UserError(
+                f"no cache was named; build one with: {hints.command('cache', '--release', 'R1')}"
+            )
         self.parts, self.attributes = [], []
         for path in self.paths:
             X, attributes = _open(path)
@@ -371,19 +465,48 @@ class Cache:
         self._check_same()
         self.first = np.cumsum([0] + [len(X) for X in self.parts])
         one = self.attributes[0]
-        self.challenge, self.sfreq, self.channels = int(one["challenge"]), float(one["sfreq"]), [name.decode() for name in one["channels"]]
+        self.challenge, self.sfreq, self.channels = (
+            int(one["challenge"]),
+            float(one["sfreq"]),
+            [name.decode() for name in one["channels"]],
+        )
         self.margin, self.window = int(one["margin_samples"]), int(one["window_samples"])  # samples
         self.simulated = any(bool(a["simulated"]) for a in self.attributes)
 
     def _check_same(self):
         wanted = self.attributes[0]
-        alike = lambda path, found: rebuild.build(path.parent, rebuild.settings(wanted) | {key: value for key, value in rebuild.settings(found).items() if key in ("release", "mini", "data", "max_recordings")}, force=True)
+        alike = lambda path, found: rebuild.build(
+            path.parent,
+            rebuild.settings(wanted)
+            | {
+                key: value
+                for key, value in rebuild.settings(found).items()
+                if key in ("release", "mini", "data", "max_recordings")
+            },
+            force=True,
+        )
         for path, X, found in zip(self.paths, self.parts, self.attributes):
-            for key in ("challenge", "sfreq", "unit", "target", "window_samples", "margin_samples", "windowing"):
+            for key in (
+                "challenge",
+                "sfreq",
+                "unit",
+                "target",
+                "window_samples",
+                "margin_samples",
+                "windowing",
+            ):
                 if found[key] != wanted[key]:
-                    raise UserError(f"{path} has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they cannot be used together; rebuild it with: {alike(path, found)}")
-            if X.dtype != self.parts[0].dtype or X.shape[1:] != self.parts[0].shape[1:] or (found["channels"] != wanted["channels"]).any():
-                raise UserError(f"{path} holds windows {X.shape[1:]} of {X.dtype}, {self.paths[0]} {self.parts[0].shape[1:]} of {self.parts[0].dtype}; rebuild it with: {alike(path, found)}")
+                    raise UserError(
+                        f"{path} has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they cannot be used together; rebuild it with: {alike(path, found)}"
+                    )
+            if (
+                X.dtype != self.parts[0].dtype
+                or X.shape[1:] != self.parts[0].shape[1:]
+                or (found["channels"] != wanted["channels"]).any()
+            ):
+                raise UserError(
+                    f"{path} holds windows {X.shape[1:]} of {X.dtype}, {self.paths[0]} {self.parts[0].shape[1:]} of {self.parts[0].dtype}; rebuild it with: {alike(path, found)}"
+                )
 
     def __len__(self):
         return int(self.first[-1])
@@ -430,9 +553,15 @@ class Cache:
     def needed_features(self):
         """(N, F) float32. Raises UserError where there are none."""
         if self.features is None:
-            words = rebuild.words(list(dict.fromkeys(self.release.tolist())), bool(self.attributes[0]["mini"]), self.challenge)
+            words = rebuild.words(
+                list(dict.fromkeys(self.release.tolist())),
+                bool(self.attributes[0]["mini"]),
+                self.challenge,
+            )
             command = hints.command("features", *words, cache=self.paths[0].parent)
-            raise UserError(f"this model takes the features of each window, and {self.paths[0]}, or one beside it, has none; train one with --features layer, or add them with: {command}")
+            raise UserError(
+                f"this model takes the features of each window, and {self.paths[0]}, or one beside it, has none; train one with --features layer, or add them with: {command}"
+            )
         return self.features
 
     def _read(self, name, optional=False):
@@ -454,8 +583,12 @@ def find_caches(folder, challenge, releases, mini=False):
     missing = [release for release, path in zip(releases, paths) if not path.exists()]
     if missing:
         absent = cache_path(folder, challenge, missing[0], mini)
-        command = rebuild.build(folder, rebuild.neighbour(folder, challenge, mini) | {"release": missing})
-        raise UserError(f"no cache of {', '.join(missing)} for challenge {challenge} in {folder}/ (looked for {absent.name}); build it with: {command}")
+        command = rebuild.build(
+            folder, rebuild.neighbour(folder, challenge, mini) | {"release": missing}
+        )
+        raise UserError(
+            f"no cache of {', '.join(missing)} for challenge {challenge} in {folder}/ (looked for {absent.name}); build it with: {command}"
+        )
     return Cache(paths)
 
 
@@ -465,16 +598,26 @@ def _open(path):
         with h5py.File(path, "r", locking=False) as f:
             attributes = dict(f.attrs)
             if attributes.get("format") != FORMAT:
-                raise UserError(f"{path} is not a cache of windows (its format is {attributes.get('format')!r}, expected {FORMAT!r}); rebuild it with: {rebuild.rebuild_file(path)}")
+                raise UserError(
+                    f"{path} is not a cache of windows (its format is {attributes.get('format')!r}, expected {FORMAT!r}); rebuild it with: {rebuild.rebuild_file(path)}"
+                )
             X = f["X"]
             offset, shape, dtype = X.id.get_offset(), X.shape, X.dtype
             attributes["dtype"] = str(dtype)
             if attributes["version"] != VERSION:
-                raise UserError(f"{path} is a cache of version {attributes['version']}, this program reads version {VERSION}; rebuild it with: {rebuild.rebuild_known(path, attributes)}")
+                raise UserError(
+                    f"{path} is a cache of version {attributes['version']}, this program reads version {VERSION}; rebuild it with: {rebuild.rebuild_known(path, attributes)}"
+                )
     except FileNotFoundError:
-        raise UserError(f"there is no cache {path}; build one with: {rebuild.rebuild_file(path)}") from None
+        raise UserError(
+            f"there is no cache {path}; build one with: {rebuild.rebuild_file(path)}"
+        ) from None
     except (OSError, KeyError) as e:
-        raise UserError(f"{path} cannot be read as a cache ({' '.join(str(e).split())}); rebuild it with: {rebuild.rebuild_file(path)}") from None
+        raise UserError(
+            f"{path} cannot be read as a cache ({' '.join(str(e).split())}); rebuild it with: {rebuild.rebuild_file(path)}"
+        ) from None
     if offset is None:
-        raise UserError(f"{path} holds its windows in chunks, which cannot be mapped; rebuild it with: {rebuild.rebuild_known(path, attributes)}")
+        raise UserError(
+            f"{path} holds its windows in chunks, which cannot be mapped; rebuild it with: {rebuild.rebuild_known(path, attributes)}"
+        )
     return np.memmap(path, dtype, "r", offset, shape), attributes

@@ -13,7 +13,13 @@ from eeg import UserError, _native
 from eeg.data.rebuild import rebuild
 
 BLOCK = 4096  # bytes: every disk takes places, lengths and addresses that are multiples of it
-REFUSED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EAGAIN)  # by the file system; by the system, or what it allows a container or all processes together
+REFUSED = (
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EPERM,
+    errno.EAGAIN,
+)  # by the file system; by the system, or what it allows a container or all processes together
 
 
 def opened(cache, most):
@@ -34,10 +40,20 @@ class Direct:
     """Reads up to `most` windows of a Cache at a time, all asked for at once."""
 
     def __init__(self, cache, most):
-        self._paths, self._cache, self._shape, self._dtype = cache.paths, cache, (1, *cache.parts[0].shape[1:]), cache.parts[0].dtype
-        self._begin, self._size = np.array([X.offset for X in cache.parts]), cache.parts[0][0].nbytes
+        self._paths, self._cache, self._shape, self._dtype = (
+            cache.paths,
+            cache,
+            (1, *cache.parts[0].shape[1:]),
+            cache.parts[0].dtype,
+        )
+        self._begin, self._size = (
+            np.array([X.offset for X in cache.parts]),
+            cache.parts[0][0].nbytes,
+        )
         blocks = self._size // BLOCK + 2  # a window begins and ends within a block
-        self._room = np.frombuffer(mmap.mmap(-1, most * blocks * BLOCK), np.uint8).reshape(most, -1)  # begins on a page
+        self._room = np.frombuffer(mmap.mmap(-1, most * blocks * BLOCK), np.uint8).reshape(
+            most, -1
+        )  # begins on a page
         self._files = _native.DirectFiles([os.fsencode(path) for path in cache.paths], most)
 
     def windows(self, part, row):
@@ -45,9 +61,16 @@ class Direct:
         begin = self._begin[part] + row * self._size
         skip = begin % BLOCK
         wanted, got = skip + self._size, np.empty(len(row), np.int64)
-        self._files.read(part, begin - skip, -(-wanted // BLOCK) * BLOCK, self._room[: len(row)], got)
+        self._files.read(
+            part, begin - skip, -(-wanted // BLOCK) * BLOCK, self._room[: len(row)], got
+        )
         for i in np.flatnonzero(got < wanted):
             if got[i] < 0:
                 raise OSError(-got[i], os.strerror(-got[i]), str(self._paths[part[i]]))
-            raise UserError(f"{self._paths[part[i]]} ends within its window {row[i]}: it was cut off while it was read; rebuild it with: {rebuild(self._cache)}")
-        return [room[first:last].view(self._dtype).reshape(self._shape) for room, first, last in zip(self._room, skip, wanted)]
+            raise UserError(
+                f"{self._paths[part[i]]} ends within its window {row[i]}: it was cut off while it was read; rebuild it with: {rebuild(self._cache)}"
+            )
+        return [
+            room[first:last].view(self._dtype).reshape(self._shape)
+            for room, first, last in zip(self._room, skip, wanted)
+        ]

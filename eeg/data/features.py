@@ -27,7 +27,13 @@ from eeg.data.release import CHANNELS
 
 VERSION = 1  # of the arithmetic: raise it when a feature changes and its definition does not
 SFREQ = 100
-BANDS = {"delta": (0.5, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 45)}  # Hz, both ends included
+BANDS = {
+    "delta": (0.5, 4),
+    "theta": (4, 8),
+    "alpha": (8, 13),
+    "beta": (13, 30),
+    "gamma": (30, 45),
+}  # Hz, both ends included
 LAGS = (5, 10, 25, 50, 100)  # samples
 
 # Electrodes of the HydroCel net around the 10-20 sites that each group is named for (MNE's GSN-HydroCel-129). The two
@@ -43,38 +49,89 @@ GROUPS = {
 
 def _definitions():
     smooth = "means over 100 ms, less the window's mean"
-    yield "p300_amplitude", f"uV, highest value of the centro-parietal mean ({smooth}); the classical 0.3 s lies before a challenge 1 window"
+    yield (
+        "p300_amplitude",
+        f"uV, highest value of the centro-parietal mean ({smooth}); the classical 0.3 s lies before a challenge 1 window",
+    )
     yield "p300_latency", "s from the start of the window to that peak"
-    yield "n200_amplitude", "uV, lowest value of the same up to the peak, where the build-up starts; the classical 0.2 s lies before a challenge 1 window"
-    yield "cpp_slope", "uV/s, least squares over the 0.5 s before the peak; NaN where fewer than 0.1 s are seen"
+    yield (
+        "n200_amplitude",
+        "uV, lowest value of the same up to the peak, where the build-up starts; the classical 0.2 s lies before a challenge 1 window",
+    )
+    yield (
+        "cpp_slope",
+        "uV/s, least squares over the 0.5 s before the peak; NaN where fewer than 0.1 s are seen",
+    )
     for q in range(1, 5):
-        yield f"cpp_{q}", f"uV, centro-parietal mean in quarter {q} of the window, less the window's"
+        yield (
+            f"cpp_{q}",
+            f"uV, centro-parietal mean in quarter {q} of the window, less the window's",
+        )
     yield "motor_slope", "uV/s, least squares over the window, mean of left and right motor groups"
-    yield "motor_amplitude", f"uV, lowest value of the mean of left and right motor groups ({smooth})"
-    yield "lrp_amplitude", f"uV, largest magnitude of left less right motor group, C3 - C4 ({smooth})"
-    yield "lrp_onset", "s from the start of the window to where it stays above half of that; NaN where it does from the start"
-    yield "lrp_side", "1 where left (C3) is the more positive at that peak, as before a left-hand press, -1 where right is"
+    yield (
+        "motor_amplitude",
+        f"uV, lowest value of the mean of left and right motor groups ({smooth})",
+    )
+    yield (
+        "lrp_amplitude",
+        f"uV, largest magnitude of left less right motor group, C3 - C4 ({smooth})",
+    )
+    yield (
+        "lrp_onset",
+        "s from the start of the window to where it stays above half of that; NaN where it does from the start",
+    )
+    yield (
+        "lrp_side",
+        "1 where left (C3) is the more positive at that peak, as before a left-hand press, -1 where right is",
+    )
     for band, limits in (("mu", "8-13"), ("beta", "13-30")):
         for q in range(1, 5):
-            yield f"{band}_{q}", f"log10, {limits} Hz power (Hann) of both motor groups in quarter {q} over the mean of the quarters: below 0 is desynchronised"
-    yield "alpha_suppression", "log10, occipital 8-13 Hz power (Hann) of the window's second half over its first: below 0 is suppressed"
+            yield (
+                f"{band}_{q}",
+                f"log10, {limits} Hz power (Hann) of both motor groups in quarter {q} over the mean of the quarters: below 0 is desynchronised",
+            )
+    yield (
+        "alpha_suppression",
+        "log10, occipital 8-13 Hz power (Hann) of the window's second half over its first: below 0 is suppressed",
+    )
     yield "theta_beta_ratio", "log10, frontal theta over beta power"
     for f in (20, 25):
-        yield f"ssvep{f}", f"uV, amplitude at {f} Hz (Hann) of the occipital mean, where the stimulus flickers"
+        yield (
+            f"ssvep{f}",
+            f"uV, amplitude at {f} Hz (Hann) of the occipital mean, where the stimulus flickers",
+        )
     for q in range(1, 5):
-        yield f"ssvep_difference_{q}", f"uV, amplitude at 20 Hz less that at 25 Hz of the occipital mean in quarter {q}"
-    yield "alpha_peak_frequency", "Hz, highest peak at 6-14 Hz of the occipital spectrum (Hann), by a parabola; NaN where none is twice the 1/f line"
+        yield (
+            f"ssvep_difference_{q}",
+            f"uV, amplitude at 20 Hz less that at 25 Hz of the occipital mean in quarter {q}",
+        )
+    yield (
+        "alpha_peak_frequency",
+        "Hz, highest peak at 6-14 Hz of the occipital spectrum (Hann), by a parabola; NaN where none is twice the 1/f line",
+    )
     yield "alpha_peak_height", "log10, that peak over the 1/f line"
-    yield "aperiodic_slope", "log10 power per log10 Hz: the 1/f line of all groups' mean spectrum (Hann) at 2-6 and 14-38 Hz, 20 and 25 +- 1 Hz left out"
+    yield (
+        "aperiodic_slope",
+        "log10 power per log10 Hz: the 1/f line of all groups' mean spectrum (Hann) at 2-6 and 14-38 Hz, 20 and 25 +- 1 Hz left out",
+    )
     yield "aperiodic_offset", "log10 uV^2/Hz of that line at 1 Hz"
     for group in GROUPS:
         for band, (low, high) in BANDS.items():
-            yield f"{group}_{band}", f"log10 uV^2, {low}-{high} Hz power (periodogram), mean over channels"
+            yield (
+                f"{group}_{band}",
+                f"log10 uV^2, {low}-{high} Hz power (periodogram), mean over channels",
+            )
         yield f"{group}_log_power", "log10 uV^2, mean square about the mean, mean over channels"
         yield f"{group}_mobility", "1, Hjorth mobility as in mne-features, mean over channels"
         yield f"{group}_complexity", "1, Hjorth complexity as in mne-features, mean over channels"
-        yield f"{group}_line_length", "uV, mean absolute step from sample to sample, mean over channels"
-        yield f"{group}_kurtosis", "1, fourth moment over squared variance (3 for a Gaussian), mean over channels"
+        yield (
+            f"{group}_line_length",
+            "uV, mean absolute step from sample to sample, mean over channels",
+        )
+        yield (
+            f"{group}_kurtosis",
+            "1, fourth moment over squared variance (3 for a Gaussian), mean over channels",
+        )
     for lag in LAGS:
         what = f"of r between each channel and each {lag} samples later"
         yield f"lag{lag}_absolute", f"1, mean |r| {what}"
@@ -104,9 +161,18 @@ def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
     length = X.shape[2] - first if length is None else length
     listed = [list(channels).index(name) for group in GROUPS.values() for name in group]
     chosen = np.unique(listed).astype(np.int32)
-    X, threads = np.ascontiguousarray(X).view(np.uint16 if X.dtype == np.float16 else np.float32), threads or 0
-    out, late = np.empty((len(X), len(FEATURES) - 4 * len(LAGS)), np.float32), np.empty((len(X), len(LAGS), 4), np.float32)
-    sizes, members = np.array([len(group) for group in GROUPS.values()], np.int32), np.searchsorted(chosen, listed).astype(np.int32)
+    X, threads = (
+        np.ascontiguousarray(X).view(np.uint16 if X.dtype == np.float16 else np.float32),
+        threads or 0,
+    )
+    out, late = (
+        np.empty((len(X), len(FEATURES) - 4 * len(LAGS)), np.float32),
+        np.empty((len(X), len(LAGS), 4), np.float32),
+    )
+    sizes, members = (
+        np.array([len(group) for group in GROUPS.values()], np.int32),
+        np.searchsorted(chosen, listed).astype(np.int32),
+    )
     _native.window_features(X, first, length, chosen, members, sizes, out, threads)
     _native.lagged_correlations(X, first, length, np.array(LAGS, np.int32), late, threads)
     return np.hstack([out, late.reshape(len(X), 4 * len(LAGS))])
@@ -157,9 +223,13 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
     cache = Cache(path)
     path, attributes = Path(path), cache.attributes[0]
     if challenge is not None and cache.challenge != challenge:
-        raise UserError(f"{path} is a cache for challenge {cache.challenge}, not {challenge}; name it with --challenge {cache.challenge}")
+        raise UserError(
+            f"{path} is a cache for challenge {cache.challenge}, not {challenge}; name it with --challenge {cache.challenge}"
+        )
     if tuple(cache.channels) != CHANNELS or cache.sfreq != SFREQ:
-        raise UserError(f"{path} holds {len(cache.channels)} channels ({', '.join(cache.channels[:3])} ...) at {cache.sfreq:g} Hz; features need E1 ... E128 and Cz at {SFREQ} Hz")
+        raise UserError(
+            f"{path} holds {len(cache.channels)} channels ({', '.join(cache.channels[:3])} ...) at {cache.sfreq:g} Hz; features need E1 ... E128 and Cz at {SFREQ} Hz"
+        )
     X = cache.parts[0]
     identity = repr((VERSION, FEATURES, GROUPS, attributes["fingerprint"], X.shape, str(X.dtype)))
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
@@ -168,13 +238,19 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
         if not force and (known := _present(path, fingerprint)) is not None:
             return Report(path, len(known), False, _count(known))
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # before the work, so that a file that cannot be written is refused at once
+            fd = os.open(
+                path, os.O_RDWR | os.O_CLOEXEC
+            )  # before the work, so that a file that cannot be written is refused at once
         except OSError as e:
-            raise UserError(f"{path} cannot be written ({e.strerror}); make it writable with: chmod u+w {shlex.quote(str(path))}") from None
+            raise UserError(
+                f"{path} cannot be written ({e.strerror}); make it writable with: chmod u+w {shlex.quote(str(path))}"
+            ) from None
         try:
             values = np.empty((len(X), len(FEATURES)), np.float32)
             for at in range(0, len(X), chunk):
-                values[at : at + chunk] = compute(X[at : at + chunk], cache.margin, cache.window, threads=threads)
+                values[at : at + chunk] = compute(
+                    X[at : at + chunk], cache.margin, cache.window, threads=threads
+                )
                 if progress:
                     progress(min(at + chunk, len(X)), len(X), X[at : at + chunk].nbytes)
             try:
@@ -182,7 +258,9 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
             except OSError as e:
                 if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
-                raise UserError(f"{path.parent}/ has no room for {values.nbytes / 1e6:,.1f} MB of features; free some, or name a copy of the caches elsewhere with --cache DIR. The cache is as it was") from None
+                raise UserError(
+                    f"{path.parent}/ has no room for {values.nbytes / 1e6:,.1f} MB of features; free some, or name a copy of the caches elsewhere with --cache DIR. The cache is as it was"
+                ) from None
         finally:
             os.close(fd)
     return Report(path, len(X), True, _count(values))
@@ -191,7 +269,11 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
 def _present(path, fingerprint):
     with h5py.File(path, "r", locking=False) as f:
         there = f.get("neuro_features")
-        return there[()] if there is not None and there.attrs.get("fingerprint") == fingerprint else None
+        return (
+            there[()]
+            if there is not None and there.attrs.get("fingerprint") == fingerprint
+            else None
+        )
 
 
 def _count(values):
@@ -211,7 +293,9 @@ class _Shadow(io.RawIOBase):
     def __init__(self, fd):
         head = os.pread(fd, 36, 0)
         recent = head[:8] == b"\x89HDF\r\n\x1a\n" and head[8] in (2, 3) and head[12:20] == bytes(8)
-        self.end = int.from_bytes(head[28:36], "little") if recent else os.fstat(fd).st_size  # of the file as readers know it
+        self.end = (
+            int.from_bytes(head[28:36], "little") if recent else os.fstat(fd).st_size
+        )  # of the file as readers know it
         self.patches = []  # (offset, bytes) held back
         self._fd, self._at = fd, 0
 
@@ -221,7 +305,12 @@ class _Shadow(io.RawIOBase):
     writable = seekable = readable
 
     def seek(self, offset, whence=io.SEEK_SET):
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: os.fstat(self._fd).st_size}[whence]
+        self._at = (
+            offset
+            + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: os.fstat(self._fd).st_size}[
+                whence
+            ]
+        )
         return self._at
 
     def tell(self):

@@ -16,7 +16,11 @@ _NAME = re.compile(r"challenge([12])_(R[1-9][0-9]?)(_mini)?_windows\.h5")
 
 def settings(attributes):
     """What a cache was built with and from, of its attributes (and "dtype"): those that say it. Old caches say less."""
-    known = {"release": str(attributes["release"]), "mini": bool(attributes["mini"]), "challenge": int(attributes["challenge"])}
+    known = {
+        "release": str(attributes["release"]),
+        "mini": bool(attributes["mini"]),
+        "challenge": int(attributes["challenge"]),
+    }
     known["tasks"] = tuple(task.decode() for task in attributes["tasks"])
     known["margin"] = int(attributes["margin_samples"]) / float(attributes["sfreq"])
     known["dtype"] = str(attributes["dtype"])
@@ -27,7 +31,15 @@ def settings(attributes):
     return known
 
 
-def words(release, mini=False, challenge=1, tasks=(CONTRAST,), margin=0.0, dtype="float32", max_recordings=None):
+def words(
+    release,
+    mini=False,
+    challenge=1,
+    tasks=(CONTRAST,),
+    margin=0.0,
+    dtype="float32",
+    max_recordings=None,
+):
     """Settings as run/cache.py's arguments: those that are not its defaults."""
     found = ["--release", *([release] if isinstance(release, str) else release)]
     found += ["--mini"] * mini
@@ -53,7 +65,10 @@ def rebuild(cache, **changed):
         known = settings(attributes) | changed
         release = known.pop("release")
         groups.setdefault((path.parent, *sorted(known.items(), key=str)), []).append(release)
-    return " && ".join(build(folder, dict(known) | {"release": releases}, force=True) for (folder, *known), releases in groups.items())
+    return " && ".join(
+        build(folder, dict(known) | {"release": releases}, force=True)
+        for (folder, *known), releases in groups.items()
+    )
 
 
 def rebuild_known(path, attributes):
@@ -70,7 +85,11 @@ def rebuild_file(path):
     if not (match := _NAME.fullmatch(path.name)):
         return hints.command("cache", "--release", "R1", cache=path.parent)
     challenge, release, mini = int(match[1]), match[2], bool(match[3])
-    return build(path.parent, neighbour(path.parent, challenge, mini) | {"release": release}, force=path.exists())
+    return build(
+        path.parent,
+        neighbour(path.parent, challenge, mini) | {"release": release},
+        force=path.exists(),
+    )
 
 
 def neighbour(folder, challenge, mini):
@@ -108,23 +127,52 @@ def look(path):
         attributes = dict(f.attrs) | {"dtype": f["X"].dtype}
         recordings = [name.decode() for name in f["recordings"][()]] if "recordings" in f else []
         simulated = bool(attributes["simulated"])
-        return There(Path(path), str(attributes["fingerprint"]), settings(attributes), simulated, recordings, len(f["y"]), "neuro_features" in f)
+        return There(
+            Path(path),
+            str(attributes["fingerprint"]),
+            settings(attributes),
+            simulated,
+            recordings,
+            len(f["y"]),
+            "neuro_features" in f,
+        )
 
 
 def permit(there, release, wanted):
     """-> why a cache is rebuilt with the settings `wanted`: files of its release have changed. Raises UserError where other things have."""
     known = {"release": release.name, "mini": release.mini, "data": release.folder.parent}
-    known |= {name: getattr(wanted, name) for name in ("challenge", "tasks", "margin", "dtype", "max_recordings")}
-    names = [str(r.signal.relative_to(release.folder)) for r in release.recordings(wanted.tasks)[: wanted.max_recordings]]
+    known |= {
+        name: getattr(wanted, name)
+        for name in ("challenge", "tasks", "margin", "dtype", "max_recordings")
+    }
+    names = [
+        str(r.signal.relative_to(release.folder))
+        for r in release.recordings(wanted.tasks)[: wanted.max_recordings]
+    ]
     if found := _differences(there, known, names, release.simulated):
-        lost = cli.counted(there.windows, "window") + (" with their features" if there.features else "")
-        keep, replace = build(there.path.parent, there.settings), build(there.path.parent, known, force=True)
-        raise UserError(f"{there.path} holds {lost}, made with {', '.join(found)}: they would be lost; keep it with: {keep}, or replace it with: {replace}, or build in another folder with --cache DIR")
+        lost = cli.counted(there.windows, "window") + (
+            " with their features" if there.features else ""
+        )
+        keep, replace = (
+            build(there.path.parent, there.settings),
+            build(there.path.parent, known, force=True),
+        )
+        raise UserError(
+            f"{there.path} holds {lost}, made with {', '.join(found)}: they would be lost; keep it with: {keep}, or replace it with: {replace}, or build in another folder with --cache DIR"
+        )
     new, gone = len(set(names) - set(there.recordings)), len(set(there.recordings) - set(names))
-    which = [f"{cli.counted(count, 'recording')} {what}" for count, what in ((new, "new"), (gone, "gone")) if count]
+    which = [
+        f"{cli.counted(count, 'recording')} {what}"
+        for count, what in ((new, "new"), (gone, "gone"))
+        if count
+    ]
     reason = "files of the release have changed" + (f" ({', '.join(which)})" if which else "")
     if there.features:
-        again = hints.command("features", *words(release.name, release.mini, wanted.challenge), cache=there.path.parent)
+        again = hints.command(
+            "features",
+            *words(release.name, release.mini, wanted.challenge),
+            cache=there.path.parent,
+        )
         reason += f"; its features went with it, compute them with: {again}"
     return reason
 
@@ -137,7 +185,10 @@ def _differences(there, known, names, simulated):
     if "max_recordings" in was:
         recordings = most(was["max_recordings"]), most(known["max_recordings"])
     else:  # an old cache does not say it
-        recordings = cli.counted(len(there.recordings), "recording"), cli.counted(len(names), "recording")
+        recordings = (
+            cli.counted(len(there.recordings), "recording"),
+            cli.counted(len(names), "recording"),
+        )
     folders = [os.path.abspath(each["data"]) for each in (was, known) if "data" in each]
     pairs = [
         (f"a margin of {was['margin']:g} s", f"{known['margin']:g} s"),

@@ -12,7 +12,9 @@ from eeg._native import Bdf
 from eeg.data.release import CHANNELS, BadRecording
 from eeg.data.windows import SFREQ
 
-_mne = threading.Lock()  # MNE holds a whole recording in memory, several times while it filters: one at a time
+_mne = (
+    threading.Lock()
+)  # MNE holds a whole recording in memory, several times while it filters: one at a time
 
 
 def open_signal(recording):
@@ -29,7 +31,9 @@ def _order(names):
     place = {name.strip().removeprefix("EEG "): i for i, name in enumerate(names)}
     missing = [name for name in CHANNELS if name not in place]
     if missing:
-        raise BadRecording(f"it has {len(names)} channels, not the 129 of the net (no {missing[0]}{' ...' if len(missing) > 1 else ''})")
+        raise BadRecording(
+            f"it has {len(names)} channels, not the 129 of the net (no {missing[0]}{' ...' if len(missing) > 1 else ''})"
+        )
     return [place[name] for name in CHANNELS]
 
 
@@ -44,7 +48,9 @@ class _Bdf:
 
     def read(self, starts, out):
         """Windows from these samples (n) into out (n, 129, T), float32 or float16. -> how many samples float16 could not hold."""
-        return self._bdf.read(starts, self._channels, out.view(np.uint16) if out.dtype == np.float16 else out)
+        return self._bdf.read(
+            starts, self._channels, out.view(np.uint16) if out.dtype == np.float16 else out
+        )
 
 
 class _Mne:
@@ -60,27 +66,41 @@ class _Mne:
     def _open(self, preload=False):
         import mne
 
-        readers = {".bdf": mne.io.read_raw_bdf, ".edf": mne.io.read_raw_edf, ".set": mne.io.read_raw_eeglab}
+        readers = {
+            ".bdf": mne.io.read_raw_bdf,
+            ".edf": mne.io.read_raw_edf,
+            ".set": mne.io.read_raw_eeglab,
+        }
         try:
             return readers[self._path.suffix](self._path, preload=preload, verbose="error")
         except MemoryError:
             raise
-        except Exception as e:  # whatever MNE and SciPy raise on a file that is not what its name says
-            raise BadRecording(f"MNE cannot read it: {' '.join(str(e).split()) or type(e).__name__}") from None
+        except (
+            Exception
+        ) as e:  # whatever MNE and SciPy raise on a file that is not what its name says
+            raise BadRecording(
+                f"MNE cannot read it: {' '.join(str(e).split()) or type(e).__name__}"
+            ) from None
 
     def read(self, starts, out):
         with _mne:
             raw = self._open(preload=True)
             if raw.info["sfreq"] != SFREQ:
-                raw.filter(0.5, min(50.0, 0.45 * raw.info["sfreq"]), verbose="error").resample(SFREQ, verbose="error")
+                raw.filter(0.5, min(50.0, 0.45 * raw.info["sfreq"]), verbose="error").resample(
+                    SFREQ, verbose="error"
+                )
             signal = raw.get_data()[self._channels] * 1e6
         if not np.isfinite(signal).all():
             bad = np.flatnonzero(~np.isfinite(signal).all(1))
-            raise BadRecording(f"{(~np.isfinite(signal)).sum()} of its samples are not finite (first in {CHANNELS[bad[0]]})")
+            raise BadRecording(
+                f"{(~np.isfinite(signal)).sum()} of its samples are not finite (first in {CHANNELS[bad[0]]})"
+            )
         limit = np.finfo(out.dtype).max
         clipped = 0
         for window, start in zip(out, starts):
-            samples = signal[:, np.clip(np.arange(start, start + out.shape[2]), 0, signal.shape[1] - 1)]
+            samples = signal[
+                :, np.clip(np.arange(start, start + out.shape[2]), 0, signal.shape[1] - 1)
+            ]
             clipped += int((np.abs(samples) > limit).sum())
             window[:] = np.clip(samples, -limit, limit)
         return clipped

@@ -7,11 +7,24 @@ from pathlib import Path
 
 from eeg import UserError, hints
 
-DATASETS = {f"R{i}": f"ds{number:06d}" for i, number in enumerate((5505, 5506, 5507, 5508, 5509, 5510, 5511, 5512, 5514, 5515, 5516), 1)}
+DATASETS = {
+    f"R{i}": f"ds{number:06d}"
+    for i, number in enumerate(
+        (5505, 5506, 5507, 5508, 5509, 5510, 5511, 5512, 5514, 5515, 5516), 1
+    )
+}
 TASKS = (
-    "RestingState", "DespicableMe", "DiaryOfAWimpyKid", "FunwithFractals", "ThePresent",
-    "contrastChangeDetection", "seqLearning6target", "seqLearning8target", "surroundSupp", "symbolSearch",
-)  # fmt: skip
+    "RestingState",
+    "DespicableMe",
+    "DiaryOfAWimpyKid",
+    "FunwithFractals",
+    "ThePresent",
+    "contrastChangeDetection",
+    "seqLearning6target",
+    "seqLearning8target",
+    "surroundSupp",
+    "symbolSearch",
+)
 FACTORS = ("p_factor", "attention", "internalizing", "externalizing")
 CHANNELS = tuple(f"E{i}" for i in range(1, 129)) + ("Cz",)
 
@@ -54,14 +67,19 @@ class Release:
     def simulated(self):
         """Whether its dataset_description.json says that it is simulated."""
         try:
-            return "simulated" in (self.folder / "dataset_description.json").read_text(encoding="utf-8").lower()
+            return (
+                "simulated"
+                in (self.folder / "dataset_description.json").read_text(encoding="utf-8").lower()
+            )
         except (OSError, UnicodeDecodeError):
             return False
 
     def recordings(self, tasks):
         """The recordings of these tasks for which a signal file exists, sorted as their file names are."""
         found = {}
-        for subject in sorted(e.name for e in os.scandir(self.folder) if e.name.startswith("sub-") and e.is_dir()):
+        for subject in sorted(
+            e.name for e in os.scandir(self.folder) if e.name.startswith("sub-") and e.is_dir()
+        ):
             eeg = self.folder / subject / "eeg"
             if not eeg.is_dir():
                 continue
@@ -70,7 +88,9 @@ class Release:
                 if match and match[2] in tasks:
                     recording = Recording(match[1], match[2], int(match[3] or 0), eeg / name)
                     key = name.rsplit(".", 1)[0]
-                    if key not in found or _FORMATS.index(match[4]) < _FORMATS.index(found[key].signal.suffix[1:]):
+                    if key not in found or _FORMATS.index(match[4]) < _FORMATS.index(
+                        found[key].signal.suffix[1:]
+                    ):
                         found[key] = recording
         return list(found.values())
 
@@ -81,10 +101,15 @@ class Release:
             return {}
         table = read_tsv(path)
         if "participant_id" not in table:
-            raise UserError(f"{path} has no column participant_id (its columns: {', '.join(table)})")
+            raise UserError(
+                f"{path} has no column participant_id (its columns: {', '.join(table)})"
+            )
         rows = {}
         for i, name in enumerate(table["participant_id"]):
-            row = {key: _number(table[key][i]) if key in table else float("nan") for key in ("age", *FACTORS)}
+            row = {
+                key: _number(table[key][i]) if key in table else float("nan")
+                for key in ("age", *FACTORS)
+            }
             row["sex"] = table["sex"][i] if "sex" in table and table["sex"][i] in ("M", "F") else ""
             rows[name.removeprefix("sub-")] = row
         return rows
@@ -94,9 +119,20 @@ def folder_names(name, mini):
     """The folders a release may lie in, in the order they are looked for."""
     number, dataset = name[1:], DATASETS.get(name)
     if mini:
-        names = [f"{name}_mini_L100_bdf", dataset and f"{dataset}-bdf-mini", f"EEG2025r{number}mini"]
+        names = [
+            f"{name}_mini_L100_bdf",
+            dataset and f"{dataset}-bdf-mini",
+            f"EEG2025r{number}mini",
+        ]
     else:
-        names = [f"{name}_L100_bdf", dataset and f"{dataset}-bdf", f"EEG2025r{number}", f"{name}_L100", dataset, f"cmi_bids_{name}"]
+        names = [
+            f"{name}_L100_bdf",
+            dataset and f"{dataset}-bdf",
+            f"EEG2025r{number}",
+            f"{name}_L100",
+            dataset,
+            f"cmi_bids_{name}",
+        ]
     return [n for n in names if n]
 
 
@@ -109,7 +145,11 @@ def find_release(name, data, mini=False):
         if (data / folder).is_dir():
             return Release(name, mini, data / folder)
     words, data = ["--release", name, *["--mini"] * mini], Path(data)
-    offers = [f"{what}: {hints.command(how, *words, data=data)}" for what, how in (("get it with", "download"), ("simulate one with", "synth")) if hints.script(how).exists()]
+    offers = [
+        f"{what}: {hints.command(how, *words, data=data)}"
+        for what, how in (("get it with", "download"), ("simulate one with", "synth"))
+        if hints.script(how).exists()
+    ]
     raise UserError(
         f"no release {name}{' mini' if mini else ''} under {data}/ (looked for {', '.join(names)}); "
         f"name another folder with --data DIR, or {', or '.join(offers)}"
@@ -130,7 +170,9 @@ def read_tsv(path):
     names = [name.strip() for name in rows[0]]
     short = next((i for i, row in enumerate(rows) if len(row) < len(names)), None)
     if short is not None:
-        raise BadRecording(f"{path.name} has {len(rows[short])} columns in row {short} and {len(names)} in its first")
+        raise BadRecording(
+            f"{path.name} has {len(rows[short])} columns in row {short} and {len(names)} in its first"
+        )
     return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
 
 

@@ -9,13 +9,20 @@ import numpy as np
 
 from eeg.data.release import BadRecording, read_tsv
 
-TRIAL = np.dtype([
-    ("start", "f8"), ("stop", "f8"), ("stimulus", "f8"), ("response", "f8"),  # seconds from the start of the recording
-    ("rt_from_stimulus", "f8"), ("rt_from_trialstart", "f8"),
-    ("correct", "i1"),  # 1 a smiley, 0 a sad face, -1 unknown
-    ("side", "S5"),  # the hand that answered: left, right, or empty
-    ("copy", "?"), ("fast", "?"),
-])  # fmt: skip
+TRIAL = np.dtype(
+    [
+        ("start", "f8"),
+        ("stop", "f8"),
+        ("stimulus", "f8"),
+        ("response", "f8"),  # seconds from the start of the recording
+        ("rt_from_stimulus", "f8"),
+        ("rt_from_trialstart", "f8"),
+        ("correct", "i1"),  # 1 a smiley, 0 a sad face, -1 unknown
+        ("side", "S5"),  # the hand that answered: left, right, or empty
+        ("copy", "?"),
+        ("fast", "?"),
+    ]
+)
 
 _MISSING = ("n/a", "N/A", "NA", "na", "NaN", "nan", "")
 
@@ -25,11 +32,17 @@ def read_events(path):
     table = read_tsv(path)
     for column in ("onset", "value"):
         if column not in table:
-            raise BadRecording(f"{path.name} has no column '{column}' (its columns: {', '.join(table)})")
+            raise BadRecording(
+                f"{path.name} has no column '{column}' (its columns: {', '.join(table)})"
+            )
     try:
-        onsets = np.array([float("nan") if text in _MISSING else float(text) for text in table["onset"]])
+        onsets = np.array(
+            [float("nan") if text in _MISSING else float(text) for text in table["onset"]]
+        )
     except ValueError as e:
-        raise BadRecording(f"{path.name} has an onset that is no number: {str(e).split(': ')[-1]}") from None
+        raise BadRecording(
+            f"{path.name} has an onset that is no number: {str(e).split(': ')[-1]}"
+        ) from None
     order = np.argsort(onsets, kind="stable")  # NaN last
     values = np.array(table["value"], dtype=object)
     feedback = np.array(table.get("feedback", [""] * len(values)), dtype=object)
@@ -47,14 +60,18 @@ def build_trials(onsets, values, feedback):
 
     timed = ~np.isnan(onsets)
     targets = onsets[timed & ((values == "left_target") | (values == "right_target"))]
-    pressed = np.flatnonzero(timed & ((values == "left_buttonPress") | (values == "right_buttonPress")))
+    pressed = np.flatnonzero(
+        timed & ((values == "left_buttonPress") | (values == "right_buttonPress"))
+    )
     presses = onsets[pressed]
 
     trials = np.zeros(len(starts), TRIAL)
     trials["start"], trials["stop"] = starts, stops
     trials["stimulus"], _ = _first_from(targets, starts, stops)
     has_stimulus = ~np.isnan(trials["stimulus"])
-    trials["response"], which = _first_from(presses, np.where(has_stimulus, trials["stimulus"], starts), stops)
+    trials["response"], which = _first_from(
+        presses, np.where(has_stimulus, trials["stimulus"], starts), stops
+    )
     trials["rt_from_stimulus"] = trials["response"] - trials["stimulus"]
     trials["rt_from_trialstart"] = trials["response"] - trials["start"]
     trials["correct"] = -1
@@ -71,7 +88,9 @@ def _first_from(times, lower, upper):
     at = np.searchsorted(times, lower, side="left")
     inside = (at < len(times)) & ~np.isnan(lower)
     inside[inside] = times[at[inside]] < upper[inside]
-    return np.where(inside, np.append(times, np.nan)[np.where(inside, at, -1)], np.nan), np.where(inside, at, -1)
+    return np.where(inside, np.append(times, np.nan)[np.where(inside, at, -1)], np.nan), np.where(
+        inside, at, -1
+    )
 
 
 def is_fast(trials):
@@ -89,7 +108,9 @@ def flag_copies(tables):
     tolerance = 0.005  # onsets are rounded to 2 ms in each file
     for b, later in enumerate(tables):
         for earlier in tables[:b]:
-            pairs = np.abs(earlier["rt_from_stimulus"][:, None] - later["rt_from_stimulus"]) < tolerance  # NaN: not a pair
+            pairs = (
+                np.abs(earlier["rt_from_stimulus"][:, None] - later["rt_from_stimulus"]) < tolerance
+            )  # NaN: not a pair
             i, j = np.nonzero(pairs)
             offsets = later["stimulus"][j] - earlier["stimulus"][i]
             for offset in offsets:

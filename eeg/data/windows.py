@@ -24,8 +24,16 @@ def stimulus_windows(trials, n_times):
     complete = ~no_stimulus & ~no_response
     outside = complete & ((starts + LENGTH[1] > n_times) | (starts < OFFSET))
     kept = np.flatnonzero(complete & ~outside)
-    dropped = {"no response": no_response.sum(), "no stimulus": no_stimulus.sum(), "past the end of the recording": outside.sum()}
-    return kept, starts[kept].astype(np.int64), {reason: int(n) for reason, n in dropped.items() if n}
+    dropped = {
+        "no response": no_response.sum(),
+        "no stimulus": no_stimulus.sum(),
+        "past the end of the recording": outside.sum(),
+    }
+    return (
+        kept,
+        starts[kept].astype(np.int64),
+        {reason: int(n) for reason, n in dropped.items() if n},
+    )
 
 
 def fixed_windows(n_times):

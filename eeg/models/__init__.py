@@ -12,12 +12,25 @@ MODELS = {  # name -> where the network is, and what it is in a line
     "unet": ("unet", "UNet", "a U-Net over time, a score on each moment of the window"),
     "cnn": ("cnn", "CNN", "residual convolutions of several lengths, attention over time"),
     "hybrid": ("cnn", "Hybrid", "cnn, joined by neuroscience features"),
-    "transformer": ("transformer", "Transformer", "attention between 40 ms tokens, fit for pretraining"),
+    "transformer": (
+        "transformer",
+        "Transformer",
+        "attention between 40 ms tokens, fit for pretraining",
+    ),
     "conformer": ("conformer", "Conformer", "convolutions, then attention"),
 }
 
 
-def build(name, n_chans=129, n_times=200, n_outputs=1, normalize="channel", aux=(), features=None, **settings):
+def build(
+    name,
+    n_chans=129,
+    n_times=200,
+    n_outputs=1,
+    normalize="channel",
+    aux=(),
+    features=None,
+    **settings,
+):
     """-> Model: the input normalisation, the network, and what its numbers mean.
 
     aux: names of further numbers to learn beside the answer, such as age. features: "none", "file" or "layer", for networks that
@@ -28,7 +41,9 @@ def build(name, n_chans=129, n_times=200, n_outputs=1, normalize="channel", aux=
     from .settings import check
 
     check(name, settings)
-    return Model(name, network(name), n_chans, n_times, n_outputs, normalize, tuple(aux), features, settings)
+    return Model(
+        name, network(name), n_chans, n_times, n_outputs, normalize, tuple(aux), features, settings
+    )
 
 
 def network(name):
@@ -42,7 +57,11 @@ def network(name):
 def defaults(name):
     """{setting: default} of a model's own settings."""
     parameters = inspect.signature(network(name)).parameters
-    return {key: p.default for key, p in parameters.items() if key not in ("n_chans", "n_times", "n_outputs", "n_features")}
+    return {
+        key: p.default
+        for key, p in parameters.items()
+        if key not in ("n_chans", "n_times", "n_outputs", "n_features")
+    }
 
 
 def fold(model):

@@ -15,12 +15,16 @@ class Scales(nn.Module):
 
     def __init__(self, width, kernels):
         super().__init__()
-        self.filters = nn.ModuleList(DepthwiseConv1d(width // len(kernels), kernel, bias=False) for kernel in kernels)
+        self.filters = nn.ModuleList(
+            DepthwiseConv1d(width // len(kernels), kernel, bias=False) for kernel in kernels
+        )
         self.mix = Pointwise(width, width)
 
     def forward(self, x):
         parts = x.chunk(len(self.filters), 2)
-        return x + F.relu(self.mix(torch.cat([own(part) for own, part in zip(self.filters, parts)], 2)))
+        return x + F.relu(
+            self.mix(torch.cat([own(part) for own, part in zip(self.filters, parts)], 2))
+        )
 
 
 class AttentionPool(nn.Module):
@@ -33,7 +37,9 @@ class AttentionPool(nn.Module):
     def forward(self, x):
         attention = self.score(x).softmax(1)  # (B, T, heads)
         parts = x.unflatten(2, (self.heads, -1))
-        where = attention.transpose(1, 2) @ torch.linspace(-1, 1, x.shape[1], dtype=attention.dtype, device=x.device)
+        where = attention.transpose(1, 2) @ torch.linspace(
+            -1, 1, x.shape[1], dtype=attention.dtype, device=x.device
+        )
         return torch.cat([torch.einsum("bth,bthw->bhw", attention, parts).flatten(1), where], 1)
 
 
@@ -44,7 +50,18 @@ class CNN(nn.Module):
     hidden: units before the answer; dropout: of the pooled numbers and of those units.
     """
 
-    def __init__(self, n_chans=129, n_times=200, n_outputs=1, width=160, depth=4, kernels=(7, 15, 31, 63), heads=4, hidden=64, dropout=0.3):
+    def __init__(
+        self,
+        n_chans=129,
+        n_times=200,
+        n_outputs=1,
+        width=160,
+        depth=4,
+        kernels=(7, 15, 31, 63),
+        heads=4,
+        hidden=64,
+        dropout=0.3,
+    ):
         super().__init__()
         self.stem = Stem(n_chans, width)
         self.blocks = nn.ModuleList(Scales(width, kernels) for _ in range(depth))
@@ -71,9 +88,24 @@ class CNN(nn.Module):
 class Hybrid(CNN):
     """(B, C, T) and features (B, n_features), normalised -> (B, n_outputs): CNN, its last hidden layer also sees the features. Settings as CNN's."""
 
-    def __init__(self, n_chans=129, n_times=200, n_outputs=1, n_features=103, width=160, depth=4, kernels=(7, 15, 31, 63), heads=4, hidden=64, dropout=0.3):
+    def __init__(
+        self,
+        n_chans=129,
+        n_times=200,
+        n_outputs=1,
+        n_features=103,
+        width=160,
+        depth=4,
+        kernels=(7, 15, 31, 63),
+        heads=4,
+        hidden=64,
+        dropout=0.3,
+    ):
         super().__init__(n_chans, n_times, n_outputs, width, depth, kernels, heads, hidden, dropout)
         self.known = nn.Linear(n_features, hidden, bias=False)
 
     def forward(self, x, features):
-        return self._answer(self.joined(self.pooled(x)) + self.known(F.dropout(features, self.dropout, self.training)))
+        return self._answer(
+            self.joined(self.pooled(x))
+            + self.known(F.dropout(features, self.dropout, self.training))
+        )

@@ -17,9 +17,25 @@ class Conformer(nn.Module):
     inner: units between a layer's two linear ones; dropout: of what each block and layer adds.
     """
 
-    def __init__(self, n_chans=129, n_times=200, n_outputs=1, head="number", width=96, kernel=15, depth=2, heads=4, inner=192, dropout=0.1):
+    def __init__(
+        self,
+        n_chans=129,
+        n_times=200,
+        n_outputs=1,
+        head="number",
+        width=96,
+        kernel=15,
+        depth=2,
+        heads=4,
+        inner=192,
+        dropout=0.1,
+    ):
         super().__init__()
-        self.stem, self.block, self.coarse = Stem(n_chans, width, kernel), Block(width, kernel, 1, dropout), Block(width, kernel, 1, dropout)
+        self.stem, self.block, self.coarse = (
+            Stem(n_chans, width, kernel),
+            Block(width, kernel, 1, dropout),
+            Block(width, kernel, 1, dropout),
+        )
         self.position = nn.Parameter(0.02 * torch.randn(-(-n_times // 4), width))
         self.layers = nn.Sequential(*(Layer(width, heads, inner, dropout) for _ in range(depth)))
         self.head = TokenHead(head, width, n_times, 4, n_outputs, dropout)

@@ -32,15 +32,41 @@ class EEGNeX(nn.Module):
     """(B, n_chans, n_times) -> (B, n_outputs). Settings, initial weights and constraints are braindecode's. Layers hold parameters and statistics; some are never called."""
 
     def __init__(
-        self, n_chans=129, n_times=200, n_outputs=1, *, activation=nn.ELU, depth_multiplier=2, filter_1=8, filter_2=32, drop_prob=0.5, kernel_block_1_2=64,
-        kernel_block_4=16, dilation_block_4=2, avg_pool_block4=4, kernel_block_5=16, dilation_block_5=4, avg_pool_block5=8, max_norm_conv=1.0, max_norm_linear=0.25,
-    ):  # fmt: skip
+        self,
+        n_chans=129,
+        n_times=200,
+        n_outputs=1,
+        *,
+        activation=nn.ELU,
+        depth_multiplier=2,
+        filter_1=8,
+        filter_2=32,
+        drop_prob=0.5,
+        kernel_block_1_2=64,
+        kernel_block_4=16,
+        dilation_block_4=2,
+        avg_pool_block4=4,
+        kernel_block_5=16,
+        dilation_block_5=4,
+        avg_pool_block5=8,
+        max_norm_conv=1.0,
+        max_norm_linear=0.25,
+    ):
         super().__init__()
-        pooled = (n_times + 2 - avg_pool_block4) // avg_pool_block4 + 1  # pooling pads one sample at either end
+        pooled = (
+            n_times + 2 - avg_pool_block4
+        ) // avg_pool_block4 + 1  # pooling pads one sample at either end
         features = filter_1 * ((pooled + 2 - avg_pool_block5) // avg_pool_block5 + 1)
         if pooled < 1 or features < 1:
-            raise ValueError(f"EEGNeX: {n_times} samples are too few to pool by {avg_pool_block4} and then by {avg_pool_block5}")
-        self.n_chans, self.n_times, self.max_norm_conv, self.max_norm_linear = n_chans, n_times, max_norm_conv, max_norm_linear
+            raise ValueError(
+                f"EEGNeX: {n_times} samples are too few to pool by {avg_pool_block4} and then by {avg_pool_block5}"
+            )
+        self.n_chans, self.n_times, self.max_norm_conv, self.max_norm_linear = (
+            n_chans,
+            n_times,
+            max_norm_conv,
+            max_norm_linear,
+        )
         filter_3 = filter_2 * depth_multiplier
         self.conv1 = nn.Conv2d(1, filter_1, (1, kernel_block_1_2), bias=False)
         self.bn1 = nn.BatchNorm2d(filter_1)
@@ -52,54 +78,110 @@ class EEGNeX(nn.Module):
         self.act3 = activation()
         self.pool3 = nn.AvgPool2d((1, avg_pool_block4), padding=(0, 1))
         self.drop3 = Dropout(drop_prob)
-        self.conv4 = nn.Conv2d(filter_3, filter_2, (1, kernel_block_4), dilation=(1, dilation_block_4), padding="same", bias=False)
+        self.conv4 = nn.Conv2d(
+            filter_3,
+            filter_2,
+            (1, kernel_block_4),
+            dilation=(1, dilation_block_4),
+            padding="same",
+            bias=False,
+        )
         self.bn4 = nn.BatchNorm2d(filter_2)
-        self.conv5 = nn.Conv2d(filter_2, filter_1, (1, kernel_block_5), dilation=(1, dilation_block_5), padding="same", bias=False)
+        self.conv5 = nn.Conv2d(
+            filter_2,
+            filter_1,
+            (1, kernel_block_5),
+            dilation=(1, dilation_block_5),
+            padding="same",
+            bias=False,
+        )
         self.bn5 = nn.BatchNorm2d(filter_1)
         self.act5 = activation()
         self.pool5 = nn.AvgPool2d((1, avg_pool_block5), padding=(0, 1))
         self.drop5 = Dropout(drop_prob)
         self.head = nn.Linear(features, n_outputs)
         # inside[t, k]: tap k of block 2, around sample t, sees a sample of the window and not its padding
-        seen = torch.arange(n_times)[:, None] + torch.arange(kernel_block_1_2) - _left(kernel_block_1_2)
+        seen = (
+            torch.arange(n_times)[:, None]
+            + torch.arange(kernel_block_1_2)
+            - _left(kernel_block_1_2)
+        )
         self.register_buffer("inside", ((seen >= 0) & (seen < n_times)).float(), persistent=False)
 
     def forward(self, x):
         if x.shape[1:] != (self.n_chans, self.n_times):
-            raise ValueError(f"EEGNeX: windows have shape {tuple(x.shape)}, expected (batch, {self.n_chans}, {self.n_times})")
-        with torch.autocast(x.device.type, enabled=False):  # moments and band stay float32: they are most of what float16 and bfloat16 would ruin
+            raise ValueError(
+                f"EEGNeX: windows have shape {tuple(x.shape)}, expected (batch, {self.n_chans}, {self.n_times})"
+            )
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # moments and band stay float32: they are most of what float16 and bfloat16 would ruin
             x = self._blocks123(x.to(torch.promote_types(x.dtype, torch.float32)))
         x = self.drop3(x.to(self.conv4.weight.dtype))[:, :, None]
-        x = F.conv2d(x, self._by_depth(self.conv4.weight, 1), padding="same", dilation=self.conv4.dilation)
-        x = self.conv5(self.bn4(x).contiguous(memory_format=torch.channels_last))  # so laid out, conv5 takes half the time on a CPU
+        x = F.conv2d(
+            x, self._by_depth(self.conv4.weight, 1), padding="same", dilation=self.conv4.dilation
+        )
+        x = self.conv5(
+            self.bn4(x).contiguous(memory_format=torch.channels_last)
+        )  # so laid out, conv5 takes half the time on a CPU
         x = self.drop5(self.pool5(self.act5(self.bn5(x))))
-        return F.linear(x.flatten(1), self.head.weight.renorm(2, 0, self.max_norm_linear), self.head.bias)
+        return F.linear(
+            x.flatten(1), self.head.weight.renorm(2, 0, self.max_norm_linear), self.head.bias
+        )
 
     def _blocks123(self, x):
         """Pooled activations (B, D F2, pooled), float32 or float64, filters ordered (d, f): then the result of every product is where the next one wants it."""
-        bn1, bn2, bn3, depth = self.bn1, self.bn2, self.bn3, self.conv3.out_channels // self.conv3.groups
-        h1, h2, w, g1, b1, g2, b2, g3, b3 = (p.to(x.dtype) for p in (
-            self.conv1.weight.flatten(1), self.conv2.weight[:, :, 0], self._by_depth(self.conv3.weight.renorm(2, 0, self.max_norm_conv).flatten(1), 0),
-            bn1.weight, bn1.bias, bn2.weight, bn2.bias, self._by_depth(bn3.weight, 0), self._by_depth(bn3.bias, 0)))  # fmt: skip
+        bn1, bn2, bn3, depth = (
+            self.bn1,
+            self.bn2,
+            self.bn3,
+            self.conv3.out_channels // self.conv3.groups,
+        )
+        h1, h2, w, g1, b1, g2, b2, g3, b3 = (
+            p.to(x.dtype)
+            for p in (
+                self.conv1.weight.flatten(1),
+                self.conv2.weight[:, :, 0],
+                self._by_depth(self.conv3.weight.renorm(2, 0, self.max_norm_conv).flatten(1), 0),
+                bn1.weight,
+                bn1.bias,
+                bn2.weight,
+                bn2.bias,
+                self._by_depth(bn3.weight, 0),
+                self._by_depth(bn3.bias, 0),
+            )
+        )
         m = S = None
         if _by_batch(bn1) or _by_batch(bn2):
             m = x.mean((0, 1))
             x = x - m
             S = _gram(x)
 
-        mean, var = _block1_moments(h1, m, S) if _by_batch(bn1) else (bn1.running_mean, bn1.running_var)
+        mean, var = (
+            _block1_moments(h1, m, S) if _by_batch(bn1) else (bn1.running_mean, bn1.running_var)
+        )
         _track(bn1, mean, var, x.numel())
         a1 = g1 * torch.rsqrt(var + bn1.eps)
         band, k = _compose(h1 * a1[:, None], b1 - a1 * mean, h2, self.inside.to(x.dtype))
 
         v, spread = _Filter.apply(F.conv1d(x, w[:, :, None]), band, S)
-        y = k if m is None else k + (band * _views(m, band.shape[2], 2 * _left(self.inside.shape[1]))).sum(2)  # (F2, T) what blocks 1 and 2 say to the mean
-        mean, var = (y.mean(1), spread + y.var(1, unbiased=False)) if _by_batch(bn2) else (bn2.running_mean, bn2.running_var)
+        y = (
+            k
+            if m is None
+            else k + (band * _views(m, band.shape[2], 2 * _left(self.inside.shape[1]))).sum(2)
+        )  # (F2, T) what blocks 1 and 2 say to the mean
+        mean, var = (
+            (y.mean(1), spread + y.var(1, unbiased=False))
+            if _by_batch(bn2)
+            else (bn2.running_mean, bn2.running_var)
+        )
         _track(bn2, mean, var, x.numel())
         # block 2's batch norm: v turns into a2 (v + c) + sum_c w b2
         a2 = (g2 * torch.rsqrt(var + bn2.eps)).repeat(depth)
         total = w.sum(1)
-        c = total[:, None] * (y - mean[:, None] + 0 * b2[:, None]).repeat(depth, 1)  # in training block 3's norm takes b2 out again: its gradient is 0, not None
+        c = total[:, None] * (y - mean[:, None] + 0 * b2[:, None]).repeat(
+            depth, 1
+        )  # in training block 3's norm takes b2 out again: its gradient is 0, not None
         shift = total * b2.repeat(depth)
 
         if not _by_batch(bn3):
@@ -108,20 +190,28 @@ class EEGNeX(nn.Module):
             scale = (scale * a2)[:, None]
             return self.pool3(self.act3(v * scale + (c * scale + offset[:, None])))
         if type(self.act3) is nn.ELU and self.act3.alpha == 1:
-            out, mean, var = _NormELUPool.apply(v, c, a2, g3, b3, bn3.eps, self.pool3.kernel_size[1])
+            out, mean, var = _NormELUPool.apply(
+                v, c, a2, g3, b3, bn3.eps, self.pool3.kernel_size[1]
+            )
         else:
             v = v + c
             var, mean = torch.var_mean(v, (0, 2), unbiased=False)
             scale = g3 * a2 * torch.rsqrt(a2 * a2 * var + bn3.eps)
             out = self.pool3(self.act3((v - mean[:, None]) * scale[:, None] + b3[:, None]))
         with torch.no_grad():
-            mean, var = (p.view(depth, -1).t().flatten() for p in (mean * a2 + shift, var * a2 * a2))
+            mean, var = (
+                p.view(depth, -1).t().flatten() for p in (mean * a2 + shift, var * a2 * a2)
+            )
             _track(bn3, mean, var, x.shape[0] * x.shape[2])
         return out
 
     def _by_depth(self, weight, dim):
         """The F3 filters along dim, stored (f, d), ordered (d, f)."""
-        return weight.unflatten(dim, (self.conv3.groups, -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
+        return (
+            weight.unflatten(dim, (self.conv3.groups, -1))
+            .transpose(dim, dim + 1)
+            .flatten(dim, dim + 1)
+        )
 
     def folded(self):
         """An inference-only module that equals self.eval() but for rounding: filters, constraints and batch norms of this moment, computed once."""
@@ -189,8 +279,12 @@ def _block1_moments(h, m, S):
 def _compose(h, b, h2, inside):
     """Filters h (F1, K) with shifts b (F1), then h2 (F2, F1, K), neither seeing past the window: band (F2, T, 2K-1) and shift (F2, T)."""
     taps = h.shape[1]
-    pairs = h2.transpose(1, 2) @ h  # (F2, K, K): tap k of block 2 with tap l of block 1 reaches sample k + l
-    rows = F.pad(pairs, (0, taps)).flatten(1)[:, : taps * (2 * taps - 1)].unflatten(1, (taps, -1))  # each row one further to the right
+    pairs = (
+        h2.transpose(1, 2) @ h
+    )  # (F2, K, K): tap k of block 2 with tap l of block 1 reaches sample k + l
+    rows = (
+        F.pad(pairs, (0, taps)).flatten(1)[:, : taps * (2 * taps - 1)].unflatten(1, (taps, -1))
+    )  # each row one further to the right
     return inside @ rows, (b @ h2) @ inside.t()
 
 
@@ -198,8 +292,16 @@ def _apply(u, A):
     """A_f on the signals of filter f: (B, D F2, T), (F2, T', T) -> (B, D F2, T')."""
     filters, rows, cols = A.shape
     signals = u.reshape(-1, filters, cols)
-    if _onednn(u) and len(signals) > 16:  # fewer do not repay its copy of A; signals as pixels, (f, t) as channels in F2 groups
-        out = _pixels(F.conv2d(_channels(signals.flatten(1)[None, None]), _channels(A.reshape(-1, 1, 1, cols)), groups=filters))
+    if (
+        _onednn(u) and len(signals) > 16
+    ):  # fewer do not repay its copy of A; signals as pixels, (f, t) as channels in F2 groups
+        out = _pixels(
+            F.conv2d(
+                _channels(signals.flatten(1)[None, None]),
+                _channels(A.reshape(-1, 1, 1, cols)),
+                groups=filters,
+            )
+        )
     else:
         out = torch.bmm(signals.transpose(0, 1), A.transpose(1, 2)).transpose(0, 1)
     return out.reshape(*u.shape[:2], rows)
@@ -251,7 +353,10 @@ class _Filter(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             du = _apply(dv, A.transpose(1, 2))
         if ctx.needs_input_grad[1]:
-            dA = torch.bmm(dv.reshape(-1, filters, T).permute(1, 2, 0), u.reshape(-1, filters, T).transpose(0, 1))
+            dA = torch.bmm(
+                dv.reshape(-1, filters, T).permute(1, 2, 0),
+                u.reshape(-1, filters, T).transpose(0, 1),
+            )
             if AS is not None:
                 dA.addcmul_(AS, (dspread * (2 / T))[:, None, None])
             dband = _band(dA, ctx.width)
@@ -313,10 +418,24 @@ class _Folded(nn.Module):
     @torch.no_grad()
     def __init__(self, net):
         super().__init__()
-        depth, order, wide = net.conv3.out_channels // net.conv3.groups, net._by_depth, torch.float64  # many scales are multiplied, and only once
-        (a1, b1), (a2, b2), (a3, b3), (a4, b4), (a5, b5) = (_scale_and_shift(bn, wide) for bn in (net.bn1, net.bn2, net.bn3, net.bn4, net.bn5))
-        band, k = _compose(net.conv1.weight.flatten(1).to(wide) * a1[:, None], b1, net.conv2.weight[:, :, 0].to(wide), net.inside.to(wide))
-        w = order(net.conv3.weight.renorm(2, 0, net.max_norm_conv).flatten(1).to(wide), 0) * order(a3, 0)[:, None]
+        depth, order, wide = (
+            net.conv3.out_channels // net.conv3.groups,
+            net._by_depth,
+            torch.float64,
+        )  # many scales are multiplied, and only once
+        (a1, b1), (a2, b2), (a3, b3), (a4, b4), (a5, b5) = (
+            _scale_and_shift(bn, wide) for bn in (net.bn1, net.bn2, net.bn3, net.bn4, net.bn5)
+        )
+        band, k = _compose(
+            net.conv1.weight.flatten(1).to(wide) * a1[:, None],
+            b1,
+            net.conv2.weight[:, :, 0].to(wide),
+            net.inside.to(wide),
+        )
+        w = (
+            order(net.conv3.weight.renorm(2, 0, net.max_norm_conv).flatten(1).to(wide), 0)
+            * order(a3, 0)[:, None]
+        )
         shift = order(b3, 0) + w.sum(1) * b2.repeat(depth)
         w = w * a2.repeat(depth)[:, None]
         # the rows of A in the order in which pooling adds them up: first the first samples of all pools, then the second; a row of zeros where a pool reaches past the window
@@ -324,16 +443,27 @@ class _Folded(nn.Module):
         pools = (n + 2 - size) // size + 1
         sample = torch.arange(pools) * size + torch.arange(size)[:, None] - 1
         past = (sample < 0) | (sample >= n)
-        in_pools = lambda rows: F.pad(rows, (0, 1) if rows.dim() == 2 else (0, 0, 0, 1))[:, torch.where(past, n, sample).flatten()]
+        in_pools = lambda rows: F.pad(rows, (0, 1) if rows.dim() == 2 else (0, 0, 0, 1))[
+            :, torch.where(past, n, sample).flatten()
+        ]
         parts = {
-            "w": w[:, :, None], "A": in_pools(_matrix(band)), "offset": in_pools(w.sum(1)[:, None] * k.repeat(depth, 1) + shift[:, None]),
-            "excess": past.sum(0) * copy.deepcopy(net.act3)(torch.zeros(())),  # what the activation makes of those zeros
-            "conv4": order(net.conv4.weight, 1).to(wide) * a4[:, None, None, None] / size, "shift4": b4, "conv5": net.conv5.weight.to(wide) * a5[:, None, None, None], "shift5": b5,
-            "head": net.head.weight.renorm(2, 0, net.max_norm_linear), "bias": net.head.bias,
-        }  # fmt: skip
+            "w": w[:, :, None],
+            "A": in_pools(_matrix(band)),
+            "offset": in_pools(w.sum(1)[:, None] * k.repeat(depth, 1) + shift[:, None]),
+            "excess": past.sum(0)
+            * copy.deepcopy(net.act3)(torch.zeros(())),  # what the activation makes of those zeros
+            "conv4": order(net.conv4.weight, 1).to(wide) * a4[:, None, None, None] / size,
+            "shift4": b4,
+            "conv5": net.conv5.weight.to(wide) * a5[:, None, None, None],
+            "shift5": b5,
+            "head": net.head.weight.renorm(2, 0, net.max_norm_linear),
+            "bias": net.head.bias,
+        }
         for name, value in parts.items():
             self.register_buffer(name, value.detach().to(net.conv1.weight.dtype, copy=True))
-        self.act3, self.act5, self.pool5 = (copy.deepcopy(module) for module in (net.act3, net.act5, net.pool5))
+        self.act3, self.act5, self.pool5 = (
+            copy.deepcopy(module) for module in (net.act3, net.act5, net.pool5)
+        )
         for act in (self.act3, self.act5):
             if hasattr(act, "inplace"):
                 act.inplace = True
@@ -343,11 +473,15 @@ class _Folded(nn.Module):
 
     @torch.no_grad()
     def forward(self, x):
-        v = self.act3(_apply(F.conv1d(x, self.w), self.A).add_(self.offset)).unflatten(2, (self.pool3, -1))
+        v = self.act3(_apply(F.conv1d(x, self.w), self.A).add_(self.offset)).unflatten(
+            2, (self.pool3, -1)
+        )
         x = v[:, :, 0] - self.excess
         for j in range(1, self.pool3):
             x += v[:, :, j]
-        x = F.conv2d(x[:, :, None], self.conv4, self.shift4, padding="same", dilation=self.dilation4).contiguous(memory_format=torch.channels_last)
+        x = F.conv2d(
+            x[:, :, None], self.conv4, self.shift4, padding="same", dilation=self.dilation4
+        ).contiguous(memory_format=torch.channels_last)
         x = F.conv2d(x, self.conv5, self.shift5, padding="same", dilation=self.dilation5)
         return F.linear(self.pool5(self.act5(x)).flatten(1), self.head, self.bias)
 
@@ -359,8 +493,21 @@ def _scale_and_shift(bn, dtype):
 
 def from_braindecode(network, state_dict):
     """Load braindecode's EEGNeX weights and statistics, from its state_dict, into an EEGNeX of the same settings. Returns network."""
-    ours = {"block_1.1": "conv1", "block_1.2": "bn1", "block_2.0": "conv2", "block_2.1": "bn2", "block_3.0": "conv3", "block_3.1": "bn3"}
-    ours |= {"block_4.0": "conv4", "block_4.1": "bn4", "block_5.0": "conv5", "block_5.1": "bn5", "final_layer": "head"}
+    ours = {
+        "block_1.1": "conv1",
+        "block_1.2": "bn1",
+        "block_2.0": "conv2",
+        "block_2.1": "bn2",
+        "block_3.0": "conv3",
+        "block_3.1": "bn3",
+    }
+    ours |= {
+        "block_4.0": "conv4",
+        "block_4.1": "bn4",
+        "block_5.0": "conv5",
+        "block_5.1": "bn5",
+        "final_layer": "head",
+    }
     renamed = {}
     for name, value in state_dict.items():
         layer, _, rest = name.replace("parametrizations.weight.original", "weight").rpartition(".")

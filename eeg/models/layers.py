@@ -26,7 +26,9 @@ class _Depthwise(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
         y = torch.empty(x.shape)
-        _native.depthwise_forward(_array(x), _array(weight), _array(bias), dilation, _array(y), torch.get_num_threads())
+        _native.depthwise_forward(
+            _array(x), _array(weight), _array(bias), dilation, _array(y), torch.get_num_threads()
+        )
         return y
 
     @staticmethod
@@ -34,8 +36,20 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx, gy):
         x, weight = ctx.saved_tensors
         shapes = x.shape, weight.shape, weight.shape[:1]
-        gx, gw, gb = (torch.empty(shape) if needed else None for shape, needed in zip(shapes, ctx.needs_input_grad))
-        _native.depthwise_backward(_array(x), _array(weight), _array(gy.contiguous()), ctx.dilation, _array(gx), _array(gw), _array(gb), torch.get_num_threads())
+        gx, gw, gb = (
+            torch.empty(shape) if needed else None
+            for shape, needed in zip(shapes, ctx.needs_input_grad)
+        )
+        _native.depthwise_backward(
+            _array(x),
+            _array(weight),
+            _array(gy.contiguous()),
+            ctx.dilation,
+            _array(gx),
+            _array(gw),
+            _array(gb),
+            torch.get_num_threads(),
+        )
         return gx, gw, gb, None
 
 
@@ -49,25 +63,52 @@ class DepthwiseConv1d(nn.Conv1d):
 
     def __init__(self, channels, kernel_size, dilation=1, bias=True):
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, so that the length is kept, got {kernel_size}")
+            raise ValueError(
+                f"kernel_size must be odd, so that the length is kept, got {kernel_size}"
+            )
         reach = kernel_size // 2 * dilation  # samples, to either side
-        super().__init__(channels, channels, kernel_size, padding=reach, dilation=dilation, groups=channels, bias=bias)
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            padding=reach,
+            dilation=dilation,
+            groups=channels,
+            bias=bias,
+        )
         self.reach = reach
 
     def forward(self, x):
         if x.dim() != 3 or x.shape[1] == 0 or x.shape[2] != self.in_channels:
-            raise ValueError(f"x must be (windows, samples, {self.in_channels} channels), got shape {list(x.shape)}")
+            raise ValueError(
+                f"x must be (windows, samples, {self.in_channels} channels), got shape {list(x.shape)}"
+            )
         if not torch.jit.is_scripting():
             if self._native_takes(x):
-                y = _Depthwise.apply(x.float().contiguous(), self.weight.squeeze(1), self.bias, self.dilation[0])
+                y = _Depthwise.apply(
+                    x.float().contiguous(), self.weight.squeeze(1), self.bias, self.dilation[0]
+                )
                 return y.to(x.dtype)
-        return F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.reach, dilation=self.dilation, groups=self.groups).transpose(1, 2)
+        return F.conv1d(
+            x.transpose(1, 2),
+            self.weight,
+            self.bias,
+            padding=self.reach,
+            dilation=self.dilation,
+            groups=self.groups,
+        ).transpose(1, 2)
 
     @torch.jit.unused
     def _native_takes(self, x):
-        if _native is None or torch.jit.is_tracing() or _compiling():  # a trace does not see into the kernel
+        if (
+            _native is None or torch.jit.is_tracing() or _compiling()
+        ):  # a trace does not see into the kernel
             return False
-        return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16, torch.float16) and self.weight.dtype == torch.float32
+        return (
+            x.device.type == "cpu"
+            and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+            and self.weight.dtype == torch.float32
+        )
 
 
 class Normalize(nn.Module):
@@ -98,11 +139,15 @@ class Normalize(nn.Module):
             mean = x.mean(2, keepdim=True)
             x = x - mean
             spread = torch.linalg.vector_norm(x, dim=2, keepdim=True) / math.sqrt(x.shape[2])
-            alive = spread > 1e-6 * mean.abs()  # no epsilon in any unit: volts are 1e-5 and microvolts 10
+            alive = (
+                spread > 1e-6 * mean.abs()
+            )  # no epsilon in any unit: volts are 1e-5 and microvolts 10
             if self.kind == "channel":
                 return x * torch.where(alive, 1 / spread, 0)
             if self.kind == "window":
-                spread = torch.nanmedian(torch.where(alive, spread, torch.nan), 1, keepdim=True).values
+                spread = torch.nanmedian(
+                    torch.where(alive, spread, torch.nan), 1, keepdim=True
+                ).values
             else:
                 x = x - x.median(2, keepdim=True).values
                 mad = x.abs().median(2, keepdim=True).values * 1.4826
@@ -114,7 +159,11 @@ def product(x, weight, bias=None):
     """x (B, T, in) times weight (out, in), plus bias. As the convolution of one-pixel images, channels last: on a CPU twice as fast as a linear layer, or more."""
     if x.device.type != "cpu" or torch.jit.is_scripting():
         return F.linear(x, weight, bias)
-    return F.conv2d(x.transpose(1, 2).unsqueeze(2), weight[:, :, None, None], bias).squeeze(2).transpose(1, 2)
+    return (
+        F.conv2d(x.transpose(1, 2).unsqueeze(2), weight[:, :, None, None], bias)
+        .squeeze(2)
+        .transpose(1, 2)
+    )
 
 
 class Linear(nn.Linear):
@@ -154,8 +203,14 @@ class Dropout(nn.Dropout):
         n = round(self.p * 65536)
         if not self.training or not x.is_cpu or n in (0, 65536):
             return super().forward(x)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        return x * (bits[: x.numel()].view(x.shape) >= n - 32768).to(x.dtype).mul_(65536 / (65536 - n))
+        bits = (
+            torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+            .random_(-(2**63), None)
+            .view(torch.int16)
+        )
+        return x * (bits[: x.numel()].view(x.shape) >= n - 32768).to(x.dtype).mul_(
+            65536 / (65536 - n)
+        )
 
 
 class Stem(nn.Module):
@@ -163,7 +218,10 @@ class Stem(nn.Module):
 
     def __init__(self, n_chans, width, kernel=15):
         super().__init__()
-        self.filter, self.mix = DepthwiseConv1d(n_chans, kernel, bias=False), Pointwise(n_chans, width)
+        self.filter, self.mix = (
+            DepthwiseConv1d(n_chans, kernel, bias=False),
+            Pointwise(n_chans, width),
+        )
 
     def forward(self, x):
         return F.relu(self.mix(self.filter(x.transpose(1, 2))))
@@ -194,14 +252,20 @@ class Head(nn.Module):
     def __init__(self, kind, width, n_outputs):
         super().__init__()
         self.kind = kind
-        self.squeeze, self.excite = nn.Linear(width, max(8, width // 8)), nn.Linear(max(8, width // 8), width)
+        self.squeeze, self.excite = (
+            nn.Linear(width, max(8, width // 8)),
+            nn.Linear(max(8, width // 8), width),
+        )
         self.last = nn.Linear(width, n_outputs)
 
     def forward(self, x):
         mean = x.mean(1)
         gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean))))
         if self.kind == "time":
-            return torch.bmm(x, (gate * self.last.weight).unsqueeze(2).to(x.dtype)).squeeze(2) + self.last.bias
+            return (
+                torch.bmm(x, (gate * self.last.weight).unsqueeze(2).to(x.dtype)).squeeze(2)
+                + self.last.bias
+            )
         return self.last(mean * gate)
 
 
@@ -221,7 +285,13 @@ class NeuroFeatures(nn.Module):
     float32 inside, autocast or not. No gradient flows: peaks and onsets have none.
     """
 
-    bands = {"delta": (0.5, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 45)}  # Hz
+    bands = {
+        "delta": (0.5, 4),
+        "theta": (4, 8),
+        "alpha": (8, 13),
+        "beta": (13, 30),
+        "gamma": (30, 45),
+    }  # Hz
     lags = (5, 10, 25, 50, 100)  # samples
     groups = {
         "parietal": ("E62", "E54", "E79", "E55", "E61", "E78", "E67", "E77", "E72"),
@@ -231,27 +301,64 @@ class NeuroFeatures(nn.Module):
         "occipital": ("E75", "E70", "E83", "E71", "E76", "E74", "E82", "E65", "E90"),
     }
 
-    def __init__(self, channels=tuple(f"E{i}" for i in range(1, 129)) + ("Cz",), median=None, mad=None):
+    def __init__(
+        self, channels=tuple(f"E{i}" for i in range(1, 129)) + ("Cz",), median=None, mad=None
+    ):
         super().__init__()
         channels = list(channels)
         for group, members in self.groups.items():
-            self.register_buffer(f"_{group}", torch.tensor([channels.index(name) for name in members]), persistent=False)
-        self.register_buffer("median", None if median is None else torch.as_tensor(median, dtype=torch.float32))
-        self.register_buffer("mad", None if mad is None else torch.as_tensor(mad, dtype=torch.float32))
+            self.register_buffer(
+                f"_{group}",
+                torch.tensor([channels.index(name) for name in members]),
+                persistent=False,
+            )
+        self.register_buffer(
+            "median", None if median is None else torch.as_tensor(median, dtype=torch.float32)
+        )
+        self.register_buffer(
+            "mad", None if mad is None else torch.as_tensor(mad, dtype=torch.float32)
+        )
         quarters = lambda name: [f"{name}_{q}" for q in range(1, 5)]
         own = [*self.bands, "log_power", "mobility", "complexity", "line_length", "kurtosis"]
         self.names = (
-            ["p300_amplitude", "p300_latency", "n200_amplitude", "cpp_slope", *quarters("cpp"), "motor_slope", "motor_amplitude", "lrp_amplitude", "lrp_onset", "lrp_side"]
-            + [*quarters("mu"), *quarters("beta"), "alpha_suppression", "theta_beta_ratio", "ssvep20", "ssvep25", *quarters("ssvep_difference")]
+            [
+                "p300_amplitude",
+                "p300_latency",
+                "n200_amplitude",
+                "cpp_slope",
+                *quarters("cpp"),
+                "motor_slope",
+                "motor_amplitude",
+                "lrp_amplitude",
+                "lrp_onset",
+                "lrp_side",
+            ]
+            + [
+                *quarters("mu"),
+                *quarters("beta"),
+                "alpha_suppression",
+                "theta_beta_ratio",
+                "ssvep20",
+                "ssvep25",
+                *quarters("ssvep_difference"),
+            ]
             + ["alpha_peak_frequency", "alpha_peak_height", "aperiodic_slope", "aperiodic_offset"]
             + [f"{group}_{name}" for group in self.groups for name in own]
-            + [f"lag{lag}_{name}" for lag in self.lags for name in ("absolute", "diagonal", "off_diagonal", "entropy")]
+            + [
+                f"lag{lag}_{name}"
+                for lag in self.lags
+                for name in ("absolute", "diagonal", "off_diagonal", "entropy")
+            ]
         )
 
     @torch.no_grad()
     def forward(self, x):
         if x.shape[0] == 0 or x.shape[-1] < 2:  # a single sample is as flat as can be
-            return x.new_full((len(x), len(self.names)), torch.nan if self.median is None else 0, dtype=torch.float32)
+            return x.new_full(
+                (len(x), len(self.names)),
+                torch.nan if self.median is None else 0,
+                dtype=torch.float32,
+            )
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             usable = torch.isfinite(x).all(-1) & (x != x[..., :1]).any(-1)  # (N, C)
@@ -268,7 +375,9 @@ class NeuroFeatures(nn.Module):
         d = x - x.mean(-1, keepdim=True)
         mean, wave, hann = {}, {}, {}  # by group: (N, 10) of channel means, (N, T), (N, K)
         everyone = torch.unique(torch.cat([getattr(self, f"_{group}") for group in self.groups]))
-        average = lambda values, index: torch.where(usable[:, index, None], values, 0).sum(1) / usable[:, index].sum(1)[:, None]
+        average = lambda values, index: (
+            torch.where(usable[:, index, None], values, 0).sum(1) / usable[:, index].sum(1)[:, None]
+        )
         for group in self.groups:
             index = getattr(self, f"_{group}")
             mean[group] = average(self._channel_features(x[:, index], d[:, index]), index)
@@ -278,21 +387,38 @@ class NeuroFeatures(nn.Module):
         columns = _positivity(cpp) + list(_quarters(cpp).mean(-1).T)
         both = (left + right) / 2
         smooth = _smoothed(both)
-        columns += [_slope(both), smooth.amin(-1) if smooth.shape[-1] else both.new_full((len(x),), torch.nan)]
+        columns += [
+            _slope(both),
+            smooth.amin(-1) if smooth.shape[-1] else both.new_full((len(x),), torch.nan),
+        ]
         columns += _lateralised(left - right)
 
         motor = torch.cat([self._motor_left, self._motor_right])
         power, hertz = _hann_power(_quarters(d[:, motor])), _bins(n // 4, x)  # (N, channels, 4, K)
         for low, high in ((8, 13), (13, 30)):
-            course = (power[..., _between(hertz, low, high)].sum(-1) * usable[:, motor, None]).sum(1)
+            course = (power[..., _between(hertz, low, high)].sum(-1) * usable[:, motor, None]).sum(
+                1
+            )
             columns += list(torch.log10(4 * course / course.sum(-1, keepdim=True)).T)
-        halves = d[:, self._occipital][..., : n // 2 * 2].unflatten(-1, (2, n // 2)) if n > 1 else d[:, self._occipital, None, :0].expand(-1, -1, 2, -1)
-        alpha = (_hann_power(halves)[..., _between(_bins(n // 2, x), 8, 13)].sum(-1) * usable[:, self._occipital, None]).sum(1)
-        columns += [torch.log10(alpha[:, 1] / alpha[:, 0]), torch.log10(mean["frontal"][:, 1] / mean["frontal"][:, 3])]
+        halves = (
+            d[:, self._occipital][..., : n // 2 * 2].unflatten(-1, (2, n // 2))
+            if n > 1
+            else d[:, self._occipital, None, :0].expand(-1, -1, 2, -1)
+        )
+        alpha = (
+            _hann_power(halves)[..., _between(_bins(n // 2, x), 8, 13)].sum(-1)
+            * usable[:, self._occipital, None]
+        ).sum(1)
+        columns += [
+            torch.log10(alpha[:, 1] / alpha[:, 0]),
+            torch.log10(mean["frontal"][:, 1] / mean["frontal"][:, 3]),
+        ]
         seen = wave["occipital"]
         columns += [_amplitude(seen, 20), _amplitude(seen, 25)]
         columns += list((_amplitude(_quarters(seen), 20) - _amplitude(_quarters(seen), 25)).T)
-        columns += _alpha_peak(hann["occipital"], n) + list(_aperiodic(average(_spectrum(d[:, everyone]), everyone), n))
+        columns += _alpha_peak(hann["occipital"], n) + list(
+            _aperiodic(average(_spectrum(d[:, everyone]), everyone), n)
+        )
         for group in self.groups:
             columns += [*torch.log10(mean[group][:, :6]).T, *mean[group][:, 6:].T]
         return columns
@@ -304,7 +430,11 @@ class NeuroFeatures(nn.Module):
         columns = []
         for low, high in self.bands.values():
             inside = _between(hertz, low, high)
-            columns.append(power[..., inside].sum(-1) if inside.any() else torch.full_like(power[..., 0], torch.nan))
+            columns.append(
+                power[..., inside].sum(-1)
+                if inside.any()
+                else torch.full_like(power[..., 0], torch.nan)
+            )
         step = torch.diff(x, prepend=torch.zeros_like(x[..., :1]))
         bend = torch.diff(step, prepend=torch.zeros_like(x[..., :1]))
         longer = lambda a: F.pad(a, (1, 0))
@@ -312,7 +442,9 @@ class NeuroFeatures(nn.Module):
         mobility = step.std(-1) / longer(x).std(-1)
         complexity = bend.std(-1) / longer(step).std(-1) / mobility
         line = torch.diff(x).abs().mean(-1)
-        return torch.stack([*columns, square, mobility, complexity, line, d.pow(4).mean(-1) / square.square()], -1)
+        return torch.stack(
+            [*columns, square, mobility, complexity, line, d.pow(4).mean(-1) / square.square()], -1
+        )
 
     def _lagged(self, x):
         columns = []
@@ -323,12 +455,20 @@ class NeuroFeatures(nn.Module):
             ends = [x[..., :-lag], x[..., lag:]]
             used = (ends[0] != ends[0][..., :1]).any(-1) & (ends[1] != ends[1][..., :1]).any(-1)
             ends = [part - part.mean(-1, keepdim=True) for part in ends]
-            early, late = (torch.where(used[..., None], part / part.norm(dim=-1, keepdim=True), 0) for part in ends)
+            early, late = (
+                torch.where(used[..., None], part / part.norm(dim=-1, keepdim=True), 0)
+                for part in ends
+            )
             r, n = early @ late.mT, used.sum(-1)
             diagonal, square = r.diagonal(dim1=1, dim2=2).sum(-1), r.square()
             total = square.sum((1, 2))
             entropy = total.log() - torch.xlogy(square, square).sum((1, 2)) / total
-            columns += [r.abs().sum((1, 2)) / n**2, diagonal / n, (r.sum((1, 2)) - diagonal) / (n * (n - 1)), entropy / (2 * n.log())]
+            columns += [
+                r.abs().sum((1, 2)) / n**2,
+                diagonal / n,
+                (r.sum((1, 2)) - diagonal) / (n * (n - 1)),
+                entropy / (2 * n.log()),
+            ]
         return columns
 
 
@@ -371,7 +511,9 @@ def _amplitude(x, hertz):
 
 def _quarters(x):
     n = x.shape[-1] // 4
-    return x[..., : 4 * n].unflatten(-1, (4, n)) if n else x[..., None, :0].expand(*x.shape[:-1], 4, 0)
+    return (
+        x[..., : 4 * n].unflatten(-1, (4, n)) if n else x[..., None, :0].expand(*x.shape[:-1], 4, 0)
+    )
 
 
 def _smoothed(x):
@@ -393,7 +535,9 @@ def _positivity(wave):
     j = torch.arange(smooth.shape[-1], device=wave.device)
     amplitude, peak = torch.nan_to_num(smooth).max(-1)
     low = torch.where(j <= peak[:, None], smooth, torch.inf).amin(-1)
-    rise = ((j <= peak[:, None]) & (j >= peak[:, None] - 49)).to(wave.dtype)  # the 0.5 s before the peak
+    rise = ((j <= peak[:, None]) & (j >= peak[:, None] - 49)).to(
+        wave.dtype
+    )  # the 0.5 s before the peak
     count = rise.sum(-1)
     t = j / 100 - ((rise * j).sum(-1) / count / 100)[:, None]
     y = smooth - ((rise * smooth).sum(-1) / count)[:, None]
@@ -413,7 +557,9 @@ def _lateralised(wave):
     side = torch.where(at_peak > 0, 1.0, -1.0)
     j = torch.arange(smooth.shape[-1], device=wave.device)
     below = (side * smooth <= amplitude[:, None] / 2) & (j < peak[:, None])
-    onset = torch.where(below, j + 1, 0).amax(-1)  # after the last sample that is not yet half of it
+    onset = torch.where(below, j + 1, 0).amax(
+        -1
+    )  # after the last sample that is not yet half of it
     columns = [amplitude, torch.where(onset > 0, (onset + 4.5) / 100, torch.nan), side[:, 0]]
     return [torch.where(known, column, torch.nan) for column in columns]
 
@@ -421,7 +567,11 @@ def _lateralised(wave):
 def _aperiodic(spectrum, n):
     """Slope and offset of log10 power over log10 frequency. (N, K) -> two (N,)"""
     hertz = _bins(n, spectrum)
-    inside = (_between(hertz, 2, 6) | _between(hertz, 14, 38)) & ~_between(hertz, 19, 21) & ~_between(hertz, 24, 26)
+    inside = (
+        (_between(hertz, 2, 6) | _between(hertz, 14, 38))
+        & ~_between(hertz, 19, 21)
+        & ~_between(hertz, 24, 26)
+    )
     if inside.sum() < 3:
         return [spectrum.new_full((len(spectrum),), torch.nan)] * 2
     x, y = hertz[inside].log10().to(spectrum.dtype), spectrum[:, inside].log10()
@@ -436,7 +586,9 @@ def _alpha_peak(spectrum, n):
         return absent
     slope, offset = _aperiodic(spectrum, n)
     inner = spectrum[:, 1:-1]
-    candidate = (inner > spectrum[:, :-2]) & (inner >= spectrum[:, 2:]) & _between(hertz, 6, 14)[1:-1]
+    candidate = (
+        (inner > spectrum[:, :-2]) & (inner >= spectrum[:, 2:]) & _between(hertz, 6, 14)[1:-1]
+    )
     candidate[:, 0] = False  # the bin beside 0 Hz
     height, k = torch.where(candidate, inner, -1.0).max(-1)
     k = k + 1

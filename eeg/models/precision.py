@@ -9,7 +9,12 @@ from torch import nn
 from . import fold
 from .layers import DepthwiseConv1d
 
-LIMITS = {"fp32": 0.001, "bf16": 0.005, "fp16": 0.005, "int8": 0.005}  # precision -> the largest change of NRMSE that passes
+LIMITS = {
+    "fp32": 0.001,
+    "bf16": 0.005,
+    "fp16": 0.005,
+    "int8": 0.005,
+}  # precision -> the largest change of NRMSE that passes
 
 
 def at_precision(model, precision):
@@ -24,7 +29,9 @@ def at_precision(model, precision):
     if precision == "int8":
         model.network = _int8(model.network)
     elif precision != "fp32":
-        model.network = _Cast(model.network, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+        model.network = _Cast(
+            model.network, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        )
     return model
 
 
@@ -49,14 +56,21 @@ def change(model, other, x, y, features=None):
     model.eval()
     answers = []
     for each in (model, other):
-        parts = [each(a, *b) for a, *b in zip(x.split(128), *([] if features is None else [features.split(128)]))]
+        parts = [
+            each(a, *b)
+            for a, *b in zip(x.split(128), *([] if features is None else [features.split(128)]))
+        ]
         answers.append(torch.cat(parts).double())
     model.train(was_training)
     y = y.double().reshape(len(y), -1)
     spread = y.std(0, unbiased=False)
     before, after = ((answer - y).square().mean(0).sqrt() / spread for answer in answers)
     worst = (after - before).abs().nan_to_num(torch.inf).argmax()
-    return {"answer": float(((answers[1] - answers[0]).abs() / spread).max()), "nrmse": float((after - before)[worst]), "before": float(before[worst])}
+    return {
+        "answer": float(((answers[1] - answers[0]).abs() / spread).max()),
+        "nrmse": float((after - before)[worst]),
+        "before": float(before[worst]),
+    }
 
 
 def size(model):
@@ -86,14 +100,20 @@ def _int8(network):
         from torch.ao.nn.quantized.dynamic import Linear
         from torch.ao.quantization import per_channel_dynamic_qconfig
     except ImportError as e:
-        raise ValueError(f"int8 needs torch's dynamic quantisation, which torch {torch.__version__} has not") from e
+        raise ValueError(
+            f"int8 needs torch's dynamic quantisation, which torch {torch.__version__} has not"
+        ) from e
     for name, child in list(network.named_children()):
-        if isinstance(child, nn.Linear) and child.out_features >= 8:  # what speaks the answer is small, and stays
+        if (
+            isinstance(child, nn.Linear) and child.out_features >= 8
+        ):  # what speaks the answer is small, and stays
             plain = nn.Linear(child.in_features, child.out_features, bias=child.bias is not None)
             plain.load_state_dict(child.state_dict())
             plain.qconfig = per_channel_dynamic_qconfig
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it is said to go in some later torch; what then happens stands above
+                warnings.simplefilter(
+                    "ignore"
+                )  # it is said to go in some later torch; what then happens stands above
                 setattr(network, name, Linear.from_float(plain))
         else:
             _int8(child)

@@ -14,7 +14,17 @@ class TCN(nn.Module):
     width: channels inside; depth: blocks, of dilation 1, 2, 4, ...; kernel: taps of the depthwise filters; dropout: share of channels each block may lose.
     """
 
-    def __init__(self, n_chans=129, n_times=200, n_outputs=1, head="time", width=160, depth=4, kernel=15, dropout=0.1):
+    def __init__(
+        self,
+        n_chans=129,
+        n_times=200,
+        n_outputs=1,
+        head="time",
+        width=160,
+        depth=4,
+        kernel=15,
+        dropout=0.1,
+    ):
         super().__init__()
         self.stem = Stem(n_chans, width, kernel)
         self.blocks = nn.Sequential(*(Block(width, kernel, 2**i, dropout) for i in range(depth)))

@@ -22,8 +22,12 @@ class Layer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x):
-        q, k, v = self.attend(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + self.dropout(self.mix(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+        q, k, v = (
+            self.attend(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
+        x = x + self.dropout(
+            self.mix(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        )
         return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm2(x)))))
 
 
@@ -33,7 +37,11 @@ class TokenHead(nn.Module):
     def __init__(self, kind, width, n_times, patch, n_outputs, dropout):
         super().__init__()
         self.kind, self.n_times = kind, n_times
-        self.norm, self.hidden, self.dropout = nn.LayerNorm(width), nn.Linear(width, width), nn.Dropout(dropout)
+        self.norm, self.hidden, self.dropout = (
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.Dropout(dropout),
+        )
         self.last = nn.Linear(width, patch if kind == "time" else n_outputs)
 
     def forward(self, x):
@@ -48,7 +56,19 @@ class Transformer(nn.Module):
     patch: samples a token; width: of tokens; depth: layers; heads: of attention; inner: units between a layer's two linear ones; dropout: of what each layer adds.
     """
 
-    def __init__(self, n_chans=129, n_times=200, n_outputs=1, head="number", patch=4, width=128, depth=2, heads=4, inner=512, dropout=0.1):
+    def __init__(
+        self,
+        n_chans=129,
+        n_times=200,
+        n_outputs=1,
+        head="number",
+        patch=4,
+        width=128,
+        depth=2,
+        heads=4,
+        inner=512,
+        dropout=0.1,
+    ):
         super().__init__()
         self.n_chans, self.n_times, self.patch = n_chans, n_times, patch
         self.n_tokens = -(-n_times // patch)  # the last one may reach past the window, into zeros
@@ -75,7 +95,11 @@ class Transformer(nn.Module):
 
     def reconstruct(self, x, mask):
         """Normalised windows (B, C, T), hidden where mask (B, N) says so -> all of it (B, C, T), as far as the rest tells."""
-        return self.restore(self.encode(x, mask)).reshape(len(x), -1, self.n_chans)[:, : self.n_times].transpose(1, 2)
+        return (
+            self.restore(self.encode(x, mask))
+            .reshape(len(x), -1, self.n_chans)[:, : self.n_times]
+            .transpose(1, 2)
+        )
 
     def masked_samples(self, mask):
         """mask (B, N) of tokens -> (B, T) of samples."""

@@ -16,13 +16,28 @@ class UNet(nn.Module):
     kernel: taps of the depthwise filters; dropout: share of channels each block may lose.
     """
 
-    def __init__(self, n_chans=129, n_times=200, n_outputs=1, head="time", width=96, growth=1.25, levels=3, kernel=9, dropout=0.1):
+    def __init__(
+        self,
+        n_chans=129,
+        n_times=200,
+        n_outputs=1,
+        head="time",
+        width=96,
+        growth=1.25,
+        levels=3,
+        kernel=9,
+        dropout=0.1,
+    ):
         super().__init__()
         widths = [round(width * growth**level) for level in range(levels + 1)]
         self.stem = Stem(n_chans, width, kernel)
         self.down = nn.ModuleList(Block(wide, kernel, 1, dropout) for wide in widths)
-        self.widen = nn.ModuleList(Pointwise(wide, wider) for wide, wider in zip(widths, widths[1:]))
-        self.narrow = nn.ModuleList(Pointwise(wider, wide) for wide, wider in zip(widths, widths[1:]))
+        self.widen = nn.ModuleList(
+            Pointwise(wide, wider) for wide, wider in zip(widths, widths[1:])
+        )
+        self.narrow = nn.ModuleList(
+            Pointwise(wider, wide) for wide, wider in zip(widths, widths[1:])
+        )
         self.up = nn.ModuleList(Block(wide, kernel, 1, dropout) for wide in widths[:-1])
         self.head = Head(head, width, n_outputs)
 

@@ -15,7 +15,9 @@ def baselines(challenge, train, y_train, test, y_test):
     found = {"the mean of the training labels": train_mean(y_train, test)}
     if challenge == 1:
         found["label-only: the fast time line alone"] = fast_flag(train, y_train, test)
-        found["label-only: the subject's earlier trials"] = earlier_trials(train, y_train, test, y_test)
+        found["label-only: the subject's earlier trials"] = earlier_trials(
+            train, y_train, test, y_test
+        )
     else:
         found["label-only: age and sex"] = age_and_sex(train, y_train, test)
     return found
@@ -27,7 +29,10 @@ def train_mean(y_train, test):
 
 def fast_flag(train, y_train, test):
     """The mean of the training labels on the same time line."""
-    level = [y_train[train["fast"] == fast].mean() if (train["fast"] == fast).any() else y_train.mean() for fast in (False, True)]
+    level = [
+        y_train[train["fast"] == fast].mean() if (train["fast"] == fast).any() else y_train.mean()
+        for fast in (False, True)
+    ]
     return np.where(test["fast"], level[1], level[0])
 
 
@@ -55,5 +60,7 @@ def _earlier(metadata, y):
 
 def age_and_sex(train, y_train, test):
     """Ridge regression on age and sex."""
-    columns = lambda rows: np.stack([rows["age"], np.select([rows["sex"] == b"M", rows["sex"] == b"F"], [1.0, 0.0], np.nan)], 1)
+    columns = lambda rows: np.stack(
+        [rows["age"], np.select([rows["sex"] == b"M", rows["sex"] == b"F"], [1.0, 0.0], np.nan)], 1
+    )
     return fit_ridge(columns(train), y_train, train["subject"])(columns(test))

@@ -45,7 +45,11 @@ def simulate(population, subjects, rng):
     whose = np.repeat(np.arange(subjects), np.where(rng.random(subjects) < 0.15, few, many))
     n, skewed = len(whose), population.skewed
     if population.challenge == 1:
-        mean = 1.62 - 0.19 * _long_tailed(rng, subjects, 0.5) if skewed else rng.normal(1.62, 0.17, subjects)
+        mean = (
+            1.62 - 0.19 * _long_tailed(rng, subjects, 0.5)
+            if skewed
+            else rng.normal(1.62, 0.17, subjects)
+        )
         mean -= 0.35 * (rng.random(subjects) < 0.06)
         spread = 0.34 * np.exp(0.25 * rng.normal(size=subjects))
         trial = rng.standard_t(4, n) / np.sqrt(2) if skewed else rng.normal(size=n)
@@ -54,7 +58,9 @@ def simulate(population, subjects, rng):
     else:
         labels = 0.72 * (_long_tailed(rng, subjects, 0.7) if skewed else rng.normal(size=subjects))
         y, center, variance, own = labels[whose], 0.0, 0.52, 0.6
-    noise = variance * population.score**2 / (1 - population.score**2)  # which a shrunk model then scores
+    noise = (
+        variance * population.score**2 / (1 - population.score**2)
+    )  # which a shrunk model then scores
     size = np.exp(0.4 * rng.normal(size=subjects))[whose] if skewed else 1.0
 
     def errors():
@@ -86,7 +92,14 @@ def truth(population, subjects=LARGE):
     return np.sqrt(first / n / variance), np.sqrt(second / n / variance)
 
 
-def coverage(population, subjects, repetitions=REPETITIONS, true=None, of_one=interval, of_two=interval_difference):
+def coverage(
+    population,
+    subjects,
+    repetitions=REPETITIONS,
+    true=None,
+    of_one=interval,
+    of_two=interval_difference,
+):
     """-> (share of intervals of the NRMSE that hold the truth, share of intervals of the difference of two).
 
     of_one, of_two: what makes the intervals, called as `interval` and `interval_difference` are.

@@ -23,7 +23,13 @@ def combine_runs(way, runs, test, folder, **how):
     if way == "average":
         return combine(way, test)
     cache, rows = side(folder, runs, "valid")
-    return combine(way, test, [predict_run(run, cache, rows, **how) for run in runs], cache.y[rows], cache.metadata["subject"][rows])
+    return combine(
+        way,
+        test,
+        [predict_run(run, cache, rows, **how) for run in runs],
+        cache.y[rows],
+        cache.metadata["subject"][rows],
+    )
 
 
 def combine(way, test, valid=None, y=None, subjects=None):
@@ -34,8 +40,12 @@ def combine(way, test, valid=None, y=None, subjects=None):
     if way == "weights":
         known = np.stack([p[:, 0] for p in valid], 1)
         weights, _ = nnls(known - known.mean(0), y - y.mean())
-        return y.mean() + (answer - known.mean(0)) @ weights, "weights " + " ".join(f"{w:.2f}" for w in weights)
-    return fit_ridge(np.hstack(valid), y, subjects)(np.hstack(test)), f"ridge on {cli.counted(sum(p.shape[1] for p in test), 'number')}"
+        return y.mean() + (answer - known.mean(0)) @ weights, "weights " + " ".join(
+            f"{w:.2f}" for w in weights
+        )
+    return fit_ridge(np.hstack(valid), y, subjects)(
+        np.hstack(test)
+    ), f"ridge on {cli.counted(sum(p.shape[1] for p in test), 'number')}"
 
 
 def subject_mean(p, subjects):

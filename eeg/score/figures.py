@@ -12,10 +12,25 @@ from eeg import cli
 
 BLUE, ORANGE, GREY, DARK = "#3b6ea5", "#cf6f2e", "#9aa0a6", "#30343a"
 STYLE = {
-    "figure.dpi": 150, "font.size": 10.5, "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": GREY, "axes.labelcolor": DARK, "text.color": DARK, "xtick.color": DARK, "ytick.color": DARK, "axes.grid": True, "grid.color": "#e9ebee",
-    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 9.5, "lines.linewidth": 1.6, "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, DARK, GREY]),
-}  # fmt: skip
+    "figure.dpi": 150,
+    "font.size": 10.5,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": DARK,
+    "text.color": DARK,
+    "xtick.color": DARK,
+    "ytick.color": DARK,
+    "axes.grid": True,
+    "grid.color": "#e9ebee",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.6,
+    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, DARK, GREY]),
+}
 
 
 def drawn(make):
@@ -32,7 +47,18 @@ def drawn(make):
 
 def _band(ax, x, mean, low, high, colour=BLUE, **settings):
     """Means as dots on a line, their 95 % intervals as bars."""
-    ax.errorbar(x, mean, [np.maximum(0, mean - low), np.maximum(0, high - mean)], fmt="o-", color=colour, ms=4, lw=1.2, elinewidth=1, capsize=2, **settings)
+    ax.errorbar(
+        x,
+        mean,
+        [np.maximum(0, mean - low), np.maximum(0, high - mean)],
+        fmt="o-",
+        color=colour,
+        ms=4,
+        lw=1.2,
+        elinewidth=1,
+        capsize=2,
+        **settings,
+    )
 
 
 def _beyond(values, margin=0.04):
@@ -54,20 +80,45 @@ def learning(axes, epochs, metric, events):
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     top, middle, low = axes
     marker = "o" if len(number) < 40 else None
-    top.plot(number, curve("train", metric), color=GREY, marker=marker, ms=3, label="training (as it went, augmented)")
+    top.plot(
+        number,
+        curve("train", metric),
+        color=GREY,
+        marker=marker,
+        ms=3,
+        label="training (as it went, augmented)",
+    )
     valid = np.array(curve("valid", metric), float)
     top.plot(number, valid, color=BLUE, marker=marker, ms=3, label="validation")
     if np.isfinite(valid).any():
         best = (np.nanargmax if metric == "auroc" else np.nanargmin)(valid)
-        top.plot(number[best], valid[best], "o", ms=9, mfc="none", mec=BLUE, label=f"best: epoch {number[best]}, {valid[best]:.4f}")
+        top.plot(
+            number[best],
+            valid[best],
+            "o",
+            ms=9,
+            mfc="none",
+            mec=BLUE,
+            label=f"best: epoch {number[best]}, {valid[best]:.4f}",
+        )
     chance = 0.5 if metric == "auroc" else epochs[-1].get("valid", {}).get("mean_predictor") or 1.0
-    top.axhline(chance, color=DARK, lw=0.8, ls="--", label="by chance" if metric == "auroc" else "the training labels' mean")
+    top.axhline(
+        chance,
+        color=DARK,
+        lw=0.8,
+        ls="--",
+        label="by chance" if metric == "auroc" else "the training labels' mean",
+    )
     top.set_ylabel(metric.upper())
     top.legend(loc="best")
     middle.plot(number, curve("train", "loss"), color=GREY, marker=marker, ms=3)
     middle.set_ylabel("training loss")
     low.plot(number, [entry.get("lr", np.nan) for entry in epochs], color=DARK, marker=marker, ms=3)
-    low.set(ylabel="learning rate at its end", xlabel="epoch", yscale="log" if all(entry.get("lr", 0) > 0 for entry in epochs) else "linear")
+    low.set(
+        ylabel="learning rate at its end",
+        xlabel="epoch",
+        yscale="log" if all(entry.get("lr", 0) > 0 for entry in epochs) else "linear",
+    )
 
 
 @drawn
@@ -82,11 +133,23 @@ def course(axes, epochs, events):
     top, low = axes
     for device in dict.fromkeys(entry.get("device", "") for entry in epochs):
         own = [entry for entry in epochs if entry.get("device", "") == device]
-        top.plot([entry["epoch"] for entry in own], [entry.get("windows_per_second", np.nan) for entry in own], "o-", ms=3, label=device or "?")
+        top.plot(
+            [entry["epoch"] for entry in own],
+            [entry.get("windows_per_second", np.nan) for entry in own],
+            "o-",
+            ms=3,
+            label=device or "?",
+        )
     top.set(ylabel="windows a second", ylim=(0, None))
     top.legend(title="on", loc="lower left")
-    low.plot(number, [entry.get("memory", np.nan) / 1e9 for entry in epochs], "o-", ms=3, color=DARK)
-    low.set(xlabel="epoch", ylabel="peak of the process's\nown memory (GB)", ylim=(0, 1.1 * max(entry.get("memory", 0) / 1e9 for entry in epochs) or 1))
+    low.plot(
+        number, [entry.get("memory", np.nan) / 1e9 for entry in epochs], "o-", ms=3, color=DARK
+    )
+    low.set(
+        xlabel="epoch",
+        ylabel="peak of the process's\nown memory (GB)",
+        ylim=(0, 1.1 * max(entry.get("memory", 0) / 1e9 for entry in epochs) or 1),
+    )
 
 
 @drawn
@@ -95,12 +158,27 @@ def against(axes, y, p, what, unit):
     ax = axes[0]
     low, high = _beyond(np.concatenate([y, p]))
     if len(y) > 2500:
-        ax.hexbin(y, p, gridsize=45, extent=(low, high, low, high), mincnt=1, bins="log", cmap="Blues", linewidths=0)
+        ax.hexbin(
+            y,
+            p,
+            gridsize=45,
+            extent=(low, high, low, high),
+            mincnt=1,
+            bins="log",
+            cmap="Blues",
+            linewidths=0,
+        )
     else:
         ax.plot(y, p, ".", color=BLUE, ms=5, alpha=0.45, mew=0)
     ax.plot([low, high], [low, high], color=DARK, lw=0.9, ls="--", label="perfect prediction")
     ax.axhline(y.mean(), color=ORANGE, lw=0.9, label="the mean of these labels")
-    ax.set(xlabel=f"true {what} ({unit})", ylabel=f"predicted {what} ({unit})", xlim=(low, high), ylim=(low, high), aspect="equal")
+    ax.set(
+        xlabel=f"true {what} ({unit})",
+        ylabel=f"predicted {what} ({unit})",
+        xlim=(low, high),
+        ylim=(low, high),
+        aspect="equal",
+    )
     ax.legend(loc="upper left")
 
 
@@ -113,7 +191,11 @@ def by_label(axes, x, bias, rmse, counts, what, unit, std):
     top.set_ylabel(f"predicted minus true,\nmean ({unit})")
     _band(low, x, *rmse)
     low.axhline(std, color=ORANGE, lw=0.9, label="std of all labels: the mean predictor's RMSE")
-    low.set(ylabel=f"RMSE ({unit})", xlabel=f"true {what} ({unit}), {cli.counted(len(x), 'bin')} of {min(counts):,} to {max(counts):,} windows", ylim=(0, None))
+    low.set(
+        ylabel=f"RMSE ({unit})",
+        xlabel=f"true {what} ({unit}), {cli.counted(len(x), 'bin')} of {min(counts):,} to {max(counts):,} windows",
+        ylim=(0, None),
+    )
     low.legend(loc="best")
 
 
@@ -123,14 +205,21 @@ def by_subject(axes, rmse, counts, mean_y, mean_p, what, unit, std):
     top, low = axes
     top.bar(np.arange(1, len(rmse) + 1), np.sort(rmse), 0.8 if len(rmse) < 80 else 1, color=BLUE)
     top.axhline(std, color=ORANGE, lw=0.9, label="std of all labels")
-    top.set(xlabel="subject, from best to worst", ylabel=f"RMSE ({unit})", xlim=(0, len(rmse) + 1), ylim=(0, 1.2 * max(std, rmse.max())))
+    top.set(
+        xlabel="subject, from best to worst",
+        ylabel=f"RMSE ({unit})",
+        xlim=(0, len(rmse) + 1),
+        ylim=(0, 1.2 * max(std, rmse.max())),
+    )
     top.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     top.legend(loc="upper left")
     top.grid(axis="x", visible=False)
     ends = _beyond(np.concatenate([mean_y, mean_p]))
     low.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="perfect prediction")
     low.scatter(mean_y, mean_p, 6 + 60 * counts / counts.max(), color=BLUE, alpha=0.6, linewidths=0)
-    low.set(xlabel=f"a subject's mean {what} ({unit}); size: windows", ylabel=f"mean answer ({unit})")
+    low.set(
+        xlabel=f"a subject's mean {what} ({unit}); size: windows", ylabel=f"mean answer ({unit})"
+    )
     low.legend(loc="upper left")
 
 
@@ -139,8 +228,21 @@ def by_age(axes, ages, rmse, mean_y, mean_p, groups, what, unit):
     """Each subject's RMSE, mean label and mean answer over age; lines: means of the groups, where there are several."""
     top, low = axes
     means = lambda values: [values[groups == group].mean() for group in range(groups.max() + 1)]
-    for ax, values, colour, name in ((top, rmse, BLUE, None), (low, mean_y, GREY, "true"), (low, mean_p, BLUE, "predicted")):
-        ax.plot(ages, values, "o", color=colour, ms=4.5, alpha=0.6, mew=0, label=None if groups.max() else name)
+    for ax, values, colour, name in (
+        (top, rmse, BLUE, None),
+        (low, mean_y, GREY, "true"),
+        (low, mean_p, BLUE, "predicted"),
+    ):
+        ax.plot(
+            ages,
+            values,
+            "o",
+            color=colour,
+            ms=4.5,
+            alpha=0.6,
+            mew=0,
+            label=None if groups.max() else name,
+        )
         if groups.max():
             ax.plot(means(ages), means(values), color=colour, label=name)
     top.set(ylabel=f"RMSE of a subject ({unit})", ylim=(0, 1.1 * rmse.max()))
@@ -165,7 +267,13 @@ def coverage(axes, levels, shares):
     ax = axes[0]
     ax.plot([0, 100], [0, 100], color=DARK, lw=0.9, ls="--", label="perfect calibration")
     ax.plot(100 * levels, 100 * shares, "o-", color=BLUE, ms=4, label="time head")
-    ax.set(xlabel="central interval of the time head's distribution (%)", ylabel="windows whose response lies in it (%)", xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
+    ax.set(
+        xlabel="central interval of the time head's distribution (%)",
+        ylabel="windows whose response lies in it (%)",
+        xlim=(-3, 103),
+        ylim=(-3, 103),
+        aspect="equal",
+    )
     ax.legend(loc="upper left")
 
 
@@ -198,12 +306,35 @@ def scalp(increase, channels, names, top, low, high):
         info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
         placed = np.array([not np.isnan(channel["loc"][:3]).any() for channel in info["chs"]])
         limit = max(np.abs(increase).max(), 1e-9)
-        image, _ = mne.viz.plot_topomap(increase[placed], mne.pick_info(info, np.flatnonzero(placed)), axes=head, show=False, cmap="RdBu_r", vlim=(-limit, limit), contours=0, sensors="k.", extrapolate="head")
+        image, _ = mne.viz.plot_topomap(
+            increase[placed],
+            mne.pick_info(info, np.flatnonzero(placed)),
+            axes=head,
+            show=False,
+            cmap="RdBu_r",
+            vlim=(-limit, limit),
+            contours=0,
+            sensors="k.",
+            extrapolate="head",
+        )
         fig.colorbar(image, ax=head, shrink=0.75, label="increase in NRMSE")
         bars.bar(np.arange(len(top)), increase[top], color=BLUE)
-        bars.errorbar(np.arange(len(top)), increase[top], [np.maximum(0, increase[top] - low), np.maximum(0, high - increase[top])], fmt="none", ecolor=DARK, elinewidth=1, capsize=2)
+        bars.errorbar(
+            np.arange(len(top)),
+            increase[top],
+            [np.maximum(0, increase[top] - low), np.maximum(0, high - increase[top])],
+            fmt="none",
+            ecolor=DARK,
+            elinewidth=1,
+            capsize=2,
+        )
         bars.axhline(0, color=DARK, lw=0.8)
-        bars.set_xticks(np.arange(len(top)), [names.get(channels[i], channels[i]) for i in top], rotation=45, ha="right")
+        bars.set_xticks(
+            np.arange(len(top)),
+            [names.get(channels[i], channels[i]) for i in top],
+            rotation=45,
+            ha="right",
+        )
         bars.set_ylabel("increase in NRMSE")
         bars.grid(axis="x", visible=False)
     return fig
@@ -215,7 +346,15 @@ def times(axes, edges, increase, low, high, xlabel):
     ax = axes[0]
     middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
     ax.bar(middle, increase, 0.9 * width, color=BLUE)
-    ax.errorbar(middle, increase, [np.maximum(0, increase - low), np.maximum(0, high - increase)], fmt="none", ecolor=DARK, elinewidth=1, capsize=2)
+    ax.errorbar(
+        middle,
+        increase,
+        [np.maximum(0, increase - low), np.maximum(0, high - increase)],
+        fmt="none",
+        ecolor=DARK,
+        elinewidth=1,
+        capsize=2,
+    )
     ax.axhline(0, color=DARK, lw=0.8)
     ax.set(xlabel=xlabel, ylabel="increase in NRMSE", xlim=(edges[0], edges[-1]))
     ax.grid(axis="x", visible=False)

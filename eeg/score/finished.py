@@ -17,8 +17,8 @@ import torch
 import eeg.models
 from eeg import UserError, hints
 from eeg.score.predict import predict
-from eeg.train.runs import Run
 from eeg.score.shrinkage import cross_fitted
+from eeg.train.runs import Run
 
 
 def load_model(path):
@@ -26,20 +26,35 @@ def load_model(path):
     try:
         saved = dict(torch.load(path, map_location="cpu", weights_only=True))
         settings, state = saved["settings"], saved["state"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as e:
-        raise UserError(f"{path} cannot be read as weights ({_words(e)}); train another with: {_again(path)}") from None
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+    ) as e:
+        raise UserError(
+            f"{path} cannot be read as weights ({_words(e)}); train another with: {_again(path)}"
+        ) from None
     try:
         model = eeg.models.build(**settings)
         model.load_state_dict(state)
     except (RuntimeError, ValueError, TypeError) as e:
-        raise UserError(f"the weights in {path} do not fit the model that this version of eeg builds from their settings ({_words(e)}); train another with: {_again(path)}") from None
+        raise UserError(
+            f"the weights in {path} do not fit the model that this version of eeg builds from their settings ({_words(e)}); train another with: {_again(path)}"
+        ) from None
     return model.eval()
 
 
 def _again(path):
     """The command that trains another run like the one whose weights these are."""
     folder = Path(path).parent
-    return Run(folder).again() if (folder / "config.json").exists() else hints.command("train", "--challenge", 1)
+    return (
+        Run(folder).again()
+        if (folder / "config.json").exists()
+        else hints.command("train", "--challenge", 1)
+    )
 
 
 def _words(e):
@@ -66,7 +81,9 @@ def predict_validation(run, cache, rows):
 def _predict(run, model, cache, rows, **how):
     p = predict(model, cache, rows, **how)
     if bad := int((~np.isfinite(p).all(1)).sum()):
-        raise UserError(f"{run.name} answers NaN or infinity for {bad} of {len(p)} windows; its weights are of no use, train another with: {run.again()}")
+        raise UserError(
+            f"{run.name} answers NaN or infinity for {bad} of {len(p)} windows; its weights are of no use, train another with: {run.again()}"
+        )
     return p
 
 
@@ -82,9 +99,16 @@ def promote(run, out, note):
         shutil.rmtree(rest, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        for path in (run.folder / "config.json", run.folder / "history.json", run.folder / "state.json", run.weights):
+        for path in (
+            run.folder / "config.json",
+            run.folder / "history.json",
+            run.folder / "state.json",
+            run.weights,
+        ):
             shutil.copy2(path, partial)
-        (partial / "promoted.json").write_text(json.dumps({"run": run.name} | note, indent=1) + "\n", encoding="utf-8")
+        (partial / "promoted.json").write_text(
+            json.dumps({"run": run.name} | note, indent=1) + "\n", encoding="utf-8"
+        )
         if place.exists():
             os.rename(place, old)
         os.rename(partial, place)

@@ -13,7 +13,11 @@ import scipy.stats
 
 from eeg import UserError
 
-LEADERBOARD = {1: 0.88668, 2: 0.97843, "overall": 0.96381}  # the best of the competition's final leaderboard, on its hidden release
+LEADERBOARD = {
+    1: 0.88668,
+    2: 0.97843,
+    "overall": 0.96381,
+}  # the best of the competition's final leaderboard, on its hidden release
 FEW = 10  # subjects, below which an interval says too little: there its coverage is not what it promises
 LEAST_FREEDOM = 3  # degrees of freedom of Student's t where a few subjects decide everything
 
@@ -25,12 +29,16 @@ class TooFew(UserError):
 def _checked(y, p):
     y, p = np.asarray(y, float), np.asarray(p, float)
     if y.ndim != 1 or y.shape != p.shape:
-        raise UserError(f"labels of shape {y.shape} and predictions of shape {p.shape} do not belong together; expected one number a window in both")
+        raise UserError(
+            f"labels of shape {y.shape} and predictions of shape {p.shape} do not belong together; expected one number a window in both"
+        )
     if len(y) == 0:
         raise UserError("there is no window to score")
     for what, values in (("labels", y), ("predictions", p)):
         if bad := int((~np.isfinite(values)).sum()):
-            raise UserError(f"{bad} of {len(values)} {what} are NaN or infinite; nothing can be scored with them")
+            raise UserError(
+                f"{bad} of {len(values)} {what} are NaN or infinite; nothing can be scored with them"
+            )
     return y, p
 
 
@@ -39,7 +47,11 @@ class _Sums:
 
     def __init__(self, table):  # (..., 8)
         self.n, y, p, yy, pp, yp, self.squares, self.absolute = np.moveaxis(table, -1, 0)
-        self.var_y, self.var_p, self.cov = yy / self.n - (y / self.n) ** 2, pp / self.n - (p / self.n) ** 2, yp / self.n - y * p / self.n**2
+        self.var_y, self.var_p, self.cov = (
+            yy / self.n - (y / self.n) ** 2,
+            pp / self.n - (p / self.n) ** 2,
+            yp / self.n - y * p / self.n**2,
+        )
 
 
 def _table(y, p):
@@ -57,7 +69,9 @@ def _metric(varied="", bounds=(0, np.inf)):
             y, p = _checked(y, p)
             for name, what, values in (("y", "labels", y), ("p", "predictions", p)):
                 if name in varied and np.ptp(values) == 0:
-                    raise UserError(f"all {len(y)} {what} are {values[0]:g}: {formula.__name__} is not defined where they do not vary")
+                    raise UserError(
+                        f"all {len(y)} {what} are {values[0]:g}: {formula.__name__} is not defined where they do not vary"
+                    )
             return float(formula(_Sums(_table(y, p).sum(0))))
 
         metric.formula, metric.varied, metric.bounds = formula, varied, bounds
@@ -105,7 +119,9 @@ def auroc(y, p):
     median = np.median(y)
     above = y > median if (y > median).any() else y >= median
     if above.all():
-        raise UserError(f"all {len(y)} labels are {y[0]:g}: auroc is not defined where they do not vary")
+        raise UserError(
+            f"all {len(y)} labels are {y[0]:g}: auroc is not defined where they do not vary"
+        )
     _, which, counts = np.unique(p, return_inverse=True, return_counts=True)
     rank = (np.cumsum(counts) - (counts - 1) / 2)[which]  # from 1; ties share their mean
     n = above.sum()
@@ -184,7 +200,9 @@ def _left_out(y, p, subjects, metric, least):
     whole = metric(y, p)  # raises where the whole cannot be scored
     names, which = np.unique(np.asarray(subjects), return_inverse=True)
     if len(which) != len(y):
-        raise UserError(f"{len(which)} names of subjects and {len(y)} windows do not belong together")
+        raise UserError(
+            f"{len(which)} names of subjects and {len(y)} windows do not belong together"
+        )
     if len(names) < least:
         raise TooFew(f"too few subjects to say ({len(names)})")
     if hasattr(metric, "formula"):
@@ -194,7 +212,9 @@ def _left_out(y, p, subjects, metric, least):
     if np.isnan(found).any():
         name = names[np.isnan(found).argmax()]
         name = name.decode() if isinstance(name, bytes) else name
-        raise UserError(f"no interval, for without {name} nothing varies, and {metric.__name__} is not defined")
+        raise UserError(
+            f"no interval, for without {name} nothing varies, and {metric.__name__} is not defined"
+        )
     return whole, found
 
 

@@ -22,7 +22,11 @@ from eeg.train.memory import fits
 BATCH = 64
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-TIME_STATISTICS = tuple(f"soft-argmax, temperature {t:g}" for t in TEMPERATURES) + ("entropy", "peak", "score of the peak") + tuple(f"quantile {q:g}" for q in QUANTILES)
+TIME_STATISTICS = (
+    tuple(f"soft-argmax, temperature {t:g}" for t in TEMPERATURES)
+    + ("entropy", "peak", "score of the peak")
+    + tuple(f"quantile {q:g}" for q in QUANTILES)
+)
 
 
 def answers(model, x, features):
@@ -39,7 +43,11 @@ def answers_and_times(model, x, features):
     """(B, 1 + 12): what the model answers, then TIME_STATISTICS where it has a time head."""
     raw = model.raw(x, features)
     answer = model.answer(raw)[:, :1]
-    return torch.cat([answer, time_statistics(raw, model.moments)], 1) if model.head == "time" else answer
+    return (
+        torch.cat([answer, time_statistics(raw, model.moments)], 1)
+        if model.head == "time"
+        else answer
+    )
 
 
 def time_statistics(scores, moments):
@@ -47,11 +55,26 @@ def time_statistics(scores, moments):
     p = scores.softmax(1)
     expected = [(scores / t).softmax(1) @ moments for t in TEMPERATURES]
     entropy = -(p * p.clamp_min(1e-30).log()).sum(1)
-    at = torch.searchsorted(p.cumsum(1), p.new_tensor(QUANTILES).expand(len(p), -1).contiguous()).clamp_max(len(moments) - 1)
-    return torch.cat([torch.stack([*expected, entropy, moments[scores.argmax(1)], p.amax(1)], 1), moments[at]], 1)
+    at = torch.searchsorted(
+        p.cumsum(1), p.new_tensor(QUANTILES).expand(len(p), -1).contiguous()
+    ).clamp_max(len(moments) - 1)
+    return torch.cat(
+        [torch.stack([*expected, entropy, moments[scores.argmax(1)], p.amax(1)], 1), moments[at]], 1
+    )
 
 
-def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=BATCH, device="cpu", progress=None, leave_out=False):
+def predict(
+    model,
+    cache,
+    rows=None,
+    of=answers,
+    shift=0.0,
+    mirror=False,
+    batch=BATCH,
+    device="cpu",
+    progress=None,
+    leave_out=False,
+):
     """What `of` says of windows `rows` (all, if None) of a cache: (N, K) float64. The model is taken as it is in inference, whatever its mode.
 
     Test-time augmentation averages over views of the same window: opened `shift` s earlier and later too (a time that moves one
@@ -63,9 +86,13 @@ def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=
     features = _features(model, cache, shift or mirror)
     starts, last = _starts(cache), cache.parts[0].shape[2] - length
     if last < 0 or cache.challenge == 1 and cache.window != length:
-        raise UserError(f"{cache.paths[0]} has windows of {cache.window} samples, the model takes {length}: it was made for others")
+        raise UserError(
+            f"{cache.paths[0]} has windows of {cache.window} samples, the model takes {length}: it was made for others"
+        )
     if cache.challenge == 1 and step > cache.margin:
-        raise UserError(f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {cache.margin / cache.sfreq:g} s around its windows; rebuild it with: {rebuild(cache, margin=shift)}")
+        raise UserError(
+            f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {cache.margin / cache.sfreq:g} s around its windows; rebuild it with: {rebuild(cache, margin=shift)}"
+        )
     if len(rows) == 0:
         return np.empty((0, 1))
     moves = (-step, 0, step) if step else (0,)
@@ -73,21 +100,36 @@ def predict(model, cache, rows=None, of=answers, shift=0.0, mirror=False, batch=
     model = eeg.models.fold(model).to(device)
     found, done = [], 0
     with torch.inference_mode(), ExitStack() as stack:
-        how = {"shuffle": False, "direct": not fits(rows.size * cache[0].nbytes), "threads": int(torch.device(device).type == "cpu")}
-        moved = [Batches(cache, rows, batch, length=length, starts=np.clip(starts + move, 0, last), **how) for move in moves]
-        for same in zip(*(stack.enter_context(closing(batches.epoch(0))) for batches in moved), strict=True):
+        how = {
+            "shuffle": False,
+            "direct": not fits(rows.size * cache[0].nbytes),
+            "threads": int(torch.device(device).type == "cpu"),
+        }
+        moved = [
+            Batches(
+                cache, rows, batch, length=length, starts=np.clip(starts + move, 0, last), **how
+            )
+            for move in moves
+        ]
+        for same in zip(
+            *(stack.enter_context(closing(batches.epoch(0))) for batches in moved), strict=True
+        ):
             chosen, finite = same[0].rows, np.all([one.finite for one in same], 0)
             if not finite.all() and not leave_out:
                 first = int(chosen[~finite][0])
                 part = np.searchsorted(cache.first, first, "right") - 1
-                raise UserError(f"{cache.damage(first)}; rebuild it with: {rebuild_known(cache.paths[part], cache.attributes[part])}")
+                raise UserError(
+                    f"{cache.damage(first)}; rebuild it with: {rebuild_known(cache.paths[part], cache.attributes[part])}"
+                )
             given = None if features is None else torch.from_numpy(features[chosen]).to(device)
             views = []
             for x in (torch.from_numpy(one.x) for one in same):
                 views.append(of(model, x.to(device), given))
                 if mirror:
                     views.append(of(model, x[:, order].to(device), given))
-            found.append(np.where(finite[:, None], torch.stack(views).cpu().double().mean(0).numpy(), np.nan))
+            found.append(
+                np.where(finite[:, None], torch.stack(views).cpu().double().mean(0).numpy(), np.nan)
+            )
             done += len(chosen)
             if progress:
                 progress(done, len(rows))
@@ -99,7 +141,9 @@ def _features(model, cache, views):
     if model.features != "file":
         return None
     if views:
-        raise UserError("this model takes the stored features of each window, and there are none of a shifted or mirrored one; leave out --shift and --mirror")
+        raise UserError(
+            "this model takes the stored features of each window, and there are none of a shifted or mirrored one; leave out --shift and --mirror"
+        )
     return cache.needed_features()
 
 
@@ -108,7 +152,10 @@ def _starts(cache):
     if cache.challenge == 1:
         return np.full(len(cache), cache.margin)
     starts = np.empty(len(cache), np.int64)
-    keys = np.stack([np.repeat(np.arange(len(cache.paths)), np.diff(cache.first)), cache.metadata["recording"]], 1)
+    keys = np.stack(
+        [np.repeat(np.arange(len(cache.paths)), np.diff(cache.first)), cache.metadata["recording"]],
+        1,
+    )
     _, which, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     draw = random.Random(42)
     cuts = np.array([draw.randint(0, 200) for _ in range(counts.max())])

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-STRENGTHS = np.logspace(3, -4, 15)  # added to the correlations of the standardised columns; of equals the strongest is taken
+STRENGTHS = np.logspace(
+    3, -4, 15
+)  # added to the correlations of the standardised columns; of equals the strongest is taken
 FOLDS = 5
 
 
@@ -19,11 +21,23 @@ def fit_ridge(x, y, subjects):
     for i in range(fold.max() + 1):
         inside, out = fold != i, fold == i
         if inside.any():
-            wrong += [((y[out] - y[inside].mean() - (z[out] - z[inside].mean(0)) @ _weights(z[inside], y[inside], a)) ** 2).sum() for a in STRENGTHS]
+            wrong += [
+                (
+                    (
+                        y[out]
+                        - y[inside].mean()
+                        - (z[out] - z[inside].mean(0)) @ _weights(z[inside], y[inside], a)
+                    )
+                    ** 2
+                ).sum()
+                for a in STRENGTHS
+            ]
     weights = _weights(z, y, STRENGTHS[wrong.argmin()])
     return lambda x: level + (standard(x) - z.mean(0)) @ weights
 
 
 def _weights(z, y, strength):
     z = z - z.mean(0)
-    return np.linalg.solve(z.T @ z / len(z) + strength * np.eye(z.shape[1]), z.T @ (y - y.mean()) / len(z))
+    return np.linalg.solve(
+        z.T @ z / len(z) + strength * np.eye(z.shape[1]), z.T @ (y - y.mean()) / len(z)
+    )

@@ -10,14 +10,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-RATE = 100  # Hz: filters, and the moments that a time head scores, are counted in samples of this rate
-PLACES = [Path(__file__).resolve().parent, Path("/app/input/res"), Path("/app/input")]  # where the server may unpack what was submitted
+RATE = (
+    100  # Hz: filters, and the moments that a time head scores, are counted in samples of this rate
+)
+PLACES = [
+    Path(__file__).resolve().parent,
+    Path("/app/input/res"),
+    Path("/app/input"),
+]  # where the server may unpack what was submitted
 
 
 class Submission:
     def __init__(self, SFREQ, DEVICE):
         if SFREQ != RATE:
-            raise ValueError(f"SFREQ is {SFREQ}: these models were trained on windows at {RATE} Hz and answer no others")
+            raise ValueError(
+                f"SFREQ is {SFREQ}: these models were trained on windows at {RATE} Hz and answer no others"
+            )
         self.device = DEVICE
 
     def get_model_challenge_1(self):
@@ -66,7 +74,9 @@ def _models():
     """The package of networks: models.py is what it opens with, the files beside it are its modules."""
     name = "submitted_models"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, _find("models.py"), submodule_search_locations=[str(folder) for folder in PLACES])
+        spec = importlib.util.spec_from_file_location(
+            name, _find("models.py"), submodule_search_locations=[str(folder) for folder in PLACES]
+        )
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]

@@ -13,11 +13,15 @@ TEST = ("R6", "R7")
 def scored_side(folder, challenge, releases=None, mini=False):
     """-> (Cache, rows (n,)) of the windows the competition would score: of the releases named, or of R6 and R7 what is cached. folder: where caches lie."""
     if not releases:
-        releases = [name for name in TEST if cache_path(folder, challenge, name, mini).exists()] or TEST
+        releases = [
+            name for name in TEST if cache_path(folder, challenge, name, mini).exists()
+        ] or TEST
     cache = find_caches(folder, challenge, list(dict.fromkeys(releases)), mini)
     rows = np.flatnonzero(cache.metadata["task"] == CONTRAST.encode())
     if not len(rows):
-        raise UserError(f"{_files(cache)} has no window of {CONTRAST}, which the competition scores; rebuild it with: {rebuild(cache, tasks=(CONTRAST,))}")
+        raise UserError(
+            f"{_files(cache)} has no window of {CONTRAST}, which the competition scores; rebuild it with: {rebuild(cache, tasks=(CONTRAST,))}"
+        )
     return cache, rows
 
 
@@ -26,16 +30,29 @@ def side(folder, runs, side):
 
     Of the validation side, subjects that another of the runs was trained on are left out: what is fitted on them would trust that run too much.
     """
-    releases = sorted({release for run in runs for release in run.config["split"][side]["releases"]}, key=lambda name: int(name[1:]))
-    cache = find_caches(folder, runs[0].challenge, releases, bool(runs[0].config["train"].get("mini")))
-    names = set.union(*(subjects(run, "train") for run in runs)) if side == "train" else fitting_subjects(runs)
+    releases = sorted(
+        {release for run in runs for release in run.config["split"][side]["releases"]},
+        key=lambda name: int(name[1:]),
+    )
+    cache = find_caches(
+        folder, runs[0].challenge, releases, bool(runs[0].config["train"].get("mini"))
+    )
+    names = (
+        set.union(*(subjects(run, "train") for run in runs))
+        if side == "train"
+        else fitting_subjects(runs)
+    )
     chosen = np.isin(cache.metadata["subject"], np.array(sorted(names), "S16"))
     if not any(run.config["train"].get("keep_copies") for run in runs):
         chosen &= ~cache.metadata["copy"]
     if not names:
-        raise UserError(f"no validation subject is left that none of these {len(runs)} runs was trained on (folds of a cross-validation leave none), so nothing can be fitted on their answers; average them with: --ensemble average")
+        raise UserError(
+            f"no validation subject is left that none of these {len(runs)} runs was trained on (folds of a cross-validation leave none), so nothing can be fitted on their answers; average them with: --ensemble average"
+        )
     if not chosen.any():
-        raise UserError(f"{_files(cache)} has no window of the {cli.counted(len(names), ('training' if side == 'train' else 'validation') + ' subject')} of {runs[0].name}; rebuild it with: {rebuild(cache)}")
+        raise UserError(
+            f"{_files(cache)} has no window of the {cli.counted(len(names), ('training' if side == 'train' else 'validation') + ' subject')} of {runs[0].name}; rebuild it with: {rebuild(cache)}"
+        )
     return cache, np.flatnonzero(chosen)
 
 
@@ -74,7 +91,11 @@ def flattered(runs, cache, rows):
     names = ", ".join(run.name for run in found[:3])
     if len(found) > 3:
         names += f" and {cli.counted(len(found) - 3, 'other run')}"
-    many = f"{chosen_on(found[0], cache, rows)} of these {len(_named(cache, rows))} subjects" if len(found) == 1 else "some of these subjects"
+    many = (
+        f"{chosen_on(found[0], cache, rows)} of these {len(_named(cache, rows))} subjects"
+        if len(found) == 1
+        else "some of these subjects"
+    )
     return f"the {what} of {names} {was} chosen on {many}, which flatters {'it' if len(found) == 1 else 'them'}"
 
 
@@ -91,24 +112,45 @@ def check_side(run, cache, rows, also=()):
 
     also: targets that are allowed though the competition does not score them.
     """
-    if missing := [key for key in ("challenge", "target", "model", "train", "split", "input") if key not in run.config]:
-        raise UserError(f"{run.folder / 'config.json'} says nothing of {', '.join(missing)}; train another with: {run.again()}")
+    if missing := [
+        key
+        for key in ("challenge", "target", "model", "train", "split", "input")
+        if key not in run.config
+    ]:
+        raise UserError(
+            f"{run.folder / 'config.json'} says nothing of {', '.join(missing)}; train another with: {run.again()}"
+        )
     if not run.scored and run.config["target"] not in also:
-        raise UserError(f"{run.name} predicts {run.config['target']}, challenge {run.challenge} is scored on {TARGETS[run.challenge]}; train one with: {run.again(target=None)}")
+        raise UserError(
+            f"{run.name} predicts {run.config['target']}, challenge {run.challenge} is scored on {TARGETS[run.challenge]}; train one with: {run.again(target=None)}"
+        )
     path, again = cache.paths[0], f"train another with: {run.again()}"
     if run.challenge != cache.challenge:
-        raise UserError(f"{run.name} is a run of challenge {run.challenge}, {path} a cache of challenge {cache.challenge}; rebuild it with: {rebuild(cache, challenge=run.challenge)}")
+        raise UserError(
+            f"{run.name} is a run of challenge {run.challenge}, {path} a cache of challenge {cache.challenge}; rebuild it with: {rebuild(cache, challenge=run.challenge)}"
+        )
     trained = run.config["input"]
-    samples = trained["window_samples"] if run.challenge == 1 else LENGTH[2]  # challenge 2 stores 4 s, of which 2 s are cut
+    samples = (
+        trained["window_samples"] if run.challenge == 1 else LENGTH[2]
+    )  # challenge 2 stores 4 s, of which 2 s are cut
     if cache.sfreq != trained["sfreq"]:
-        raise UserError(f"{path} is sampled at {cache.sfreq:g} Hz, {run.name} was trained at {trained['sfreq']:g} Hz; {again}")
+        raise UserError(
+            f"{path} is sampled at {cache.sfreq:g} Hz, {run.name} was trained at {trained['sfreq']:g} Hz; {again}"
+        )
     if cache.window != samples:
-        raise UserError(f"{path} has windows of {cache.window} samples, {run.name} was trained on {samples}; {again}")
+        raise UserError(
+            f"{path} has windows of {cache.window} samples, {run.name} was trained on {samples}; {again}"
+        )
     if list(cache.channels) != list(trained["channels"]):
-        was, found = (f"{len(names)} channels ({', '.join(names[:3])}, ...)" for names in (trained["channels"], cache.channels))
+        was, found = (
+            f"{len(names)} channels ({', '.join(names[:3])}, ...)"
+            for names in (trained["channels"], cache.channels)
+        )
         raise UserError(f"{path} has {found}, {run.name} was trained on {was}; {again}")
     if seen := subjects(run, "train") & _named(cache, rows):
-        raise UserError(f"{run.name} was trained on {len(seen)} of the subjects it would be scored on ({_few(seen)}); name releases it has not seen with --release")
+        raise UserError(
+            f"{run.name} was trained on {len(seen)} of the subjects it would be scored on ({_few(seen)}); name releases it has not seen with --release"
+        )
 
 
 def _files(cache):

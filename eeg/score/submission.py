@@ -33,7 +33,18 @@ from eeg.train.split import split
 
 WEIGHTS = {1: "weights_challenge_1.pt", 2: "weights_challenge_2.pt"}
 TOLERANCE = 1e-4  # by which answers may differ, in standard deviations of the training labels: rounding, and nothing else
-ABSENT = ("eeg", "h5py", "mne", "scipy", "matplotlib", "tqdm", "braindecode", "eegdash", "sklearn", "pandas")  # installed here perhaps, and hidden from the check
+ABSENT = (
+    "eeg",
+    "h5py",
+    "mne",
+    "scipy",
+    "matplotlib",
+    "tqdm",
+    "braindecode",
+    "eegdash",
+    "sklearn",
+    "pandas",
+)  # installed here perhaps, and hidden from the check
 
 
 @dataclass
@@ -47,7 +58,12 @@ class Entry:
     def saved(self):
         if not self.models:
             return {"constant": self.constant}
-        return {"members": [{"settings": model.settings, "state": model.state_dict()} for model in self.models.values()]}
+        return {
+            "members": [
+                {"settings": model.settings, "state": model.state_dict()}
+                for model in self.models.values()
+            ]
+        }
 
     def __call__(self, x):
         """x (B, C, T) -> (B, 1), by the runs' own models."""
@@ -66,10 +82,14 @@ def entry(runs):
     models = {run.name: _alone(run, load_model(run.weights)) for run in runs}
     for run, model in zip(runs, models.values()):
         if not run.scored:
-            raise UserError(f"{run.name} was trained for {run.config['target']}; the competition asks for {TARGETS[run.challenge]}")
+            raise UserError(
+                f"{run.name} was trained for {run.config['target']}; the competition asks for {TARGETS[run.challenge]}"
+            )
         shape = model.settings["n_chans"], model.settings["n_times"]
         if shape != (129, 200):
-            raise UserError(f"{run.name} takes windows of {shape[0]} channels x {shape[1]} samples; the server gives 129 x 200")
+            raise UserError(
+                f"{run.name} takes windows of {shape[0]} channels x {shape[1]} samples; the server gives 129 x 200"
+            )
     return Entry(models)
 
 
@@ -139,13 +159,20 @@ def zip_bytes(entries):
 
 def _needed(names):
     """The modules of eeg.models that these networks need: theirs, and whatever those import with a leading dot."""
-    found, ahead = set(), ["__init__", *(eeg.models.MODELS[name][0] for name in names)] if names else []
+    found, ahead = (
+        set(),
+        ["__init__", *(eeg.models.MODELS[name][0] for name in names)] if names else [],
+    )
     while ahead:
         module = ahead.pop()
         if module not in found:
             found.add(module)
             tree = ast.parse(_source(module).read_text(encoding="utf-8"))
-            ahead += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+            ahead += [
+                node.module
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom) and node.level == 1
+            ]
     return found
 
 
@@ -178,19 +205,36 @@ def check(path, entries=None):
         found = answers[f"alone_{challenge}"], answers[f"batch_{challenge}"]
         for p, n in zip(found, (1, len(x) - 1)):
             if p.shape != (n, 1) or not np.isfinite(p).all():
-                raise UserError(f"{path} answers {n} windows of challenge {challenge} with {_described(p)}, expected finite numbers ({n}, 1)")
+                raise UserError(
+                    f"{path} answers {n} windows of challenge {challenge} with {_described(p)}, expected finite numbers ({n}, 1)"
+                )
         if entries:
             with torch.inference_mode():
                 expected = entries[challenge](torch.from_numpy(x)).numpy()
-            differences[challenge] = float(np.abs(np.concatenate(found) - expected).max()) / entries[challenge].scale
+            differences[challenge] = (
+                float(np.abs(np.concatenate(found) - expected).max()) / entries[challenge].scale
+            )
             if differences[challenge] > TOLERANCE:
                 who = " + ".join(entries[challenge].models)
-                raise UserError(f"{path} answers otherwise than {who}: by up to {differences[challenge]:.2g} standard deviations of the labels, where {TOLERANCE:g} are allowed")
-    return Checked(os.path.getsize(path), len(names), {challenge: facts["seconds"][str(challenge)] for challenge in (1, 2)}, facts["memory"], facts["busy"], differences)
+                raise UserError(
+                    f"{path} answers otherwise than {who}: by up to {differences[challenge]:.2g} standard deviations of the labels, where {TOLERANCE:g} are allowed"
+                )
+    return Checked(
+        os.path.getsize(path),
+        len(names),
+        {challenge: facts["seconds"][str(challenge)] for challenge in (1, 2)},
+        facts["memory"],
+        facts["busy"],
+        differences,
+    )
 
 
 def _described(p):
-    return f"an array {p.shape}" if np.isfinite(p).all() else f"{int((~np.isfinite(p)).sum())} numbers that are not finite"
+    return (
+        f"an array {p.shape}"
+        if np.isfinite(p).all()
+        else f"{int((~np.isfinite(p)).sum())} numbers that are not finite"
+    )
 
 
 def _check_layout(path):
@@ -206,7 +250,9 @@ def _check_layout(path):
     if broken:
         raise UserError(f"{path} is damaged ({broken}); {help}")
     if nested := [name for name in names if "/" in name or "\\" in name]:
-        raise UserError(f"{path} is nested ({nested[0]}): the server looks for submission.py at the top of the zip; zip the files and not their folder, or {help}")
+        raise UserError(
+            f"{path} is nested ({nested[0]}): the server looks for submission.py at the top of the zip; zip the files and not their folder, or {help}"
+        )
     if missing := [name for name in ("submission.py", *WEIGHTS.values()) if name not in names]:
         raise UserError(f"{path} lacks {' and '.join(missing)}; {help}")
     return names
@@ -215,7 +261,9 @@ def _check_layout(path):
 def example_windows():
     """(65, 129, 200) float32, volts: noise that wanders like an EEG of tens of microvolts, Cz zero, an electrode that fell off in one window."""
     rng = np.random.default_rng(0)
-    x = 4e-6 * np.cumsum(rng.standard_normal((65, 129, 200)), 2) + 1e-5 * rng.standard_normal((65, 129, 200))
+    x = 4e-6 * np.cumsum(rng.standard_normal((65, 129, 200)), 2) + 1e-5 * rng.standard_normal(
+        (65, 129, 200)
+    )
     x[:, 128] = 0
     x[3, 7] += 0.3 * rng.standard_normal(200)
     return x.astype(np.float32)
@@ -248,16 +296,33 @@ print(json.dumps({"seconds": seconds, "memory": 1024 * resource.getrusage(resour
 
 def _run_alone(path, x):
     """-> ({name: answers}, {"seconds", "memory"}) of the zip, unpacked into an empty folder, run from another."""
-    with writing(tempfile.gettempdir(), "the variable TMPDIR", 2 * x.nbytes), tempfile.TemporaryDirectory() as unpacked, tempfile.TemporaryDirectory() as elsewhere:
+    with (
+        writing(tempfile.gettempdir(), "the variable TMPDIR", 2 * x.nbytes),
+        tempfile.TemporaryDirectory() as unpacked,
+        tempfile.TemporaryDirectory() as elsewhere,
+    ):
         with zipfile.ZipFile(path) as archive:
             archive.extractall(unpacked)
         np.save(f"{elsewhere}/windows.npy", x)
-        command = [sys.executable, "-I", "-c", _ALONE, unpacked, f"{elsewhere}/windows.npy", f"{elsewhere}/answers.npz", ",".join(ABSENT)]
+        command = [
+            sys.executable,
+            "-I",
+            "-c",
+            _ALONE,
+            unpacked,
+            f"{elsewhere}/windows.npy",
+            f"{elsewhere}/answers.npz",
+            ",".join(ABSENT),
+        ]
         load = Load()
-        done = subprocess.run(command, cwd=elsewhere, capture_output=True, encoding="utf-8", errors="replace")
+        done = subprocess.run(
+            command, cwd=elsewhere, capture_output=True, encoding="utf-8", errors="replace"
+        )
         if done.returncode:
             said = done.stderr.strip().splitlines()
-            raise UserError(f"{path}, unpacked and loaded by a fresh interpreter, fails: {said[-1] if said else f'it ended with {done.returncode}'}")
+            raise UserError(
+                f"{path}, unpacked and loaded by a fresh interpreter, fails: {said[-1] if said else f'it ended with {done.returncode}'}"
+            )
         busy = load.cores()
         with np.load(f"{elsewhere}/answers.npz") as answers:
             return dict(answers), json.loads(done.stdout.splitlines()[-1]) | {"busy": busy}

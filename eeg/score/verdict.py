@@ -22,7 +22,16 @@ def verdict(first, p, second, q, y, subjects):
     except UserError as e:
         return False, f"not distinguishable: {first} and {second}, {gain:+.5f} NRMSE, {e}"
     if low > 0:
-        return True, f"better: {first} than {second}, by {gain:.5f} NRMSE, 95 % interval {low:.5f} .. {high:.5f}"
+        return (
+            True,
+            f"better: {first} than {second}, by {gain:.5f} NRMSE, 95 % interval {low:.5f} .. {high:.5f}",
+        )
     if high < 0:
-        return False, f"worse: {first} than {second}, by {-gain:.5f} NRMSE, 95 % interval {-high:.5f} .. {-low:.5f}"
-    return False, f"not distinguishable: {first} and {second}, {gain:+.5f} NRMSE, and the 95 % interval {low:+.5f} .. {high:+.5f} holds 0"
+        return (
+            False,
+            f"worse: {first} than {second}, by {-gain:.5f} NRMSE, 95 % interval {-high:.5f} .. {-low:.5f}",
+        )
+    return (
+        False,
+        f"not distinguishable: {first} and {second}, {gain:+.5f} NRMSE, and the 95 % interval {low:+.5f} .. {high:+.5f} holds 0",
+    )

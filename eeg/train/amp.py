@@ -20,7 +20,9 @@ WORTH = 1.1  # times faster than float32 that a precision must be to be chosen
 def autocast(device, precision):
     """Operators that may run in this precision do, within."""
     dtype = TYPES[precision]
-    return torch.autocast(torch.device(device).type, dtype) if dtype else nullcontext()  # older torch knows no autocast of Metal, not even a disabled one
+    return (
+        torch.autocast(torch.device(device).type, dtype) if dtype else nullcontext()
+    )  # older torch knows no autocast of Metal, not even a disabled one
 
 
 def fastest(model, device, precisions, step, steps=6):
@@ -47,27 +49,37 @@ def choose(model, device, precisions, windows, path, key, busy=0.0, cores=1):
 
     busy: of the CPU's `cores`, those that other programs keep at work. Where they would show in the measurement it is fp32, and nothing is remembered.
     """
-    cpu, others = torch.device(device).type == "cpu", " and ".join(name for name in precisions if name != "fp32")
+    cpu, others = (
+        torch.device(device).type == "cpu",
+        " and ".join(name for name in precisions if name != "fp32"),
+    )
     key = json.dumps([key, torch.__version__, model.settings])
     known = read(path)
     if known.get(key) in precisions:
         return known[key], ""
     if not (cpu and is_busy(busy, cores)):
-        print(f"measuring {' and '.join(precisions)} on this model, once", file=sys.stderr, flush=True)
+        print(
+            f"measuring {' and '.join(precisions)} on this model, once", file=sys.stderr, flush=True
+        )
         load = Load()
         found = measured(model, device, precisions, windows)
         busy = load.cores()
         if not (cpu and is_busy(busy, cores)):
             remember(path, key, found)
             return found, ""
-    return "fp32", f"; {others} not measured while other programs keep {busy:.1f} of {cores} cores busy: --amp {precisions[-1]} takes it"
+    return (
+        "fp32",
+        f"; {others} not measured while other programs keep {busy:.1f} of {cores} cores busy: --amp {precisions[-1]} takes it",
+    )
 
 
 def measured(model, device, precisions, windows):
     """The precision whose training step is fastest on random windows."""
     shape = windows, model.settings["n_chans"], model.settings["n_times"]
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
-    features = torch.zeros(windows, len(model.median), device=device) if model.features == "file" else None
+    features = (
+        torch.zeros(windows, len(model.median), device=device) if model.features == "file" else None
+    )
 
     def step(model, precision):
         with autocast(device, precision):

@@ -36,9 +36,15 @@ def largest_part(model, batch_size, held, room):
         return part, whole
     least = max(validating, fixed + batch_size * held + few * each)
     size = int((room - fixed - few * each) / held)
-    help = f"use --batch-size {size}" if size >= few and validating <= room else "free some, raise --max-memory, or train a smaller model"
+    help = (
+        f"use --batch-size {size}"
+        if size >= few and validating <= room
+        else "free some, raise --max-memory, or train a smaller model"
+    )
     what = f"training on batches of {cli.counted(batch_size, 'window')}"
-    raise UserError(f"{what} takes at least {least / 1e6:,.0f} MB of memory, {max(0, room) / 1e6:,.0f} MB are free to take; {help}")
+    raise UserError(
+        f"{what} takes at least {least / 1e6:,.0f} MB of memory, {max(0, room) / 1e6:,.0f} MB are free to take; {help}"
+    )
 
 
 def kept_bytes(model):
@@ -61,6 +67,8 @@ def _kept(model, n):
         x = torch.randn(n, model.settings["n_chans"], model.settings["n_times"])
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             raw = ghost.raw(x, features)  # alive while it is counted, and with it what it keeps
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*ghost.parameters(), *ghost.buffers(), x)}
+    own = {
+        tensor.untyped_storage().data_ptr() for tensor in (*ghost.parameters(), *ghost.buffers(), x)
+    }
     del raw
     return sum(size for place, size in sizes.items() if place not in own)

@@ -23,24 +23,41 @@ def absent(wanted="", root=Path("/")):
     if not torch.version.cuda and not torch.version.hip:
         if not seen:
             return f"torch {version} is a CPU build, and no NVIDIA or AMD card is to be seen on this machine"
-        return f"torch {version} is a CPU build, and there is an {' and an '.join(sorted(maker.upper() for maker in seen))} card: " + "; ".join(install(maker) for maker in sorted(seen))
+        return (
+            f"torch {version} is a CPU build, and there is an {' and an '.join(sorted(maker.upper() for maker in seen))} card: "
+            + "; ".join(install(maker) for maker in sorted(seen))
+        )
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
         if os.environ.get(name) in ("", "-1"):
             return f"{name}='{os.environ[name]}' hides all cards: unset {name}"
-    if sys.platform != "linux" or (root / "dev/dxg").exists():  # the Windows subsystem reaches cards through /dev/dxg
+    if (
+        sys.platform != "linux" or (root / "dev/dxg").exists()
+    ):  # the Windows subsystem reaches cards through /dev/dxg
         return ""
     if torch.version.cuda:
         nodes = [root / "dev/nvidiactl", *map(Path, glob.glob(str(root / "dev/nvidia[0-9]*")))]
         nodes += map(Path, glob.glob(str(root / "dev/nvhost-*")))  # Jetson
         if not any(node.exists() for node in nodes):
             other = f"; the AMD card wants another torch: {install('amd')}" if "amd" in seen else ""
-            card = "an NVIDIA card is there, but its driver is not loaded" if "nvidia" in seen else "no NVIDIA card is to be seen"
+            card = (
+                "an NVIDIA card is there, but its driver is not loaded"
+                if "nvidia" in seen
+                else "no NVIDIA card is to be seen"
+            )
             return f"torch {version} is built for CUDA, and there is no /dev/nvidia*: {card}{other}"
     else:
         nodes = [root / "dev/kfd"]
         if not nodes[0].exists():
-            other = f"; the NVIDIA card wants another torch: {install('nvidia')}" if "nvidia" in seen else ""
-            card = "an AMD card is there, but its driver (amdgpu) is not loaded or not built for computing" if "amd" in seen else "no AMD card is to be seen"
+            other = (
+                f"; the NVIDIA card wants another torch: {install('nvidia')}"
+                if "nvidia" in seen
+                else ""
+            )
+            card = (
+                "an AMD card is there, but its driver (amdgpu) is not loaded or not built for computing"
+                if "amd" in seen
+                else "no AMD card is to be seen"
+            )
             return f"torch {version} is built for ROCm, and there is no /dev/kfd: {card}{other}"
         nodes += map(Path, glob.glob(str(root / "dev/dri/renderD*")))
     for node in nodes:
@@ -52,7 +69,11 @@ def absent(wanted="", root=Path("/")):
 def install(maker):
     """How to get a torch for a maker's cards."""
     if maker == "nvidia":
-        return "pip install --force-reinstall torch" + ("" if sys.platform == "linux" else " --index-url as https://pytorch.org/get-started/locally says")
+        return "pip install --force-reinstall torch" + (
+            ""
+            if sys.platform == "linux"
+            else " --index-url as https://pytorch.org/get-started/locally says"
+        )
     return "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/rocm6.4 (or the ROCm that https://pytorch.org/get-started/locally names)"
 
 
@@ -69,7 +90,10 @@ def pci_cards(root=Path("/")):
     makers = {"0x10de": "nvidia", "0x1002": "amd"}
     found = set()
     for folder in (Path(root) / "sys/bus/pci/devices").glob("*"):
-        if first_line(folder / "class")[:4] in ("0x03", "0x12"):  # display controller, processing accelerator
+        if first_line(folder / "class")[:4] in (
+            "0x03",
+            "0x12",
+        ):  # display controller, processing accelerator
             found.add(makers.get(first_line(folder / "vendor"), ""))
     if (Path(root) / "dev/nvidiactl").exists():
         found.add("nvidia")
@@ -81,14 +105,23 @@ def pci_cards(root=Path("/")):
 def nvidia_cards(root=Path("/")):
     """Names of NVIDIA cards, as the driver lists them."""
     files = sorted((Path(root) / "proc/driver/nvidia/gpus").glob("*/information"))
-    return [match.group(1).strip() for match in (re.search(r"Model:(.*)", path.read_text(encoding="utf-8", errors="replace")) for path in files) if match]
+    return [
+        match.group(1).strip()
+        for match in (
+            re.search(r"Model:(.*)", path.read_text(encoding="utf-8", errors="replace"))
+            for path in files
+        )
+        if match
+    ]
 
 
 def amd_cards(root=Path("/")):
     """The kinds of AMD cards (gfx1010, ...), as the kernel lists them."""
     found = []
     for path in sorted((Path(root) / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")):
-        version = int(cgroup.fields(path).get("gfx_target_version", 0))  # 100100: major 10, minor 1, step 0; 0 for a CPU
+        version = int(
+            cgroup.fields(path).get("gfx_target_version", 0)
+        )  # 100100: major 10, minor 1, step 0; 0 for a CPU
         if version:
             found.append(f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}")
     return found
@@ -96,7 +129,11 @@ def amd_cards(root=Path("/")):
 
 def driver(root=Path("/")):
     """Versions of kernel and, where loaded, of the cards' drivers."""
-    modules = [f"{name} {version}" for name in ("nvidia", "amdgpu") if (version := first_line(Path(root) / "sys/module" / name / "version"))]
+    modules = [
+        f"{name} {version}"
+        for name in ("nvidia", "amdgpu")
+        if (version := first_line(Path(root) / "sys/module" / name / "version"))
+    ]
     return ", ".join([f"{platform.system()} {platform.release()}", *modules])
 
 

@@ -15,9 +15,13 @@ def folders(controller, root=Path("/")):
     found = []
     for line in listed.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2: one hierarchy, at the top or, beside version 1, in unified/
+        if (
+            controllers == ""
+        ):  # version 2: one hierarchy, at the top or, beside version 1, in unified/
             mounts = [base, base / "unified"]
-        elif controller in controllers.split(","):  # version 1: one hierarchy a controller; `cpu` may be mounted as `cpu,cpuacct`
+        elif controller in controllers.split(
+            ","
+        ):  # version 1: one hierarchy a controller; `cpu` may be mounted as `cpu,cpuacct`
             mounts = [base / controller, base / controllers]
         else:
             continue
@@ -43,7 +47,10 @@ def number(path):
 def fields(path):
     """A file of `name number` lines as a dict; empty where there is none."""
     try:
-        return {name: int(value) for name, value in (line.split() for line in Path(path).read_text().splitlines())}
+        return {
+            name: int(value)
+            for name, value in (line.split() for line in Path(path).read_text().splitlines())
+        }
     except OSError:
         return {}
 
@@ -52,11 +59,16 @@ def cpus(root=Path("/")):
     """How many CPUs' worth of time this process's groups may use, or None without a limit."""
     shares = []
     for folder in folders("cpu", root):
-        if (folder / "cpu.max").is_file():  # version 2: "quota period" or "max period", microseconds
+        if (
+            folder / "cpu.max"
+        ).is_file():  # version 2: "quota period" or "max period", microseconds
             quota, period = (folder / "cpu.max").read_text().split()
             quota, period = (-1 if quota == "max" else int(quota)), int(period)
         else:
-            quota, period = number(folder / "cpu.cfs_quota_us"), number(folder / "cpu.cfs_period_us")
+            quota, period = (
+                number(folder / "cpu.cfs_quota_us"),
+                number(folder / "cpu.cfs_period_us"),
+            )
         if quota and quota > 0 and period:
             shares.append(quota / period)
     return min(shares, default=None)

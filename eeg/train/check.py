@@ -40,7 +40,9 @@ def agree(what, got, wanted, limit):
         raise Wrong(f"{what}: NaN or infinite numbers")
     difference = ((got - wanted).norm() / wanted.norm()).item()
     if not difference <= limit:
-        raise Wrong(f"{what}: {difference:.1e} away from the CPU's numbers, at most {limit:.0e} is rounding")
+        raise Wrong(
+            f"{what}: {difference:.1e} away from the CPU's numbers, at most {limit:.0e} is rounding"
+        )
     return difference
 
 
@@ -57,7 +59,10 @@ def compare_layer(what, layer, x, device, limit):
     g = numbers(*here_y.shape, seed=7)
     here_y.backward(g.double())
     there_y.backward(g.to(device))
-    differences = [agree(f"{what}, forward", there_y, here_y.detach(), limit), agree(f"{what}, backward to the input", there_x.grad, here_x.grad, limit)]
+    differences = [
+        agree(f"{what}, forward", there_y, here_y.detach(), limit),
+        agree(f"{what}, backward to the input", there_x.grad, here_x.grad, limit),
+    ]
     for (name, here), p in zip(layer.named_parameters(), there.parameters()):
         differences.append(agree(f"{what}, backward to the {name}", p.grad, here.grad, limit))
     for (name, here), b in zip(layer.named_buffers(), there.buffers()):
@@ -76,20 +81,34 @@ def detect(device):
         if (device.index or 0) >= count:
             raise Wrong(f"there is no {device}, torch finds {count} card{'s' * (count > 1)}")
         card = torch.cuda.get_device_properties(device)
-        kind = getattr(card, "gcnArchName", "").split(":")[0] if torch.version.hip else f"compute capability {card.major}.{card.minor}"
-        return {"text": f"{card.name}, {kind}, {card.total_memory / 1e9:.1f} GB", "card": {"name": card.name, "kind": kind, "count": count}}
+        kind = (
+            getattr(card, "gcnArchName", "").split(":")[0]
+            if torch.version.hip
+            else f"compute capability {card.major}.{card.minor}"
+        )
+        return {
+            "text": f"{card.name}, {kind}, {card.total_memory / 1e9:.1f} GB",
+            "card": {"name": card.name, "kind": kind, "count": count},
+        }
     if device.type == "mps":
         if not torch.backends.mps.is_available():
-            raise Wrong("torch finds no Metal device (macOS 12.3 or later on Apple silicon or AMD is needed)")
+            raise Wrong(
+                "torch finds no Metal device (macOS 12.3 or later on Apple silicon or AMD is needed)"
+            )
         return {"text": "Apple Metal", "card": {"name": "Apple Metal", "kind": "mps", "count": 1}}
-    return {"text": devices.processor(), "card": {"name": devices.processor(), "kind": "cpu", "count": 1}}
+    return {
+        "text": devices.processor(),
+        "card": {"name": devices.processor(), "kind": "cpu", "count": 1},
+    }
 
 
 def allocate(device):
     """64 MB are given, written and read."""
     x = torch.zeros(16 << 20, device=device)
     x += 0.5
-    total = x.double().sum().item() if device.type != "mps" else x.sum().item()  # Metal has no float64
+    total = (
+        x.double().sum().item() if device.type != "mps" else x.sum().item()
+    )  # Metal has no float64
     if total != 8 << 20:
         raise Wrong(f"16 Mi halves add up to {total}, not to {8 << 20}")
     return "64 MB"
@@ -100,7 +119,14 @@ def matmul(device):
     differences = []
     for m, k, n in ((512, 512, 512), (200, 129, 48), (1, 200, 7), (63, 1, 65)):
         a, b = numbers(m, k, seed=1), numbers(k, n, seed=2)
-        differences.append(agree(f"({m} x {k}) ({k} x {n})", a.to(device) @ b.to(device), a.double() @ b.double(), FLOAT32))
+        differences.append(
+            agree(
+                f"({m} x {k}) ({k} x {n})",
+                a.to(device) @ b.to(device),
+                a.double() @ b.double(),
+                FLOAT32,
+            )
+        )
     return f"within {max(differences):.0e} of the CPU"
 
 
@@ -109,7 +135,10 @@ def convolution(device):
     torch.manual_seed(0)
     kinds = {
         "across electrodes": (nn.Conv1d(129, 48, 1), numbers(4, 129, 200)),
-        "along time, a filter an electrode": (nn.Conv1d(129, 129, 15, padding=7, groups=129), numbers(2, 129, 200)),
+        "along time, a filter an electrode": (
+            nn.Conv1d(129, 129, 15, padding=7, groups=129),
+            numbers(2, 129, 200),
+        ),
         "dilated": (nn.Conv1d(48, 48, 3, padding=8, dilation=8), numbers(4, 48, 200)),
         "2-D": (nn.Conv2d(8, 32, (1, 33), padding="same"), numbers(2, 8, 9, 67)),
         "2-D, grouped": (nn.Conv2d(32, 64, (129, 1), groups=32), numbers(2, 32, 129, 19)),
@@ -147,7 +176,12 @@ class Small(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.time, self.mix, self.norm, self.head = nn.Conv1d(16, 16, 15, padding=7, groups=16), nn.Conv1d(16, 24, 1), nn.BatchNorm1d(24), nn.Linear(24, 1)
+        self.time, self.mix, self.norm, self.head = (
+            nn.Conv1d(16, 16, 15, padding=7, groups=16),
+            nn.Conv1d(16, 24, 1),
+            nn.BatchNorm1d(24),
+            nn.Linear(24, 1),
+        )
 
     def forward(self, x):
         return self.head(F.gelu(self.norm(self.mix(self.time(x)))).mean(2))
@@ -172,7 +206,10 @@ def amp(device):
         (scale.scale * loss).backward()
         unscale(there.parameters(), scale.scale)
         if i == 0:
-            g = [torch.cat([p.grad.detach().cpu().double().flatten() for p in network.parameters()]) for network in (there, here)]
+            g = [
+                torch.cat([p.grad.detach().cpu().double().flatten() for p in network.parameters()])
+                for network in (there, here)
+            ]
             difference = agree("gradients", *g, HALF)
         step.step()
         losses.append(loss.item())
@@ -183,7 +220,9 @@ def amp(device):
 def falls(what, losses):
     """Raise Wrong unless training on one batch has brought the loss down."""
     if not losses[-1] < 0.98 * losses[0]:  # so written that NaN fails
-        raise Wrong(f"{what} took the loss from {losses[0]:.4f} to {losses[-1]:.4f}, it should fall")
+        raise Wrong(
+            f"{what} took the loss from {losses[0]:.4f} to {losses[-1]:.4f}, it should fall"
+        )
 
 
 def memory(device):
@@ -200,7 +239,9 @@ def memory(device):
         torch.cuda.empty_cache()
         back = torch.cuda.mem_get_info(device)[0]
         if back < 0.9 * free:
-            raise Wrong(f"{free / 1e9:.1f} GB were free, after filling and freeing {back / 1e9:.1f} GB are")
+            raise Wrong(
+                f"{free / 1e9:.1f} GB were free, after filling and freeing {back / 1e9:.1f} GB are"
+            )
     return f"{count * 4 * block / 1e9:.1f} GB"
 
 
@@ -271,8 +312,13 @@ def main(arguments):
             said = {"state": "skipped", "text": str(e)}
         except Exception as e:  # whatever it is, it is the answer to this check
             lines = str(e).strip().splitlines() or ["no reason given"]
-            said = {"state": "failed", "text": lines[0] if isinstance(e, Wrong) else f"{type(e).__name__}: {lines[0]}"}
-        print(json.dumps({"check": check, "seconds": time.perf_counter() - start, **said}), file=out)
+            said = {
+                "state": "failed",
+                "text": lines[0] if isinstance(e, Wrong) else f"{type(e).__name__}: {lines[0]}",
+            }
+        print(
+            json.dumps({"check": check, "seconds": time.perf_counter() - start, **said}), file=out
+        )
         if said["state"] == "failed":
             return
 

@@ -27,7 +27,9 @@ def save(folder, name, state, about):
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    about = json.dumps(about | {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}, indent=1).encode()
+    about = json.dumps(
+        about | {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}, indent=1
+    ).encode()
     file, note = folder / f"{name}.pt", folder / f"{name}.json"
     try:
         for path, written in ((partial(file), content), (partial(note), about)):
@@ -39,7 +41,9 @@ def save(folder, name, state, about):
             path.unlink(missing_ok=True)
         raise
     if name == "last" and note.exists():
-        os.replace(note, folder / "previous.json")  # from here on `finish` would bring it to its end
+        os.replace(
+            note, folder / "previous.json"
+        )  # from here on `finish` would bring it to its end
     if name == "last":
         finish(folder)
     else:
@@ -76,7 +80,9 @@ def load(folder):
     """
     folder = Path(folder)
     files = [folder / f"{name}.pt" for name in ("last", "previous")] + [partial(folder / "last.pt")]
-    notes = [folder / f"{name}.json" for name in ("last", "previous")] + [partial(folder / "last.json")]
+    notes = [folder / f"{name}.json" for name in ("last", "previous")] + [
+        partial(folder / "last.json")
+    ]
     known, wrong, found = {about["sha256"]: about for about in map(noted, notes) if about}, [], []
     for file in files:
         if not file.exists():

@@ -23,7 +23,16 @@ from eeg.train.journal import write_json
 from eeg.train.probe import LIMIT, OVERRIDE, PROGRAM, Attempt, Check, attempt_all
 
 # What else decides which card is seen and how it is driven, besides driver and torch.
-VARIABLES = (OVERRIDE, "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+VARIABLES = (
+    OVERRIDE,
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_HIP_ALLOC_CONF",
+    "PYTORCH_ALLOC_CONF",
+)
 
 
 @dataclass
@@ -38,7 +47,15 @@ class Choice:
     attempts: list = field(default_factory=list)
 
 
-def choose(requested="auto", folder=Path("cache"), again=False, on_check=None, program=PROGRAM, limit=LIMIT, root=Path("/")):
+def choose(
+    requested="auto",
+    folder=Path("cache"),
+    again=False,
+    on_check=None,
+    program=PROGRAM,
+    limit=LIMIT,
+    root=Path("/"),
+):
     """Choose the device to train on. To be called before anything in this process uses a card. -> Choice.
 
     requested: as cli.device takes it. On auto the CPU is taken where no card passes; a card asked for by name that
@@ -72,8 +89,18 @@ def choose(requested="auto", folder=Path("cache"), again=False, on_check=None, p
             reason = passed + (f" with {attempt.setting}" if attempt.setting else "")
             if "fp16" not in attempt.precisions():
                 reason += "; fp32 only, mixed precision failed"
-            return Choice(attempt.device, attempt.card.get("name", attempt.device), attempt.precisions(), reason, attempt.environment, attempts)
-    failed = "; ".join(f"{a.device}{f' {a.setting}' if a.setting else ''} failed '{a.failure.name}': {a.failure.text}" for a in attempts)
+            return Choice(
+                attempt.device,
+                attempt.card.get("name", attempt.device),
+                attempt.precisions(),
+                reason,
+                attempt.environment,
+                attempts,
+            )
+    failed = "; ".join(
+        f"{a.device}{f' {a.setting}' if a.setting else ''} failed '{a.failure.name}': {a.failure.text}"
+        for a in attempts
+    )
     if when:
         failed += f" (on {when}; `{hints.command('check', '--again', cache=folder)}` tries again)"
     if wanted:
@@ -85,18 +112,28 @@ def parse(requested):
     """What cli.device lets through -> "cpu", "cuda:0", "mps:0", or "" for auto."""
     plain, family, index = re.fullmatch(cli.DEVICE, requested).groups()
     if family == "rocm" and not torch.version.hip:
-        raise UserError(f"--device {requested}: torch {torch.__version__} is not built for ROCm; {install('amd')}")
+        raise UserError(
+            f"--device {requested}: torch {torch.__version__} is not built for ROCm; {install('amd')}"
+        )
     return f"cuda:{index or 0}" if family else {"auto": "", "cpu": "cpu", "mps": "mps:0"}[plain]
 
 
 def cpu(reason, attempts=()):
-    return Choice("cpu", processor(), ("fp32", "bf16") if supports_bf16() else ("fp32",), reason, attempts=list(attempts))
+    return Choice(
+        "cpu",
+        processor(),
+        ("fp32", "bf16") if supports_bf16() else ("fp32",),
+        reason,
+        attempts=list(attempts),
+    )
 
 
 def adopt(environment):
     """Set and remove variables for this process; the card's runtime reads them when it starts."""
     if environment and torch.cuda.is_initialized():
-        raise RuntimeError(f"the card is in use already, {environment} comes too late: choose() belongs before the first use of a card")
+        raise RuntimeError(
+            f"the card is in use already, {environment} comes too late: choose() belongs before the first use of a card"
+        )
     for name, value in environment.items():
         if value is None:
             os.environ.pop(name, None)
@@ -113,7 +150,9 @@ def verdict_key(wanted, root=Path("/")):
         "device": wanted or "auto",
         "torch": f"{torch.__version__} cuda {torch.version.cuda} hip {torch.version.hip}",
         "driver": driver(root),
-        "cards": nvidia_cards(root) + amd_cards(root) if sys.platform == "linux" else [f"{platform.machine()} macOS {platform.mac_ver()[0]}"],
+        "cards": nvidia_cards(root) + amd_cards(root)
+        if sys.platform == "linux"
+        else [f"{platform.machine()} macOS {platform.mac_ver()[0]}"],
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
@@ -121,7 +160,12 @@ def verdict_key(wanted, root=Path("/")):
 def conclusive(attempts, key):
     """Whether the verdict says something about the card: not where none could be named or reached, or another process may have held its memory."""
     failures = [attempt.failure for attempt in attempts if not attempt.trusted]
-    unnamed = any(failure.name == "detect" and "the child" not in failure.text and "no answer" not in failure.text for failure in failures)
+    unnamed = any(
+        failure.name == "detect"
+        and "the child" not in failure.text
+        and "no answer" not in failure.text
+        for failure in failures
+    )
     occupied = any("out of memory" in failure.text.lower() for failure in failures)
     return bool(key["cards"]) and (attempts[-1].trusted or not unnamed and not occupied)
 
@@ -139,14 +183,28 @@ def recall(path, key):
     """The kept verdict of this key. -> (date, attempts), or (None, None)."""
     for verdict in read_verdicts(path):
         if verdict["key"] == key:
-            return verdict["when"], [Attempt(a["device"], a["environment"], [Check(**check) for check in a["checks"]], a["card"]) for a in verdict["attempts"]]
+            return verdict["when"], [
+                Attempt(
+                    a["device"],
+                    a["environment"],
+                    [Check(**check) for check in a["checks"]],
+                    a["card"],
+                )
+                for a in verdict["attempts"]
+            ]
     return None, None
 
 
 def remember(path, key, attempts):
     """Keep a verdict, in place of an older one of the same key."""
     kept = [verdict for verdict in read_verdicts(path) if verdict["key"] != key]
-    kept.append({"key": key, "when": time.strftime("%Y-%m-%d"), "attempts": [asdict(attempt) for attempt in attempts]})
+    kept.append(
+        {
+            "key": key,
+            "when": time.strftime("%Y-%m-%d"),
+            "attempts": [asdict(attempt) for attempt in attempts],
+        }
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"format": 1, "verdicts": kept})
@@ -159,7 +217,10 @@ def forget(folder):
     try:
         (Path(folder) / "device.json").unlink(missing_ok=True)
     except OSError as e:  # it may only be read
-        print(f"warning: {folder}/device.json still trusts a card that has failed ({e.strerror}); check it with: {hints.command('check', '--again', cache=folder)}", file=sys.stderr)
+        print(
+            f"warning: {folder}/device.json still trusts a card that has failed ({e.strerror}); check it with: {hints.command('check', '--again', cache=folder)}",
+            file=sys.stderr,
+        )
 
 
 # The CPU
@@ -186,11 +247,16 @@ def threads_of_environment(processes=1):
 
 def cpu_cores(root=Path("/")):
     """The physical cores this process may run on. A second thread on a core only slows it."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    allowed = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     cores = set()
     for number in allowed:
         topology = Path(root) / f"sys/devices/system/cpu/cpu{number}/topology"
-        package, core = first_line(topology / "physical_package_id"), first_line(topology / "core_id")
+        package, core = (
+            first_line(topology / "physical_package_id"),
+            first_line(topology / "core_id"),
+        )
         cores.add((package, core) if core else number)
     return len(cores)
 
@@ -208,7 +274,9 @@ def keep_freed_memory():
     if mallopt:  # other C libraries have none
         trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
         mallopt(trim_threshold, most)
-        mallopt(mmap_threshold, most) or mallopt(mmap_threshold, 32 << 20)  # older ones allow no more
+        mallopt(mmap_threshold, most) or mallopt(
+            mmap_threshold, 32 << 20
+        )  # older ones allow no more
 
 
 def cpu_flags(root=Path("/")):
@@ -217,7 +285,14 @@ def cpu_flags(root=Path("/")):
         lines = (Path(root) / "proc/cpuinfo").read_text().splitlines()
     except FileNotFoundError:
         return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if re.match(r"(flags|Features)\s*:", line)), set())
+    return next(
+        (
+            set(line.split(":", 1)[1].split())
+            for line in lines
+            if re.match(r"(flags|Features)\s*:", line)
+        ),
+        set(),
+    )
 
 
 def supports_bf16(root=Path("/")):

@@ -1,10 +1,10 @@
 """What a run writes about itself into its folder <out>/<name>/<YYYYmmdd_HHMMSS>/. Imports nothing heavy: a run has its folder at once.
 
-    config.json    every setting; written when the folder is made, completed when the data is known
-    history.json   epochs and events: the same however often the run was interrupted
-    timing.json    seconds, rates, memory, resumptions: what differs from one time to another
-    state.json     where it is now, every few seconds
-    log.txt        what it printed
+config.json    every setting; written when the folder is made, completed when the data is known
+history.json   epochs and events: the same however often the run was interrupted
+timing.json    seconds, rates, memory, resumptions: what differs from one time to another
+state.json     where it is now, every few seconds
+log.txt        what it printed
 """
 
 import fcntl
@@ -32,7 +32,15 @@ def claim(out, name, config):
         parent.mkdir(parents=True, exist_ok=True)
         nursery.mkdir(exist_ok=True)
         write_json(nursery / "config.json", config)
-        write_json(nursery / "state.json", {"status": "waiting", "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()})
+        write_json(
+            nursery / "state.json",
+            {
+                "status": "waiting",
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "updated": time.time(),
+            },
+        )
         stamp = datetime.now()
         while True:
             folder = parent / stamp.strftime("%Y%m%d_%H%M%S")
@@ -65,13 +73,29 @@ class Journal:
         self.folder, self.quiet, self.full = Path(folder), quiet, False
         self.history = {"epochs": [], "events": []}
         with writing(self.folder, "--out DIR"):
-            self.log = None if quiet else open(self.folder / "log.txt", "a", buffering=1, encoding="utf-8", errors="surrogateescape")
+            self.log = (
+                None
+                if quiet
+                else open(
+                    self.folder / "log.txt",
+                    "a",
+                    buffering=1,
+                    encoding="utf-8",
+                    errors="surrogateescape",
+                )
+            )
         if self.log:
             try:
-                fcntl.flock(self.log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process ends, however it ends
+                fcntl.flock(
+                    self.log, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # the kernel lets go when the process ends, however it ends
             except BlockingIOError:
-                raise UserError(f"another process is training {folder} at this moment; watch it with: {hints.command('monitor', '--follow', out=self.folder.parents[1])}") from None
-        self.before = schema.read(self.folder / "state.json", {})  # where a process before this one left it; "running": it did not end in any way of its own
+                raise UserError(
+                    f"another process is training {folder} at this moment; watch it with: {hints.command('monitor', '--follow', out=self.folder.parents[1])}"
+                ) from None
+        self.before = schema.read(
+            self.folder / "state.json", {}
+        )  # where a process before this one left it; "running": it did not end in any way of its own
         self.timing = schema.read(self.folder / "timing.json", {"epochs": [], "events": []})
         self.now = {}
         self.said = 0.0
@@ -87,9 +111,16 @@ class Journal:
     def state(self, status="running", force=False, **facts):
         """Rewrite state.json with what is new, at most every EVERY seconds unless it must."""
         self.now |= facts | {"status": status}
-        if not self.quiet and (force or status != "running" or time.monotonic() - self.said > EVERY):
+        if not self.quiet and (
+            force or status != "running" or time.monotonic() - self.said > EVERY
+        ):
             self.said = time.monotonic()
-            about = {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time(), "reason": ""}
+            about = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "updated": time.time(),
+                "reason": "",
+            }
             self._write(lambda: write_json(self.folder / "state.json", about | self.now))
 
     def event(self, epoch, batch, kind, text):
@@ -100,7 +131,9 @@ class Journal:
 
     def note(self, epoch, batch, kind, text):
         """Something that did not: an interruption, a full disk."""
-        self.timing["events"].append({"when": time.time(), "epoch": epoch, "batch": batch, "kind": kind, "text": text})
+        self.timing["events"].append(
+            {"when": time.time(), "epoch": epoch, "batch": batch, "kind": kind, "text": text}
+        )
         self.publish()
 
     def publish(self):
@@ -111,7 +144,9 @@ class Journal:
     def config(self, **facts):
         """Add to config.json."""
         if not self.quiet:
-            write_json(self.folder / "config.json", schema.read(self.folder / "config.json") | facts)
+            write_json(
+                self.folder / "config.json", schema.read(self.folder / "config.json") | facts
+            )
 
     def close(self):
         if self.log:
@@ -123,7 +158,10 @@ class Journal:
             write()
         except OSError as e:
             if not self.full:
-                self._print(f"warning: {self.folder}: {e.strerror}; the run goes on, what it writes about itself is not kept", sys.stderr)
+                self._print(
+                    f"warning: {self.folder}: {e.strerror}; the run goes on, what it writes about itself is not kept",
+                    sys.stderr,
+                )
             self.full = True
         else:
             self.full = False

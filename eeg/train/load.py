@@ -18,7 +18,12 @@ class Load:
     """Begins when it is made; `cores` looks. root: where /proc lies."""
 
     def __init__(self, root=Path("/")):
-        self.root, self.used, self.own, self.began = root, used_seconds(root), own_seconds(), time.monotonic()
+        self.root, self.used, self.own, self.began = (
+            root,
+            used_seconds(root),
+            own_seconds(),
+            time.monotonic(),
+        )
 
     def cores(self):
         """Cores that other processes kept busy since, on average; of a virtual machine, also what its host took away."""

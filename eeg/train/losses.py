@@ -19,7 +19,10 @@ LOSSES = {
 SMOOTH = 0.15  # s: spread of the Gaussian that stands for a response's moment
 ENTROPY = 0.3  # weight of the cross-entropy beside the RMSE, in s
 AUX = 0.3  # weight of what is learned beside the answer
-FOCUS, TOO_LOW = 1.0, 0.6  # focal: exponent of the weight by size, share of the weight that answers below the label get
+FOCUS, TOO_LOW = (
+    1.0,
+    0.6,
+)  # focal: exponent of the weight by size, share of the weight that answers below the label get
 
 
 def pointwise(kind, error):
@@ -41,7 +44,9 @@ def pointwise(kind, error):
 def smoothed(moments, y):
     """(B, S): for each label the distribution over moments that the time scores should give, its sum 1."""
     distance = (moments - y) / SMOOTH
-    return torch.softmax(-0.5 * distance.square(), 1)  # a label far outside the window then falls on its nearest edge, and not on nothing
+    return torch.softmax(
+        -0.5 * distance.square(), 1
+    )  # a label far outside the window then falls on its nearest edge, and not on nothing
 
 
 def loss(kind, model, raw, y, mix=None, other=None, positive=1.0, average=None):
@@ -63,9 +68,13 @@ def loss(kind, model, raw, y, mix=None, other=None, positive=1.0, average=None):
         entropy = -(target * raw.log_softmax(1)).sum(1).mean()
         square = (expected - mixed).square().mean()
         rms = (average(square.detach()) if average else square.detach()).sqrt().clamp_min(1e-6)
-        return ENTROPY * entropy + square / (2 * rms) + rms / 2  # the value and gradient of sqrt(square), whoever holds the other windows
+        return (
+            ENTROPY * entropy + square / (2 * rms) + rms / 2
+        )  # the value and gradient of sqrt(square), whoever holds the other windows
     if kind == "cross-entropy":
-        return F.binary_cross_entropy_with_logits(raw[:, :k], mixed[:, :k], pos_weight=raw.new_tensor(positive))
+        return F.binary_cross_entropy_with_logits(
+            raw[:, :k], mixed[:, :k], pos_weight=raw.new_tensor(positive)
+        )
     total = pointwise(kind, (model.answer(raw) - mixed[:, :k]) / model.scale).mean()
     if model.aux:
         known = ~mixed[:, k:].isnan()

@@ -28,7 +28,13 @@ class Level:
 def levels(root=Path("/")):
     """The machine and each control group with a limit of its own below the machine's. -> list of Level, empty where the system does not say."""
     try:
-        machine = {name: int(rest.split()[0]) * 1024 for name, rest in (line.split(":", 1) for line in (Path(root) / "proc/meminfo").read_text().splitlines())}
+        machine = {
+            name: int(rest.split()[0]) * 1024
+            for name, rest in (
+                line.split(":", 1)
+                for line in (Path(root) / "proc/meminfo").read_text().splitlines()
+            )
+        }
     except FileNotFoundError:
         return []
     total = machine["MemTotal"]
@@ -36,13 +42,19 @@ def levels(root=Path("/")):
     for folder in cgroup.folders("memory", root):
         stat = cgroup.fields(folder / "memory.stat")
         if (folder / "memory.current").is_file():  # version 2
-            limits = [cgroup.number(folder / name) for name in ("memory.max", "memory.high")]  # beyond `high` the kernel slows the group to a crawl
+            limits = [
+                cgroup.number(folder / name) for name in ("memory.max", "memory.high")
+            ]  # beyond `high` the kernel slows the group to a crawl
             used = cgroup.number(folder / "memory.current")
-            dropped = sum(stat.get(name, 0) for name in ("active_file", "inactive_file", "slab_reclaimable"))
+            dropped = sum(
+                stat.get(name, 0) for name in ("active_file", "inactive_file", "slab_reclaimable")
+            )
         else:  # version 1; without a limit its file holds a number near 2^63. total_: with the groups inside
             limits = [cgroup.number(folder / "memory.limit_in_bytes")]
             used = cgroup.number(folder / "memory.usage_in_bytes")
-            dropped = sum(stat.get(name, 0) for name in ("total_active_file", "total_inactive_file"))
+            dropped = sum(
+                stat.get(name, 0) for name in ("total_active_file", "total_inactive_file")
+            )
         limit = min((value for value in limits if value), default=total)
         if used is not None and limit < total:
             found.append(Level(f"its control group {folder.name}", max(0, used - dropped), limit))
@@ -52,11 +64,17 @@ def levels(root=Path("/")):
 def own_limits(root=Path("/")):
     """What `ulimit -v` and `ulimit -d`, or a batch system through them, allow this process. -> list of Level"""
     try:
-        status = dict(line.split(":", 1) for line in (Path(root) / "proc/self/status").read_text().splitlines())
+        status = dict(
+            line.split(":", 1)
+            for line in (Path(root) / "proc/self/status").read_text().splitlines()
+        )
     except FileNotFoundError:
         return []
     found = []
-    for name, field, option in ((resource.RLIMIT_AS, "VmSize", "-v"), (resource.RLIMIT_DATA, "VmData", "-d")):
+    for name, field, option in (
+        (resource.RLIMIT_AS, "VmSize", "-v"),
+        (resource.RLIMIT_DATA, "VmData", "-d"),
+    ):
         limit, _ = resource.getrlimit(name)
         if limit != resource.RLIM_INFINITY:
             found.append(Level(f"ulimit {option}", int(status[field].split()[0]) * 1024, limit))
@@ -65,7 +83,10 @@ def own_limits(root=Path("/")):
 
 def room(max_percent=80, root=Path("/")):
     """Bytes this process may still take before any bound on its memory is max_percent full; None where the system does not say."""
-    return min((level.limit * max_percent / 100 - level.used for level in levels(root) + own_limits(root)), default=None)
+    return min(
+        (level.limit * max_percent / 100 - level.used for level in levels(root) + own_limits(root)),
+        default=None,
+    )
 
 
 def limit_bytes(root=Path("/")):

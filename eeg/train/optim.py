@@ -12,7 +12,10 @@ SCHEDULES = ("cosine", "onecycle", "plateau", "constant")
 def adamw(model, lr, weight_decay):
     """AdamW whose decay spares biases and normalisations, which it would only pull away from where they belong."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay}, {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=lr)
 
 
@@ -26,13 +29,15 @@ def add_l1(model, strength):
 class SAM:
     """Sharpness-aware minimisation: the gradient is taken where, within `rho` of the weights, the loss is highest.
 
-        gradients; sam.ascend(their norm)                    to that place
-        gradients there, statistics frozen; sam.descend()    back; then the optimiser's step
+    gradients; sam.ascend(their norm)                    to that place
+    gradients there, statistics frozen; sam.descend()    back; then the optimiser's step
     """
 
     def __init__(self, model, rho):
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.before = [p.detach().clone() for p in self.parameters]  # the weights that `descend` returns to
+        self.before = [
+            p.detach().clone() for p in self.parameters
+        ]  # the weights that `descend` returns to
         self.rho = rho
 
     @torch.no_grad()
@@ -52,7 +57,11 @@ class SAM:
 @contextmanager
 def frozen_statistics(model):
     """Within, batch norms normalise by their batch and remember nothing of it."""
-    layers = [layer for layer in model.modules() if hasattr(layer, "running_mean") and hasattr(layer, "momentum")]
+    layers = [
+        layer
+        for layer in model.modules()
+        if hasattr(layer, "running_mean") and hasattr(layer, "momentum")
+    ]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
@@ -79,11 +88,18 @@ class Schedule:
             top = 0.3 * self.steps
             if step < top:
                 return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * step / top))
-            return 1e-4 + (1 - 1e-4) * 0.5 * (1 + math.cos(math.pi * (step - top) / max(1, self.steps - top)))
+            return 1e-4 + (1 - 1e-4) * 0.5 * (
+                1 + math.cos(math.pi * (step - top) / max(1, self.steps - top))
+            )
         if step < self.warmup:
             return (step + 1) / self.warmup
         if self.kind == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))))
+            return 0.5 * (
+                1
+                + math.cos(
+                    math.pi * min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+                )
+            )
         return self.state["factor"]  # plateau; constant, where it stays 1
 
     def epoch_ended(self, value):
@@ -106,7 +122,11 @@ class Average:
     """
 
     def __init__(self, model, decay):
-        self.model, self.decay, self.steps = copy.deepcopy(model).eval().requires_grad_(False), decay, 0
+        self.model, self.decay, self.steps = (
+            copy.deepcopy(model).eval().requires_grad_(False),
+            decay,
+            0,
+        )
 
     @torch.no_grad()
     def update(self, model):

@@ -14,17 +14,29 @@ class Ranks:
 
     def __init__(self):
         """Meets the other processes."""
-        numbers = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1), ("TORCHELASTIC_RESTART_COUNT", 0))
-        self.rank, self.world, self.local, self.here, restarts = (int(os.environ.get(name, default)) for name, default in numbers)
+        numbers = (
+            ("RANK", 0),
+            ("WORLD_SIZE", 1),
+            ("LOCAL_RANK", 0),
+            ("LOCAL_WORLD_SIZE", 1),
+            ("TORCHELASTIC_RESTART_COUNT", 0),
+        )
+        self.rank, self.world, self.local, self.here, restarts = (
+            int(os.environ.get(name, default)) for name, default in numbers
+        )
         self.main, self.restarted, self.cards = self.rank == 0, restarts > 0, None
-        if self.world > 1:  # one process needs nothing of torch here, and its run has a folder before torch is imported
+        if (
+            self.world > 1
+        ):  # one process needs nothing of torch here, and its run has a folder before torch is imported
             import torch
             import torch.distributed
             from torch.distributed.rendezvous import rendezvous
 
             self.torch, self.dist = torch, torch.distributed
             store, rank, world = next(rendezvous("env://"))
-            store = self.dist.PrefixStore(f"start {restarts}", store)  # newer torchrun keeps it over a restart, with the addresses of processes that are gone
+            store = self.dist.PrefixStore(
+                f"start {restarts}", store
+            )  # newer torchrun keeps it over a restart, with the addresses of processes that are gone
             self.dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
 
     def stop(self):
@@ -51,11 +63,18 @@ class Ranks:
         if self.world == 1:
             return None, flags
         device = parameters[0].device
-        up = self.torch.tensor([float(flag) for flag in (*flags, self.cards is None or device.type != "cuda")])
+        up = self.torch.tensor(
+            [float(flag) for flag in (*flags, self.cards is None or device.type != "cuda")]
+        )
         self.dist.all_reduce(up, self.dist.ReduceOp.MAX)
-        *flags, through_host = (bool(flag) for flag in up)  # a process that has lost its card holds the others to this way
+        *flags, through_host = (
+            bool(flag) for flag in up
+        )  # a process that has lost its card holds the others to this way
         gradients = on_host if through_host else [p.grad for p in parameters]
-        flat = [self.torch.zeros(p.numel()) if g is None else g.flatten().float() * windows for p, g in zip(parameters, gradients)]
+        flat = [
+            self.torch.zeros(p.numel()) if g is None else g.flatten().float() * windows
+            for p, g in zip(parameters, gradients)
+        ]
         flat.append(self.torch.tensor([float(windows)]))
         whole = self.torch.cat(flat if through_host else [part.to(device) for part in flat])
         self.dist.all_reduce(whole, group=None if through_host else self.cards)

@@ -21,7 +21,18 @@ import torch
 
 from eeg.train.cards import amd_cards
 
-CHECKS = ("detect", "allocate", "matmul", "convolution", "batch norm", "optimiser", "amp", "memory", "transfer", "small steps")
+CHECKS = (
+    "detect",
+    "allocate",
+    "matmul",
+    "convolution",
+    "batch norm",
+    "optimiser",
+    "amp",
+    "memory",
+    "transfer",
+    "small steps",
+)
 PROGRAM = (sys.executable, "-m", "eeg.train.check")
 LIMIT = 120  # s that one check may take; ROCm compiles its convolutions at first use, which takes many seconds each
 
@@ -53,17 +64,25 @@ class Attempt:
     @property
     def trusted(self):
         """Whether float32 may be trained on it: everything went well, mixed precision aside."""
-        return len(self.checks) == len(CHECKS) and all(check.state in ("ok", "skipped") for check in self.checks if check.name != "amp")
+        return len(self.checks) == len(CHECKS) and all(
+            check.state in ("ok", "skipped") for check in self.checks if check.name != "amp"
+        )
 
     @property
     def failure(self):
         """The first check that failed, mixed precision aside, or None."""
-        return next((check for check in self.checks if check.state == "failed" and check.name != "amp"), None)
+        return next(
+            (check for check in self.checks if check.state == "failed" and check.name != "amp"),
+            None,
+        )
 
     @property
     def setting(self):
         """The environment in words."""
-        return ", ".join(f"without {name}" if value is None else f"{name}={value}" for name, value in self.environment.items())
+        return ", ".join(
+            f"without {name}" if value is None else f"{name}={value}"
+            for name, value in self.environment.items()
+        )
 
     def precisions(self):
         passed = any(check.name == "amp" and check.state == "ok" for check in self.checks)
@@ -95,7 +114,13 @@ def run_child(attempt, names, note, program, limit):
     """Let one child run the checks called `names`, until it ends, fails, or says nothing for `limit` seconds. note(check) each."""
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         child = subprocess.Popen(
-            [*program, attempt.device, *names], env=surroundings(attempt.environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+            [*program, attempt.device, *names],
+            env=surroundings(attempt.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
         )
         lines = queue.SimpleQueue()
 
@@ -106,7 +131,11 @@ def run_child(attempt, names, note, program, limit):
             lines.put(None)
 
         threading.Thread(target=read, name="device check", daemon=True).start()
-        running, began, trouble = names[0], time.perf_counter(), ""  # until it says which, it is on its way to the first
+        running, began, trouble = (
+            names[0],
+            time.perf_counter(),
+            "",
+        )  # until it says which, it is on its way to the first
         try:
             while (line := lines.get(timeout=limit)) is not None:
                 said = json.loads(line)
@@ -129,7 +158,9 @@ def run_child(attempt, names, note, program, limit):
         if complete and not trouble and child.returncode == 0:
             return
         errors.seek(0)
-        last_words = next((line.strip() for line in reversed(errors.read().splitlines()) if line.strip()), "")
+        last_words = next(
+            (line.strip() for line in reversed(errors.read().splitlines()) if line.strip()), ""
+        )
     text = trouble or ending(child.returncode)
     if not free:
         text += "; the child cannot be killed, the driver holds it: the machine may need a restart"
@@ -145,7 +176,9 @@ def surroundings(changes):
     """The environment of a child: this one's with `changes` (None removes), and this very eeg, whatever else is installed."""
     environment = {**os.environ, **changes}
     package = Path(importlib.util.find_spec("eeg").origin).parents[1]
-    environment["PYTHONPATH"] = os.pathsep.join([str(package), *filter(None, [environment.get("PYTHONPATH")])])
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(package), *filter(None, [environment.get("PYTHONPATH")])]
+    )
     return {name: value for name, value in environment.items() if value is not None}
 
 
@@ -189,7 +222,11 @@ def attempt_all(wanted, on_check, program, limit, root):
 def attempt_one(device, on_check, program, limit, root):
     """Try one device as the environment is; an RDNA1 card under ROCm then with each override, each in a new child. -> the attempts."""
     attempts = [inspect(device, {}, on_check, program, limit)]
-    if torch.version.hip and not attempts[0].trusted and set(RDNA1) & {attempts[0].card.get("kind"), *amd_cards(root)}:
+    if (
+        torch.version.hip
+        and not attempts[0].trusted
+        and set(RDNA1) & {attempts[0].card.get("kind"), *amd_cards(root)}
+    ):
         for value in OVERRIDES:
             if value != os.environ.get(OVERRIDE) and not attempts[-1].trusted:
                 attempts.append(inspect(device, {OVERRIDE: value}, on_check, program, limit))

@@ -74,7 +74,9 @@ class Recovery:
             self.parts, self.calm = self.parts // 2, 0
         self.kept_gradients = [None] * len(self.kept_gradients)  # those of the batch before
         self.generators = torch.get_rng_state(), device_generator(self.device)
-        answer = self._insist("this batch", lambda again: self._compute(batch, scale, again), self._halvings(n))
+        answer = self._insist(
+            "this batch", lambda again: self._compute(batch, scale, again), self._halvings(n)
+        )
         self.calm += 1
         return answer
 
@@ -151,7 +153,9 @@ class Recovery:
             loss += share * part_loss
             outputs.append(part_outputs)
         unscale(self.model.parameters(), scale)
-        self.kept = self.kept | self._copied([*self.model.buffers()])  # a late error of the device shows here
+        self.kept = self.kept | self._copied(
+            [*self.model.buffers()]
+        )  # a late error of the device shows here
         return loss, torch.cat(outputs)
 
     def _apply(self, work, again):
@@ -174,7 +178,10 @@ class Recovery:
             return self._give_up(f"{self.errors[what]} errors in a row: {fault.text}")
         if not self.alive(self.device):
             return self._give_up(f"it does not answer any more: {fault.text}")
-        self.on_event("out of memory" if fault.memory else "device error", f"{fault.text}: {what} is computed on the CPU")
+        self.on_event(
+            "out of memory" if fault.memory else "device error",
+            f"{fault.text}: {what} is computed on the CPU",
+        )
         self._to_host()
 
     def _give_up(self, why):
@@ -242,14 +249,18 @@ class Recovery:
             return self.kept[id(tensor)][1]
         if self._is_moment(tensor):  # made by a step that failed
             return torch.zeros(tensor.shape, dtype=tensor.dtype)
-        raise KeyError(f"nothing is known of a tensor {tuple(tensor.shape)} on {tensor.device}: it is missing in `beside`")
+        raise KeyError(
+            f"nothing is known of a tensor {tuple(tensor.shape)} on {tensor.device}: it is missing in `beside`"
+        )
 
 
 @torch.no_grad()
 def copied(tensor):
     """A copy on the CPU, complete once its device is synchronised."""
     pinned = tensor.device.type == "cuda"
-    return torch.empty_like(tensor, device="cpu", pin_memory=pinned).copy_(tensor, non_blocking=pinned)
+    return torch.empty_like(tensor, device="cpu", pin_memory=pinned).copy_(
+        tensor, non_blocking=pinned
+    )
 
 
 def outcome(work, *arguments):
@@ -266,10 +277,34 @@ def outcome(work, *arguments):
         return None, Fault(is_out_of_memory(error), lines[0][:300])
 
 
-MEMORY_WORDS = ("out of memory", "outofmemory", "can't allocate memory", "not enough memory", "status_alloc_failed")
+MEMORY_WORDS = (
+    "out of memory",
+    "outofmemory",
+    "can't allocate memory",
+    "not enough memory",
+    "status_alloc_failed",
+)
 DEVICE_WORDS = (
-    *("cuda error", "cudnn error", "cudnn_status", "cublas", "cusolver", "device-side assert", "accelerator error", "driver shutting down"),
-    *("hip error", "miopen", "hipblas", "rocblas", "rocsolver", "hsa_status", "mps backend", "metal"),
+    *(
+        "cuda error",
+        "cudnn error",
+        "cudnn_status",
+        "cublas",
+        "cusolver",
+        "device-side assert",
+        "accelerator error",
+        "driver shutting down",
+    ),
+    *(
+        "hip error",
+        "miopen",
+        "hipblas",
+        "rocblas",
+        "rocsolver",
+        "hsa_status",
+        "mps backend",
+        "metal",
+    ),
 )
 
 
@@ -277,7 +312,9 @@ def is_out_of_memory(error):
     """Whether an exception says that memory ran out, on a card or on the machine."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in MEMORY_WORDS)
+    return isinstance(error, RuntimeError) and any(
+        words in str(error).lower() for words in MEMORY_WORDS
+    )
 
 
 def is_device_error(error):
@@ -285,7 +322,9 @@ def is_device_error(error):
     if is_out_of_memory(error) or not isinstance(error, RuntimeError):
         return False
     kind = getattr(torch, "AcceleratorError", None)  # torch 2.8
-    return (kind is not None and isinstance(error, kind)) or any(words in str(error).lower() for words in DEVICE_WORDS)
+    return (kind is not None and isinstance(error, kind)) or any(
+        words in str(error).lower() for words in DEVICE_WORDS
+    )
 
 
 def answers(device, limit=20):

@@ -21,7 +21,9 @@ from eeg.train import schema
 from eeg.train.releases import VALID
 
 STAMP = "[!.]*"  # of run folders; one that begins with a dot is still being made
-RANGE = re.compile(r"(.*[^/.])/([\d_]*)\.\.([\d_]*)")  # name/FROM..TO, of stamps or their beginnings
+RANGE = re.compile(
+    r"(.*[^/.])/([\d_]*)\.\.([\d_]*)"
+)  # name/FROM..TO, of stamps or their beginnings
 SHOWN = 4  # kinds of validation that a line names
 SILENCE = 600  # s without a word after which a run on another machine has died
 
@@ -77,7 +79,9 @@ class Run:
         if said not in ("running", "waiting"):
             return said
         here = self.state.get("host") == socket.gethostname()
-        spoken = said == "waiting" or time.time() - self.updated < SILENCE  # else the process's number was given to another
+        spoken = (
+            said == "waiting" or time.time() - self.updated < SILENCE
+        )  # else the process's number was given to another
         if spoken and (not here or _alive(self.state.get("pid"))):
             return said
         return "died" if said == "running" else "stopped"
@@ -90,8 +94,13 @@ class Run:
     @property
     def curve(self):
         """[(epoch, metric on the validation windows)], without epochs in which it is no number."""
-        found = [(entry["epoch"], entry.get("valid", {}).get(self.metric)) for entry in self.history["epochs"]]
-        return [(epoch, value) for epoch, value in found if value is not None and math.isfinite(value)]
+        found = [
+            (entry["epoch"], entry.get("valid", {}).get(self.metric))
+            for entry in self.history["epochs"]
+        ]
+        return [
+            (epoch, value) for epoch, value in found if value is not None and math.isfinite(value)
+        ]
 
     @property
     def best(self):
@@ -108,14 +117,26 @@ class Run:
     @property
     def recoveries(self):
         """{kind: times} of what the run got over: errors of the device and of memory, failed saves, resumptions."""
-        return Counter(event["kind"] for event in self.history["events"] + self.timing["events"] if event["kind"] != "stopped")
+        return Counter(
+            event["kind"]
+            for event in self.history["events"] + self.timing["events"]
+            if event["kind"] != "stopped"
+        )
 
     @property
     def resume(self):
         """The command that goes on with it."""
         kept, said = self.config.get("train", {}).get("cache"), hints.given.get("cache")
-        known = kept and said and os.path.abspath(kept) == os.path.abspath(said)  # it looks there by itself
-        return hints.command("train", "--resume", self.folder, cache=hints.default("cache") if known else None, out=hints.default("out"))
+        known = (
+            kept and said and os.path.abspath(kept) == os.path.abspath(said)
+        )  # it looks there by itself
+        return hints.command(
+            "train",
+            "--resume",
+            self.folder,
+            cache=hints.default("cache") if known else None,
+            out=hints.default("out"),
+        )
 
     @property
     def watch(self):
@@ -130,8 +151,14 @@ class Run:
         train = self.config.get("train", {})
         if "seed" in train and not train.get("fold"):
             options["seed"] = [train["seed"]]  # of several, this run's own
-        options |= {name: value if isinstance(value, list) else [value] for name, value in changed.items()}
-        kept = {name: values for name, values in options.items() if name not in NOT_AGAIN and values != [None]}
+        options |= {
+            name: value if isinstance(value, list) else [value] for name, value in changed.items()
+        }
+        kept = {
+            name: values
+            for name, values in options.items()
+            if name not in NOT_AGAIN and values != [None]
+        }
         words = [word for name, values in kept.items() for word in (f"--{name}", *values)]
         return hints.command("train", *words, out=self.folder.parents[1])
 
@@ -149,11 +176,21 @@ class Run:
         if self.finished:
             return self._weights
         if self.status == "running":
-            raise UserError(f"{self.folder} is still running (epoch {self.state.get('epoch', 0)} of {self.state.get('epochs', '?')}); see: {self.watch}")
-        raise UserError(f"{self.folder} has not finished (it {_PAST.get(self.status, self.status)}); go on with: {self.resume}")
+            raise UserError(
+                f"{self.folder} is still running (epoch {self.state.get('epoch', 0)} of {self.state.get('epochs', '?')}); see: {self.watch}"
+            )
+        raise UserError(
+            f"{self.folder} has not finished (it {_PAST.get(self.status, self.status)}); go on with: {self.resume}"
+        )
 
 
-NOT_AGAIN = ("data", "cache", "out", "resume", "tmux")  # options of a run that are about its place and time
+NOT_AGAIN = (
+    "data",
+    "cache",
+    "out",
+    "resume",
+    "tmux",
+)  # options of a run that are about its place and time
 
 
 def _options(words):
@@ -168,7 +205,13 @@ def _options(words):
     return found
 
 
-_PAST = {"waiting": "waits for its turn", "stopped": "was stopped", "failed": "failed", "died": "died", "finished": "lost its weights file"}
+_PAST = {
+    "waiting": "waits for its turn",
+    "stopped": "was stopped",
+    "failed": "failed",
+    "died": "died",
+    "finished": "lost its weights file",
+}
 
 
 def readable(runs):
@@ -196,7 +239,12 @@ def find_runs(out):
 
 def all_runs(out):
     """Every run under out, oldest first, whether it can be read or not."""
-    return [Run(path.parent) for path in sorted(Path(out).glob(f"*/{STAMP}/config.json"), key=lambda path: (path.parent.name, path))]
+    return [
+        Run(path.parent)
+        for path in sorted(
+            Path(out).glob(f"*/{STAMP}/config.json"), key=lambda path: (path.parent.name, path)
+        )
+    ]
 
 
 def best_run(out, challenge, say=print):
@@ -211,7 +259,9 @@ def best_run(out, challenge, say=print):
         if others:
             say(left_out(among, others))
         return min(among, key=lambda run: run.best[1])
-    if waiting := [run for run in runs if not run.finished and run.status not in ("running", "waiting")]:
+    if waiting := [
+        run for run in runs if not run.finished and run.status not in ("running", "waiting")
+    ]:
         help = f"{len(runs)} not finished; go on with: {max(waiting, key=lambda run: run.updated).resume}"
     elif runs:
         help = f"{len(runs)} of other targets or still running; see: {hints.command('monitor', out=out)}"
@@ -271,9 +321,16 @@ def validation(run):
     if fold:
         return f"one of {fold[1]} folds"
     many = len(valid["subjects"])
-    words = f"{many} subject{'s' * (many != 1)} of {' '.join(valid['releases']) or 'unknown releases'}"
-    limits = [f"--max-recordings {recordings}" * bool(recordings), f"--max-subjects {subjects}" * bool(subjects)]
-    limits += [f"--{name}" for name, given in zip(("mini", "keep-copies", "keep-bad"), rest) if given]
+    words = (
+        f"{many} subject{'s' * (many != 1)} of {' '.join(valid['releases']) or 'unknown releases'}"
+    )
+    limits = [
+        f"--max-recordings {recordings}" * bool(recordings),
+        f"--max-subjects {subjects}" * bool(subjects),
+    ]
+    limits += [
+        f"--{name}" for name, given in zip(("mini", "keep-copies", "keep-bad"), rest) if given
+    ]
     given = " ".join(filter(None, limits))
     return f"{words} with {given}" if given else words
 
@@ -296,9 +353,14 @@ def meant(out, text):
         name, first, last = found.groups()
         return _between(meant(out, name), name, first, last)
     names = sorted({run.folder.parent.name for run in all_runs(out)})
-    see, train = hints.command("monitor", out=out), hints.command("train", "--challenge", 1, out=out)
+    see, train = (
+        hints.command("monitor", out=out),
+        hints.command("train", "--challenge", 1, out=out),
+    )
     help = f"there are {', '.join(names)}; see: {see}" if names else f"train one with: {train}"
-    raise UserError(f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}")
+    raise UserError(
+        f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}"
+    )
 
 
 def _between(runs, name, first, last):
@@ -319,7 +381,9 @@ def choose_runs(out, texts, seeds=None, several=False):
     chosen = {}
     for text in texts:
         runs = named(out, text)
-        finished = [run for run in runs if run.finished] or runs[-1:]  # whose weights say what is wrong
+        finished = [run for run in runs if run.finished] or runs[
+            -1:
+        ]  # whose weights say what is wrong
         if not (several or seeds or RANGE.fullmatch(text)):
             finished = finished[-1:]
         chosen |= {run.folder.resolve(): run for run in finished}
@@ -333,22 +397,33 @@ def _with_seeds(runs, seeds):
     if missing := [seed for seed in seeds if seed not in known]:
         names = list(dict.fromkeys(run.folder.parent.name for run in runs))
         there = ", ".join(map(str, sorted(known - {None}))) or "none"
-        raise UserError(f"no finished run of {', '.join(names)} has seed {missing[0]} (seeds, without folds of a cross-validation: {there}); see: {hints.command('monitor', *names, out=runs[0].folder.parents[1])}")
+        raise UserError(
+            f"no finished run of {', '.join(names)} has seed {missing[0]} (seeds, without folds of a cross-validation: {there}); see: {hints.command('monitor', *names, out=runs[0].folder.parents[1])}"
+        )
     return [run for run in whole if run.config.get("train", {}).get("seed") in seeds]
 
 
 def newest_unfinished(out, challenge=None, name=None, new=False):
     """The Run to resume: of those that were stopped, died or failed, of this challenge and name if one is given, the one that spoke last.
     new: None, and no error, where there is none and none is running."""
-    runs = [run for run in find_runs(out) if challenge in (None, run.challenge) and name in (None, run.folder.parent.name)]
+    runs = [
+        run
+        for run in find_runs(out)
+        if challenge in (None, run.challenge) and name in (None, run.folder.parent.name)
+    ]
     waiting = [run for run in runs if run.status in ("stopped", "died", "failed")]
     if waiting:
         return max(waiting, key=lambda run: run.updated)
     running = [run.name for run in runs if run.status == "running"]
     if new and not running:
         return None
-    see, start = hints.command("monitor", out=out), hints.command("train", "--challenge", challenge or 1, out=out)
-    help = f"{', '.join(running)} still running; see: {see}" if running else f"start one with: {start}"
+    see, start = (
+        hints.command("monitor", out=out),
+        hints.command("train", "--challenge", challenge or 1, out=out),
+    )
+    help = (
+        f"{', '.join(running)} still running; see: {see}" if running else f"start one with: {start}"
+    )
     raise UserError(f"no unfinished run in {out}/ to resume; {help}")
 
 

@@ -52,10 +52,15 @@ COUNT = whole(0)
 AMOUNT = numbers(0, 1e15)  # bytes, seconds, windows a second
 MOMENT = numbers(0, 1e11)  # s, Unix time
 FIGURE = Kind("a number or null", lambda value: value is None or type(value) in (int, float))
-RELEASE = Kind("a release", lambda value: type(value) is str and re.fullmatch("R[1-9][0-9]?", value))
+RELEASE = Kind(
+    "a release", lambda value: type(value) is str and re.fullmatch("R[1-9][0-9]?", value)
+)
 RELEASES = list_of(RELEASE, "a list of releases")
 TEXTS = list_of(TEXT, "a list of text")
-FOLDERS = list_of(Kind("", lambda name: TEXT.fits(name) and re.fullmatch(r"[^./\0][^/\0]*", name)), "a list of run folders")
+FOLDERS = list_of(
+    Kind("", lambda name: TEXT.fits(name) and re.fullmatch(r"[^./\0][^/\0]*", name)),
+    "a list of run folders",
+)
 SOME_RELEASES = list_of(RELEASE, "a list of releases", least=1)
 SOME_SUBJECTS = list_of(TEXT, "a list of subjects", least=1)
 FOLD = list_of(whole(1), "a fold's number and how many there are", least=2)
@@ -64,57 +69,120 @@ TARGETS = "rt_from_stimulus", "rt_from_trialstart", "correct", "externalizing", 
 SIDE = {"releases": SOME_RELEASES, "windows": COUNT, "subjects": SOME_SUBJECTS}
 
 OPTIONS = {  # of run/train.py, as it checks them itself
-    "target?": choice(*TARGETS), "model?": TEXT, "set?": {}, "augment?": {"*": numbers()},
+    "target?": choice(*TARGETS),
+    "model?": TEXT,
+    "set?": {},
+    "augment?": {"*": numbers()},
     "normalize?": choice("channel", "window", "robust", "none"),
     "features?": or_null(choice("none", "file", "layer")),
     "aux?": list_of(choice("age", "sex"), "a list of age, sex"),
-    "train?": RELEASES, "valid?": RELEASES, "mini?": FLAG, "cv?": COUNT,
-    "fold?": or_null(FOLD), "seed?": whole(0, 2**32 - 1),
-    "max_recordings?": or_null(whole(1)), "max_subjects?": or_null(whole(1)),
-    "keep_copies?": FLAG, "keep_bad?": FLAG, "balance?": FLAG,
-    "epochs?": whole(1), "batch_size?": whole(1), "patience?": whole(1),
-    "lr?": numbers(0, 1e9), "weight_decay?": numbers(0, 1e9), "l1?": numbers(0, 1e9),
-    "rho?": numbers(0, 1e9), "clip?": numbers(0, 1e9), "warmup?": numbers(0, 1e9),
+    "train?": RELEASES,
+    "valid?": RELEASES,
+    "mini?": FLAG,
+    "cv?": COUNT,
+    "fold?": or_null(FOLD),
+    "seed?": whole(0, 2**32 - 1),
+    "max_recordings?": or_null(whole(1)),
+    "max_subjects?": or_null(whole(1)),
+    "keep_copies?": FLAG,
+    "keep_bad?": FLAG,
+    "balance?": FLAG,
+    "epochs?": whole(1),
+    "batch_size?": whole(1),
+    "patience?": whole(1),
+    "lr?": numbers(0, 1e9),
+    "weight_decay?": numbers(0, 1e9),
+    "l1?": numbers(0, 1e9),
+    "rho?": numbers(0, 1e9),
+    "clip?": numbers(0, 1e9),
+    "warmup?": numbers(0, 1e9),
     "ema?": numbers(0, 1),
     "loss?": or_null(choice("mse", "huber", "mae", "focal", "time")),
     "optimizer?": choice("adamw", "sam"),
     "schedule?": choice("cosine", "onecycle", "plateau", "constant"),
-    "amp?": choice("auto", "off", "fp16", "bf16"), "cache?": TEXT,
-}  # fmt: skip
+    "amp?": choice("auto", "off", "fp16", "bf16"),
+    "cache?": TEXT,
+}
 
 EVENT = {"epoch": COUNT, "batch?": COUNT, "kind": TEXT, "text": TEXT}
 
 FILES = {
     "config.json": {
-        "challenge": choice(1, 2), "target": choice(*TARGETS), "name?": TEXT, "model?": {"name": TEXT},
-        "train?": OPTIONS, "command?": TEXTS, "plan?": FOLDERS, "versions?": {"eeg": TEXT, "*": TEXT},
-        "split?": {"train": SIDE, "valid": SIDE}, "caches?": {"*": TEXT}, "part?": or_null(whole(1)),
+        "challenge": choice(1, 2),
+        "target": choice(*TARGETS),
+        "name?": TEXT,
+        "model?": {"name": TEXT},
+        "train?": OPTIONS,
+        "command?": TEXTS,
+        "plan?": FOLDERS,
+        "versions?": {"eeg": TEXT, "*": TEXT},
+        "split?": {"train": SIDE, "valid": SIDE},
+        "caches?": {"*": TEXT},
+        "part?": or_null(whole(1)),
         "input?": {"sfreq": numbers(0, 1e6), "window_samples": whole(1), "channels": TEXTS},
-        "device?": TEXT, "threads?": whole(1), "precision?": choice("fp32", "fp16", "bf16"), "loss?": TEXT, "simulated?": FLAG,
+        "device?": TEXT,
+        "threads?": whole(1),
+        "precision?": choice("fp32", "fp16", "bf16"),
+        "loss?": TEXT,
+        "simulated?": FLAG,
     },
     "history.json": {
-        "epochs": [{"epoch": COUNT, "train?": {"*": FIGURE}, "valid?": {"*": FIGURE}, "lr?": numbers(0, 1e9)}],
+        "epochs": [
+            {
+                "epoch": COUNT,
+                "train?": {"*": FIGURE},
+                "valid?": {"*": FIGURE},
+                "lr?": numbers(0, 1e9),
+            }
+        ],
         "events": [EVENT],
     },
     "timing.json": {
-        "epochs": [{"epoch": COUNT, "seconds": AMOUNT, "windows_per_second?": AMOUNT, "memory?": AMOUNT, "device?": TEXT}],
+        "epochs": [
+            {
+                "epoch": COUNT,
+                "seconds": AMOUNT,
+                "windows_per_second?": AMOUNT,
+                "memory?": AMOUNT,
+                "device?": TEXT,
+            }
+        ],
         "events": [EVENT | {"when": MOMENT}],
     },
     "state.json": {
         "status?": choice("running", "waiting", "finished", "stopped", "failed"),
-        "pid?": whole(1), "host?": TEXT, "updated?": MOMENT, "reason?": TEXT, "device?": TEXT,
-        "epoch?": COUNT, "epochs?": COUNT, "batch?": COUNT, "batches?": COUNT,
-        "best_epoch?": COUNT, "best_nrmse?": or_null(numbers()),
-        "windows_per_second?": AMOUNT, "seconds_left?": AMOUNT, "memory?": AMOUNT,
+        "pid?": whole(1),
+        "host?": TEXT,
+        "updated?": MOMENT,
+        "reason?": TEXT,
+        "device?": TEXT,
+        "epoch?": COUNT,
+        "epochs?": COUNT,
+        "batch?": COUNT,
+        "batches?": COUNT,
+        "best_epoch?": COUNT,
+        "best_nrmse?": or_null(numbers()),
+        "windows_per_second?": AMOUNT,
+        "seconds_left?": AMOUNT,
+        "memory?": AMOUNT,
     },
-}  # fmt: skip
+}
 
 STUDY = {  # study.json
-    "challenge": choice(1, 2), "trials": whole(1), "epochs": whole(1), "rungs": whole(1), "eta": whole(2),
-    "seed": COUNT, "fixed": TEXTS, "space": {}, "settings": [{}],
+    "challenge": choice(1, 2),
+    "trials": whole(1),
+    "epochs": whole(1),
+    "rungs": whole(1),
+    "eta": whole(2),
+    "seed": COUNT,
+    "fixed": TEXTS,
+    "space": {},
+    "settings": [{}],
     "steps": [list_of(whole(1), "how many trials, to which epoch", least=2)],
-}  # fmt: skip
-TRIAL = [{"epochs": whole(1), "value": or_null(numbers()), "run": TEXT, "failed": TEXT}]  # trial_007.json
+}
+TRIAL = [
+    {"epochs": whole(1), "value": or_null(numbers()), "run": TEXT, "failed": TEXT}
+]  # trial_007.json
 
 
 def problem(value, schema, place=""):
@@ -124,7 +192,12 @@ def problem(value, schema, place=""):
     if isinstance(schema, list):
         if not isinstance(value, list):
             return _words(value, place, "a list")
-        return next(filter(None, (problem(each, schema[0], f"{place}[{i}]") for i, each in enumerate(value))), None)
+        return next(
+            filter(
+                None, (problem(each, schema[0], f"{place}[{i}]") for i, each in enumerate(value))
+            ),
+            None,
+        )
     if not isinstance(value, dict):
         return _words(value, place, "an object")
     for name, inner in schema.items():
@@ -157,7 +230,9 @@ def read(path, default=None, schema=None):
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         if default is None:
-            raise UserError(f"{path.parent} is not a run: it has no {path.name}; see: {hints.command('monitor')}") from None
+            raise UserError(
+                f"{path.parent} is not a run: it has no {path.name}; see: {hints.command('monitor')}"
+            ) from None
         return default
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}") from None

@@ -32,13 +32,43 @@ from eeg.train.runs import STAMP, Run, readable
 TRAIN = Path(__file__).resolve().parents[2] / "run" / "train.py"
 HOPELESS = 3  # failed trials, and no other, after which no more are tried
 WAIT = 1.0  # s between looks at what other workers do
-OURS = ("challenge", "epochs", "name", "seed", "out", "cache", "data", "resume", "tmux", "cv", "list-models")  # options that a study sets itself, or that make no sense in it
-SAME = ("target", "valid", "mini", "max-recordings", "max-subjects", "keep-copies", "keep-bad")  # options that change what a score is of: all trials share them
+OURS = (
+    "challenge",
+    "epochs",
+    "name",
+    "seed",
+    "out",
+    "cache",
+    "data",
+    "resume",
+    "tmux",
+    "cv",
+    "list-models",
+)  # options that a study sets itself, or that make no sense in it
+SAME = (
+    "target",
+    "valid",
+    "mini",
+    "max-recordings",
+    "max-subjects",
+    "keep-copies",
+    "keep-bad",
+)  # options that change what a score is of: all trials share them
 
 MODEL = "tcn"  # of run/train.py, where none is named
 SPACES = {  # where the user names none; with it what the model says of itself
-    1: {"lr": {"log": [3e-4, 5e-3]}, "weight-decay": {"log": [1e-3, 0.3]}, "batch-size": [32, 64, 128], "ema": [0.9, 0.99, 0.995]},
-    2: {"lr": {"log": [1e-4, 3e-3]}, "weight-decay": {"log": [1e-2, 1]}, "batch-size": [32, 64, 128], "ema": [0.9, 0.99, 0.995]},
+    1: {
+        "lr": {"log": [3e-4, 5e-3]},
+        "weight-decay": {"log": [1e-3, 0.3]},
+        "batch-size": [32, 64, 128],
+        "ema": [0.9, 0.99, 0.995],
+    },
+    2: {
+        "lr": {"log": [1e-4, 3e-3]},
+        "weight-decay": {"log": [1e-2, 1]},
+        "batch-size": [32, 64, 128],
+        "ema": [0.9, 0.99, 0.995],
+    },
 }
 
 
@@ -48,17 +78,33 @@ SPACES = {  # where the user names none; with it what the model says of itself
 def check_space(space):
     """Raises UserError where this is not {"option": values} with values a list, {"range": [low, high]}, {"log": [low, high]}, {"int": [low, high]} or a constant."""
     if not isinstance(space, dict) or not space:
-        raise UserError('a space is a JSON object of options of run/train.py, such as {"lr": {"log": [1e-4, 1e-2]}, "batch-size": [32, 64]}')
+        raise UserError(
+            'a space is a JSON object of options of run/train.py, such as {"lr": {"log": [1e-4, 1e-2]}, "batch-size": [32, 64]}'
+        )
     for option, values in space.items():
         if option.split(".")[0].replace("_", "-") in OURS:
             raise UserError(f"'{option}' in the space: a study sets that itself")
         if option.replace("_", "-") in SAME:
-            raise UserError(f"'{option}' in the space: scores of trials that differ in it cannot be compared; name it after --")
+            raise UserError(
+                f"'{option}' in the space: scores of trials that differ in it cannot be compared; name it after --"
+            )
         if isinstance(values, dict):
             (kind, ends), *more = values.items() or [("nothing", None)]
-            numbers = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
-            if more or kind not in ("range", "log", "int") or not numbers or ends[0] > ends[1] or (kind == "log" and ends[0] <= 0):
-                raise UserError(f"'{option}' in the space is {json.dumps(values)}; expected a list, or one of range, log and int with [low, high], such as {{\"log\": [0.001, 0.1]}}")
+            numbers = (
+                isinstance(ends, list)
+                and len(ends) == 2
+                and all(type(end) in (int, float) for end in ends)
+            )
+            if (
+                more
+                or kind not in ("range", "log", "int")
+                or not numbers
+                or ends[0] > ends[1]
+                or (kind == "log" and ends[0] <= 0)
+            ):
+                raise UserError(
+                    f"'{option}' in the space is {json.dumps(values)}; expected a list, or one of range, log and int with [low, high], such as {{\"log\": [0.001, 0.1]}}"
+                )
         elif values == []:
             raise UserError(f"'{option}' in the space has no value to choose from")
 
@@ -71,11 +117,15 @@ def draw(space, seed, number):
         if isinstance(values, list):
             settings[option] = values[int(rng.integers(len(values)))]
         elif isinstance(values, dict):
-            (kind, (low, high)), = values.items()
+            ((kind, (low, high)),) = values.items()
             if kind == "int":
                 settings[option] = int(rng.integers(low, high, endpoint=True))
             else:
-                value = math.exp(rng.uniform(math.log(low), math.log(high))) if kind == "log" else rng.uniform(low, high)
+                value = (
+                    math.exp(rng.uniform(math.log(low), math.log(high)))
+                    if kind == "log"
+                    else rng.uniform(low, high)
+                )
                 settings[option] = float(f"{value:.3g}")  # legible in a command
         else:
             settings[option] = values
@@ -91,10 +141,20 @@ def options(settings, fixed=()):
     for option, value in settings.items():
         group, dot, name = option.partition(".")
         if dot:
-            words.setdefault(group, []).append(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+            words.setdefault(group, []).append(
+                f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+            )
         elif value is not None and value is not False:
-            words[group] = [] if value is True else [str(each) for each in (value if isinstance(value, list) else [value])]
-    return [word for option, values in words.items() for word in (f"--{option.replace('_', '-')}", *values)]
+            words[group] = (
+                []
+                if value is True
+                else [str(each) for each in (value if isinstance(value, list) else [value])]
+            )
+    return [
+        word
+        for option, values in words.items()
+        for word in (f"--{option.replace('_', '-')}", *values)
+    ]
 
 
 def _parsed(words):
@@ -107,7 +167,9 @@ def _parsed(words):
             if equals:
                 values.append(value)
         elif not found:
-            raise UserError(f"'{word}' after --: expected options of run/train.py, such as --model unet")
+            raise UserError(
+                f"'{word}' after --: expected options of run/train.py, such as --model unet"
+            )
         else:
             values.append(word)
     return found
@@ -122,7 +184,11 @@ def _of_model(fixed):
 def _shared(space, fixed):
     """The options of a space that are fixed, too."""
     words = _parsed(fixed)
-    names = {option.replace("_", "-") for option in words} - {"set", "augment"} | {f"{group}.{pair.partition('=')[0]}" for group in ("set", "augment") for pair in words.get(group, ())}
+    names = {option.replace("_", "-") for option in words} - {"set", "augment"} | {
+        f"{group}.{pair.partition('=')[0]}"
+        for group in ("set", "augment")
+        for pair in words.get(group, ())
+    }
     return [option for option in space if option.replace("_", "-") in names]
 
 
@@ -153,25 +219,42 @@ class Study:
     def open(cls, folder, wanted, *more):
         """Begin a study, or join one that was begun with the same question. wanted: "challenge", and of "space" and DEFAULTS what was asked for; None is as good as absent."""
         folder.mkdir(parents=True, exist_ok=True)
-        path, wanted = folder / "study.json", {key: value for key, value in wanted.items() if value is not None}
+        path, wanted = (
+            folder / "study.json",
+            {key: value for key, value in wanted.items() if value is not None},
+        )
         with _locked(folder / "study.lock"):
             if path.exists():
                 plan = schema.read(path, schema=schema.STUDY)
                 for key, value in wanted.items():
                     if value != plan[key]:
-                        raise UserError(f"{folder} was begun with {key} {json.dumps(plan[key])}, not {json.dumps(value)}; go on without that option, or begin another study with --name")
+                        raise UserError(
+                            f"{folder} was begun with {key} {json.dumps(plan[key])}, not {json.dumps(value)}; go on without that option, or begin another study with --name"
+                        )
             else:
                 plan = DEFAULTS | wanted
                 if "space" not in plan:
                     usual = SPACES[plan["challenge"]] | _of_model(plan["fixed"])
-                    plan["space"] = {option: usual[option] for option in usual if option not in _shared(usual, plan["fixed"])}
+                    plan["space"] = {
+                        option: usual[option]
+                        for option in usual
+                        if option not in _shared(usual, plan["fixed"])
+                    }
                 check_space(plan["space"])
                 if both := _shared(plan["space"], plan["fixed"]):
-                    raise UserError(f"'{both[0]}' stands in the space and after --: leave it in one of them")
-                if ours := [option for option in _parsed(plan["fixed"]) if option.replace("_", "-") in OURS]:
-                    raise UserError(f"--{ours[0]} after --: a study sets that itself; say it before --")
+                    raise UserError(
+                        f"'{both[0]}' stands in the space and after --: leave it in one of them"
+                    )
+                if ours := [
+                    option for option in _parsed(plan["fixed"]) if option.replace("_", "-") in OURS
+                ]:
+                    raise UserError(
+                        f"--{ours[0]} after --: a study sets that itself; say it before --"
+                    )
                 plan["steps"] = rungs(plan["trials"], plan["epochs"], plan["rungs"], plan["eta"])
-                plan["settings"] = [draw(plan["space"], plan["seed"], number) for number in range(plan["trials"])]
+                plan["settings"] = [
+                    draw(plan["space"], plan["seed"], number) for number in range(plan["trials"])
+                ]
                 write_json(path, plan)
         return cls(folder, plan, *more)
 
@@ -184,8 +267,14 @@ class Study:
         results = [self.results(number) for number in range(self.plan["trials"])]
         among = list(range(self.plan["trials"]))
         for rung, (keep, _) in enumerate(self.plan["steps"]):
-            among = sorted(sorted(among, key=lambda number: (self._value(results[number], rung - 1), number))[:keep])
-            among = [number for number in among if rung == 0 or not results[number][rung - 1]["failed"]]
+            among = sorted(
+                sorted(among, key=lambda number: (self._value(results[number], rung - 1), number))[
+                    :keep
+                ]
+            )
+            among = [
+                number for number in among if rung == 0 or not results[number][rung - 1]["failed"]
+            ]
             if ahead := [number for number in among if len(results[number]) <= rung]:
                 return rung, ahead, results
         return len(self.plan["steps"]), [], results
@@ -209,33 +298,86 @@ class Study:
                         break
             else:  # others are at work on all of them
                 if not waiting:
-                    say(f"rung {rung + 1}: waiting for {cli.counted(len(ahead), 'trial')} that other workers train")
+                    say(
+                        f"rung {rung + 1}: waiting for {cli.counted(len(ahead), 'trial')} that other workers train"
+                    )
                 waiting = True
                 time.sleep(WAIT)
 
     def _train(self, number, rung, lock, say):
         """Take one trial to the end of one rung. lock: the file descriptor that holds it, which the training holds, too: it may outlive this process."""
-        epochs, settings, start = self.plan["steps"][rung][1], self.plan["settings"][number], time.monotonic()
+        epochs, settings, start = (
+            self.plan["steps"][rung][1],
+            self.plan["settings"][number],
+            time.monotonic(),
+        )
         run, line = self.run(number), ""
-        done = lambda run: run and run.finished and run.config.get("train", {}).get("epochs", 0) >= epochs
+        done = lambda run: (
+            run and run.finished and run.config.get("train", {}).get("epochs", 0) >= epochs
+        )
         if not done(run):
-            command = ["--resume", str(run.folder), "--epochs", str(epochs)] if run else [
-                "--challenge", str(self.plan["challenge"]), "--epochs", str(epochs), "--name", self._name(number), "--seed", str(self.plan["seed"]), *options(settings, self.plan["fixed"])]  # fmt: skip
-            code, line = _call([sys.executable, str(self.train), *command, "--out", str(self.folder.parent), *self.places], lock)
+            command = (
+                ["--resume", str(run.folder), "--epochs", str(epochs)]
+                if run
+                else [
+                    "--challenge",
+                    str(self.plan["challenge"]),
+                    "--epochs",
+                    str(epochs),
+                    "--name",
+                    self._name(number),
+                    "--seed",
+                    str(self.plan["seed"]),
+                    *options(settings, self.plan["fixed"]),
+                ]
+            )
+            code, line = _call(
+                [
+                    sys.executable,
+                    str(self.train),
+                    *command,
+                    "--out",
+                    str(self.folder.parent),
+                    *self.places,
+                ],
+                lock,
+            )
             run = self.run(number)
             if code == 2:
-                raise UserError(f"run/train.py does not take the settings of trial {number} ({line.partition('error: ')[2] or line}); mend the space or the options after --, and begin a study of another --name")
+                raise UserError(
+                    f"run/train.py does not take the settings of trial {number} ({line.partition('error: ')[2] or line}); mend the space or the options after --, and begin a study of another --name"
+                )
             if run and run.status == "stopped":
                 raise UserError(f"{run.folder} was stopped; the same command goes on")
         value = run.state.get("best_nrmse") if done(run) else None
-        failed = "" if value is not None else (run and run.state.get("reason")) or line.removeprefix("error: ") or "it ended without a score"
+        failed = (
+            ""
+            if value is not None
+            else (run and run.state.get("reason"))
+            or line.removeprefix("error: ")
+            or "it ended without a score"
+        )
         if not run:
             raise UserError(f"trial {number} did not begin: {failed}")
-        write_json(self.folder / f"trial_{number:03d}.json", [*self.results(number), {"epochs": epochs, "value": value, "run": str(run.folder), "failed": failed}])
+        write_json(
+            self.folder / f"trial_{number:03d}.json",
+            [
+                *self.results(number),
+                {"epochs": epochs, "value": value, "run": str(run.folder), "failed": failed},
+            ],
+        )
         result = f"failed: {failed}" if failed else f"{value:.4f}"
-        say(f"rung {rung + 1}/{len(self.plan['steps'])}, {epochs:3d} epochs  trial {number:3d}  {result}  {time.monotonic() - start:.0f} s  {' '.join(options(settings))}")
-        if failed and not self.table() and sum(bool(self.results(other)) for other in range(self.plan["trials"])) >= HOPELESS:
-            raise UserError(f"the first {HOPELESS} trials all failed, this one because {failed}; mend the space or the options after --, and begin a study of another --name")
+        say(
+            f"rung {rung + 1}/{len(self.plan['steps'])}, {epochs:3d} epochs  trial {number:3d}  {result}  {time.monotonic() - start:.0f} s  {' '.join(options(settings))}"
+        )
+        if (
+            failed
+            and not self.table()
+            and sum(bool(self.results(other)) for other in range(self.plan["trials"])) >= HOPELESS
+        ):
+            raise UserError(
+                f"the first {HOPELESS} trials all failed, this one because {failed}; mend the space or the options after --, and begin a study of another --name"
+            )
 
     def run(self, number):
         """The Run of a trial, or None before it has one."""
@@ -252,13 +394,22 @@ class Study:
         for number in range(self.plan["trials"]):
             if good := [result for result in self.results(number) if not result["failed"]]:
                 rows.append((-len(good), good[-1]["value"], number, good[-1]))
-        return [(number, last["epochs"], last["value"], last["run"]) for _, _, number, last in sorted(rows, key=lambda row: row[:3])]
+        return [
+            (number, last["epochs"], last["value"], last["run"])
+            for _, _, number, last in sorted(rows, key=lambda row: row[:3])
+        ]
 
 
 def _call(command, lock):
     """-> (exit code, the last line it said on stderr). Waits for it whatever happens: asked to stop, it saves first."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape") as said:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, pass_fds=[lock])
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            pass_fds=[lock],
+        )
         try:
             code = child.wait()
         except BaseException as e:

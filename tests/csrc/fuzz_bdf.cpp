@@ -16,7 +16,8 @@ static uint64_t next() {  // xorshift64*
 static int64_t below(int64_t n) { return static_cast<int64_t>(next() % static_cast<uint64_t>(n)); }
 
 static void put(std::vector<uint8_t>& file, int64_t at, const std::string& text, size_t width) {
-    for (size_t i = 0; i < width; ++i) file[static_cast<size_t>(at) + i] = i < text.size() ? static_cast<uint8_t>(text[i]) : ' ';
+    for (size_t i = 0; i < width; ++i)
+        file[static_cast<size_t>(at) + i] = i < text.size() ? static_cast<uint8_t>(text[i]) : ' ';
 }
 
 static std::vector<uint8_t> good_file() {
@@ -25,33 +26,49 @@ static std::vector<uint8_t> good_file() {
     for (auto& b : file) b = static_cast<uint8_t>(next());
     file[0] = 255;
     put(file, 1, "BIOSEMI", 7);
-    put(file, 184, std::to_string(256 * (S + 1)), 8), put(file, 236, std::to_string(R), 8), put(file, 244, "1", 8), put(file, 252, std::to_string(S), 4);
+    put(file, 184, std::to_string(256 * (S + 1)), 8), put(file, 236, std::to_string(R), 8),
+        put(file, 244, "1", 8), put(file, 252, std::to_string(S), 4);
     const char* labels[] = {"E1", "Cz", "Status", "BDF Annotations"};
     for (int64_t s = 0; s < S; ++s) {
-        auto field = [&](int64_t before, size_t width, const std::string& text) { put(file, 256 + S * before + static_cast<int64_t>(width) * s, text, width); };
-        field(0, 16, s ? labels[below(4)] : "E1"), field(96, 8, below(2) ? "uV" : "mV"), field(104, 8, "-100"), field(112, 8, "100");
+        auto field = [&](int64_t before, size_t width, const std::string& text) {
+            put(file, 256 + S * before + static_cast<int64_t>(width) * s, text, width);
+        };
+        field(0, 16, s ? labels[below(4)] : "E1"), field(96, 8, below(2) ? "uV" : "mV"),
+            field(104, 8, "-100"), field(112, 8, "100");
         field(120, 8, "-8388608"), field(128, 8, "8388607"), field(216, 8, std::to_string(N));
     }
     return file;
 }
 
 static void spoil(std::vector<uint8_t>& file) {
-    static const char* numbers[] = {"0", "-1", "1", "2", "99999999", "-9999999", "1e300", "nan", "inf", "1e-30", "0.5", "", "0x10", "12 3", "9999"};
+    static const char* numbers[] = {"0",        "-1",    "1",    "2",    "99999999",
+                                    "-9999999", "1e300", "nan",  "inf",  "1e-30",
+                                    "0.5",      "",      "0x10", "12 3", "9999"};
     const int64_t fields[] = {184, 236, 244, 252};
     for (int64_t k = below(4); k > 0 && !file.empty(); --k) switch (below(5)) {
-            case 0: file[static_cast<size_t>(below(static_cast<int64_t>(file.size())))] = static_cast<uint8_t>(next()); break;
-            case 1: file[static_cast<size_t>(below(std::min<int64_t>(static_cast<int64_t>(file.size()), 1600)))] = static_cast<uint8_t>('-' + below(13)); break;
+            case 0:
+                file[static_cast<size_t>(below(static_cast<int64_t>(file.size())))] =
+                    static_cast<uint8_t>(next());
+                break;
+            case 1:
+                file[static_cast<size_t>(
+                    below(std::min<int64_t>(static_cast<int64_t>(file.size()), 1600)))] =
+                    static_cast<uint8_t>('-' + below(13));
+                break;
             case 2: {
                 const int64_t at = fields[below(4)];
-                if (at + 8 < static_cast<int64_t>(file.size())) put(file, at, numbers[below(15)], at == 252 ? 4 : 8);
+                if (at + 8 < static_cast<int64_t>(file.size()))
+                    put(file, at, numbers[below(15)], at == 252 ? 4 : 8);
                 break;
             }
             case 3: {  // a field of the first signals
                 const int64_t at = 256 + 8 * below(160);
-                if (at + 8 < static_cast<int64_t>(file.size())) put(file, at, numbers[below(15)], 8);
+                if (at + 8 < static_cast<int64_t>(file.size()))
+                    put(file, at, numbers[below(15)], 8);
                 break;
             }
-            default: file.resize(static_cast<size_t>(below(static_cast<int64_t>(file.size()) + 20)));
+            default:
+                file.resize(static_cast<size_t>(below(static_cast<int64_t>(file.size()) + 20)));
         }
 }
 
@@ -61,16 +78,24 @@ int main(int count, char** words) {
     int64_t refused = 0, decoded = 0;
     double sum = 0;
     for (int64_t i = 0; i < files; ++i) {
-        const std::vector<uint8_t> whole = [] { auto f = good_file(); spoil(f); return f; }();
-        std::unique_ptr<uint8_t[]> file(new uint8_t[whole.size()]);  // exactly as long as the file: a byte more is found
+        const std::vector<uint8_t> whole = [] {
+            auto f = good_file();
+            spoil(f);
+            return f;
+        }();
+        std::unique_ptr<uint8_t[]> file(
+            new uint8_t[whole.size()]);  // exactly as long as the file: a byte more is found
         std::copy(whole.begin(), whole.end(), file.get());
         try {
             const eeg::BdfHeader h = eeg::parse_bdf(file.get(), static_cast<int64_t>(whole.size()));
-            const auto records = [&](int64_t first, int64_t) { return file.get() + h.header_bytes + first * h.record_bytes; };
+            const auto records = [&](int64_t first, int64_t) {
+                return file.get() + h.header_bytes + first * h.record_bytes;
+            };
             const int64_t T = 1 + below(40);
             const int64_t starts[] = {below(h.n_times()), -below(T), h.n_times() - 1};
             std::vector<int32_t> channels;
-            for (size_t s = 0; s < h.signals.size(); ++s) channels.push_back(static_cast<int32_t>(s));
+            for (size_t s = 0; s < h.signals.size(); ++s)
+                channels.push_back(static_cast<int32_t>(s));
             const int64_t C = static_cast<int64_t>(channels.size());
             std::vector<float> out(static_cast<size_t>(3 * C * T));
             std::vector<uint16_t> half(out.size());
@@ -82,6 +107,8 @@ int main(int count, char** words) {
             ++refused;
         }
     }
-    std::printf("%lld files: %lld decoded, %lld refused with a reason (checksum %g)\n", static_cast<long long>(files), static_cast<long long>(decoded), static_cast<long long>(refused), sum);
+    std::printf("%lld files: %lld decoded, %lld refused with a reason (checksum %g)\n",
+                static_cast<long long>(files), static_cast<long long>(decoded),
+                static_cast<long long>(refused), sum);
     return decoded == 0 || refused == 0;
 }

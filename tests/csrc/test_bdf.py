@@ -3,8 +3,8 @@
 import mne
 import numpy as np
 import pytest
-
 from eeg._native import Bdf
+
 from tests.conftest import LABELS, bdf_bytes
 
 
@@ -21,17 +21,26 @@ def opened(tmp_path, data):
 def read(bdf, starts, T, channels=None, dtype=np.float32):
     channels = np.arange(len(bdf.labels)) if channels is None else np.asarray(channels)
     out = np.full((len(starts), len(channels), T), 7, dtype)
-    clipped = bdf.read(np.array(starts, np.int64), channels.astype(np.int32), out.view(np.uint16) if dtype == np.float16 else out)
+    clipped = bdf.read(
+        np.array(starts, np.int64),
+        channels.astype(np.int32),
+        out.view(np.uint16) if dtype == np.float16 else out,
+    )
     return out, clipped
 
 
 @pytest.mark.parametrize("C, record", [(1, 1), (1, 7), (3, 100), (129, 100), (128, 33)])
 @pytest.mark.parametrize("physical", [(-5000, 5000), (-31.25, 5000.5), (-262144, 262143)])
 def test_equals_mne(tmp_path, C, record, physical):
-    bdf, path = opened(tmp_path, bdf_bytes(noise(C, 6 * record), record=record, seconds=record / 100, physical=physical))
+    bdf, path = opened(
+        tmp_path,
+        bdf_bytes(noise(C, 6 * record), record=record, seconds=record / 100, physical=physical),
+    )
     ours, _ = read(bdf, [0], 6 * record)
     theirs = mne.io.read_raw_bdf(path, verbose="error").get_data() * 1e6
-    assert bdf.sfreq == pytest.approx(100) and bdf.n_times == 6 * record and bdf.labels == LABELS[:C]
+    assert (
+        bdf.sfreq == pytest.approx(100) and bdf.n_times == 6 * record and bdf.labels == LABELS[:C]
+    )
     np.testing.assert_allclose(ours[0], theirs, rtol=2e-7, atol=1e-12)
 
 
@@ -57,7 +66,12 @@ def test_margins_repeat_the_edge(tmp_path):
 def test_units(tmp_path, unit, factor):
     digital = noise(2, 100) // 100
     one, _ = opened(tmp_path, bdf_bytes(digital, physical=(-1, 1), unit=unit))
-    np.testing.assert_allclose(read(one, [0], 100)[0][0], factor * (digital + 8388608) * 2 / 16777215 - factor, rtol=2e-7, atol=1e-6 * factor)
+    np.testing.assert_allclose(
+        read(one, [0], 100)[0][0],
+        factor * (digital + 8388608) * 2 / 16777215 - factor,
+        rtol=2e-7,
+        atol=1e-6 * factor,
+    )
 
 
 def test_annotation_and_status_channels_are_left_out(tmp_path):
@@ -66,7 +80,10 @@ def test_annotation_and_status_channels_are_left_out(tmp_path):
     digital[1] = 0  # MNE reads the annotations as text
     bdf, path = opened(tmp_path, bdf_bytes(digital, labels=labels))
     assert bdf.labels == ["E1", "E2"]
-    theirs = mne.io.read_raw_bdf(path, verbose="error", stim_channel="Status").get_data(["E1", "E2"]) * 1e6
+    theirs = (
+        mne.io.read_raw_bdf(path, verbose="error", stim_channel="Status").get_data(["E1", "E2"])
+        * 1e6
+    )
     np.testing.assert_allclose(read(bdf, [0], 200)[0][0], theirs, rtol=2e-7, atol=1e-12)
 
 
@@ -78,7 +95,9 @@ def test_float16_rounds_as_numpy_does_and_counts_what_it_clips(tmp_path):
     np.testing.assert_array_equal(half[0].view(np.uint16), expected.view(np.uint16))
     assert half[1] == (np.abs(single) > 65504).sum() > 0
     small, _ = opened(tmp_path, bdf_bytes(digital, physical=(-2e-6, 2e-6)))  # float16's subnormals
-    np.testing.assert_array_equal(read(small, [0], 199, dtype=np.float16)[0], read(small, [0], 199)[0].astype(np.float16))
+    np.testing.assert_array_equal(
+        read(small, [0], 199, dtype=np.float16)[0], read(small, [0], 199)[0].astype(np.float16)
+    )
 
 
 def test_real_bdf_equals_mne(eeg_files):
@@ -109,10 +128,19 @@ BAD = {
     "tiny": (GOOD[:100], "not a BDF file"),
     "truncated": (GOOD[:-1000], r"ends 1.1 s before its header says"),
     "longer": (GOOD + b"12345", "5 bytes longer"),
-    "negative records": (bdf_bytes(noise(3, 300), records=-1), "-1 records: the recording was never closed"),
+    "negative records": (
+        bdf_bytes(noise(3, 300), records=-1),
+        "-1 records: the recording was never closed",
+    ),
     "no records": (bdf_bytes(noise(3, 0)), "no samples"),
-    "too many records": (bdf_bytes(noise(3, 300), records=99999999), "ends .* before its header says"),
-    "records are no number": (bdf_bytes(noise(3, 300), records="many"), "'many' for the number of records"),
+    "too many records": (
+        bdf_bytes(noise(3, 300), records=99999999),
+        "ends .* before its header says",
+    ),
+    "records are no number": (
+        bdf_bytes(noise(3, 300), records="many"),
+        "'many' for the number of records",
+    ),
     "records are nan": (bdf_bytes(noise(3, 300), records="nan"), "'nan' for the number of records"),
     "half a record": (bdf_bytes(noise(3, 300), records="2.5"), "not a whole number"),
     "no signals": (patched(252, "0   "), "0 signals"),
@@ -122,9 +150,18 @@ BAD = {
     "negative duration": (bdf_bytes(noise(3, 300), seconds="-1"), "a record lasts -1 s"),
     "zero gain": (bdf_bytes(noise(3, 300), physical=(5, 5)), "E1 has no gain"),
     "zero digital range": (bdf_bytes(noise(3, 300), digital_range=(1, 1)), "E1 has no gain"),
-    "no minimum": (bdf_bytes(noise(3, 300), physical=("", 5)), "'' for the physical minimum of channel E1"),
-    "mixed rates": (bdf_bytes(noise(3, 300), samples=[100, 50, 150]), r"different rates \(100 and, for E2, 50"),
-    "zero samples": (bdf_bytes(noise(3, 300), samples=[100, 0, 100]), "0 samples a record for channel E2"),
+    "no minimum": (
+        bdf_bytes(noise(3, 300), physical=("", 5)),
+        "'' for the physical minimum of channel E1",
+    ),
+    "mixed rates": (
+        bdf_bytes(noise(3, 300), samples=[100, 50, 150]),
+        r"different rates \(100 and, for E2, 50",
+    ),
+    "zero samples": (
+        bdf_bytes(noise(3, 300), samples=[100, 0, 100]),
+        "0 samples a record for channel E2",
+    ),
     "huge samples": (bdf_bytes(noise(3, 300), samples=[99999999] * 3), "99999999 samples a record"),
 }
 
@@ -137,19 +174,36 @@ def test_a_bad_header_is_refused_with_its_reason(tmp_path, name):
 
 
 def test_a_constant_reference_may_have_no_range(tmp_path):
-    bdf, path = opened(tmp_path, bdf_bytes(np.zeros((2, 100), int), labels=["E1", "Cz"], physical=([-5, 0], [5, 0])))
+    bdf, path = opened(
+        tmp_path,
+        bdf_bytes(np.zeros((2, 100), int), labels=["E1", "Cz"], physical=([-5, 0], [5, 0])),
+    )
     theirs = mne.io.read_raw_bdf(path, verbose="error").get_data() * 1e6
     np.testing.assert_allclose(read(bdf, [0], 100)[0][0], theirs, rtol=1e-6)
 
 
 def test_wrong_arguments_say_what_would_do(tmp_path):
     bdf, _ = opened(tmp_path, GOOD)
-    starts, channels, out = np.array([0], np.int64), np.array([0, 1], np.int32), np.zeros((1, 2, 50), np.float32)
+    starts, channels, out = (
+        np.array([0], np.int64),
+        np.array([0, 1], np.int32),
+        np.zeros((1, 2, 50), np.float32),
+    )
     bdf.read(starts, channels, out)
-    for bad in [(starts.astype(float), channels, out), (starts, channels.astype(np.int64), out), (starts, channels, out.astype(float)), ([0], channels, out)]:
+    for bad in [
+        (starts.astype(float), channels, out),
+        (starts, channels.astype(np.int64), out),
+        (starts, channels, out.astype(float)),
+        ([0], channels, out),
+    ]:
         with pytest.raises(TypeError):
             bdf.read(*bad)
-    for bad in [(starts, channels, out[:, :1]), (starts, channels, np.zeros((1, 2, 100), np.float32)[:, :, ::2]), (starts, channels[:0], out), (starts, channels, out[0])]:
+    for bad in [
+        (starts, channels, out[:, :1]),
+        (starts, channels, np.zeros((1, 2, 100), np.float32)[:, :, ::2]),
+        (starts, channels[:0], out),
+        (starts, channels, out[0]),
+    ]:
         with pytest.raises(ValueError, match="must be"):
             bdf.read(*bad)
     for start, signal in [(300, 0), (-50, 0), (0, 3), (0, -1), (2**62, 0), (-(2**62), 0)]:

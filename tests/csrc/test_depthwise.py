@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
-
 from eeg._native import depthwise_backward, depthwise_forward
+from torch.nn import functional as F
 
 SIZES = [  # B, T, C, K, dilation
     (2, 200, 129, 15, 1),
@@ -29,7 +28,12 @@ def problem(B, T, C, K, seed=0):
 
 
 def ours(x, w, bias, gy, dilation, threads=0):
-    y, gx, gw, gb = np.full_like(x, 7), np.full_like(x, 7), np.full_like(w, 7), np.full(x.shape[2], 7, np.float32)
+    y, gx, gw, gb = (
+        np.full_like(x, 7),
+        np.full_like(x, 7),
+        np.full_like(w, 7),
+        np.full(x.shape[2], 7, np.float32),
+    )
     depthwise_forward(x, w, bias, dilation, y, threads)
     depthwise_backward(x, w, gy, dilation, gx, gw, gb, threads)
     return y, gx, gw, gb
@@ -37,10 +41,19 @@ def ours(x, w, bias, gy, dilation, threads=0):
 
 def theirs(x, w, bias, gy, dilation):
     x, w, bias = (torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (x, w, bias))
-    kept = [k for k in range(w.shape[1]) if abs(k - w.shape[1] // 2) * dilation < x.shape[1]]  # torch would allocate the padding
+    kept = [
+        k for k in range(w.shape[1]) if abs(k - w.shape[1] // 2) * dilation < x.shape[1]
+    ]  # torch would allocate the padding
     short = w[:, None, kept]
     dilation = dilation if len(kept) > 1 else 1
-    y = F.conv1d(x.transpose(1, 2), short, bias, padding=len(kept) // 2 * dilation, dilation=dilation, groups=x.shape[2]).transpose(1, 2)
+    y = F.conv1d(
+        x.transpose(1, 2),
+        short,
+        bias,
+        padding=len(kept) // 2 * dilation,
+        dilation=dilation,
+        groups=x.shape[2],
+    ).transpose(1, 2)
     y.backward(torch.tensor(gy, dtype=torch.float64))
     return [a.detach().numpy() for a in (y, x.grad, w.grad, bias.grad)]
 
@@ -48,8 +61,12 @@ def theirs(x, w, bias, gy, dilation):
 @pytest.mark.parametrize("B, T, C, K, dilation", SIZES)
 def test_equals_torch(B, T, C, K, dilation):
     x, w, bias, gy = problem(B, T, C, K)
-    for name, a, b in zip(("y", "gx", "gw", "gb"), ours(x, w, bias, gy, dilation), theirs(x, w, bias, gy, dilation)):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max(initial=0), err_msg=name)
+    for name, a, b in zip(
+        ("y", "gx", "gw", "gb"), ours(x, w, bias, gy, dilation), theirs(x, w, bias, gy, dilation)
+    ):
+        np.testing.assert_allclose(
+            a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max(initial=0), err_msg=name
+        )
 
 
 @pytest.mark.parametrize("B, T, C, K, dilation", SIZES)
@@ -106,10 +123,18 @@ def test_wrong_arguments_say_what_would_do():
     refused(TypeError, "float32", y=out.astype(np.float64))
     refused(TypeError, "float32", x=x[:, ::2])
     refused(TypeError, "float32", y=np.empty((2, 9, 30), np.float32).transpose(0, 2, 1))
-    refused(ValueError, r"x must be \(windows, samples, channels\).*got shape \(2, 30\)", x=x[..., 0].copy())
+    refused(
+        ValueError,
+        r"x must be \(windows, samples, channels\).*got shape \(2, 30\)",
+        x=x[..., 0].copy(),
+    )
     refused(ValueError, "at least one sample", x=x[:, :0].copy())
     refused(ValueError, "at least one sample and one channel", x=np.empty((2, 30, 0), np.float32))
-    refused(ValueError, r"weight must be \(9 channels, an odd number of taps\), got shape \(8, 3\)", w=w[:8])
+    refused(
+        ValueError,
+        r"weight must be \(9 channels, an odd number of taps\), got shape \(8, 3\)",
+        w=w[:8],
+    )
     refused(ValueError, r"odd number of taps.*\(9, 2\)", w=w[:, :2].copy())
     refused(ValueError, r"odd number of taps.*\(9, 0\)", w=w[:, :0].copy())
     refused(ValueError, "bias must be one number a channel", bias=bias[:8])

@@ -4,8 +4,8 @@ import mne
 import numpy as np
 import pytest
 import scipy.stats
-
 from eeg._native import Augment, gather
+
 from eeg.data.augment import mirrored
 from eeg.data.release import CHANNELS
 
@@ -20,10 +20,27 @@ def run(parts, windows, T, offset=0, zscore=False, threads=0, there=None, **augm
     windows = np.asarray(windows, np.int64)
     part = np.searchsorted(first, windows, "right") - 1
     C, B = parts[0].shape[1], len(windows)
-    out, shift, mix = np.full((B, C, T), 7, np.float32), np.zeros(B, np.int32), np.zeros(B, np.float32)
+    out, shift, mix = (
+        np.full((B, C, T), 7, np.float32),
+        np.zeros(B, np.int32),
+        np.zeros(B, np.float32),
+    )
     there = np.arange(C, dtype=np.int32) if there is None else there
     views = [p.view(np.uint16) if p.dtype == np.float16 else p for p in parts]
-    gather(views, part.astype(np.int32), windows - first[part], np.full(B, offset, np.int32), windows, there, out, shift, mix, zscore, Augment(**augment), threads)
+    gather(
+        views,
+        part.astype(np.int32),
+        windows - first[part],
+        np.full(B, offset, np.int32),
+        windows,
+        there,
+        out,
+        shift,
+        mix,
+        zscore,
+        Augment(**augment),
+        threads,
+    )
     return out, shift, mix
 
 
@@ -52,7 +69,9 @@ def test_zscore_equals_numpy(T, mean):
     with np.errstate(invalid="ignore"):
         expected = (x - x.mean(2, keepdims=True)) / x.std(2, keepdims=True)
     expected[1, 3] = 0
-    np.testing.assert_allclose(out, expected, rtol=1e-4 if mean else 1e-5, atol=2e-4 if mean else 2e-6)
+    np.testing.assert_allclose(
+        out, expected, rtol=1e-4 if mean else 1e-5, atol=2e-4 if mean else 2e-6
+    )
     assert np.isnan(out[1, 4]).all() == (T > 45) and np.isnan(out).sum() == (T if T > 45 else 0)
 
 
@@ -62,7 +81,9 @@ EVERYTHING = dict(scale=0.2, dropout=0.1, noise=0.01, mask=0.2, mirror=0.5, mix=
 @pytest.mark.parametrize("zscore", [False, True])
 def test_a_draw_belongs_to_its_window(zscore):
     parts = parts_of(129, 250)
-    settings = dict(T=200, offset=25, zscore=zscore, there=mirrored(CHANNELS), seed=3, epoch=5, **EVERYTHING)
+    settings = dict(
+        T=200, offset=25, zscore=zscore, there=mirrored(CHANNELS), seed=3, epoch=5, **EVERYTHING
+    )
     a = run(parts, range(14), threads=1, **settings)
     for threads in (2, 4, 7):
         b = run(parts, range(14), threads=threads, **settings)
@@ -85,21 +106,36 @@ def test_dropout():
     parts = parts_of(129, 8, n=(600,))
     gone = (run(parts, range(600), 8, dropout=0.1)[0] == 0).all(2)
     assert gone.mean() == pytest.approx(0.1, abs=0.005)
-    assert np.abs(np.corrcoef(gone.T) - np.eye(129)).max() < 0.22 and np.abs(np.corrcoef(gone[:-1].ravel(), gone[1:].ravel())[0, 1]) < 0.02
+    assert (
+        np.abs(np.corrcoef(gone.T) - np.eye(129)).max() < 0.22
+        and np.abs(np.corrcoef(gone[:-1].ravel(), gone[1:].ravel())[0, 1]) < 0.02
+    )
     assert gone.sum(1).var() == pytest.approx(129 * 0.09, rel=0.2)  # each channel for itself
 
 
 def test_noise_is_normal_and_independent():
     rng = np.random.default_rng(0)
-    parts = [(rng.standard_normal((300, 129, 200)) * np.logspace(-1, 3, 129)[:, None]).astype(np.float32)]
-    z = (run(parts, range(300), 200, noise=0.5)[0] - parts[0]).astype(np.float64) / (0.5 * parts[0].std(2, keepdims=True))
+    parts = [
+        (rng.standard_normal((300, 129, 200)) * np.logspace(-1, 3, 129)[:, None]).astype(np.float32)
+    ]
+    z = (run(parts, range(300), 200, noise=0.5)[0] - parts[0]).astype(np.float64) / (
+        0.5 * parts[0].std(2, keepdims=True)
+    )
     assert z.mean() == pytest.approx(0, abs=2e-3) and z.std() == pytest.approx(1, abs=2e-3)
-    assert scipy.stats.kurtosis(z.ravel()) == pytest.approx(0, abs=0.03) and scipy.stats.skew(z.ravel()) == pytest.approx(0, abs=5e-3)
-    assert np.abs(np.corrcoef(z.transpose(1, 0, 2).reshape(129, -1)) - np.eye(129)).max() < 0.025  # channels
-    assert np.abs(np.corrcoef(z.transpose(2, 0, 1).reshape(200, -1)) - np.eye(200)).max() < 0.035  # samples
+    assert scipy.stats.kurtosis(z.ravel()) == pytest.approx(0, abs=0.03) and scipy.stats.skew(
+        z.ravel()
+    ) == pytest.approx(0, abs=5e-3)
+    assert (
+        np.abs(np.corrcoef(z.transpose(1, 0, 2).reshape(129, -1)) - np.eye(129)).max() < 0.025
+    )  # channels
+    assert (
+        np.abs(np.corrcoef(z.transpose(2, 0, 1).reshape(200, -1)) - np.eye(200)).max() < 0.035
+    )  # samples
     assert np.abs(np.corrcoef(z[:100].reshape(100, -1)) - np.eye(100)).max() < 0.04  # windows
     parts[0][0, 0] = 3.0
-    assert (run(parts, [0], 200, noise=0.5)[0][0, 0] == 3).all()  # a flat channel has no standard deviation
+    assert (
+        run(parts, [0], 200, noise=0.5)[0][0, 0] == 3
+    ).all()  # a flat channel has no standard deviation
 
 
 def test_shift_moves_the_window_and_says_by_how_much():
@@ -125,11 +161,16 @@ def test_mirror_is_that_of_the_net():
     there = mirrored(CHANNELS)
     assert (there[there] == np.arange(129)).all()
     for i, j in enumerate(there):
-        np.testing.assert_allclose(positions[CHANNELS[i]] * [-1, 1, 1], positions[CHANNELS[j]], atol=1e-9)
+        np.testing.assert_allclose(
+            positions[CHANNELS[i]] * [-1, 1, 1], positions[CHANNELS[j]], atol=1e-9
+        )
     parts = parts_of(129, 4, n=(2000,))
     out = run(parts, range(2000), 4, there=there, mirror=0.5)[0]
     flipped = (out == parts[0][:, there]).all((1, 2))
-    assert flipped.mean() == pytest.approx(0.5, abs=0.05) and (out[~flipped] == parts[0][~flipped]).all()
+    assert (
+        flipped.mean() == pytest.approx(0.5, abs=0.05)
+        and (out[~flipped] == parts[0][~flipped]).all()
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0])
@@ -143,19 +184,67 @@ def test_mixup_weights(alpha):
 def test_wrong_arguments_say_what_would_do():
     part = np.zeros((4, 2, 10), np.float32)
     one, zero = np.zeros(1, np.int64), np.zeros(1, np.int32)
-    good = dict(parts=[part], part=zero, row=one, offset=zero, window=one, mirror=np.arange(2, dtype=np.int32), out=np.zeros((1, 2, 8), np.float32), shift=zero.copy(), mix=np.zeros(1, np.float32), zscore=False, augment=Augment())
+    good = dict(
+        parts=[part],
+        part=zero,
+        row=one,
+        offset=zero,
+        window=one,
+        mirror=np.arange(2, dtype=np.int32),
+        out=np.zeros((1, 2, 8), np.float32),
+        shift=zero.copy(),
+        mix=np.zeros(1, np.float32),
+        zscore=False,
+        augment=Augment(),
+    )
     gather(**good)
-    for bad in [dict(row=zero), dict(out=np.zeros((1, 2, 8))), dict(parts=[part.astype(float)]), dict(mirror=np.arange(2)), dict(augment=None)]:
+    for bad in [
+        dict(row=zero),
+        dict(out=np.zeros((1, 2, 8))),
+        dict(parts=[part.astype(float)]),
+        dict(mirror=np.arange(2)),
+        dict(augment=None),
+    ]:
         with pytest.raises(TypeError):
             gather(**(good | bad))
-    for bad in [dict(out=np.zeros((1, 3, 8), np.float32)), dict(parts=[part[:, :, ::2]]), dict(parts=[]), dict(parts=[part, part[:, :, :9].copy()]), dict(out=np.zeros((1, 2, 0), np.float32)), dict(shift=np.zeros(2, np.int32)), dict(threads=-1)]:
+    for bad in [
+        dict(out=np.zeros((1, 3, 8), np.float32)),
+        dict(parts=[part[:, :, ::2]]),
+        dict(parts=[]),
+        dict(parts=[part, part[:, :, :9].copy()]),
+        dict(out=np.zeros((1, 2, 0), np.float32)),
+        dict(shift=np.zeros(2, np.int32)),
+        dict(threads=-1),
+    ]:
         with pytest.raises(ValueError):
             gather(**(good | bad))
-    for bad in [dict(row=one + 4), dict(row=one - 1), dict(part=zero + 1), dict(offset=zero + 3), dict(offset=zero - 1), dict(augment=Augment(shift=1)), dict(mirror=np.array([0, 2], np.int32))]:
+    for bad in [
+        dict(row=one + 4),
+        dict(row=one - 1),
+        dict(part=zero + 1),
+        dict(offset=zero + 3),
+        dict(offset=zero - 1),
+        dict(augment=Augment(shift=1)),
+        dict(mirror=np.array([0, 2], np.int32)),
+    ]:
         with pytest.raises(IndexError):
             gather(**(good | bad))
-    for bad in [dict(scale=-1), dict(dropout=1.5), dict(noise=float("nan")), dict(shift=-1), dict(mix=2)]:
+    for bad in [
+        dict(scale=-1),
+        dict(dropout=1.5),
+        dict(noise=float("nan")),
+        dict(shift=-1),
+        dict(mix=2),
+    ]:
         with pytest.raises(ValueError, match="must"):
             Augment(**bad)
-    empty = dict(part=zero[:0], row=one[:0], offset=zero[:0], window=one[:0], out=np.zeros((0, 2, 8), np.float32), shift=zero[:0].copy(), mix=np.zeros(0, np.float32))
+    empty = dict(
+        part=zero[:0],
+        row=one[:0],
+        offset=zero[:0],
+        window=one[:0],
+        out=np.zeros((0, 2, 8), np.float32),
+        shift=zero[:0].copy(),
+        mix=np.zeros(0, np.float32),
+    )
     gather(**(good | empty))

@@ -18,7 +18,7 @@ static std::atomic<long> left{-1};  // calls that are still to be done; negative
 static std::atomic<long> seen{0};
 static std::string under;  // the folder, an absolute path
 
-static bool inside(const char *path) { return strncmp(path, under.c_str(), under.size()) == 0; }
+static bool inside(const char* path) { return strncmp(path, under.c_str(), under.size()) == 0; }
 
 static bool inside(int fd) {
     char link[64], path[PATH_MAX];
@@ -43,14 +43,14 @@ static bool stops(Where where) {
 }
 
 template <typename F>
-static F real(F, const char *name) {
+static F real(F, const char* name) {
     return reinterpret_cast<F>(dlsym(RTLD_NEXT, name));
 }
 
 extern "C" {
 
 // From now on: die at the n-th call (from 0) that changes something in the folder; -1: only count.
-void stop_at(const char *folder, long n) {
+void stop_at(const char* folder, long n) {
     under = folder;
     seen = 0;
     left = n;
@@ -58,7 +58,7 @@ void stop_at(const char *folder, long n) {
 
 long calls_seen() { return seen; }
 
-ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
+ssize_t pwrite(int fd, const void* data, size_t size, off_t at) {
     if (stops(fd)) {
         real(pwrite, "pwrite")(fd, data, size / 2, at);
         die();
@@ -66,7 +66,7 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
     return real(pwrite, "pwrite")(fd, data, size, at);
 }
 
-ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
+ssize_t pwrite64(int fd, const void* data, size_t size, off64_t at) {
     if (stops(fd)) {
         real(pwrite64, "pwrite64")(fd, data, size / 2, at);
         die();
@@ -74,7 +74,7 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
     return real(pwrite64, "pwrite64")(fd, data, size, at);
 }
 
-ssize_t write(int fd, const void *data, size_t size) {
+ssize_t write(int fd, const void* data, size_t size) {
     if (stops(fd)) {
         real(write, "write")(fd, data, size / 2);
         die();
@@ -82,34 +82,35 @@ ssize_t write(int fd, const void *data, size_t size) {
     return real(write, "write")(fd, data, size);
 }
 
-#define OPEN(name, ...)                                               \
-    if (flags & (O_CREAT | O_TRUNC) && stops(path)) die();            \
-    va_list more;                                                     \
-    va_start(more, flags);                                            \
+#define OPEN(name, ...)                                                     \
+    if (flags & (O_CREAT | O_TRUNC) && stops(path)) die();                  \
+    va_list more;                                                           \
+    va_start(more, flags);                                                  \
     mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0; \
-    va_end(more);                                                     \
+    va_end(more);                                                           \
     return real(name, #name)(__VA_ARGS__, mode);
 
-int open(const char *path, int flags, ...) { OPEN(open, path, flags) }
-int open64(const char *path, int flags, ...) { OPEN(open64, path, flags) }
-int openat(int at, const char *path, int flags, ...) { OPEN(openat, at, path, flags) }
-int openat64(int at, const char *path, int flags, ...) { OPEN(openat64, at, path, flags) }
+int open(const char* path, int flags, ...) { OPEN(open, path, flags) }
+int open64(const char* path, int flags, ...) { OPEN(open64, path, flags) }
+int openat(int at, const char* path, int flags, ...) { OPEN(openat, at, path, flags) }
+int openat64(int at, const char* path, int flags, ...){OPEN(openat64, at, path, flags)}
 
-#define CHANGES(name, where, parameters, ...)      \
-    int name parameters {                          \
-        if (stops(where)) die();                   \
-        return real(name, #name)(__VA_ARGS__);     \
+#define CHANGES(name, where, parameters, ...)  \
+    int name parameters {                      \
+        if (stops(where)) die();               \
+        return real(name, #name)(__VA_ARGS__); \
     }
 
-CHANGES(ftruncate, fd, (int fd, off_t size) noexcept, fd, size)
-CHANGES(ftruncate64, fd, (int fd, off64_t size) noexcept, fd, size)
-CHANGES(posix_fallocate, fd, (int fd, off_t at, off_t size), fd, at, size)
-CHANGES(posix_fallocate64, fd, (int fd, off64_t at, off64_t size), fd, at, size)
-CHANGES(fsync, fd, (int fd), fd)
-CHANGES(fdatasync, fd, (int fd), fd)
-CHANGES(rename, to, (const char *from, const char *to) noexcept, from, to)
-CHANGES(renameat, to, (int at, const char *from, int to_at, const char *to) noexcept, at, from, to_at, to)
-CHANGES(unlink, path, (const char *path) noexcept, path)
-CHANGES(unlinkat, path, (int at, const char *path, int flags) noexcept, at, path, flags)
-CHANGES(mkdir, path, (const char *path, mode_t mode) noexcept, path, mode)
+CHANGES(ftruncate, fd, (int fd, off_t size) noexcept, fd,
+        size) CHANGES(ftruncate64, fd, (int fd, off64_t size) noexcept, fd, size)
+    CHANGES(posix_fallocate, fd, (int fd, off_t at, off_t size), fd, at,
+            size) CHANGES(posix_fallocate64, fd, (int fd, off64_t at, off64_t size), fd, at, size)
+        CHANGES(fsync, fd, (int fd), fd) CHANGES(fdatasync, fd, (int fd), fd)
+            CHANGES(rename, to, (const char* from, const char* to) noexcept, from, to)
+                CHANGES(renameat, to,
+                        (int at, const char* from, int to_at, const char* to) noexcept, at, from,
+                        to_at, to) CHANGES(unlink, path, (const char* path) noexcept, path)
+                    CHANGES(unlinkat, path, (int at, const char* path, int flags) noexcept, at,
+                            path, flags)
+                        CHANGES(mkdir, path, (const char* path, mode_t mode) noexcept, path, mode)
 }

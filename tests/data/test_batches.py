@@ -19,33 +19,53 @@ def cache(tmp_path_factory):
     paths = []
     for release, counts in (("R1", (6, 2)), ("R2", (5,))):
         for i, n in enumerate(counts):
-            write_recording(root / "data" / f"{release}_L100_bdf", f"NDARA{release}00{i}A", trial_events(n), seed=i)
+            write_recording(
+                root / "data" / f"{release}_L100_bdf",
+                f"NDARA{release}00{i}A",
+                trial_events(n),
+                seed=i,
+            )
         paths.append(build(find_release(release, root / "data"), Settings(margin=0.25), root).path)
     return Cache(paths)
 
 
 def epoch(batches, number, start=0):
-    return [(b.index, b.rows.copy(), b.x.copy(), b.y.copy(), b.shift.copy()) for b in batches.epoch(number, start)]
+    return [
+        (b.index, b.rows.copy(), b.x.copy(), b.y.copy(), b.shift.copy())
+        for b in batches.epoch(number, start)
+    ]
 
 
 def test_in_order_every_window_once_with_its_label(cache):
     seen = epoch(Batches(cache, batch_size=4, shuffle=False), 0)
     assert [len(b[1]) for b in seen] == [4, 4, 4, 1]
     np.testing.assert_array_equal(np.concatenate([b[1] for b in seen]), np.arange(13))
-    np.testing.assert_array_equal(np.concatenate([b[2] for b in seen]), np.stack([cache[i][:, 25:225] for i in range(13)]))
+    np.testing.assert_array_equal(
+        np.concatenate([b[2] for b in seen]), np.stack([cache[i][:, 25:225] for i in range(13)])
+    )
     np.testing.assert_allclose(np.concatenate([b[3] for b in seen]), cache.y)
 
 
 def test_shuffled_by_seed_and_epoch(cache):
     batches = Batches(cache, batch_size=4, seed=1)
     rows = [np.concatenate([b[1] for b in epoch(batches, e)]) for e in (0, 1, 0)]
-    assert len(set(rows[0])) == 12 == len(rows[0]) and (rows[0] == rows[2]).all() and (rows[0] != rows[1]).any()
+    assert (
+        len(set(rows[0])) == 12 == len(rows[0])
+        and (rows[0] == rows[2]).all()
+        and (rows[0] != rows[1]).any()
+    )
     assert (batches.order(0) != Batches(cache, batch_size=4, seed=2).order(0)).any()
     assert set(batches.order(3)) == set(range(13))
 
 
 def test_a_restart_goes_on_exactly(cache):
-    batches = Batches(cache, batch_size=2, seed=1, augment=Augment(scale=0.2, noise=0.1, shift=0.25, dropout=0.1, mirror=0.5), zscore=True)
+    batches = Batches(
+        cache,
+        batch_size=2,
+        seed=1,
+        augment=Augment(scale=0.2, noise=0.1, shift=0.25, dropout=0.1, mirror=0.5),
+        zscore=True,
+    )
     whole, rest = epoch(batches, 4), epoch(batches, 4, start=3)
     assert len(whole) == 6 and len(rest) == 3
     for a, b in zip(whole[3:], rest):
@@ -103,7 +123,10 @@ def test_a_batch_is_good_until_the_next_but_one(cache):
         (dict(rows=[13]), "of a cache of 13"),
         (dict(batch_size=0), "makes no sense"),
         (dict(rank=2, world=2), "makes no sense"),
-        (dict(augment=Augment(shift=0.3)), "python run/cache.py --release R1.* --margin 0.3 --force"),
+        (
+            dict(augment=Augment(shift=0.3)),
+            "python run/cache.py --release R1.* --margin 0.3 --force",
+        ),
         (dict(length=251), "the cache stores 250"),
     ],
 )

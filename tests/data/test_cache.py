@@ -16,7 +16,14 @@ import scipy.io
 from eeg import UserError
 from eeg.data.cache import Cache, Settings, build, cache_path, find_caches
 from eeg.data.release import CHANNELS, find_release, folder_names
-from tests.conftest import EVENTS, LABELS, bdf_bytes, trial_events, write_participants, write_recording
+from tests.conftest import (
+    EVENTS,
+    LABELS,
+    bdf_bytes,
+    trial_events,
+    write_participants,
+    write_recording,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,8 +36,21 @@ def made(folder, **settings):
 
 
 def command(folder, *more, script="cache"):
-    arguments = [sys.executable, ROOT / "run" / f"{script}.py", "--data", folder.parent, "--cache", folder.parent.parent / "cache", *more]
-    return subprocess.run(list(map(str, arguments)), capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    arguments = [
+        sys.executable,
+        ROOT / "run" / f"{script}.py",
+        "--data",
+        folder.parent,
+        "--cache",
+        folder.parent.parent / "cache",
+        *more,
+    ]
+    return subprocess.run(
+        list(map(str, arguments)),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
 
 
 def files_left(folder):
@@ -41,18 +61,32 @@ def files_left(folder):
 # ---------------------------------------------------------------------------------------------------- what is in it
 
 
-@pytest.mark.parametrize("margin, dtype, tolerance", [(0.0, "float32", 3e-7), (0.25, "float32", 3e-7), (0.1, "float16", 6e-4)])
+@pytest.mark.parametrize(
+    "margin, dtype, tolerance",
+    [(0.0, "float32", 3e-7), (0.25, "float32", 3e-7), (0.1, "float16", 6e-4)],
+)
 def test_windows_are_the_samples_that_mne_reads(release_folder, margin, dtype, tolerance):
     report, cache = made(release_folder, margin=margin, dtype=dtype)
     assert len(cache) == report.windows == 12 and report.subjects == 2
     m = cache.margin
-    assert m == round(100 * margin) and cache[0].shape == (129, 200 + 2 * m) and cache[0].dtype == dtype
+    assert (
+        m == round(100 * margin)
+        and cache[0].shape == (129, 200 + 2 * m)
+        and cache[0].dtype == dtype
+    )
     for i, row in enumerate(cache.metadata):
-        path = release_folder / f"sub-{row['subject'].decode()}/eeg/sub-{row['subject'].decode()}_task-contrastChangeDetection_run-1_eeg.bdf"
+        path = (
+            release_folder
+            / f"sub-{row['subject'].decode()}/eeg/sub-{row['subject'].decode()}_task-contrastChangeDetection_run-1_eeg.bdf"
+        )
         raw = mne.io.read_raw_bdf(path, verbose="error").get_data() * 1e6
         assert row["start"] == round(row["stimulus"] * 100) + 50
-        np.testing.assert_allclose(cache[i], raw[:, row["start"] - m : row["start"] + 200 + m], rtol=tolerance, atol=1e-9)
-    np.testing.assert_allclose(cache.y, [*(1.5 + 0.01 * np.arange(6)), *(1.2 + 0.01 * np.arange(6))])
+        np.testing.assert_allclose(
+            cache[i], raw[:, row["start"] - m : row["start"] + 200 + m], rtol=tolerance, atol=1e-9
+        )
+    np.testing.assert_allclose(
+        cache.y, [*(1.5 + 0.01 * np.arange(6)), *(1.2 + 0.01 * np.arange(6))]
+    )
     assert set(cache.metadata["side"]) == {b"left"} and set(cache.metadata["correct"]) == {1}
 
 
@@ -60,17 +94,34 @@ def test_challenge_2(release_folder):
     report, cache = made(release_folder, challenge=2)
     assert len(cache) == 2 * 19 and cache[0].shape == (129, 400)
     assert cache.metadata["start"][:19].tolist() == list(range(0, 3601, 200))
-    assert set(cache.y) == {0.5} and set(cache.metadata["age"]) == {9.5} and set(cache.metadata["sex"]) == {b"M"}
-    raw = mne.io.read_raw_bdf(next(release_folder.glob("sub-NDARAA*/eeg/*.bdf")), verbose="error").get_data() * 1e6
+    assert (
+        set(cache.y) == {0.5}
+        and set(cache.metadata["age"]) == {9.5}
+        and set(cache.metadata["sex"]) == {b"M"}
+    )
+    raw = (
+        mne.io.read_raw_bdf(
+            next(release_folder.glob("sub-NDARAA*/eeg/*.bdf")), verbose="error"
+        ).get_data()
+        * 1e6
+    )
     np.testing.assert_allclose(cache[7], raw[:, 1400:1800], rtol=3e-7, atol=1e-9)
 
 
 def test_h5py_alone_understands_the_file(release_folder):
     report, cache = made(release_folder)
     with h5py.File(report.path) as f:
-        assert f["X"].shape == (12, 129, 200) and f["X"].chunks is None and f["X"].id.get_offset() % 4096 == 0
+        assert (
+            f["X"].shape == (12, 129, 200)
+            and f["X"].chunks is None
+            and f["X"].id.get_offset() % 4096 == 0
+        )
         np.testing.assert_array_equal(f["X"][5], cache[5])
-        assert f.attrs["unit"] == "uV" and f.attrs["sfreq"] == 100 and [c.decode() for c in f.attrs["channels"]] == list(CHANNELS)
+        assert (
+            f.attrs["unit"] == "uV"
+            and f.attrs["sfreq"] == 100
+            and [c.decode() for c in f.attrs["channels"]] == list(CHANNELS)
+        )
         assert f["metadata"].dtype["copy"].kind == "b" and f["y"].dtype == np.float64
 
 
@@ -79,7 +130,13 @@ def test_channels_in_another_order_are_put_in_order(release_folder):
     write_recording(release_folder, "NDARAA001AAA", trial_events(), digital=digital)
     straight = made(release_folder)[1][0].copy()
     order = np.random.default_rng(6).permutation(129)
-    write_recording(release_folder, "NDARAA001AAA", trial_events(), digital=digital[order], labels=[LABELS[i] for i in order])
+    write_recording(
+        release_folder,
+        "NDARAA001AAA",
+        trial_events(),
+        digital=digital[order],
+        labels=[LABELS[i] for i in order],
+    )
     np.testing.assert_array_equal(made(release_folder)[1][0], straight)
 
 
@@ -89,7 +146,11 @@ def test_several_files_are_one_and_work_in_other_processes(release_folder, tmp_p
     write_recording(other, "NDARCC003CCC", trial_events(3), seed=9)
     build(find_release("R2", tmp_path / "data"), Settings(), tmp_path / "cache")
     both = find_caches(tmp_path / "cache", 1, ["R1", "R2"])
-    assert len(both) == 15 and both.release.tolist() == ["R1"] * 12 + ["R2"] * 3 and len(both.y) == len(both.metadata) == 15
+    assert (
+        len(both) == 15
+        and both.release.tolist() == ["R1"] * 12 + ["R2"] * 3
+        and len(both.y) == len(both.metadata) == 15
+    )
     alone = find_caches(tmp_path / "cache", 1, ["R2"])
     np.testing.assert_array_equal(both[12], alone[0])
     np.testing.assert_array_equal(both[-1], alone[2])
@@ -109,7 +170,10 @@ def test_mixed_caches_are_refused(release_folder, tmp_path):
     made(release_folder)
     write_recording(tmp_path / "data" / "R2_L100_bdf", "NDARCC003CCC", trial_events(3))
     build(find_release("R2", tmp_path / "data"), Settings(margin=0.1), tmp_path / "cache")
-    with pytest.raises(UserError, match="margin_samples 10.*rebuild it with: python run/cache.py --release R2 --force"):
+    with pytest.raises(
+        UserError,
+        match="margin_samples 10.*rebuild it with: python run/cache.py --release R2 --force",
+    ):
         find_caches(tmp_path / "cache", 1, ["R1", "R2"])
     with pytest.raises(UserError, match="no cache of R3.*python run/cache.py --release R3"):
         find_caches(tmp_path / "cache", 1, ["R1", "R3"])
@@ -117,10 +181,42 @@ def test_mixed_caches_are_refused(release_folder, tmp_path):
 
 def write_set(path, sfreq, channels=5, seconds=20):
     """An EEGLAB recording of noise, as a structure in a MATLAB file."""
-    names = np.array([(name, "", "", "") for name in LABELS[:channels]], [(key, object) for key in ("labels", "X", "Y", "Z")])
-    x = np.random.RandomState(0).standard_normal((channels, int(sfreq * seconds))).astype(np.float32) * 20
-    about = {"setname": "noise", "nbchan": channels, "trials": 1, "pnts": x.shape[1], "srate": float(sfreq), "xmin": 0.0, "xmax": seconds, "ref": "common"}
-    scipy.io.savemat(path, {"EEG": about | {"data": x, "chanlocs": names, "event": [], "epoch": [], "icawinv": [], "icaweights": [], "icasphere": []}}, appendmat=False)
+    names = np.array(
+        [(name, "", "", "") for name in LABELS[:channels]],
+        [(key, object) for key in ("labels", "X", "Y", "Z")],
+    )
+    x = (
+        np.random.RandomState(0)
+        .standard_normal((channels, int(sfreq * seconds)))
+        .astype(np.float32)
+        * 20
+    )
+    about = {
+        "setname": "noise",
+        "nbchan": channels,
+        "trials": 1,
+        "pnts": x.shape[1],
+        "srate": float(sfreq),
+        "xmin": 0.0,
+        "xmax": seconds,
+        "ref": "common",
+    }
+    scipy.io.savemat(
+        path,
+        {
+            "EEG": about
+            | {
+                "data": x,
+                "chanlocs": names,
+                "event": [],
+                "epoch": [],
+                "icawinv": [],
+                "icaweights": [],
+                "icasphere": [],
+            }
+        },
+        appendmat=False,
+    )
     return x
 
 
@@ -141,13 +237,17 @@ def equal_to_mne(path, monkeypatch):
     import eeg.data.recording as recording
 
     raw = mne.io.read_raw_eeglab(path, verbose="error")
-    monkeypatch.setattr(recording, "CHANNELS", tuple(name.removeprefix("EEG ") for name in raw.ch_names))
+    monkeypatch.setattr(
+        recording, "CHANNELS", tuple(name.removeprefix("EEG ") for name in raw.ch_names)
+    )
     signal = recording._Mne(path)
     out = np.zeros((2, len(raw.ch_names), 50), np.float32)
     signal.read(np.array([-3, 20]), out)
     same = raw.copy().load_data()
     if raw.info["sfreq"] != 100:
-        same.filter(0.5, min(50, 0.45 * raw.info["sfreq"]), verbose="error").resample(100, verbose="error")
+        same.filter(0.5, min(50, 0.45 * raw.info["sfreq"]), verbose="error").resample(
+            100, verbose="error"
+        )
     assert signal.n_times == same.n_times
     np.testing.assert_allclose(out[1], same.get_data()[:, 20:70] * 1e6, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(out[0, :, 0], out[0, :, 3])
@@ -158,12 +258,22 @@ def equal_to_mne(path, monkeypatch):
 
 
 def test_every_folder_name_is_found_in_order(tmp_path):
-    assert folder_names("R9", False) == ["R9_L100_bdf", "ds005514-bdf", "EEG2025r9", "R9_L100", "ds005514", "cmi_bids_R9"]
+    assert folder_names("R9", False) == [
+        "R9_L100_bdf",
+        "ds005514-bdf",
+        "EEG2025r9",
+        "R9_L100",
+        "ds005514",
+        "cmi_bids_R9",
+    ]
     assert folder_names("R1", True) == ["R1_mini_L100_bdf", "ds005505-bdf-mini", "EEG2025r1mini"]
     for name in reversed(folder_names("R9", False)):
         (tmp_path / name).mkdir()
         assert find_release("R9", tmp_path).folder.name == name
-    with pytest.raises(UserError, match=r"looked for R12_L100_bdf, EEG2025r12, R12_L100, cmi_bids_R12\); .*--data DIR, or simulate one with: python run/synth.py --release R12"):
+    with pytest.raises(
+        UserError,
+        match=r"looked for R12_L100_bdf, EEG2025r12, R12_L100, cmi_bids_R12\); .*--data DIR, or simulate one with: python run/synth.py --release R12",
+    ):
         find_release("R12", tmp_path)
 
 
@@ -172,24 +282,43 @@ def test_recordings_are_what_files_exist(release_folder):
     (release_folder / "sub-NDARAA001AAA/eeg/notes.txt").write_text("")
     write_recording(release_folder, "NDARAA001AAA", None, run=10, seconds=5)
     write_recording(release_folder, "NDARAA001AAA", None, run=0, task="RestingState", seconds=5)
-    found = find_release("R1", release_folder.parent).recordings(("contrastChangeDetection", "RestingState"))
-    assert [(r.subject[:6], r.task[:4], r.run) for r in found] == [("NDARAA", "Rest", 0), ("NDARAA", "cont", 10), ("NDARAA", "cont", 1), ("NDARBB", "cont", 1)]  # as file names sort
+    found = find_release("R1", release_folder.parent).recordings(
+        ("contrastChangeDetection", "RestingState")
+    )
+    assert [(r.subject[:6], r.task[:4], r.run) for r in found] == [
+        ("NDARAA", "Rest", 0),
+        ("NDARAA", "cont", 10),
+        ("NDARAA", "cont", 1),
+        ("NDARBB", "cont", 1),
+    ]  # as file names sort
 
 
 # ---------------------------------------------------------------------------------------------------- bad recordings
 
 FAULTS = {
-    "truncated": (dict(digital=bdf_bytes(np.zeros((129, 4000), int))[:-5000]), trial_events(), "the file ends 0.1 s before its header says"),
+    "truncated": (
+        dict(digital=bdf_bytes(np.zeros((129, 4000), int))[:-5000]),
+        trial_events(),
+        "the file ends 0.1 s before its header says",
+    ),
     "text": (dict(digital=b"onset\tduration\n" * 99), trial_events(), "not a BDF file"),
     "empty": (dict(digital=b""), trial_events(), "the file is empty"),
-    "six channels": (dict(digital=np.zeros((6, 4000), int)), trial_events(), "6 channels, not the 129"),
+    "six channels": (
+        dict(digital=np.zeros((6, 4000), int)),
+        trial_events(),
+        "6 channels, not the 129",
+    ),
     "other names": (dict(labels=[f"A{i}" for i in range(129)]), trial_events(), "no E1"),
     "no gain": (dict(physical=(0, 0)), trial_events(), "no gain"),
     "negative records": (dict(records=-1), trial_events(), "-1 records"),
     "zero-byte events": ({}, "", "events.tsv is empty"),
     "no events": ({}, None, "there is no"),
     "no value column": ({}, "onset\tduration\n1\tn/a\n", "no column 'value'"),
-    "all onsets n/a": ({}, EVENTS + "n/a\tn/a\tcontrastTrial_start\t5\tn/a\n" * 3, "no valid trial"),
+    "all onsets n/a": (
+        {},
+        EVENTS + "n/a\tn/a\tcontrastTrial_start\t5\tn/a\n" * 3,
+        "no valid trial",
+    ),
     "onset no number": ({}, EVENTS + "x\tn/a\tcontrastTrial_start\t5\tn/a\n", "no number: 'x'"),
 }
 
@@ -199,7 +328,11 @@ def test_a_bad_recording_is_named_and_the_others_kept(release_folder, fault):
     header, events, reason = FAULTS[fault]
     write_recording(release_folder, "NDARAA001AAA", events, **header, run=2)
     report, cache = made(release_folder)
-    assert len(cache) == 12 and len(report.skipped) == 1 and files_left(release_folder) == ["challenge1_R1_windows.h5"]
+    assert (
+        len(cache) == 12
+        and len(report.skipped) == 1
+        and files_left(release_folder) == ["challenge1_R1_windows.h5"]
+    )
     recording, why = report.skipped[0]
     assert str(recording) == "sub-NDARAA001AAA contrastChangeDetection run 2" and reason in why
 
@@ -218,14 +351,23 @@ def test_a_recording_that_fails_while_it_is_read_leaves_no_hole(release_folder, 
         def read(self, starts, out):
             raise module.BadRecording("3 of its samples are not finite")
 
-    monkeypatch.setattr(module, "open_signal", lambda r: Spoilt() if "AB005" in r.subject else opened(r))
+    monkeypatch.setattr(
+        module, "open_signal", lambda r: Spoilt() if "AB005" in r.subject else opened(r)
+    )
     release = find_release("R1", release_folder.parent)
     report = build(release, Settings(), release_folder.parent.parent / "cache", force=True)
     cache = Cache(report.path)
     np.testing.assert_array_equal(cache.parts[0], expected)
-    with h5py.File(report.path, locking=False) as f:  # the recording's number is its place in this list, whatever was skipped
-        assert [f["recordings"][r].decode()[4:16] for r in cache.metadata["recording"]] == [s.decode() for s in cache.metadata["subject"]]
-    assert report.windows == len(cache.y) == len(cache.metadata) == 12 and "not finite" in report.skipped[0][1]
+    with h5py.File(
+        report.path, locking=False
+    ) as f:  # the recording's number is its place in this list, whatever was skipped
+        assert [f["recordings"][r].decode()[4:16] for r in cache.metadata["recording"]] == [
+            s.decode() for s in cache.metadata["subject"]
+        ]
+    assert (
+        report.windows == len(cache.y) == len(cache.metadata) == 12
+        and "not finite" in report.skipped[0][1]
+    )
     assert files_left(release_folder) == ["challenge1_R1_windows.h5"]
 
 
@@ -236,19 +378,34 @@ def test_participants_count_for_challenge_2_alone(release_folder):
     report, cache = made(release_folder, challenge=2)
     assert set(cache.metadata["subject"]) == {b"NDARBB002BBB"}
     reasons = dict((r.subject, why) for r, why in report.skipped)
-    assert "not in participants.tsv" in reasons["NDARAA001AAA"] and "not in participants.tsv" in reasons["NDARDD004DDD"]
-    write_participants(release_folder, ["NDARAA001AAA", "NDARBB002BBB", "NDARDD004DDD"], externalizing="n/a")
+    assert (
+        "not in participants.tsv" in reasons["NDARAA001AAA"]
+        and "not in participants.tsv" in reasons["NDARDD004DDD"]
+    )
+    write_participants(
+        release_folder, ["NDARAA001AAA", "NDARBB002BBB", "NDARDD004DDD"], externalizing="n/a"
+    )
     report, _ = made(release_folder, challenge=2)
     assert report.windows == 0 and "no externalizing factor" in report.skipped[0][1]
     write_participants(release_folder, ["NDARDD004DDD"])
-    assert "lasts 3.00 s" in dict((r.subject, why) for r, why in made(release_folder, challenge=2)[0].skipped)["NDARDD004DDD"]
+    assert (
+        "lasts 3.00 s"
+        in dict((r.subject, why) for r, why in made(release_folder, challenge=2)[0].skipped)[
+            "NDARDD004DDD"
+        ]
+    )
 
 
 def test_trials_are_dropped_by_reason_and_copies_flagged(release_folder):
     text = trial_events(6)
-    moved = EVENTS + "".join("\t".join([f"{float(line.split(chr(9))[0]) + 0.404:.3f}", *line.split("\t")[1:]]) + "\n" for line in text.splitlines()[1:])
+    moved = EVENTS + "".join(
+        "\t".join([f"{float(line.split(chr(9))[0]) + 0.404:.3f}", *line.split("\t")[1:]]) + "\n"
+        for line in text.splitlines()[1:]
+    )
     write_recording(release_folder, "NDARAA001AAA", moved, run=2)
-    write_recording(release_folder, "NDARBB002BBB", trial_events(6), run=2, seconds=33)  # the last window does not fit
+    write_recording(
+        release_folder, "NDARBB002BBB", trial_events(6), run=2, seconds=33
+    )  # the last window does not fit
     report, cache = made(release_folder)
     assert report.flagged == {"copy": 6} and report.dropped == {"past the end of the recording": 1}
     flagged = cache.metadata[cache.metadata["copy"]]
@@ -262,21 +419,30 @@ def test_an_up_to_date_cache_is_not_rebuilt(release_folder):
     report, _ = made(release_folder)
     before = report.path.stat().st_mtime_ns
     assert not made(release_folder)[0].built and report.path.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="made with a margin of 0 s instead of 0.1 s: they would be lost"):
+    with pytest.raises(
+        UserError, match="made with a margin of 0 s instead of 0.1 s: they would be lost"
+    ):
         made(release_folder, margin=0.1)
     assert report.path.stat().st_mtime_ns == before
     report.path.unlink()
     made(release_folder, margin=0.1)
     write_recording(release_folder, "NDARAA001AAA", trial_events(5), seed=1)
     report, cache = made(release_folder, margin=0.1)
-    assert report.built and report.reason == "files of the release have changed" and len(cache) == 11
+    assert (
+        report.built and report.reason == "files of the release have changed" and len(cache) == 11
+    )
     report.path.write_bytes(b"spoilt")
     assert made(release_folder, margin=0.1)[0].reason == "the file there cannot be read"
 
 
 def test_the_number_of_threads_changes_nothing(release_folder):
     release = find_release("R1", release_folder.parent)
-    arrays = [Cache(build(release, Settings(), release_folder.parent.parent / f"c{jobs}", jobs).path).parts[0] for jobs in (1, 2, 7)]
+    arrays = [
+        Cache(
+            build(release, Settings(), release_folder.parent.parent / f"c{jobs}", jobs).path
+        ).parts[0]
+        for jobs in (1, 2, 7)
+    ]
     assert all((a == arrays[0]).all() for a in arrays)
 
 
@@ -286,7 +452,11 @@ def test_two_builds_of_one_file(release_folder):
     path = cache_path(release_folder.parent.parent / "cache", 1, "R1")
     with module.partial_file(path):
         result = command(release_folder, "--release", "R1")
-        assert result.returncode == 1 and "another process is building" in result.stderr and "Traceback" not in result.stderr
+        assert (
+            result.returncode == 1
+            and "another process is building" in result.stderr
+            and "Traceback" not in result.stderr
+        )
     assert command(release_folder, "--release", "R1").returncode == 0
 
 
@@ -294,12 +464,35 @@ def test_two_builds_of_one_file(release_folder):
 def test_a_full_disk(release_folder, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", small], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", small], capture_output=True
+    ).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     try:
-        result = subprocess.run([sys.executable, ROOT / "run" / "cache.py", "--release", "R1", "--data", release_folder.parent, "--cache", small], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-        assert result.returncode == 1 and "MB free" in result.stderr and "--cache DIR" in result.stderr and len(result.stderr.splitlines()) == 1
-        with pytest.MonkeyPatch.context() as patch:  # and where the system's count of free space was wrong
+        result = subprocess.run(
+            [
+                sys.executable,
+                ROOT / "run" / "cache.py",
+                "--release",
+                "R1",
+                "--data",
+                release_folder.parent,
+                "--cache",
+                small,
+            ],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        assert (
+            result.returncode == 1
+            and "MB free" in result.stderr
+            and "--cache DIR" in result.stderr
+            and len(result.stderr.splitlines()) == 1
+        )
+        with (
+            pytest.MonkeyPatch.context() as patch
+        ):  # and where the system's count of free space was wrong
             patch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1 << 40}))
             with pytest.raises(UserError, match="no room for the 1 MB"):
                 build(find_release("R1", release_folder.parent), Settings(), small)
@@ -311,20 +504,31 @@ def test_a_full_disk(release_folder, tmp_path):
 def test_a_cache_folder_that_cannot_be_written(release_folder, tmp_path):
     (tmp_path / "cache").write_text("a file")
     result = command(release_folder, "--release", "R1")
-    assert result.returncode == 1 and "cannot write in" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert (
+        result.returncode == 1
+        and "cannot write in" in result.stderr
+        and len(result.stderr.splitlines()) == 1
+    )
 
 
 def test_spoilt_files_are_refused_with_the_command_that_helps(release_folder):
     report, _ = made(release_folder)
     good = report.path.read_bytes()
-    for data, reason in [(good[:-1000], "truncated file"), (b"x" * 5000, "cannot be read as a cache"), (good[:2000], "cannot be read as a cache")]:
+    for data, reason in [
+        (good[:-1000], "truncated file"),
+        (b"x" * 5000, "cannot be read as a cache"),
+        (good[:2000], "cannot be read as a cache"),
+    ]:
         report.path.write_bytes(data)
         with pytest.raises(UserError, match=reason):
             Cache(report.path)
     report.path.write_bytes(good)
     with h5py.File(report.path, "r+") as f:
         f.attrs["version"] = 99
-    with pytest.raises(UserError, match="version 99, this program reads version 1; rebuild it with: python run/cache.py --release R1 --force"):
+    with pytest.raises(
+        UserError,
+        match="version 99, this program reads version 1; rebuild it with: python run/cache.py --release R1 --force",
+    ):
         Cache(report.path)
     with pytest.raises(UserError, match="there is no cache"):
         Cache(report.path.with_name("absent.h5"))
@@ -337,7 +541,13 @@ def test_what_the_command_says(release_folder):
     write_recording(release_folder, "NDARAA001AAA", "", run=2)
     result = command(release_folder, "--release", "R1")
     assert result.returncode == 0 and result.stderr == ""
-    for text in ("R1: 2 participants, 3 contrast-change recordings", "12 windows of 2 subjects (129 x 200 float32", "skipped   1 recording", "run 2: ", "is empty"):
+    for text in (
+        "R1: 2 participants, 3 contrast-change recordings",
+        "12 windows of 2 subjects (129 x 200 float32",
+        "skipped   1 recording",
+        "run 2: ",
+        "is empty",
+    ):
         assert text in result.stdout
     assert "up to date: 12 windows" in command(release_folder, "--release", "R1").stdout
     assert command(release_folder, "--release", "R1", "--force", "--strict").returncode == 1
@@ -352,7 +562,11 @@ def test_what_the_command_says(release_folder):
         (["--release", "R1", "--jobs", "0"], 2, "at least 1"),
         (["--release", "R1", "--tasks", "RestingState"], 2, "--challenge 2"),
         (["--release", "R1", "--challenge", "2", "--tasks", "Sleep"], 2, "the tasks are"),
-        (["--release", "R1", "--challenge", "2", "--tasks", "RestingState"], 1, "no recording of RestingState"),
+        (
+            ["--release", "R1", "--challenge", "2", "--tasks", "RestingState"],
+            1,
+            "no recording of RestingState",
+        ),
         (["--release", "R1", "--plot", "x.gif"], 2, ".png"),
         ([], 2, "--release"),
     ],
@@ -366,4 +580,8 @@ def test_nothing_kept_is_a_failure(release_folder):
     for events in release_folder.glob("sub-*/eeg/*events.tsv"):
         events.write_text(EVENTS)
     result = command(release_folder, "--release", "R1")
-    assert result.returncode == 1 and "nothing was kept" in result.stdout and files_left(release_folder) == []
+    assert (
+        result.returncode == 1
+        and "nothing was kept" in result.stdout
+        and files_left(release_folder) == []
+    )

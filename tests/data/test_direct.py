@@ -26,8 +26,18 @@ def cache(tmp_path_factory, request):
     root, (dtype, margin) = tmp_path_factory.mktemp("direct"), request.param
     paths = []
     for i, (release, n) in enumerate((("R1", 7), ("R2", 12))):
-        write_recording(root / "data" / f"{release}_L100_bdf", f"NDARA{release}00{i}A", trial_events(n), seconds=6 * n, seed=i)
-        paths.append(build(find_release(release, root / "data"), Settings(dtype=dtype, margin=margin), root).path)
+        write_recording(
+            root / "data" / f"{release}_L100_bdf",
+            f"NDARA{release}00{i}A",
+            trial_events(n),
+            seconds=6 * n,
+            seed=i,
+        )
+        paths.append(
+            build(
+                find_release(release, root / "data"), Settings(dtype=dtype, margin=margin), root
+            ).path
+        )
     cache = Cache(paths)
     if direct.opened(cache, 1) is None:
         pytest.skip(f"files in {root} cannot be read past the system's cache")
@@ -45,14 +55,24 @@ def equal(one, other):
             np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("settings", [dict(shuffle=False, batch_size=4), dict(batch_size=5, seed=3, augment=Augment(noise=0.1, scale=0.2, dropout=0.1)), dict(shuffle=False, batch_size=9, rank=1, world=2), dict(batch_size=64)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(shuffle=False, batch_size=4),
+        dict(batch_size=5, seed=3, augment=Augment(noise=0.1, scale=0.2, dropout=0.1)),
+        dict(shuffle=False, batch_size=9, rank=1, world=2),
+        dict(batch_size=64),
+    ],
+)
 def test_the_same_batches(cache, settings):
     equal(epoch(Batches(cache, direct=True, **settings)), epoch(Batches(cache, **settings)))
 
 
 def test_two_at_once_do_not_disturb_each_other(cache):
     batches = Batches(cache, batch_size=2, direct=True)
-    pairs = [(a.x.copy(), b.x.copy()) for a, b in zip(batches.epoch(0), batches.epoch(1), strict=True)]
+    pairs = [
+        (a.x.copy(), b.x.copy()) for a, b in zip(batches.epoch(0), batches.epoch(1), strict=True)
+    ]
     for which in (0, 1):
         for pair, (_, x, *_) in zip(pairs, epoch(Batches(cache, batch_size=2), which), strict=True):
             np.testing.assert_array_equal(pair[which], x)
@@ -71,7 +91,12 @@ def resident(path):
         flags = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
         start = ctypes.c_char.from_buffer(mapped)
         try:
-            assert ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(len(mapped)), flags) == 0
+            assert (
+                ctypes.CDLL(None, use_errno=True).mincore(
+                    ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(len(mapped)), flags
+                )
+                == 0
+            )
         finally:
             del start
     return sum(flag & 1 for flag in flags)
@@ -91,7 +116,11 @@ def test_nothing_of_the_windows_stays_in_memory(cache, tmp_path, past):
 
 def test_files_are_closed(cache, tmp_path):
     batches = Batches(Cache(copied(cache, tmp_path)), batch_size=2, direct=True)
-    opened = lambda: [link for link in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if link == os.path.realpath(batches.cache.paths[0])]
+    opened = lambda: [
+        link
+        for link in map(os.path.realpath, Path("/proc/self/fd").iterdir())
+        if link == os.path.realpath(batches.cache.paths[0])
+    ]
     before = len(opened())
     for _ in batches.epoch(0):
         assert len(opened()) == before + 1
@@ -124,7 +153,9 @@ def refuses(error):
 @pytest.mark.parametrize("when", ["opened", "read"])
 def test_a_file_system_that_refuses_is_read_as_always(cache, monkeypatch, when, error):
     if when == "opened":
-        monkeypatch.setattr(direct, "_native", SimpleNamespace(DirectFiles=lambda *_: refuses(error)))
+        monkeypatch.setattr(
+            direct, "_native", SimpleNamespace(DirectFiles=lambda *_: refuses(error))
+        )
     else:
         reads(monkeypatch, error)
     batches = Batches(cache, batch_size=3, direct=True)
@@ -163,5 +194,7 @@ def test_a_file_that_is_cut_off(cache, tmp_path):
     batches = Batches(one, batch_size=12, direct=True)
     with open(short, "r+b") as f:
         f.truncate(one.parts[0].offset + 12 * one.parts[0][0].nbytes - 100)
-    with pytest.raises(UserError, match=r"copy_windows.h5 ends within its window 11:.*run/cache.py --release R"):
+    with pytest.raises(
+        UserError, match=r"copy_windows.h5 ends within its window 11:.*run/cache.py --release R"
+    ):
         epoch(batches)

@@ -52,7 +52,16 @@ def stop_at(tmp_path_factory):
     """The library that kills a process at its n-th call that changes a folder."""
     library = tmp_path_factory.mktemp("stop") / "stop_at.so"
     source = Path(__file__).with_name("stop_at.cpp")
-    command = [os.environ.get("CXX", "g++"), "-std=c++17", "-shared", "-fPIC", source, "-o", library, "-ldl"]
+    command = [
+        os.environ.get("CXX", "g++"),
+        "-std=c++17",
+        "-shared",
+        "-fPIC",
+        source,
+        "-o",
+        library,
+        "-ldl",
+    ]
     subprocess.run(command, check=True)
     return library
 
@@ -89,8 +98,14 @@ def test_killed_at_every_change_of_the_disk(data, tmp_path, stop_at, case):
         shutil.copytree(tmp_path / "before", folder)
     before = contents(folder)
     command = [sys.executable, "-c", textwrap.dedent(BUILDER), data, folder, str(jobs), fails]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "LD_PRELOAD": str(stop_at), "OMP_NUM_THREADS": "1"}
-    builder = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "LD_PRELOAD": str(stop_at),
+        "OMP_NUM_THREADS": "1",
+    }
+    builder = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     codes, published, half_written = [], [], []
     for line in builder.stdout:
         codes.append(int(line))

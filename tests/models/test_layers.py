@@ -23,16 +23,29 @@ def path(request, monkeypatch):
 
 def reference(layer, dtype=torch.float64):
     """torch's own layer with the same parameters: their names are the same, too."""
-    conv = nn.Conv1d(layer.in_channels, layer.in_channels, layer.kernel_size, padding=layer.padding, dilation=layer.dilation, groups=layer.in_channels, bias=layer.bias is not None)
+    conv = nn.Conv1d(
+        layer.in_channels,
+        layer.in_channels,
+        layer.kernel_size,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        groups=layer.in_channels,
+        bias=layer.bias is not None,
+    )
     conv.load_state_dict(layer.state_dict())
     return conv.to(dtype)
 
 
 def close(a, b, tolerance=1e-5):
-    torch.testing.assert_close(a.to(b.dtype), b, rtol=tolerance, atol=tolerance * float(b.detach().abs().max()))
+    torch.testing.assert_close(
+        a.to(b.dtype), b, rtol=tolerance, atol=tolerance * float(b.detach().abs().max())
+    )
 
 
-@pytest.mark.parametrize("C, T, K, dilation, bias", [(129, 200, 15, 1, False), (16, 50, 7, 8, True), (3, 7, 15, 1, True), (1, 1, 1, 1, False)])
+@pytest.mark.parametrize(
+    "C, T, K, dilation, bias",
+    [(129, 200, 15, 1, False), (16, 50, 7, 8, True), (3, 7, 15, 1, True), (1, 1, 1, 1, False)],
+)
 def test_output_and_every_gradient_equal_float64(path, C, T, K, dilation, bias):
     torch.manual_seed(0)
     layer = DepthwiseConv1d(C, K, dilation, bias=bias)
@@ -103,11 +116,17 @@ def test_autocast_keeps_the_type_of_its_input(path):
     assert x.grad.dtype == torch.bfloat16 and layer.weight.grad.dtype == torch.float32
 
 
-@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*deprecated:DeprecationWarning", "ignore::torch.jit.TracerWarning"
+)
 def test_a_trace_does_not_freeze_the_answer(path):
     layer = DepthwiseConv1d(6, 5)
     x, other = torch.randn(2, 30, 6), torch.randn(2, 30, 6)
-    for traced in (torch.jit.trace(layer, x), torch.jit.script(layer), torch.compile(layer, backend="eager", fullgraph=True)):
+    for traced in (
+        torch.jit.trace(layer, x),
+        torch.jit.script(layer),
+        torch.compile(layer, backend="eager", fullgraph=True),
+    ):
         close(traced(other), layer(other))
 
 
@@ -115,7 +134,9 @@ def test_the_file_alone_is_enough():
     """As in a submission: no package, no extension."""
     script = "import importlib.util as u; s = u.spec_from_file_location('layers', sys.argv[1]); m = u.module_from_spec(s); s.loader.exec_module(m)"
     script = f"import sys; sys.modules['eeg'] = None; {script}; import torch; print(m._native, tuple(m.DepthwiseConv1d(6, 5)(torch.zeros(2, 30, 6)).shape))"
-    done = subprocess.run([sys.executable, "-c", script, layers.__file__], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, layers.__file__], capture_output=True, text=True
+    )
     assert done.stdout.split(maxsplit=1) == ["None", "(2, 30, 6)\n"], done.stderr
 
 
@@ -125,7 +146,10 @@ def test_a_copy_and_a_state_dict_hold_the_same_layer(path):
     other = DepthwiseConv1d(6, 5, dilation=3)
     other.load_state_dict(layer.state_dict())
     assert torch.equal(copy.deepcopy(layer)(x), layer(x)) and torch.equal(other(x), layer(x))
-    assert {k: tuple(v.shape) for k, v in layer.state_dict().items()} == {"weight": (6, 1, 5), "bias": (6,)}
+    assert {k: tuple(v.shape) for k, v in layer.state_dict().items()} == {
+        "weight": (6, 1, 5),
+        "bias": (6,),
+    }
 
 
 def test_an_empty_batch_and_wrong_input(path):

@@ -33,7 +33,9 @@ def test_equal_to_the_kernels(T):
     known = ~np.isnan(want).all(0)
     spread = np.nanstd(want[:, known], 0)
     bad = np.abs(got[:, known] - want[:, known]) > 1e-4 * (np.abs(want[:, known]) + spread) + 1e-7
-    assert not bad.any(), [name for name, b in zip(np.array(list(FEATURES))[known], bad.any(0)) if b]
+    assert not bad.any(), [
+        name for name, b in zip(np.array(list(FEATURES))[known], bad.any(0)) if b
+    ]
 
 
 def test_normalised_output_is_fit_for_a_network():
@@ -55,4 +57,10 @@ def test_channels_in_another_order():
     names = [f"E{i}" for i in range(1, 129)] + ["Cz"]
     order = np.random.default_rng(0).permutation(129)
     X = torch.from_numpy(signals(4, 129, 200))
-    torch.testing.assert_close(NeuroFeatures([names[i] for i in order])(X[:, order]), NeuroFeatures()(X), rtol=1e-4, atol=1e-4, equal_nan=True)
+    torch.testing.assert_close(
+        NeuroFeatures([names[i] for i in order])(X[:, order]),
+        NeuroFeatures()(X),
+        rtol=1e-4,
+        atol=1e-4,
+        equal_nan=True,
+    )

@@ -19,7 +19,12 @@ from eeg.train.runs import Run
 from tests.conftest import LABELS, trial_events, write_recording
 
 ROOT = Path(__file__).resolve().parents[2]
-PEOPLE = {"R1": 5, "R5": 4, "R6": 8, "R7": 4}  # subjects; of the test releases enough for an interval
+PEOPLE = {
+    "R1": 5,
+    "R5": 4,
+    "R6": 8,
+    "R7": 4,
+}  # subjects; of the test releases enough for an interval
 
 
 def subject_names(release):
@@ -33,16 +38,44 @@ def caches(tmp_path_factory):
     for r, name in enumerate(PEOPLE):
         folder = root / "data" / f"{name}_L100_bdf"
         for i, subject in enumerate(subject_names(name)):
-            write_recording(folder, subject, trial_events(3 + i % 5, rt=1.1 + 0.2 * (i % 5) + 0.07 * (i // 5) + 0.05 * r), seconds=40, seed=10 * r + i)
-        rows = "".join(f"sub-{subject}\tM\t{8 + i}\t0.1\t0.2\t0.3\t{0.4 * i - 0.1 * r:.1f}\n" for i, subject in enumerate(subject_names(name)))
-        (folder / "participants.tsv").write_text("participant_id\tsex\tage\tp_factor\tattention\tinternalizing\texternalizing\n" + rows)
+            write_recording(
+                folder,
+                subject,
+                trial_events(3 + i % 5, rt=1.1 + 0.2 * (i % 5) + 0.07 * (i // 5) + 0.05 * r),
+                seconds=40,
+                seed=10 * r + i,
+            )
+        rows = "".join(
+            f"sub-{subject}\tM\t{8 + i}\t0.1\t0.2\t0.3\t{0.4 * i - 0.1 * r:.1f}\n"
+            for i, subject in enumerate(subject_names(name))
+        )
+        (folder / "participants.tsv").write_text(
+            "participant_id\tsex\tage\tp_factor\tattention\tinternalizing\texternalizing\n" + rows
+        )
         for challenge in (1, 2):
-            build(find_release(name, root / "data"), Settings(challenge, margin=0.1 if challenge == 1 else 0), root / "cache")
+            build(
+                find_release(name, root / "data"),
+                Settings(challenge, margin=0.1 if challenge == 1 else 0),
+                root / "cache",
+            )
     assert cache_path(root / "cache", 2, "R7").exists()
     return root / "cache"
 
 
-def write_run(out, name, challenge=1, seed=0, head="time", center=None, sides=None, state=None, nrmse=0.9, network="tcn", train=None, **changed):
+def write_run(
+    out,
+    name,
+    challenge=1,
+    seed=0,
+    head="time",
+    center=None,
+    sides=None,
+    state=None,
+    nrmse=0.9,
+    network="tcn",
+    train=None,
+    **changed,
+):
     """A finished run of a tiny untrained network. train: settings of its training. center: it answers this number for every window. sides: {"train": subjects, "valid": subjects} instead of R1's and R5's."""
     torch.manual_seed(seed)
     heads = {"head": head if challenge == 1 else "number"} if network == "tcn" else {}
@@ -52,19 +85,44 @@ def write_run(out, name, challenge=1, seed=0, head="time", center=None, sides=No
     split = {}
     for side, release in (("train", "R1"), ("valid", "R5")):
         names = (sides or {}).get(side, subject_names(release))
-        split[side] = {"releases": sorted({name[4:6] for name in names}), "windows": 0, "subjects": names}
+        split[side] = {
+            "releases": sorted({name[4:6] for name in names}),
+            "windows": 0,
+            "subjects": names,
+        }
     config = {
-        "challenge": challenge, "target": {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "model": model.settings, "train": {"lr": 1e-3, "seed": seed, "keep_copies": False, "mini": False} | (train or {}),
-        "split": split, "input": {"sfreq": 100.0, "window_samples": 200, "channels": LABELS}, "device": "cpu",
-    }  # fmt: skip
+        "challenge": challenge,
+        "target": {1: "rt_from_stimulus", 2: "externalizing"}[challenge],
+        "model": model.settings,
+        "train": {"lr": 1e-3, "seed": seed, "keep_copies": False, "mini": False} | (train or {}),
+        "split": split,
+        "input": {"sfreq": 100.0, "window_samples": 200, "channels": LABELS},
+        "device": "cpu",
+    }
     folder = Path(out) / name
     folder.mkdir(parents=True)
-    said = {"status": "finished", "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()} | (state or {})
-    history = {"epochs": [{"epoch": i + 1, "valid": {"nrmse": nrmse + 0.1 * (i != 1)}} for i in range(3)], "events": []}
+    said = {
+        "status": "finished",
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "updated": time.time(),
+    } | (state or {})
+    history = {
+        "epochs": [{"epoch": i + 1, "valid": {"nrmse": nrmse + 0.1 * (i != 1)}} for i in range(3)],
+        "events": [],
+    }
     timing = {"epochs": [{"epoch": i + 1, "seconds": 41.3} for i in range(3)], "events": []}
-    for file, content in {"config": config | changed, "history": history, "timing": timing, "state": said}.items():
+    for file, content in {
+        "config": config | changed,
+        "history": history,
+        "timing": timing,
+        "state": said,
+    }.items():
         (folder / f"{file}.json").write_text(json.dumps(content))
-    torch.save({"settings": model.settings, "state": model.state_dict()}, folder / f"weights_challenge_{challenge}.pt")
+    torch.save(
+        {"settings": model.settings, "state": model.state_dict()},
+        folder / f"weights_challenge_{challenge}.pt",
+    )
     return Run(folder)
 
 
@@ -92,7 +150,9 @@ def script(monkeypatch, caches, capsys):
         spec = importlib.util.spec_from_file_location(name, ROOT / "run" / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--cache", str(caches), *map(str, arguments)])
+        monkeypatch.setattr(
+            sys, "argv", [f"{name}.py", "--cache", str(caches), *map(str, arguments)]
+        )
         capsys.readouterr()
         module.main()
         return capsys.readouterr().out

@@ -20,7 +20,11 @@ def trials(rng, subjects, per_run=(4, 3), own=0.3):
         speed = rng.normal(1.6, own)
         for run, n in enumerate(per_run, 1):
             m = np.zeros(n, METADATA[1])
-            m["subject"], m["run"], m["start"] = f"NDAR{s:03d}".encode(), run, 520 * np.arange(n) + 7 * (3 - run)
+            m["subject"], m["run"], m["start"] = (
+                f"NDAR{s:03d}".encode(),
+                run,
+                520 * np.arange(n) + 7 * (3 - run),
+            )
             rows.append(m)
             y.append(rng.normal(speed, 0.3, n))
     order = rng.permutation(subjects * sum(per_run))
@@ -35,7 +39,10 @@ def test_earlier_trials_by_hand():
     def slowly(rows, y, weight):
         out = np.empty(len(y))
         for i, row in enumerate(rows):
-            before = (rows["subject"] == row["subject"]) & ((rows["run"] < row["run"]) | ((rows["run"] == row["run"]) & (rows["start"] < row["start"])))
+            before = (rows["subject"] == row["subject"]) & (
+                (rows["run"] < row["run"])
+                | ((rows["run"] == row["run"]) & (rows["start"] < row["start"]))
+            )
             out[i] = y_train.mean() + (y[before] - y_train.mean()).sum() / (before.sum() + weight)
         return out
 
@@ -50,11 +57,17 @@ def test_earlier_trials_know_nothing_of_later_ones():
     rng = np.random.default_rng(1)
     (train, y_train), (test, y_test) = trials(rng, 20), trials(rng, 2)
     predicted = earlier_trials(train, y_train, test, y_test)
-    i = int(np.flatnonzero((test["run"] == 2) & (test["start"] < 500))[0])  # the first of a second run
+    i = int(
+        np.flatnonzero((test["run"] == 2) & (test["start"] < 500))[0]
+    )  # the first of a second run
     changed = y_test.copy()
     changed[i] += 1
     moved = earlier_trials(train, y_train, test, changed) != predicted
-    later = (test["subject"] == test["subject"][i]) & (test["run"] == 2) & (test["start"] > test["start"][i])
+    later = (
+        (test["subject"] == test["subject"][i])
+        & (test["run"] == 2)
+        & (test["start"] > test["start"][i])
+    )
     np.testing.assert_array_equal(moved, later)
     first = (test["run"] == 1) & (test["start"] < 500)
     np.testing.assert_array_equal(predicted[first], y_train.mean())
@@ -67,12 +80,19 @@ def test_the_fast_flag_alone():
     assert predicted[train["fast"]] == pytest.approx(y_train[train["fast"]].mean())
     assert predicted[~train["fast"]] == pytest.approx(y_train[~train["fast"]].mean())
     slow = ~train["fast"]
-    np.testing.assert_allclose(fast_flag(train[slow], y_train[slow], train), predicted[slow][0] * slow + y_train[slow].mean() * ~slow)
+    np.testing.assert_allclose(
+        fast_flag(train[slow], y_train[slow], train),
+        predicted[slow][0] * slow + y_train[slow].mean() * ~slow,
+    )
 
 
 def people(rng, n):
     rows = np.zeros(n, METADATA[2])
-    rows["subject"], rows["age"], rows["sex"] = [f"NDAR{i:04d}".encode() for i in range(n)], rng.uniform(5, 22, n), rng.choice([b"M", b"F"], n)
+    rows["subject"], rows["age"], rows["sex"] = (
+        [f"NDAR{i:04d}".encode() for i in range(n)],
+        rng.uniform(5, 22, n),
+        rng.choice([b"M", b"F"], n),
+    )
     return rows, 0.2 * (rows["sex"] == b"M") - 0.06 * (rows["age"] - 10) + rng.normal(0, 0.3, n)
 
 
@@ -81,7 +101,9 @@ def test_age_and_sex():
     (train, y_train), (test, y_test) = people(rng, 300), people(rng, 100)
     unknown = test.copy()
     unknown["age"], unknown["sex"] = np.nan, b""
-    assert nrmse(y_test, age_and_sex(train, y_train, test)) == pytest.approx(0.3 / np.hypot(0.31, 0.3), abs=0.1)
+    assert nrmse(y_test, age_and_sex(train, y_train, test)) == pytest.approx(
+        0.3 / np.hypot(0.31, 0.3), abs=0.1
+    )
     np.testing.assert_allclose(age_and_sex(train, y_train, unknown), y_train.mean(), atol=1e-9)
 
 
@@ -103,13 +125,25 @@ def test_ridge_folds_hold_subjects_together():
     x, y = np.eye(30)[who], level[who] + rng.normal(0, 0.1, 600)
     assert np.std(fit_ridge(x, y, who)(x)) < 0.02 < 0.8 < np.std(fit_ridge(x, y, np.arange(600))(x))
     assert STRENGTHS[0] == max(STRENGTHS)
-    assert fit_ridge(x[:20], y[:20], who[:20])(x[20:22]) == pytest.approx(y[:20].mean())  # one subject
+    assert fit_ridge(x[:20], y[:20], who[:20])(x[20:22]) == pytest.approx(
+        y[:20].mean()
+    )  # one subject
 
 
 def test_which_a_challenge_has():
-    (train, y), (rows, factor) = trials(np.random.default_rng(6), 5), people(np.random.default_rng(6), 9)
-    assert [name.split(": ")[-1] for name in baselines(1, train, y, train, y)] == ["the mean of the training labels", "the fast time line alone", "the subject's earlier trials"]
-    assert [name.split(": ")[-1] for name in baselines(2, rows, factor, rows, factor)] == ["the mean of the training labels", "age and sex"]
+    (train, y), (rows, factor) = (
+        trials(np.random.default_rng(6), 5),
+        people(np.random.default_rng(6), 9),
+    )
+    assert [name.split(": ")[-1] for name in baselines(1, train, y, train, y)] == [
+        "the mean of the training labels",
+        "the fast time line alone",
+        "the subject's earlier trials",
+    ]
+    assert [name.split(": ")[-1] for name in baselines(2, rows, factor, rows, factor)] == [
+        "the mean of the training labels",
+        "age and sex",
+    ]
 
 
 def test_response_times_of_real_events(hbn):
@@ -122,7 +156,11 @@ def test_response_times_of_real_events(hbn):
         for path, table in zip(events, tables):
             table = table[~np.isnan(table["rt_from_stimulus"])]
             m = np.zeros(len(table), METADATA[1])
-            m["subject"], m["run"], m["start"] = subject.name[4:].encode(), int(re.search(r"run-(\d+)", path.name)[1]), np.round(100 * table["stimulus"])
+            m["subject"], m["run"], m["start"] = (
+                subject.name[4:].encode(),
+                int(re.search(r"run-(\d+)", path.name)[1]),
+                np.round(100 * table["stimulus"]),
+            )
             m["copy"], m["fast"] = table["copy"], table["fast"]
             rows.append(m)
             y.append(table["rt_from_stimulus"])
@@ -143,11 +181,21 @@ def test_externalizing_of_real_participants(hbn):
     """Whole releases, a participant a row (the notes' 0.964 to 0.975 weigh by windows and know handedness)."""
     people = {}
     for name in ("R1", "R2", "R3", "R4", "R10", "R11"):
-        known = [(subject, row) for subject, row in Release(name, False, hbn / name).participants().items() if np.isfinite(row["externalizing"])]
+        known = [
+            (subject, row)
+            for subject, row in Release(name, False, hbn / name).participants().items()
+            if np.isfinite(row["externalizing"])
+        ]
         people[name] = np.zeros(len(known), METADATA[2])
         people[name]["subject"] = [subject.encode() for subject, _ in known]
         for column in ("age", "sex", "externalizing"):
             people[name][column] = [row[column] for _, row in known]
-    train, test = (np.concatenate([people[name] for name in names]) for names in (("R1", "R2", "R3", "R4"), ("R10", "R11")))
-    mean, ridge = (nrmse(test["externalizing"], p) for p in baselines(2, train, train["externalizing"], test, test["externalizing"]).values())
+    train, test = (
+        np.concatenate([people[name] for name in names])
+        for names in (("R1", "R2", "R3", "R4"), ("R10", "R11"))
+    )
+    mean, ridge = (
+        nrmse(test["externalizing"], p)
+        for p in baselines(2, train, train["externalizing"], test, test["externalizing"]).values()
+    )
     assert 1 <= mean < 1.02 and 0.94 < ridge < 0.98

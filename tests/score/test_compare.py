@@ -22,12 +22,24 @@ def test_the_better_of_two(script, caches, tmp_path):
     nrmse = lambda center: np.sqrt(np.mean((y - center) ** 2)) / y.std()
     lines = printed.splitlines()
     assert lines[0].startswith(f"challenge 1, R6 + R7: {len(y)} windows, 12 subjects")
-    assert lines[2].split()[:3] == ["c1_tcn/1", "tcn", f"{nrmse(1.5):.5f}"] and lines[3].split()[:3] == ["c1_tcn/2", "tcn", f"{nrmse(4.0):.5f}"]
-    assert lines[2].endswith("cpu     lr 0.001, seed 0") and lines[3].endswith("lr 0.5, seed 1") and "  2:04  " in lines[2]
+    assert lines[2].split()[:3] == ["c1_tcn/1", "tcn", f"{nrmse(1.5):.5f}"] and lines[3].split()[
+        :3
+    ] == ["c1_tcn/2", "tcn", f"{nrmse(4.0):.5f}"]
+    assert (
+        lines[2].endswith("cpu     lr 0.001, seed 0")
+        and lines[3].endswith("lr 0.5, seed 1")
+        and "  2:04  " in lines[2]
+    )
     parameters = 129 * 15 + 129 * 8 + 8  # filters and mixing alone
     assert int(re.search(r" ([\d,]+) +2:04 ", lines[2])[1].replace(",", "")) > parameters
-    assert f"better: c1_tcn/1 than c1_tcn/2, by {nrmse(4.0) - nrmse(1.5):.5f} NRMSE, 95 % interval" in printed
-    assert re.search("(better|worse): c1_tcn/1 than the mean of the training labels|not distinguishable: c1_tcn/1 and the mean of the training labels", printed)
+    assert (
+        f"better: c1_tcn/1 than c1_tcn/2, by {nrmse(4.0) - nrmse(1.5):.5f} NRMSE, 95 % interval"
+        in printed
+    )
+    assert re.search(
+        "(better|worse): c1_tcn/1 than the mean of the training labels|not distinguishable: c1_tcn/1 and the mean of the training labels",
+        printed,
+    )
     assert re.search("c1_tcn/1 (than|and) label-only: the subject's earlier trials", printed)
 
 
@@ -35,7 +47,10 @@ def test_identical_runs_are_not_distinguishable(script, tmp_path):
     for i in (1, 2):
         write_run(tmp_path, f"c2_tcn/{i}", 2, seed=5)
     printed = script("compare", "--out", tmp_path, "c2_tcn")
-    assert "not distinguishable: c2_tcn/1 and c2_tcn/2 predict the same" in printed and "better: c2_tcn/1 than c2_tcn/2" not in printed
+    assert (
+        "not distinguishable: c2_tcn/1 and c2_tcn/2 predict the same" in printed
+        and "better: c2_tcn/1 than c2_tcn/2" not in printed
+    )
 
 
 def test_an_ensemble_stands_in_the_table(script, caches, tmp_path):
@@ -44,13 +59,22 @@ def test_an_ensemble_stands_in_the_table(script, caches, tmp_path):
     run = write_run(tmp_path, "c1_tcn/2", center=2.7)
     y = by_hand(run, caches, ["R6", "R7"])[0]
     printed = script("compare", "--out", tmp_path, "c1_tcn", "--ensemble", "average")
-    assert f"ensemble: average of 2         {np.sqrt(np.mean((y - 1.6) ** 2)) / y.std():.5f}" in printed
+    assert (
+        f"ensemble: average of 2         {np.sqrt(np.mean((y - 1.6) ** 2)) / y.std():.5f}"
+        in printed
+    )
     assert re.search(r"better: ensemble: average of 2 than c1_tcn/[12], by", printed)
     write_run(tmp_path, "c1_tcn/3", center=1.5)
     write_run(tmp_path, "c1_tcn/4", center=1.6)
-    printed = script("compare", "--out", tmp_path, "c1_tcn", "--ensemble", "average")  # of 0.5, 2.7, 1.5, 1.6: third, and judged all the same
-    assert re.search("c1_tcn/[34] and ensemble: average of 4|c1_tcn/[34] than ensemble: average of 4", printed)
-    assert "ensemble: ridge on 52 numbers" in script("compare", "--out", tmp_path, "c1_tcn", "--ensemble", "stack")
+    printed = script(
+        "compare", "--out", tmp_path, "c1_tcn", "--ensemble", "average"
+    )  # of 0.5, 2.7, 1.5, 1.6: third, and judged all the same
+    assert re.search(
+        "c1_tcn/[34] and ensemble: average of 4|c1_tcn/[34] than ensemble: average of 4", printed
+    )
+    assert "ensemble: ridge on 52 numbers" in script(
+        "compare", "--out", tmp_path, "c1_tcn", "--ensemble", "stack"
+    )
 
 
 def told(out):
@@ -63,13 +87,23 @@ def test_validation_promotes_and_not_the_test_releases(script, tmp_path):
     write_run(tmp_path, "c1_lucky/1", center=1.63, nrmse=0.95)
     write_run(tmp_path, "c1_tcn/1", center=1.6, seed=2, nrmse=0.9)
     printed = script("compare", "--out", tmp_path, "--promote")
-    assert printed.index("c1_lucky/1") < printed.index("c1_tcn/1")  # the table is by the test releases
+    assert printed.index("c1_lucky/1") < printed.index(
+        "c1_tcn/1"
+    )  # the table is by the test releases
     assert "lowest validation NRMSE: c1_tcn/1, 0.90000 on 4 subjects of R5\n" in printed
     assert f"promoted c1_tcn/1 to {tmp_path}/promoted_challenge_1/" in printed
     kept = told(tmp_path)
-    assert (kept["run"], kept["valid_nrmse"], kept["validated_on"], kept["releases"]) == ("c1_tcn/1", 0.9, "4 subjects of R5", ["R6", "R7"])
+    assert (kept["run"], kept["valid_nrmse"], kept["validated_on"], kept["releases"]) == (
+        "c1_tcn/1",
+        0.9,
+        "4 subjects of R5",
+        ["R6", "R7"],
+    )
     printed = script("compare", "--out", tmp_path, "--promote")
-    assert f"the promoted run has the lowest validation NRMSE, 0.90000 on 4 subjects of R5; {tmp_path}/promoted_challenge_1/ stays" in printed
+    assert (
+        f"the promoted run has the lowest validation NRMSE, 0.90000 on 4 subjects of R5; {tmp_path}/promoted_challenge_1/ stays"
+        in printed
+    )
 
 
 def test_the_test_releases_can_veto(script, tmp_path):
@@ -77,53 +111,95 @@ def test_the_test_releases_can_veto(script, tmp_path):
     script("compare", "--out", tmp_path, "--promote")
     write_run(tmp_path, "c1_odd/1", center=4.0, seed=2, nrmse=0.5)
     printed = script("compare", "--out", tmp_path, "--promote")
-    assert "the test releases veto it: worse: c1_odd/1 than the promoted run, by" in printed and "stays as it is" in printed
+    assert (
+        "the test releases veto it: worse: c1_odd/1 than the promoted run, by" in printed
+        and "stays as it is" in printed
+    )
     assert told(tmp_path)["run"] == "c1_good/1"
     write_run(tmp_path, "c1_near/1", center=1.63, seed=3, nrmse=0.4)
     printed = script("compare", "--out", tmp_path, "--promote")
-    assert "the test releases do not veto it: not distinguishable: c1_near/1 and the promoted run" in printed
+    assert (
+        "the test releases do not veto it: not distinguishable: c1_near/1 and the promoted run"
+        in printed
+    )
     assert told(tmp_path)["run"] == "c1_near/1"
-    assert "promoted_challenge_1, epoch 2" in script("evaluate", "--out", tmp_path, "promoted_challenge_1")
+    assert "promoted_challenge_1, epoch 2" in script(
+        "evaluate", "--out", tmp_path, "promoted_challenge_1"
+    )
 
 
 def test_what_is_validated_on_other_subjects_is_not_promoted(script, tmp_path):
     write_run(tmp_path, "c1_tcn/1", center=1.5, nrmse=0.9)
-    names, options = subject_names("R1"), {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]}
+    names, options = (
+        subject_names("R1"),
+        {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]},
+    )
     fold = {"sides": {"train": names[1:], "valid": names[:1]}, "train": options}
     write_run(tmp_path, "c1_cv/1", center=1.6, seed=2, nrmse=0.3, **fold)
     printed = script("compare", "--out", tmp_path, "--promote")
-    assert "left out of the choice: 1 run not validated on 4 subjects of R5 (c1_cv: one of 5 folds)" in printed
+    assert (
+        "left out of the choice: 1 run not validated on 4 subjects of R5 (c1_cv: one of 5 folds)"
+        in printed
+    )
     assert told(tmp_path)["run"] == "c1_tcn/1"
-    printed = script("compare", "--out", tmp_path, "c1_cv", "--promote")  # alone it does not compete with the promoted one either
+    printed = script(
+        "compare", "--out", tmp_path, "c1_cv", "--promote"
+    )  # alone it does not compete with the promoted one either
     assert "stays as it is" in printed and told(tmp_path)["run"] == "c1_tcn/1"
 
 
 def test_what_validation_cannot_compare_with_the_promoted_run_needs_no_veto(script, tmp_path):
-    names, options = subject_names("R1"), {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]}
-    write_run(tmp_path, "c1_cv/1", center=1.6, nrmse=0.3, sides={"train": names[1:], "valid": names[:1]}, train=options)
+    names, options = (
+        subject_names("R1"),
+        {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]},
+    )
+    write_run(
+        tmp_path,
+        "c1_cv/1",
+        center=1.6,
+        nrmse=0.3,
+        sides={"train": names[1:], "valid": names[:1]},
+        train=options,
+    )
     assert "promoted c1_cv/1" in script("compare", "--out", tmp_path, "--promote")
     write_run(tmp_path, "c1_tcn/1", center=1.59, seed=2, nrmse=0.9)
     printed = script("compare", "--out", tmp_path, "c1_tcn", "--promote")
-    assert "the promoted run was validated on one of 5 folds, so its validation NRMSE is left out, too\n" in printed
+    assert (
+        "the promoted run was validated on one of 5 folds, so its validation NRMSE is left out, too\n"
+        in printed
+    )
     assert told(tmp_path)["run"] == "c1_tcn/1"
 
 
 def test_what_cannot_be_compared_is_named_with_its_reason(script, tmp_path):
     write_run(tmp_path, "c1_tcn/1")
-    write_run(tmp_path, "c1_seen/1", sides={"train": subject_names("R6"), "valid": subject_names("R5")})
+    write_run(
+        tmp_path, "c1_seen/1", sides={"train": subject_names("R6"), "valid": subject_names("R5")}
+    )
     write_run(tmp_path, "c1_nan/1", center=float("nan"))
     write_run(tmp_path, "c1_live/1", state={"status": "stopped"})
     printed = script("compare", "--out", tmp_path)
-    assert "left out: c1_seen/1 was trained on 8 of the subjects" in printed and "left out: c1_nan/1 answers NaN" in printed
+    assert (
+        "left out: c1_seen/1 was trained on 8 of the subjects" in printed
+        and "left out: c1_nan/1 answers NaN" in printed
+    )
     assert "c1_live" not in printed and "  c1_tcn/1  tcn" in printed
     printed = script("compare", "--out", tmp_path, "c1_tcn", "c1_seen")  # though it was named
-    assert "left out: c1_seen/1 was trained on 8 of the subjects" in printed and "  c1_tcn/1  tcn" in printed
+    assert (
+        "left out: c1_seen/1 was trained on 8 of the subjects" in printed
+        and "  c1_tcn/1  tcn" in printed
+    )
     with pytest.raises(UserError, match="c1_seen/1 was trained on 8"):
         script("compare", "--out", tmp_path, "c1_seen")
 
 
 def test_validation_windows_that_are_not_cached(script, tmp_path):
-    write_run(tmp_path, "c1_tcn/1", nrmse=0.77, sides={"train": subject_names("R1"), "valid": ["NDARR9000XX"]})
+    write_run(
+        tmp_path,
+        "c1_tcn/1",
+        nrmse=0.77,
+        sides={"train": subject_names("R1"), "valid": ["NDARR9000XX"]},
+    )
     assert "0.77000 (not cached)" in script("compare", "--out", tmp_path)
 
 
@@ -162,7 +238,9 @@ def test_a_hybrid_without_its_features_is_left_out(script, caches, tmp_path):
     folder = tmp_path / "cache"
     folder.mkdir()
     for release in ("R1", "R5", "R6"):
-        (folder / f"challenge1_{release}_windows.h5").write_bytes(cache_path(caches, 1, release).read_bytes())
+        (folder / f"challenge1_{release}_windows.h5").write_bytes(
+            cache_path(caches, 1, release).read_bytes()
+        )
     add(folder / "challenge1_R6_windows.h5")
     for words in ([], ["--ensemble", "stack"]):
         printed = script("compare", "--out", tmp_path, "--cache", folder, *words)
@@ -174,22 +252,49 @@ def differing(script, out, *words):
     """{run: what stands in the last column} of a table."""
     lines = script("compare", "--out", out, *words).splitlines()
     at = next(line.index("differs in") for line in lines if "differs in" in line)
-    return {line.split()[0]: line[at:] for line in lines if line.startswith("  c1_") and " cpu" in line}
+    return {
+        line.split()[0]: line[at:] for line in lines if line.startswith("  c1_") and " cpu" in line
+    }
 
 
 def test_differences_are_named_in_words(script, tmp_path):
-    usual = {"fold": None, "cv": 0, "train": ["R1"], "valid": ["R5"], "augment": {"noise": 0.05, "mask": 0.1}, "balance": False, "max_recordings": None, "set": {"width": 8}}
+    usual = {
+        "fold": None,
+        "cv": 0,
+        "train": ["R1"],
+        "valid": ["R5"],
+        "augment": {"noise": 0.05, "mask": 0.1},
+        "balance": False,
+        "max_recordings": None,
+        "set": {"width": 8},
+    }
     write_run(tmp_path, "c1_tcn/1", train=usual)
     write_run(tmp_path, "c1_tcn/2", seed=1, train=usual)
     write_run(tmp_path, "c1_tcn/3", train=usual | {"fold": [2, 5], "cv": 5, "valid": []})
-    write_run(tmp_path, "c1_tcn/4", train=usual | {"lr": 3e-4, "augment": {"noise": 0.05}, "balance": True})
-    write_run(tmp_path, "c1_tcn/5", train=usual | {"train": ["R1", "R2"], "max_recordings": 3, "augment": {"noise": 0.2, "mask": 0.1}})
+    write_run(
+        tmp_path,
+        "c1_tcn/4",
+        train=usual | {"lr": 3e-4, "augment": {"noise": 0.05}, "balance": True},
+    )
+    write_run(
+        tmp_path,
+        "c1_tcn/5",
+        train=usual
+        | {"train": ["R1", "R2"], "max_recordings": 3, "augment": {"noise": 0.2, "mask": 0.1}},
+    )
     write_run(tmp_path, "c1_cnn/1", network="cnn", train=usual | {"set": {}})
     assert differing(script, tmp_path) == {
-        "c1_tcn/1": "", "c1_cnn/1": "", "c1_tcn/2": "seed 1", "c1_tcn/3": "fold 2 of 5",
-        "c1_tcn/4": "no mask, lr 0.0003, subjects drawn equally often", "c1_tcn/5": "noise 0.2, train R1 R2, max recordings 3",
-    }  # fmt: skip
-    assert differing(script, tmp_path, "c1_tcn/1", "c1_tcn/2") == {"c1_tcn/1": "seed 0", "c1_tcn/2": "seed 1"}
+        "c1_tcn/1": "",
+        "c1_cnn/1": "",
+        "c1_tcn/2": "seed 1",
+        "c1_tcn/3": "fold 2 of 5",
+        "c1_tcn/4": "no mask, lr 0.0003, subjects drawn equally often",
+        "c1_tcn/5": "noise 0.2, train R1 R2, max recordings 3",
+    }
+    assert differing(script, tmp_path, "c1_tcn/1", "c1_tcn/2") == {
+        "c1_tcn/1": "seed 0",
+        "c1_tcn/2": "seed 1",
+    }
     assert differing(script, tmp_path, "c1_tcn", "--seed", 1) == {"c1_tcn/2": ""}
     assert differing(script, tmp_path, "c1_tcn/3..4") == {
         "c1_tcn/3": "mask 0.1, lr 0.001, fold 2 of 5, windows drawn equally often",

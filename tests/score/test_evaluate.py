@@ -38,14 +38,26 @@ def test_without_arguments_the_best_of_each_challenge(script, caches, tmp_path):
     y, p, metadata = by_hand(best, caches, ["R6", "R7"])
     one = found["challenge1"]
     assert one["nrmse"] == pytest.approx(by_definition(y, p), rel=1e-5)
-    assert one["run"] == "c1_tcn/20260101_000000, epoch 2" and one["releases"] == ["R6", "R7"] and (one["windows"], one["subjects"]) == (len(y), 12) and not one["simulated"]
+    assert (
+        one["run"] == "c1_tcn/20260101_000000, epoch 2"
+        and one["releases"] == ["R6", "R7"]
+        and (one["windows"], one["subjects"]) == (len(y), 12)
+        and not one["simulated"]
+    )
     with h5py.File(cache_path(caches, 1, "R1"), "r") as f:
         known, trained = f["y"][()], f["metadata"][()]
-    assert figure(one, "the mean of the training labels")["nrmse"] == pytest.approx(by_definition(y, known[~trained["copy"]].mean()))
+    assert figure(one, "the mean of the training labels")["nrmse"] == pytest.approx(
+        by_definition(y, known[~trained["copy"]].mean())
+    )
     for release in ("R6", "R7"):
         own = np.char.startswith(metadata["subject"].astype(str), f"NDAR{release}")
-        assert figure(one, f"{release}: {own.sum()} windows")["nrmse"] == pytest.approx(by_definition(y[own], p[own]), rel=1e-5)
-    assert figure(one, "label-only: the subject's earlier trials")["nrmse"] < figure(one, "the mean of the training labels")["nrmse"]
+        assert figure(one, f"{release}: {own.sum()} windows")["nrmse"] == pytest.approx(
+            by_definition(y[own], p[own]), rel=1e-5
+        )
+    assert (
+        figure(one, "label-only: the subject's earlier trials")["nrmse"]
+        < figure(one, "the mean of the training labels")["nrmse"]
+    )
 
     y, p = [], []
     saved = torch.load(two.weights, weights_only=True)
@@ -58,11 +70,17 @@ def test_without_arguments_the_best_of_each_challenge(script, caches, tmp_path):
                 for i in np.flatnonzero(f["metadata"]["recording"] == recording):
                     begin = draw.randint(0, 200)
                     with torch.no_grad():
-                        p.append(model(torch.from_numpy(f["X"][i][None, :, begin : begin + 200])).item())
+                        p.append(
+                            model(torch.from_numpy(f["X"][i][None, :, begin : begin + 200])).item()
+                        )
                     y.append(f["y"][i])
-    assert found["challenge2"]["nrmse"] == pytest.approx(by_definition(np.array(y), np.array(p)), rel=1e-5)
+    assert found["challenge2"]["nrmse"] == pytest.approx(
+        by_definition(np.array(y), np.array(p)), rel=1e-5
+    )
     assert figure(found["challenge2"], "label-only: age and sex")["nrmse"] > 0
-    assert found["overall"] == pytest.approx(0.3 * found["challenge1"]["nrmse"] + 0.7 * found["challenge2"]["nrmse"])
+    assert found["overall"] == pytest.approx(
+        0.3 * found["challenge1"]["nrmse"] + 0.7 * found["challenge2"]["nrmse"]
+    )
     for text in ("0.88668", "0.97843", "0.96381", f"= {found['overall']:.5f}", "95 % interval"):
         assert text in printed
     assert "on real data" not in printed  # these are not marked as simulated
@@ -72,7 +90,9 @@ def test_flagged_windows_are_scored_and_reported_apart(script, caches, tmp_path,
     folder = tmp_path / "cache"
     folder.mkdir()
     for release in ("R1", "R5", "R6"):
-        (folder / f"challenge1_{release}_windows.h5").write_bytes(cache_path(caches, 1, release).read_bytes())
+        (folder / f"challenge1_{release}_windows.h5").write_bytes(
+            cache_path(caches, 1, release).read_bytes()
+        )
     with h5py.File(folder / "challenge1_R6_windows.h5", "r+") as f:
         metadata = f["metadata"][()]
         metadata["fast"][:3], metadata["copy"][2:6] = True, True
@@ -83,7 +103,11 @@ def test_flagged_windows_are_scored_and_reported_apart(script, caches, tmp_path,
     y, p, metadata = by_hand(run, folder, ["R6"])
     one, n = found["challenge1"], len(y)
     assert one["nrmse"] == pytest.approx(by_definition(y, p), rel=1e-5) and one["windows"] == n
-    for name, inside in (("without fast time line and copies", slice(6, None)), ("without fast time line", slice(3, None)), ("without copies", [0, 1, *range(6, n)])):
+    for name, inside in (
+        ("without fast time line and copies", slice(6, None)),
+        ("without fast time line", slice(3, None)),
+        ("without copies", [0, 1, *range(6, n)]),
+    ):
         entry = figure(one, f"{name}: {len(y[inside])} windows")
         assert entry["nrmse"] == pytest.approx(by_definition(y[inside], p[inside]), rel=1e-5)
     assert "R6 (simulated)" in printed and "best, on real data" in printed
@@ -93,10 +117,19 @@ def test_a_fold_is_not_the_best_run(script, tmp_path):
     write_run(tmp_path, "c1_tcn/1", nrmse=0.9)
     names = subject_names("R1")
     options = {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]}
-    write_run(tmp_path, "c1_cv/1", nrmse=0.4, sides={"train": names[1:], "valid": names[:1]}, train=options)
+    write_run(
+        tmp_path,
+        "c1_cv/1",
+        nrmse=0.4,
+        sides={"train": names[1:], "valid": names[:1]},
+        train=options,
+    )
     found, printed = scores(script, tmp_path)
     assert found["challenge1"]["run"] == "c1_tcn/1, epoch 2"
-    assert "left out of the choice: 1 run not validated on 4 subjects of R5 (c1_cv: one of 5 folds)\n" in printed
+    assert (
+        "left out of the choice: 1 run not validated on 4 subjects of R5 (c1_cv: one of 5 folds)\n"
+        in printed
+    )
 
 
 def test_a_run_scored_on_its_validation_subjects_says_so(script, tmp_path):
@@ -104,13 +137,24 @@ def test_a_run_scored_on_its_validation_subjects_says_so(script, tmp_path):
     write_run(tmp_path, "c1_tcn/2", seed=2)
     write_run(tmp_path, "c2_tcn/1", 2)
     found, printed = scores(script, tmp_path, "--release", "R5", "R7")
-    for challenge, what in ((1, "epoch of c1_tcn/1 was"), (2, "epoch and shrinkage of c2_tcn/1 were")):
+    for challenge, what in (
+        (1, "epoch of c1_tcn/1 was"),
+        (2, "epoch and shrinkage of c2_tcn/1 were"),
+    ):
         assert f"note: the {what} chosen on 4 of these 8 subjects, which flatters it\n" in printed
         one = found[f"challenge{challenge}"]
-        assert one["chosen_on_these_subjects"] is True and one["table"][0]["chosen_on_these_subjects"] is True
+        assert (
+            one["chosen_on_these_subjects"] is True
+            and one["table"][0]["chosen_on_these_subjects"] is True
+        )
     found, printed = scores(script, tmp_path, "c1_tcn", "--ensemble", "average", "--release", "R5")
-    assert "note: the epoch of c1_tcn/1, c1_tcn/2 was chosen on some of these subjects, which flatters them\n" in printed
-    assert [entry.get("chosen_on_these_subjects") for entry in found["challenge1"]["table"]][:4] == [True, True, True, None]
+    assert (
+        "note: the epoch of c1_tcn/1, c1_tcn/2 was chosen on some of these subjects, which flatters them\n"
+        in printed
+    )
+    assert [entry.get("chosen_on_these_subjects") for entry in found["challenge1"]["table"]][
+        :4
+    ] == [True, True, True, None]
     found, printed = scores(script, tmp_path)
     assert "note:" not in printed and found["challenge2"]["chosen_on_these_subjects"] is False
 
@@ -129,20 +173,32 @@ def test_runs_by_name_and_ensembles(script, caches, tmp_path):
     p = [by_hand(run, caches, ["R6", "R7"])[1] for run in runs]
     y = by_hand(runs[0], caches, ["R6", "R7"])[0]
     found, _ = scores(script, tmp_path, "c1_tcn")
-    assert found["challenge1"]["run"] == "c1_tcn/2, epoch 2" and found["challenge1"]["nrmse"] == pytest.approx(by_definition(y, p[2]), rel=1e-5)
+    assert found["challenge1"]["run"] == "c1_tcn/2, epoch 2" and found["challenge1"][
+        "nrmse"
+    ] == pytest.approx(by_definition(y, p[2]), rel=1e-5)
     found, _ = scores(script, tmp_path, "c1_tcn/0", tmp_path / "c1_tcn" / "1")
     assert found["challenge1"]["nrmse"] == pytest.approx(by_definition(y, p[0]), rel=1e-5)
-    assert figure(found["challenge1"], "c1_tcn/1, epoch 2")["nrmse"] == pytest.approx(by_definition(y, p[1]), rel=1e-5)
+    assert figure(found["challenge1"], "c1_tcn/1, epoch 2")["nrmse"] == pytest.approx(
+        by_definition(y, p[1]), rel=1e-5
+    )
     found, printed = scores(script, tmp_path, "c1_tcn", "--ensemble", "average")
-    assert found["challenge1"]["run"] == "ensemble: average of 3" and found["challenge1"]["nrmse"] == pytest.approx(by_definition(y, np.mean(p, 0)), rel=1e-5)
+    assert found["challenge1"]["run"] == "ensemble: average of 3" and found["challenge1"][
+        "nrmse"
+    ] == pytest.approx(by_definition(y, np.mean(p, 0)), rel=1e-5)
     for words in (["c1_tcn", "--seed", "0", "2"], ["c1_tcn/2..", "c1_tcn/0"]):
         found, _ = scores(script, tmp_path, *words, "--ensemble", "average")
-        assert found["challenge1"]["nrmse"] == pytest.approx(by_definition(y, (p[0] + p[2]) / 2), rel=1e-5)
+        assert found["challenge1"]["nrmse"] == pytest.approx(
+            by_definition(y, (p[0] + p[2]) / 2), rel=1e-5
+        )
         found, _ = scores(script, tmp_path, *words)  # each by itself
-        assert {"c1_tcn/0, epoch 2", "c1_tcn/2, epoch 2"} <= {entry["name"] for entry in found["challenge1"]["table"]}
+        assert {"c1_tcn/0, epoch 2", "c1_tcn/2, epoch 2"} <= {
+            entry["name"] for entry in found["challenge1"]["table"]
+        }
     for way in ("weights", "stack"):
         assert scores(script, tmp_path, "c1_tcn", "--ensemble", way)[0]["challenge1"]["nrmse"] < 2
-    found, printed = scores(script, tmp_path, "c1_tcn", "--subject-mean", "--mirror", "--shift", 0.1)
+    found, printed = scores(
+        script, tmp_path, "c1_tcn", "--subject-mean", "--mirror", "--shift", 0.1
+    )
     assert "mean of each subject" in found["challenge1"]["run"]
 
 
@@ -150,7 +206,9 @@ def test_one_subject_has_no_interval_and_one_label_no_score(script, tmp_path, ca
     folder = tmp_path / "cache"
     folder.mkdir()
     for release in ("R1", "R5", "R7"):
-        (folder / f"challenge2_{release}_windows.h5").write_bytes(cache_path(caches, 2, release).read_bytes())
+        (folder / f"challenge2_{release}_windows.h5").write_bytes(
+            cache_path(caches, 2, release).read_bytes()
+        )
     with h5py.File(folder / "challenge2_R7_windows.h5", "r+") as f:
         f["y"][()] = 0.3
     write_run(tmp_path / "out", "c2_tcn/1", 2)
@@ -169,17 +227,26 @@ def test_labels_alone_need_the_training_cache(script, tmp_path, caches):
     (folder / "challenge1_R6_windows.h5").write_bytes(cache_path(caches, 1, "R6").read_bytes())
     write_run(tmp_path / "out", "c1_tcn/1")
     found, printed = scores(script, tmp_path / "out", "--cache", folder)
-    assert "label-only baselines unavailable: no cache of R1" in printed and len(found["challenge1"]["table"]) == 1
+    assert (
+        "label-only baselines unavailable: no cache of R1" in printed
+        and len(found["challenge1"]["table"]) == 1
+    )
 
 
 @pytest.mark.parametrize(
     "arguments, reason",
     [
         ([], "no finished run of challenge 1 .* python run/train.py --challenge 1"),
-        (["--challenge", "2"], "no finished run of challenge 2 .* python run/train.py --challenge 2"),
+        (
+            ["--challenge", "2"],
+            "no finished run of challenge 2 .* python run/train.py --challenge 2",
+        ),
         (["c3"], "no run c3: .* there are c1_other, c1_stopped, c2_tcn"),
         (["c2_tcn", "--challenge", "1"], "c2_tcn/1 is a run of challenge 2, not 1"),
-        (["c1_stopped"], "c1_stopped/1 has not finished .it was stopped.; go on with: python run/train.py --resume"),
+        (
+            ["c1_stopped"],
+            "c1_stopped/1 has not finished .it was stopped.; go on with: python run/train.py --resume",
+        ),
         (["c1_other"], "labels are 1: auroc is not defined where they do not vary"),
         (["c2_tcn", "--release", "R8"], "no cache of R8 for challenge 2"),
         (["c2_tcn", "--release", "R1"], "c2_tcn/1 was trained on 5 of the subjects"),
@@ -197,12 +264,24 @@ def test_mistakes(script, tmp_path, arguments, reason):
 
 def test_shift_beyond_the_margin(script, tmp_path):
     write_run(tmp_path, "c1_tcn/1")
-    with pytest.raises(UserError, match="R6_windows.h5 has 0.1 s around its windows; .*--margin 0.2"):
+    with pytest.raises(
+        UserError, match="R6_windows.h5 has 0.1 s around its windows; .*--margin 0.2"
+    ):
         script("evaluate", "--out", tmp_path, "--challenge", 1, "--shift", 0.2)
 
 
 def test_as_a_command(tmp_path):
-    call = lambda *arguments: subprocess.run([sys.executable, ROOT / "run" / "evaluate.py", *arguments], capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    call = lambda *arguments: subprocess.run(
+        [sys.executable, ROOT / "run" / "evaluate.py", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     nothing = call()
-    assert nothing.returncode == 1 and nothing.stderr.startswith("error: no finished run of challenge 1 in experiments/") and len(nothing.stderr.splitlines()) == 1
+    assert (
+        nothing.returncode == 1
+        and nothing.stderr.startswith("error: no finished run of challenge 1 in experiments/")
+        and len(nothing.stderr.splitlines()) == 1
+    )
     assert call("--ensemble", "average").returncode == 2

@@ -42,7 +42,11 @@ def damaged(run, change):
 def test_weights_that_do_not_fit(tmp_path, change, reason):
     with pytest.raises(UserError, match=reason) as raised:
         load_model(damaged(write_run(tmp_path, "a/1"), change))
-    assert "train" in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) < 600
+    assert (
+        "train" in str(raised.value)
+        and "\n" not in str(raised.value)
+        and len(str(raised.value)) < 600
+    )
 
 
 class Dangerous:
@@ -76,7 +80,11 @@ def test_answers_that_are_no_numbers(caches, tmp_path):
 def test_validation_answers_of_challenge_2_are_shrunk_as_fits_other_subjects(caches, tmp_path):
     run = write_run(tmp_path, "c2_tcn/1", 2, seed=3)
     model = load_model(run.weights)
-    model.center[:], model.scale[:], model.shrink[:] = 0.3, 2.0, 0.0  # what was fitted on all of them plays no part
+    model.center[:], model.scale[:], model.shrink[:] = (
+        0.3,
+        2.0,
+        0.0,
+    )  # what was fitted on all of them plays no part
     torch.save({"settings": model.settings, "state": model.state_dict()}, run.weights)
     cache, rows = side(caches, [run], "valid")
     y, subjects = cache.y[rows], cache.metadata["subject"][rows]
@@ -91,19 +99,31 @@ def test_validation_answers_of_challenge_2_are_shrunk_as_fits_other_subjects(cac
     np.testing.assert_allclose(predict_validation(run, cache, rows), expected, rtol=1e-6)
     one = write_run(tmp_path, "c1_tcn/1")
     windows = side(caches, [one], "valid")
-    np.testing.assert_array_equal(predict_validation(one, *windows), predict_run(one, *windows)[:, 0])
+    np.testing.assert_array_equal(
+        predict_validation(one, *windows), predict_run(one, *windows)[:, 0]
+    )
 
 
 def test_promote(caches, tmp_path):
     first, second = write_run(tmp_path, "a/1", seed=1), write_run(tmp_path, "a/2", seed=2)
     for run in (first, second):
         folder = promote(run, tmp_path, {"nrmse": 0.9})
-        assert folder == promoted_folder(tmp_path, 1) and json.loads((folder / "promoted.json").read_text()) == {"run": run.name, "nrmse": 0.9}
+        assert folder == promoted_folder(tmp_path, 1) and json.loads(
+            (folder / "promoted.json").read_text()
+        ) == {"run": run.name, "nrmse": 0.9}
         now = choose_runs(tmp_path, ["promoted_challenge_1"])[0]
-        assert now.finished and now.weights.read_bytes() == run.weights.read_bytes() and now.config == run.config and now.best == run.best
+        assert (
+            now.finished
+            and now.weights.read_bytes() == run.weights.read_bytes()
+            and now.config == run.config
+            and now.best == run.best
+        )
     assert [run.name for run in find_runs(tmp_path)] == ["a/1", "a/2"]  # it is not counted twice
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "promoted_challenge_1"]
     second.weights.unlink()
     with pytest.raises(UserError, match="lost its weights file"):
         promote(second, tmp_path, {})
-    assert choose_runs(tmp_path, ["promoted_challenge_1"])[0].finished and len(list(tmp_path.iterdir())) == 2
+    assert (
+        choose_runs(tmp_path, ["promoted_challenge_1"])[0].finished
+        and len(list(tmp_path.iterdir())) == 2
+    )

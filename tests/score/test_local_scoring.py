@@ -22,11 +22,14 @@ from tests.fixtures import make
 from tests.fixtures.start_kit import PEERS, local_scoring
 from tests.fixtures.submission import Submission
 
+
 @pytest.fixture
 def script():
     path = Path(os.environ.get("EEG_LOCAL_SCORING", ""))
     if not path.is_file():
-        pytest.skip("no local_scoring.py (name the start kit's with EEG_LOCAL_SCORING); what it said is in tests/fixtures")
+        pytest.skip(
+            "no local_scoring.py (name the start kit's with EEG_LOCAL_SCORING); what it said is in tests/fixtures"
+        )
     if not PEERS.exists():
         pytest.skip("no peers' environment (build/peers; `make peers` makes it)")
     return path.resolve()
@@ -38,17 +41,27 @@ def same_scoring(cache, ours, y, p, printed):
     assert len(y) == len(cache)
     np.testing.assert_allclose(y[order(y, p)], cache.y[order(cache.y, ours)], atol=1e-5)
     np.testing.assert_allclose(np.sort(p), np.sort(ours), atol=1e-5)
-    assert abs(nrmse(y, p) - nrmse(cache.y, ours)) < 1e-5 and abs(printed - nrmse(cache.y, ours)) < 1e-4
+    assert (
+        abs(nrmse(y, p) - nrmse(cache.y, ours)) < 1e-5
+        and abs(printed - nrmse(cache.y, ours)) < 1e-4
+    )
 
 
 def test_scores_equal_those_that_the_start_kit_printed(tmp_path):
     """Of tests/fixtures/submission.py, on a release written by tests; the start kit's numbers are stored beside it."""
     stored = np.load(make.HERE / "scoring.npz")
-    assert make.digest(make.write_scored_release(tmp_path), "**/*") == stored["release"], "run: python tests/fixtures/make.py --local-scoring FILE"
+    assert make.digest(make.write_scored_release(tmp_path), "**/*") == stored["release"], (
+        "run: python tests/fixtures/make.py --local-scoring FILE"
+    )
     assert make.digest(make.HERE, "submission.py") == stored["submission"]
-    models = Submission(100, "cpu").get_model_challenge_1(), Submission(100, "cpu").get_model_challenge_2()
+    models = (
+        Submission(100, "cpu").get_model_challenge_1(),
+        Submission(100, "cpu").get_model_challenge_2(),
+    )
     for challenge, model in enumerate(models, 1):
-        cache = Cache(build(find_release("R5", tmp_path), Settings(challenge), tmp_path / "cache").path)
+        cache = Cache(
+            build(find_release("R5", tmp_path), Settings(challenge), tmp_path / "cache").path
+        )
         y, p = (stored[f"{challenge}_{name}"].astype(float) for name in "yp")
         same_scoring(cache, predict(model, cache)[:, 0], y, p, stored["printed"][challenge - 1])
 
@@ -56,21 +69,31 @@ def test_scores_equal_those_that_the_start_kit_printed(tmp_path):
 def test_the_start_kits_scoring_equals_ours(script, tmp_path):
     folder, _ = simulate_release(tmp_path, "R5", 8)
     for subject in (draw_subject("R5", i, 0) for i in range(8)):
-        if subject.oddity == "past the end":  # which stops the start kit's windowing; R5 has no such recording
+        if (
+            subject.oddity == "past the end"
+        ):  # which stops the start kit's windowing; R5 has no such recording
             shutil.rmtree(folder / f"sub-{subject.name}")
     folder.rename(tmp_path / "EEG2025r5")  # the name under which it is looked for
     torch.manual_seed(0)
     entries = {
-        1: Entry({"a": eeg.models.build("tcn", width=16).eval(), "b": eeg.models.build("unet").eval()}),
+        1: Entry(
+            {"a": eeg.models.build("tcn", width=16).eval(), "b": eeg.models.build("unet").eval()}
+        ),
         2: Entry({"c": eeg.models.build("tcn", width=16, head="number").eval()}),
     }
     write_zip(tmp_path / "submission.zip", entries)
     theirs, answers = local_scoring(script, tmp_path / "submission.zip", tmp_path, tmp_path)
 
     for challenge, entry in entries.items():
-        cache = Cache(build(find_release("R5", tmp_path), Settings(challenge), tmp_path / "cache").path)
+        cache = Cache(
+            build(find_release("R5", tmp_path), Settings(challenge), tmp_path / "cache").path
+        )
         ours = np.mean([predict(model, cache)[:, 0] for model in entry.models.values()], 0)
-        y, p = (answers[f"challenge_{challenge}"][name].astype(float) for name in ("y_trues", "y_preds"))
+        y, p = (
+            answers[f"challenge_{challenge}"][name].astype(float) for name in ("y_trues", "y_preds")
+        )
         assert len(cache) > 100
         same_scoring(cache, ours, y, p, theirs[challenge - 1])
-        print(f"challenge {challenge}: {len(y)} windows, theirs {theirs[challenge - 1]}, ours {nrmse(cache.y, ours):.6f}")
+        print(
+            f"challenge {challenge}: {len(y)} windows, theirs {theirs[challenge - 1]}, ours {nrmse(cache.y, ours):.6f}"
+        )

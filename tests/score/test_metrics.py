@@ -7,7 +7,19 @@ from scipy import stats
 from eeg import UserError
 from eeg.score import metrics
 from eeg.score.coverage import POPULATIONS, coverage
-from eeg.score.metrics import auroc, describe, interval, interval_difference, mae, nrmse, overall, pearson, r2, rmse, student
+from eeg.score.metrics import (
+    auroc,
+    describe,
+    interval,
+    interval_difference,
+    mae,
+    nrmse,
+    overall,
+    pearson,
+    r2,
+    rmse,
+    student,
+)
 
 
 def test_by_hand():
@@ -42,14 +54,18 @@ def test_auroc_counts_pairs(n, levels):
 
 
 def test_auroc_of_two_classes():
-    assert auroc([0, 1, 1, 1], [0.1, 0.9, 0.8, 0.1]) == pytest.approx(2.5 / 3)  # most are 1: the median is 1
+    assert auroc([0, 1, 1, 1], [0.1, 0.9, 0.8, 0.1]) == pytest.approx(
+        2.5 / 3
+    )  # most are 1: the median is 1
     assert auroc([0, 0, 0, 1], [1, 2, 3, 0]) == 0
     assert auroc([0, 1], [5, 5]) == 0.5
 
 
 def left_out(y, p, subjects, metric):
     """The metric without each subject, put together window by window."""
-    return np.array([metric(y[subjects != name], p[subjects != name]) for name in np.unique(subjects)])
+    return np.array(
+        [metric(y[subjects != name], p[subjects != name]) for name in np.unique(subjects)]
+    )
 
 
 def some_predictions():
@@ -105,7 +121,15 @@ def test_the_interval_is_of_subjects_and_not_of_windows():
     np.testing.assert_allclose(one, many, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name, subjects", [("challenge 1", 10), ("challenge 2", 10), ("challenge 2, near the mean's score", 20), ("challenge 2, skewed", 20)])
+@pytest.mark.parametrize(
+    "name, subjects",
+    [
+        ("challenge 1", 10),
+        ("challenge 2", 10),
+        ("challenge 2, near the mean's score", 20),
+        ("challenge 2, skewed", 20),
+    ],
+)
 def test_the_intervals_cover(name, subjects):
     """Of 95 % intervals of simulated test sets of few subjects about 95 % hold the truth; of a percentile bootstrap's 74 to 90 %."""
     one, difference = coverage(POPULATIONS[name], subjects, 300)
@@ -127,8 +151,13 @@ def test_an_interval_stays_where_the_metric_can_be():
 
 def test_describe_has_all_of_them():
     y, p = np.random.default_rng(5).normal(size=(2, 30))
-    assert describe(y, p) == {name: getattr(metrics, name)(y, p) for name in ("nrmse", "rmse", "mae", "pearson", "r2", "auroc")}
-    assert np.isnan(describe(y, np.ones(30))["pearson"]) and describe(y, np.ones(30))["auroc"] == 0.5
+    assert describe(y, p) == {
+        name: getattr(metrics, name)(y, p)
+        for name in ("nrmse", "rmse", "mae", "pearson", "r2", "auroc")
+    }
+    assert (
+        np.isnan(describe(y, np.ones(30))["pearson"]) and describe(y, np.ones(30))["auroc"] == 0.5
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,12 +175,24 @@ def test_describe_has_all_of_them():
         (lambda: describe([1, 2], [1, np.nan]), "NaN"),
         (lambda: interval([1, 2], [1, 3], ["a", "a"]), r"too few subjects to say \(1\)"),
         (lambda: interval(range(9), range(9), range(9), mae), r"too few subjects to say \(9\)"),
-        (lambda: interval_difference([1, 2], [1, 3], [1, 3], ["a", "b"]), r"too few subjects to say \(2\)"),
+        (
+            lambda: interval_difference([1, 2], [1, 3], [1, 3], ["a", "b"]),
+            r"too few subjects to say \(2\)",
+        ),
         (lambda: interval([1, 2], [1, 3], ["a", "b", "c"]), "3 names of subjects and 2 windows"),
         (lambda: interval([2, 2], [1, 3], ["a", "b"]), "all 2 labels"),
-        (lambda: interval([2] * 9 + [3], range(10), list("abcdefghij")), "without j nothing varies, and nrmse is not defined"),
-        (lambda: interval([2] * 9 + [3], range(10), list("abcdefghij"), auroc), "without j nothing varies, and auroc is not defined"),
-        (lambda: interval(range(10), [2] * 9 + [3], list("abcdefghij"), pearson), "without j nothing varies, and pearson is not defined"),
+        (
+            lambda: interval([2] * 9 + [3], range(10), list("abcdefghij")),
+            "without j nothing varies, and nrmse is not defined",
+        ),
+        (
+            lambda: interval([2] * 9 + [3], range(10), list("abcdefghij"), auroc),
+            "without j nothing varies, and auroc is not defined",
+        ),
+        (
+            lambda: interval(range(10), [2] * 9 + [3], list("abcdefghij"), pearson),
+            "without j nothing varies, and pearson is not defined",
+        ),
     ],
 )
 def test_mistakes(call, reason):

@@ -26,14 +26,23 @@ def data(tmp_path_factory):
         folder = root / "data" / f"{name}_L100_bdf"
         write_participants(folder, subjects)
         for i, subject in enumerate(subjects):
-            write_recording(folder, subject, trial_events(5 + i), seconds=36 + 7 * i, seed=10 * int(name[1]) + i)
-    write_recording(root / "data" / "R1_L100_bdf", "NDARBB002BBB", trial_events(3), run=2, seconds=21, seed=5)
+            write_recording(
+                folder, subject, trial_events(5 + i), seconds=36 + 7 * i, seed=10 * int(name[1]) + i
+            )
+    write_recording(
+        root / "data" / "R1_L100_bdf", "NDARBB002BBB", trial_events(3), run=2, seconds=21, seed=5
+    )
     return root
 
 
 def cached(data, challenge, **settings):
     folder = data / f"cache{challenge}{settings}".replace(" ", "").replace("'", "")
-    return Cache([build(find_release(name, data / "data"), Settings(challenge, **settings), folder).path for name in ("R1", "R2")])
+    return Cache(
+        [
+            build(find_release(name, data / "data"), Settings(challenge, **settings), folder).path
+            for name in ("R1", "R2")
+        ]
+    )
 
 
 def seen(model, x, features):
@@ -49,7 +58,10 @@ def test_a_window_that_is_damaged_is_named(data, tmp_path, model, value):
         f["X"][2, 4, 7] = value
     cache = Cache(paths)
     row = len(cache.parts[0]) + 2
-    with pytest.raises(UserError, match=rf"^{paths[1]}: window 2 \(sub-NDARCC003CCC, contrastChangeDetection run 1\) holds NaN or infinity in channel E5; rebuild it with: python run/cache.py .*R2"):
+    with pytest.raises(
+        UserError,
+        match=rf"^{paths[1]}: window 2 \(sub-NDARCC003CCC, contrastChangeDetection run 1\) holds NaN or infinity in channel E5; rebuild it with: python run/cache.py .*R2",
+    ):
         predict(model, cache)
     answered = predict(model, cache, leave_out=True)
     assert np.isnan(answered[row]).all() and np.isfinite(np.delete(answered, row, 0)).all()
@@ -77,7 +89,9 @@ def test_challenge_2_windows_are_cut_as_the_competition_cuts_them(data, model, m
     assert len(cache) == len(expected) > 50 and len(set(cache.metadata["recording"])) == 3
     np.testing.assert_array_equal(predict(model, cache, of=seen, batch=7), np.array(expected))
     some = np.array([40, 3, 22, 21, 4])  # a window is cut the same whatever others are asked for
-    np.testing.assert_array_equal(predict(model, cache, some, seen, batch=2), np.array(expected)[some])
+    np.testing.assert_array_equal(
+        predict(model, cache, some, seen, batch=2), np.array(expected)[some]
+    )
 
 
 @pytest.mark.parametrize("margin, batch", [(0, 128), (0.25, 4)])
@@ -100,9 +114,23 @@ def test_views(data, model):
     other = {f"E{a}": f"E{b}" for pair in PAIRS for a, b in (pair, pair[::-1])}
     swapped = [LABELS.index(other.get(name, name)) for name in LABELS]
     X = np.stack([cache[i] for i in range(len(cache))])
-    views = [X[:, rows][:, :, at : at + 200] for at in (5, 25, 45) for rows in (list(range(129)), swapped)]
-    np.testing.assert_allclose(predict(model, cache, of=seen, shift=0.2, mirror=True), np.mean(views, 0).reshape(len(X), -1), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(predict(model, cache, of=seen, mirror=True), np.mean(views[2:4], 0).reshape(len(X), -1), rtol=1e-5, atol=1e-5)
+    views = [
+        X[:, rows][:, :, at : at + 200]
+        for at in (5, 25, 45)
+        for rows in (list(range(129)), swapped)
+    ]
+    np.testing.assert_allclose(
+        predict(model, cache, of=seen, shift=0.2, mirror=True),
+        np.mean(views, 0).reshape(len(X), -1),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(
+        predict(model, cache, of=seen, mirror=True),
+        np.mean(views[2:4], 0).reshape(len(X), -1),
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 def test_views_of_challenge_2_stay_within_the_stored_window(data, model):
@@ -111,7 +139,9 @@ def test_views_of_challenge_2_stay_within_the_stored_window(data, model):
     cuts = [draw.randint(0, 200) for _ in range(17)]
     assert min(cuts) < 100 < max(cuts)
     for i, cut in enumerate(cuts):  # the first recording
-        mean = np.mean([cache[i][:, at : at + 200] for at in (max(cut - 100, 0), cut, min(cut + 100, 200))], 0)
+        mean = np.mean(
+            [cache[i][:, at : at + 200] for at in (max(cut - 100, 0), cut, min(cut + 100, 200))], 0
+        )
         np.testing.assert_allclose(found[i], mean.ravel(), rtol=1e-5, atol=1e-4)
 
 
@@ -129,7 +159,9 @@ def test_time_statistics_by_hand(data, model):
         expected += [-(p * np.log(p)).sum(), t[s.argmax()], p.max()]
         expected += [t[np.flatnonzero(np.cumsum(p) >= q)[0]] for q in QUANTILES]
         np.testing.assert_allclose(row[:7], expected[:7], rtol=1e-4)
-        np.testing.assert_allclose(row[7:], expected[7:], atol=0.0101)  # by rounding a quantile may fall on the sample beside
+        np.testing.assert_allclose(
+            row[7:], expected[7:], atol=0.0101
+        )  # by rounding a quantile may fall on the sample beside
 
 
 def test_memory_is_that_of_a_batch(data, model):
@@ -137,14 +169,23 @@ def test_memory_is_that_of_a_batch(data, model):
     cache, peaks = cached(data, 2), []
     for n in (20, 240):
         tracemalloc.start()
-        predict(model, cache, np.arange(n) % len(cache), of=lambda model, x, features: x[:, 0, :1], batch=10)
+        predict(
+            model,
+            cache,
+            np.arange(n) % len(cache),
+            of=lambda model, x, features: x[:, 0, :1],
+            batch=10,
+        )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[0] > 10 * 129 * 200 * 4 and peaks[1] - peaks[0] < 100_000
 
 
 def test_mistakes(data, model):
-    with pytest.raises(UserError, match="0.25 s around its windows; .*run/cache.py --release R1 R2 --margin 0.3 --force"):
+    with pytest.raises(
+        UserError,
+        match="0.25 s around its windows; .*run/cache.py --release R1 R2 --margin 0.3 --force",
+    ):
         predict(model, cached(data, 1, margin=0.25), shift=0.3)
     with pytest.raises(UserError, match="windows of 200 samples, the model takes 100"):
         predict(eeg.models.build("tcn", n_times=100), cached(data, 1))

@@ -27,7 +27,9 @@ class Probe(nn.Module):
 
     def forward(self, x, features=None):
         part = x[:, self.channel, self.first : self.last]
-        return part.std(1, correction=0)[:, None].expand(-1, 2)  # a second output, which is not the answer
+        return part.std(1, correction=0)[:, None].expand(
+            -1, 2
+        )  # a second output, which is not the answer
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,9 @@ def informative(caches):
     cache = Cache([cache_path(caches, 1, "R6"), cache_path(caches, 1, "R7")])
     cache.metadata = cache.metadata.copy()
     cache.metadata["subject"] = [f"S{i % 10}" for i in range(len(cache))]
-    cache.y = np.array([cache[i][41, 10 + 60 : 10 + 80].astype(float).std() for i in range(len(cache))])
+    cache.y = np.array(
+        [cache[i][41, 10 + 60 : 10 + 80].astype(float).std() for i in range(len(cache))]
+    )
     return cache
 
 
@@ -46,10 +50,19 @@ def test_the_only_informative_electrode_and_times_rank_first(informative):
     assert found.windows == len(informative) and found.top[0] == 41
     others = np.arange(129) != 41
     assert found.channels[41] > 1 and np.abs(found.channels[others]).max() < 1e-6
-    assert set(np.argsort(-found.times)[:2]) == {6, 7} and np.abs(np.delete(found.times, [6, 7])).max() < 1e-6 and found.times[[6, 7]].min() > 0.1
+    assert (
+        set(np.argsort(-found.times)[:2]) == {6, 7}
+        and np.abs(np.delete(found.times, [6, 7])).max() < 1e-6
+        and found.times[[6, 7]].min() > 0.1
+    )
     # by hand: without the electrode the answer is 0 for every window
-    assert found.channels[41] == pytest.approx(np.sqrt((informative.y**2).mean()) / informative.y.std(), rel=1e-5)
-    assert found.top_low[0] < found.channels[41] < found.top_high[0] and found.times_low[6] < found.times[6] < found.times_high[6]
+    assert found.channels[41] == pytest.approx(
+        np.sqrt((informative.y**2).mean()) / informative.y.std(), rel=1e-5
+    )
+    assert (
+        found.top_low[0] < found.channels[41] < found.top_high[0]
+        and found.times_low[6] < found.times[6] < found.times_high[6]
+    )
 
 
 def test_of_few_subjects_no_interval_is_drawn(informative, monkeypatch):
@@ -57,7 +70,10 @@ def test_of_few_subjects_no_interval_is_drawn(informative, monkeypatch):
     few["subject"] = [f"S{i % 9}" for i in range(len(few))]
     monkeypatch.setattr(informative, "metadata", few)
     found = report.importance(Probe(41, 60, 80), informative, np.arange(len(informative)))
-    assert found.channels[41] > 1 and np.isnan([*found.top_low, *found.top_high, *found.times_low]).all()
+    assert (
+        found.channels[41] > 1
+        and np.isnan([*found.top_low, *found.top_high, *found.times_low]).all()
+    )
 
 
 def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_were(informative):
@@ -110,29 +126,44 @@ def test_means_of_bins_and_their_intervals_by_subject():
         inside = which == b
         assert mean[b] == pytest.approx(values[inside].mean())
         own = [values[inside & (subjects == s)].mean() for s in range(40)]
-        error = stats.sem(own)  # subjects have the same number of windows here: an ordinary standard error of their means
+        error = stats.sem(
+            own
+        )  # subjects have the same number of windows here: an ordinary standard error of their means
         assert (high[b] - low[b]) / (2 * 1.96 * error) == pytest.approx(1, abs=0.15)
     few = np.arange(9).repeat(2)
-    mean, low, high = report.bin_means(np.tile([0, 1], 9), np.arange(18.0), few)  # bins of 9 subjects
+    mean, low, high = report.bin_means(
+        np.tile([0, 1], 9), np.arange(18.0), few
+    )  # bins of 9 subjects
     np.testing.assert_allclose(mean, [8, 9])
     assert np.isnan([low, high]).all()
 
 
 def test_means_of_subjects():
-    names, counts, first, second = report.subject_means(np.array([b"b", b"a", b"b"]), np.array([1.0, 2.0, 4.0]), np.array([0.0, 7.0, 1.0]))
-    assert list(names) == [b"a", b"b"] and list(counts) == [1, 2] and list(first) == [2, 2.5] and list(second) == [7, 0.5]
+    names, counts, first, second = report.subject_means(
+        np.array([b"b", b"a", b"b"]), np.array([1.0, 2.0, 4.0]), np.array([0.0, 7.0, 1.0])
+    )
+    assert (
+        list(names) == [b"a", b"b"]
+        and list(counts) == [1, 2]
+        and list(first) == [2, 2.5]
+        and list(second) == [7, 0.5]
+    )
 
 
 def test_coverage_of_a_head_that_knows_is_right():
     rng = np.random.default_rng(2)
     moments = 0.5 + np.arange(200) / 100
     centre, spread = rng.uniform(1.2, 1.8, 4000), 0.12
-    chances = stats.norm.cdf(moments + 0.005, centre[:, None], spread) - stats.norm.cdf(moments - 0.005, centre[:, None], spread)
+    chances = stats.norm.cdf(moments + 0.005, centre[:, None], spread) - stats.norm.cdf(
+        moments - 0.005, centre[:, None], spread
+    )
     y = centre + spread * rng.normal(size=4000)
     np.testing.assert_allclose(report.coverage(chances, moments, y), report.LEVELS, atol=0.03)
     too_sure = report.coverage(chances, moments, centre + 3 * spread * rng.normal(size=4000))
     assert (too_sure < report.LEVELS - 0.05).all()
-    assert report.coverage(chances, moments, np.full(4000, 0.1)).max() == 0  # before the window opens
+    assert (
+        report.coverage(chances, moments, np.full(4000, 0.1)).max() == 0
+    )  # before the window opens
 
 
 @pytest.fixture
@@ -163,31 +194,68 @@ def text_of(page):
 
 def resources(page):
     """The addresses that a browser would load to show the page."""
-    markup = re.sub(r"<script[^>]*>.*?</script>", lambda m: m[0][: m[0].index(">") + 1], page, flags=re.S)
-    found = re.findall(r"<(?:script|img|link|iframe|source|video|audio|object|embed)\b[^>]*?\b(?:src|href|data)\s*=\s*[\"']([^\"']*)", markup)
+    markup = re.sub(
+        r"<script[^>]*>.*?</script>", lambda m: m[0][: m[0].index(">") + 1], page, flags=re.S
+    )
+    found = re.findall(
+        r"<(?:script|img|link|iframe|source|video|audio|object|embed)\b[^>]*?\b(?:src|href|data)\s*=\s*[\"']([^\"']*)",
+        markup,
+    )
     styles = " ".join(re.findall(r"<style.*?</style>", page, flags=re.S))
-    return found + re.findall(r"url\(\s*[\"']?([^\"')]*)", styles) + re.findall(r"@import\s+[\"']([^\"']*)", styles)
+    return (
+        found
+        + re.findall(r"url\(\s*[\"']?([^\"')]*)", styles)
+        + re.findall(r"@import\s+[\"']([^\"']*)", styles)
+    )
 
 
 def test_a_page_is_complete_and_self_contained(page, caches, tmp_path):
     event = {"epoch": 2, "batch": 7, "kind": "out of memory", "text": "done in <2> halves"}
-    run = write_run(tmp_path, "c1_tcn/20260101_000000", simulated=True, command=["run/train.py", "--challenge", "1"])
-    (run.folder / "history.json").write_text(json.dumps({"epochs": run.history["epochs"], "events": [event]}))
+    run = write_run(
+        tmp_path,
+        "c1_tcn/20260101_000000",
+        simulated=True,
+        command=["run/train.py", "--challenge", "1"],
+    )
+    (run.folder / "history.json").write_text(
+        json.dumps({"epochs": run.history["epochs"], "events": [event]})
+    )
     run = type(run)(run.folder)
     html, done = page(run)
     y, p, metadata = by_hand(run, caches, ["R6", "R7"])
     text = text_of(html)
-    assert f"NRMSE {nrmse(y, p):.4f}" in text and f"{len(y)} windows of 12 subjects" in text and "R6 + R7" in text
-    for title in ("Learning curves", "Predicted against true", "Error by response time", "Error by subject", "Error by age", "Calibration", "The time head's distribution", "Electrodes", "Times", "Speed and memory", "Events", "Of the training"):
+    assert (
+        f"NRMSE {nrmse(y, p):.4f}" in text
+        and f"{len(y)} windows of 12 subjects" in text
+        and "R6 + R7" in text
+    )
+    for title in (
+        "Learning curves",
+        "Predicted against true",
+        "Error by response time",
+        "Error by subject",
+        "Error by age",
+        "Calibration",
+        "The time head's distribution",
+        "Electrodes",
+        "Times",
+        "Speed and memory",
+        "Events",
+        "Of the training",
+    ):
         assert title in text.replace("&#39;", "'"), title
     assert "done in &lt;2&gt; halves" in text and "python run/train.py --challenge 1" in text
     assert "Simulated data." in text and "(simulated data)" in text
-    assert len(resources(html)) > 5 and all(each.startswith(("data:", "#")) for each in resources(html)), [each[:80] for each in resources(html) if not each.startswith("data:")]
+    assert len(resources(html)) > 5 and all(
+        each.startswith(("data:", "#")) for each in resources(html)
+    ), [each[:80] for each in resources(html) if not each.startswith("data:")]
     assert html.count("data:image/png") > 10 and "12 subjects, one dot each" in text
 
 
 def test_resources_are_seen():
-    assert resources('<script src="https://a/b.js">x</script><img alt="" src="c.png"><style>@import "d.css"; p {background: url(http://e)}</style>') == ["https://a/b.js", "c.png", "http://e", "d.css"]
+    assert resources(
+        '<script src="https://a/b.js">x</script><img alt="" src="c.png"><style>@import "d.css"; p {background: url(http://e)}</style>'
+    ) == ["https://a/b.js", "c.png", "http://e", "d.css"]
 
 
 def test_challenge_2_on_the_validation_side(page, no_occlusion, caches, tmp_path, monkeypatch):
@@ -195,10 +263,17 @@ def test_challenge_2_on_the_validation_side(page, no_occlusion, caches, tmp_path
     run = write_run(tmp_path, "c2_tcn/20260101_000000", challenge=2)
     html, done = page(run)
     text = text_of(html)
-    assert "validation subjects of R5" in done and "flatters" in text and "Error by externalizing" in text
+    assert (
+        "validation subjects of R5" in done
+        and "flatters" in text
+        and "Error by externalizing" in text
+    )
     assert "time head" not in text and "Simulated" not in text and "(simulated data)" not in text
     cache = find_caches(caches, 2, ["R5"])
-    assert f"{(~cache.metadata['copy']).sum():,} windows of {len(subject_names('R5'))} subjects" in text
+    assert (
+        f"{(~cache.metadata['copy']).sum():,} windows of {len(subject_names('R5'))} subjects"
+        in text
+    )
 
 
 def test_a_constant_answer_still_makes_a_page(page, no_occlusion, tmp_path):
@@ -220,7 +295,9 @@ def test_what_the_mean_of_the_training_labels_scores_on_these_windows(page, cach
     text = text_of(html)
     expected = np.sqrt(np.mean((y - 1.25) ** 2)) / y.std()
     assert abs(expected - 1) > 1e-3
-    assert f"the mean of the training labels (1.250 s) scores {expected:.4f} on these windows" in text
+    assert (
+        f"the mean of the training labels (1.250 s) scores {expected:.4f} on these windows" in text
+    )
     assert f"correlation {np.corrcoef(y, p)[0, 1]:.4f}" in text and "AUROC" not in text
     assert "none of them occluded (--quick)" in done and "What matters" not in text
 
@@ -248,14 +325,19 @@ def test_progress_is_shown(page, caches, tmp_path, monkeypatch):
     page(run)
     n = len(by_hand(run, caches, ["R6", "R7"])[0])
     occluded = min(40, n)
-    assert seen[-1] == ("windows occluded", occluded, occluded) and len([each for each in seen if "occluded" in each[0]]) == -(-occluded // 16)
+    assert seen[-1] == ("windows occluded", occluded, occluded) and len(
+        [each for each in seen if "occluded" in each[0]]
+    ) == -(-occluded // 16)
     assert ("windows answered", n, n) in seen
 
 
 def test_no_mark_is_cut_at_the_edge():
     """Outliers and marks at the ends of an axis lie inside its limits, with room for half a mark."""
     rng = np.random.default_rng(0)
-    y, p = np.append(rng.uniform(1, 2, 3000), [0.1, 4.0]), np.append(rng.uniform(1, 2, 3000), [5.0, -1.0])
+    y, p = (
+        np.append(rng.uniform(1, 2, 3000), [0.1, 4.0]),
+        np.append(rng.uniform(1, 2, 3000), [5.0, -1.0]),
+    )
 
     def inside(ax, x, y):
         for values, (low, high) in ((x, ax.get_xlim()), (y, ax.get_ylim())):
@@ -263,31 +345,52 @@ def test_no_mark_is_cut_at_the_edge():
             assert low + room < np.min(values) and np.max(values) < high - room
 
     for some in (slice(None), slice(2900, None)):  # cells, and dots
-        inside(figures.against(y[some], p[some], "response time", "s").axes[0], np.append(y[some], p[some]), np.append(y[some], p[some]))
+        inside(
+            figures.against(y[some], p[some], "response time", "s").axes[0],
+            np.append(y[some], p[some]),
+            np.append(y[some], p[some]),
+        )
     shares = np.linspace(0, 1, 9)
     inside(figures.coverage(report.LEVELS, shares).axes[0], 100 * report.LEVELS, 100 * shares)
     moments = 0.5 + np.arange(200) / 100
     early_and_late = np.array([0.05, 2.9])
-    for ax in figures.examples(moments, np.full((2, 200), 0.005), early_and_late, np.array([1.5, 1.5])).axes:
+    for ax in figures.examples(
+        moments, np.full((2, 200), 0.005), early_and_late, np.array([1.5, 1.5])
+    ).axes:
         low, high = ax.get_xlim()
         assert low < 0.05 - 0.01 and high > 2.9 + 0.01
     ages, error = np.array([6.0, 10.0, 20.0]), np.array([0.1, 0.5, 0.9])
-    inside(figures.by_age(ages, error, error, error, np.zeros(3, int), "response time", "s", panels=2).axes[0], ages, error)
+    inside(
+        figures.by_age(
+            ages, error, error, error, np.zeros(3, int), "response time", "s", panels=2
+        ).axes[0],
+        ages,
+        error,
+    )
 
 
 def test_what_has_not_finished_has_curves_and_the_command_to_go_on(page, tmp_path):
     run = write_run(tmp_path, "c1_tcn/20260101_000000", state={"status": "stopped"})
     html, done = page(run)
-    assert "has not finished (stopped)" in done and "Learning curves" in text_of(html) and f"--resume {run.folder}" in text_of(html)
+    assert (
+        "has not finished (stopped)" in done
+        and "Learning curves" in text_of(html)
+        and f"--resume {run.folder}" in text_of(html)
+    )
     run = write_run(tmp_path, "c1_class/20260101_000000", target="correct")
     assert "predicts correct" in page(run)[1]
 
 
 def test_a_run_that_died_at_its_start(page, tmp_path):
-    run = write_run(tmp_path, "c1_tcn/20260101_000000", state={"status": "failed", "reason": "no cache"})
+    run = write_run(
+        tmp_path, "c1_tcn/20260101_000000", state={"status": "failed", "reason": "no cache"}
+    )
     for name in ("history", "timing"):
         (run.folder / f"{name}.json").unlink()
-    config = {key: run.config[key] for key in ("challenge", "target")} | {"model": {"name": "tcn"}, "train": {"max_recordings": None}}
+    config = {key: run.config[key] for key in ("challenge", "target")} | {
+        "model": {"name": "tcn"},
+        "train": {"max_recordings": None},
+    }
     (run.folder / "config.json").write_text(json.dumps(config))
     html, done = page(type(run)(run.folder))
     assert "No epoch has ended yet" in text_of(html) and "has not finished (failed)" in done
@@ -302,7 +405,10 @@ def test_subjects_it_was_trained_on_are_refused(page, tmp_path):
 def test_the_script(page, no_occlusion, script, caches, tmp_path):
     write_run(tmp_path, "c1_tcn/20260101_000000")
     said = script("report", "--out", tmp_path, "--release", "R7")
-    assert "windows of 4 subjects (R7)" in said and str(tmp_path / "c1_tcn" / "20260101_000000" / "report.html") in said
+    assert (
+        "windows of 4 subjects (R7)" in said
+        and str(tmp_path / "c1_tcn" / "20260101_000000" / "report.html") in said
+    )
     with pytest.raises(UserError, match="no finished run of challenge 1"):
         script("report", "--out", tmp_path / "absent")
 

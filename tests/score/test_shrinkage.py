@@ -27,7 +27,9 @@ def test_a_model_that_knows_nothing_does_not_beat_the_mean():
         mean = nrmse(y, np.zeros(240))
         same.append(nrmse(y, shrunk(p, shrinkage(p, y, 0), 0)) - mean)
         cross.append(nrmse(y, cross_fitted(p, y, who, 0)) - mean)
-    assert max(same) <= 1e-12 and np.mean(same) < -0.01  # never worse than the mean, by construction
+    assert (
+        max(same) <= 1e-12 and np.mean(same) < -0.01
+    )  # never worse than the mean, by construction
     assert np.mean(cross) > 0
 
 
@@ -38,7 +40,9 @@ def test_no_subject_is_shrunk_by_a_strength_fitted_on_it():
     found = cross_fitted(p, y, who, 0.1)
     for name in set(who):
         other = np.where(who == name, y + 7, y)
-        np.testing.assert_array_equal(cross_fitted(p, other, who, 0.1)[who == name], found[who == name])
+        np.testing.assert_array_equal(
+            cross_fitted(p, other, who, 0.1)[who == name], found[who == name]
+        )
     np.testing.assert_array_equal(found, cross_fitted(p, y, who, 0.1))
 
 

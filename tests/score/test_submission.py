@@ -54,7 +54,9 @@ print(sorted(name for name, module in sys.modules.items() if module and name.spl
 """
 
 
-def write_run(out, where, challenge=1, seed=0, target=None, nrmse=0.9, mean=1.02, simulated=False, **settings):
+def write_run(
+    out, where, challenge=1, seed=0, target=None, nrmse=0.9, mean=1.02, simulated=False, **settings
+):
     """A finished run as the trainer leaves it, its weights drawn by chance. -> Run"""
     torch.manual_seed(seed)
     model = eeg.models.build(**settings)
@@ -65,10 +67,35 @@ def write_run(out, where, challenge=1, seed=0, target=None, nrmse=0.9, mean=1.02
             module.running_mean.normal_(0, 0.3), module.running_var.uniform_(0.5, 2)
     folder = out / where
     folder.mkdir(parents=True)
-    torch.save({"settings": model.settings, "state": model.state_dict()}, folder / f"weights_challenge_{challenge}.pt")
-    config = {"challenge": challenge, "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "name": folder.parent.name, "model": model.settings, "train": {"seed": seed}, "simulated": simulated}
-    said = {"status": "finished", "pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
-    for file, content in (("config", config), ("history", {"epochs": [{"epoch": 1, "valid": {"nrmse": nrmse, "mean_predictor": mean}}], "events": []}), ("state", said)):
+    torch.save(
+        {"settings": model.settings, "state": model.state_dict()},
+        folder / f"weights_challenge_{challenge}.pt",
+    )
+    config = {
+        "challenge": challenge,
+        "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge],
+        "name": folder.parent.name,
+        "model": model.settings,
+        "train": {"seed": seed},
+        "simulated": simulated,
+    }
+    said = {
+        "status": "finished",
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "updated": time.time(),
+    }
+    for file, content in (
+        ("config", config),
+        (
+            "history",
+            {
+                "epochs": [{"epoch": 1, "valid": {"nrmse": nrmse, "mean_predictor": mean}}],
+                "events": [],
+            },
+        ),
+        ("state", said),
+    ):
         (folder / f"{file}.json").write_text(json.dumps(content))
     return Run(folder)
 
@@ -80,7 +107,15 @@ def runs(tmp_path_factory):
     write_run(out, "c1_tcn/20260101_000000", seed=1, nrmse=0.8, name="tcn", width=16, depth=2)
     write_run(out, "c1_eegnex/20260101_000000", seed=2, name="eegnex")
     write_run(out, "c1_hybrid/20260101_000000", seed=3, name="hybrid", features="layer")
-    write_run(out, "c2_conformer/20260101_000000", challenge=2, seed=4, target="factors", name="conformer", n_outputs=4)
+    write_run(
+        out,
+        "c2_conformer/20260101_000000",
+        challenge=2,
+        seed=4,
+        target="factors",
+        name="conformer",
+        n_outputs=4,
+    )
     return out
 
 
@@ -110,11 +145,29 @@ def test_a_time_told_under_load_says_so(runs, submit, monkeypatch, busy):
 
 def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
     said = submit("c1_tcn", "c1_eegnex", "c2_conformer", "c1_hybrid", "--out", runs)
-    assert "the average of these 3" in said and "c2_conformer/20260101_000000" in said and "batches of 1 and 64" in said
+    assert (
+        "the average of these 3" in said
+        and "c2_conformer/20260101_000000" in said
+        and "batches of 1 and 64" in said
+    )
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "unpacked")
-    assert names == {f"{name}.py" for name in ("submission", "models", "model", "settings", "layers", "tcn", "eegnex", "cnn", "conformer", "transformer")} | {"weights_challenge_1.pt", "weights_challenge_2.pt"}
+    assert names == {
+        f"{name}.py"
+        for name in (
+            "submission",
+            "models",
+            "model",
+            "settings",
+            "layers",
+            "tcn",
+            "eegnex",
+            "cnn",
+            "conformer",
+            "transformer",
+        )
+    } | {"weights_challenge_1.pt", "weights_challenge_2.pt"}
 
     rng = np.random.default_rng(5)
     x = (1e-5 * rng.standard_normal((5, 129, 200))).astype(np.float32)
@@ -122,7 +175,12 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     np.save(elsewhere / "x.npy", x)
-    done = subprocess.run([sys.executable, "-I", "-c", LOAD, tmp_path / "unpacked"], cwd=elsewhere, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", LOAD, tmp_path / "unpacked"],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and done.stdout == "[]\n", done.stderr
 
     expected = {1: [], 2: []}
@@ -145,13 +203,18 @@ def test_a_hybrid_with_stored_features_answers_alone_as_with_them(submit, tmp_pa
     run = write_run(tmp_path / "experiments", "c1_hybrid/1", name="hybrid", features="file")
     saved = torch.load(run.weights, weights_only=True)
     rng = np.random.default_rng(0)
-    saved["state"]["median"], saved["state"]["mad"] = torch.from_numpy(rng.normal(size=103)).float(), torch.from_numpy(rng.uniform(1, 30, 103)).float()
+    saved["state"]["median"], saved["state"]["mad"] = (
+        torch.from_numpy(rng.normal(size=103)).float(),
+        torch.from_numpy(rng.uniform(1, 30, 103)).float(),
+    )
     torch.save(saved, run.weights)
     write_run(tmp_path / "experiments", "c2_tcn/1", challenge=2, **TINY)
     submit()
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         archive.extractall(tmp_path / "unpacked")
-    packed = torch.load(tmp_path / "unpacked" / "weights_challenge_1.pt", weights_only=True)["members"][0]
+    packed = torch.load(tmp_path / "unpacked" / "weights_challenge_1.pt", weights_only=True)[
+        "members"
+    ][0]
     alone, own = (eeg.models.build(**each["settings"]).eval() for each in (packed, saved))
     alone.load_state_dict(packed["state"])
     own.load_state_dict(saved["state"])
@@ -171,9 +234,18 @@ TINY = {"name": "tcn", "width": 8, "depth": 1, "head": "number"}
     "about, reason",
     [
         ({"simulated": True}, "c2_tcn/1 was trained on simulated data"),
-        ({"nrmse": 1.021}, r"c2_tcn/1 does not beat the mean of its training labels on its validation subjects \(NRMSE 1.02100, the mean 1.02000\)"),
-        ({"nrmse": 1.02}, "c2_tcn/1 does not beat the mean"),  # a model whose answers were shrunk to it
-        ({"nrmse": 1.0, "mean": None}, r"does not beat .* the mean 1.00000\)"),  # no constant scores less
+        (
+            {"nrmse": 1.021},
+            r"c2_tcn/1 does not beat the mean of its training labels on its validation subjects \(NRMSE 1.02100, the mean 1.02000\)",
+        ),
+        (
+            {"nrmse": 1.02},
+            "c2_tcn/1 does not beat the mean",
+        ),  # a model whose answers were shrunk to it
+        (
+            {"nrmse": 1.0, "mean": None},
+            r"does not beat .* the mean 1.00000\)",
+        ),  # no constant scores less
     ],
 )
 def test_a_model_that_is_worth_nothing_needs_anyway(submit, tmp_path, about, reason):
@@ -182,7 +254,9 @@ def test_a_model_that_is_worth_nothing_needs_anyway(submit, tmp_path, about, rea
     write_run(out, "c2_tcn/1", challenge=2, **about, **TINY)
     with pytest.raises(UserError, match=reason) as raised:
         submit()
-    assert "submission.zip is not written" in str(raised.value) and str(raised.value).endswith("add --anyway")
+    assert "submission.zip is not written" in str(raised.value) and str(raised.value).endswith(
+        "add --anyway"
+    )
     assert "c1_tcn/1" not in str(raised.value) and not list(tmp_path.glob("*.zip*"))
     said = submit("--anyway")
     assert re.search(f"warning: .*{reason}", said) and (tmp_path / "submission.zip").exists()
@@ -194,7 +268,10 @@ def test_what_beats_the_mean_is_submitted_and_compared(submit, tmp_path):
     write_run(out, "c2_tcn/1", challenge=2, nrmse=1.0199, **TINY)
     said = submit()
     assert "validation NRMSE 0.90000, the mean of its training labels 1.02000" in said
-    assert "validation NRMSE 1.01990, the mean of its training labels 1.02000" in said and "warning" not in said
+    assert (
+        "validation NRMSE 1.01990, the mean of its training labels 1.02000" in said
+        and "warning" not in said
+    )
     assert (tmp_path / "submission.zip").exists()
 
 
@@ -202,9 +279,19 @@ def test_a_constant_of_simulated_labels_needs_anyway(submit, tmp_path):
     write_run(tmp_path / "experiments", "c1_tcn/1", **TINY)
     places = ["--data", tmp_path / "data", "--cache", tmp_path / "cache"]
     for script in ("synth", "cache"):
-        words = ["--subjects", "2"] if script == "synth" else ["--challenge", "2", "--max-recordings", "6"]
-        subprocess.run([sys.executable, ROOT / "run" / f"{script}.py", "--release", "R1", *words, *places], check=True, capture_output=True)
-    with pytest.raises(UserError, match="the constant of challenge 2 is the mean of simulated labels"):
+        words = (
+            ["--subjects", "2"]
+            if script == "synth"
+            else ["--challenge", "2", "--max-recordings", "6"]
+        )
+        subprocess.run(
+            [sys.executable, ROOT / "run" / f"{script}.py", "--release", "R1", *words, *places],
+            check=True,
+            capture_output=True,
+        )
+    with pytest.raises(
+        UserError, match="the constant of challenge 2 is the mean of simulated labels"
+    ):
         submit("--constant", 2)
     assert "warning: the constant of challenge 2" in submit("--constant", 2, "--anyway")
 
@@ -213,9 +300,15 @@ def test_runs_of_a_name_are_chosen_by_seed(submit, tmp_path):
     out = tmp_path / "experiments"
     for seed in range(3):
         write_run(out, f"c1_tcn/2026010{seed}_000000", seed=seed, name="tcn", width=8, depth=1)
-    write_run(out, "c2_tcn/20260101_000000", challenge=2, name="tcn", width=8, depth=1, head="number")
+    write_run(
+        out, "c2_tcn/20260101_000000", challenge=2, name="tcn", width=8, depth=1, head="number"
+    )
     said = submit("c1_tcn", "--seed", 0, 1)
-    assert "c1_tcn/20260100_000000" in said and "c1_tcn/20260101_000000" in said and "the average of these 2" in said
+    assert (
+        "c1_tcn/20260100_000000" in said
+        and "c1_tcn/20260101_000000" in said
+        and "the average of these 2" in said
+    )
     assert "c1_tcn/20260102" not in said
     assert "the average of these 2" in submit("c1_tcn/20260101..")
 
@@ -224,19 +317,32 @@ def test_all_that_is_packed_imports_torch_alone():
     standard = sys.stdlib_module_names | {"torch", "numpy"}
     for path in [Path(server.__file__), *Path(eeg.models.__file__).parent.glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
             for name in names:
-                native = path.name == "layers.py" and name == "eeg"  # the extension, which it does without where there is none
+                native = (
+                    path.name == "layers.py" and name == "eeg"
+                )  # the extension, which it does without where there is none
                 assert name.split(".")[0] in standard or native, f"{path.name} imports {name}"
 
 
 def test_files_are_found_where_the_server_puts_them(runs, tmp_path, monkeypatch):
-    write_zip(tmp_path / "a.zip", {challenge: entry([Run(next(runs.glob(f"c{challenge}_*/*")))]) for challenge in (1, 2)})
+    write_zip(
+        tmp_path / "a.zip",
+        {challenge: entry([Run(next(runs.glob(f"c{challenge}_*/*")))]) for challenge in (1, 2)},
+    )
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         archive.extractall(tmp_path / "input" / "res")
     monkeypatch.delitem(sys.modules, "submitted_models", raising=False)
     monkeypatch.setattr(server, "PLACES", [tmp_path / "nothing", tmp_path / "input" / "res"])
-    assert server.Submission(100.0, "cpu").get_model_challenge_1()(torch.zeros(2, 129, 200)).shape == (2, 1)
+    assert server.Submission(100.0, "cpu").get_model_challenge_1()(
+        torch.zeros(2, 129, 200)
+    ).shape == (2, 1)
     monkeypatch.setattr(server, "PLACES", [tmp_path / "nothing"])
     with pytest.raises(FileNotFoundError, match="weights_challenge_2.pt is in none of .*nothing"):
         server.Submission(100, "cpu").get_model_challenge_2()
@@ -255,15 +361,37 @@ def test_a_constant_stands_in_only_if_asked_for(runs, submit, tmp_path):
         write_recording(folder, f"NDARAA00{i}AAA", trial_events(2), seconds=20 + 10 * i, seed=i)
     write_participants(folder, [f"NDARAA00{i}AAA" for i in range(3)])
     rows = (folder / "participants.tsv").read_text().splitlines()
-    (folder / "participants.tsv").write_text("\n".join([rows[0], *(row.rpartition("\t")[0] + f"\t{factor}" for row, factor in zip(rows[1:], ("0.5", "-1.25", "2")))]) + "\n")
+    (folder / "participants.tsv").write_text(
+        "\n".join(
+            [
+                rows[0],
+                *(
+                    row.rpartition("\t")[0] + f"\t{factor}"
+                    for row, factor in zip(rows[1:], ("0.5", "-1.25", "2"))
+                ),
+            ]
+        )
+        + "\n"
+    )
     build(find_release("R1", tmp_path / "data"), Settings(2), tmp_path / "cache")
     said = submit("--constant", 2)
-    windows = np.array([9, 14, 19])  # of 20, 30 and 40 s; one subject, of those with most windows, is on the validation side
-    means = [f"{np.delete(windows, i) @ np.delete([0.5, -1.25, 2], i) / np.delete(windows, i).sum():.4f}" for i in range(3)]
-    assert any(f"every window is answered {mean}, the mean of" in said for mean in means), (said, means)
+    windows = np.array(
+        [9, 14, 19]
+    )  # of 20, 30 and 40 s; one subject, of those with most windows, is on the validation side
+    means = [
+        f"{np.delete(windows, i) @ np.delete([0.5, -1.25, 2], i) / np.delete(windows, i).sum():.4f}"
+        for i in range(3)
+    ]
+    assert any(f"every window is answered {mean}, the mean of" in said for mean in means), (
+        said,
+        means,
+    )
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         archive.extract("weights_challenge_2.pt", tmp_path)
-    assert f"{torch.load(tmp_path / 'weights_challenge_2.pt', weights_only=True)['constant']:.4f}" in said
+    assert (
+        f"{torch.load(tmp_path / 'weights_challenge_2.pt', weights_only=True)['constant']:.4f}"
+        in said
+    )
     with pytest.raises(UserError, match="name one of them"):
         submit(next(runs.glob("c2*/*")), "--constant", 2)
 
@@ -275,9 +403,14 @@ def test_what_cannot_be_submitted_is_refused(submit, tmp_path):
         with pytest.raises(SystemExit) as end:
             submit(*words)
         assert end.value.code == 2
-    with pytest.raises(UserError, match="features of stored windows of 4 s.*--challenge 2 --model hybrid .*--features layer"):
+    with pytest.raises(
+        UserError,
+        match="features of stored windows of 4 s.*--challenge 2 --model hybrid .*--features layer",
+    ):
         entry([write_run(tmp_path, "a/1", challenge=2, name="hybrid", features="file")])
-    with pytest.raises(UserError, match="takes windows of 64 channels x 200 samples; the server gives 129 x 200"):
+    with pytest.raises(
+        UserError, match="takes windows of 64 channels x 200 samples; the server gives 129 x 200"
+    ):
         entry([write_run(tmp_path, "b/1", name="tcn", n_chans=64)])
     with pytest.raises(UserError, match="trained for correct"):
         entry([write_run(tmp_path, "c/1", target="correct", name="tcn", head="number")])
@@ -300,7 +433,12 @@ def test_a_zip_that_the_server_would_refuse(tmp_path):
     with pytest.raises(UserError, match="nested .my/submission.py"):
         check(zipped(tmp_path / "a.zip", {f"my/{name}": content for name, content in good.items()}))
     with pytest.raises(UserError, match="lacks weights_challenge_2.pt"):
-        check(zipped(tmp_path / "b.zip", {name: content for name, content in good.items() if "_2" not in name}))
+        check(
+            zipped(
+                tmp_path / "b.zip",
+                {name: content for name, content in good.items() if "_2" not in name},
+            )
+        )
     with pytest.raises(UserError, match="fresh interpreter, fails: .*Submission"):
         check(zipped(tmp_path / "c.zip", good))
     (tmp_path / "d.zip").write_bytes(b"PK not a zip")
@@ -327,7 +465,9 @@ def test_a_failed_check_leaves_no_zip(submit, tmp_path):
     saved = torch.load(run.weights, weights_only=True)
     saved["state"]["center"].fill_(float("nan"))
     torch.save(saved, run.weights)
-    write_run(out, "c2_tcn/20260101_000000", challenge=2, name="tcn", width=8, depth=1, head="number")
+    write_run(
+        out, "c2_tcn/20260101_000000", challenge=2, name="tcn", width=8, depth=1, head="number"
+    )
     with pytest.raises(UserError, match="not finite"):
         submit()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]

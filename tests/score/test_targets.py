@@ -22,7 +22,9 @@ def copied(caches, folder, challenge, releases=("R1", "R5", "R6", "R7")):
     """Copies of the caches, whose metadata a test may change. -> folder"""
     folder.mkdir()
     for release in releases:
-        cache_path(folder, challenge, release).write_bytes(cache_path(caches, challenge, release).read_bytes())
+        cache_path(folder, challenge, release).write_bytes(
+            cache_path(caches, challenge, release).read_bytes()
+        )
     return folder
 
 
@@ -34,7 +36,9 @@ def change(path, name, values):
 
 
 def evaluated(script, out, folder, *words):
-    printed = script("evaluate", "--cache", folder, "--out", out, "--json", out / "scores.json", *words)
+    printed = script(
+        "evaluate", "--cache", folder, "--out", out, "--json", out / "scores.json", *words
+    )
     return json.loads((out / "scores.json").read_text()), printed
 
 
@@ -43,7 +47,11 @@ def hits(caches, tmp_path):
     """Caches of challenge 1 in which a third of the responses are errors, and some are neither."""
     folder = copied(caches, tmp_path / "cache", 1)
     for release in ("R1", "R5", "R6", "R7"):
-        change(cache_path(folder, 1, release), "correct", lambda rows: np.resize([1, 1, 0, 1, -1, 0, 1], len(rows)))
+        change(
+            cache_path(folder, 1, release),
+            "correct",
+            lambda rows: np.resize([1, 1, 0, 1, -1, 0, 1], len(rows)),
+        )
     return folder
 
 
@@ -57,23 +65,39 @@ def test_hit_against_error_is_scored_by_its_auroc(script, hits, tmp_path):
     score = found["challenge1_correct"]
     assert score["auroc"] == pytest.approx(expected) and abs(expected - 0.5) > 1e-3
     assert score["windows"] == known.sum() < len(known) and score["target"] == "correct"
-    assert f"challenge 1, correct, R6 + R7: {known.sum()} windows, 12 subjects" in printed and f"{expected:.5f}" in printed
-    chance = next(entry for entry in score["table"] if entry["name"] == "the mean of the training labels")
+    assert (
+        f"challenge 1, correct, R6 + R7: {known.sum()} windows, 12 subjects" in printed
+        and f"{expected:.5f}" in printed
+    )
+    chance = next(
+        entry for entry in score["table"] if entry["name"] == "the mean of the training labels"
+    )
     assert chance["auroc"] == 0.5 and "AUROC" in printed and "leaderboard" not in printed
-    both, _ = evaluated(script, tmp_path, hits, "c1_correct", write_run(tmp_path, "c1_tcn/1").folder)
+    both, _ = evaluated(
+        script, tmp_path, hits, "c1_correct", write_run(tmp_path, "c1_tcn/1").folder
+    )
     assert set(both) == {"challenge1", "challenge1_correct"} and "nrmse" in both["challenge1"]
 
 
 def by_pairs(hit, p):
-    return stats.mannwhitneyu(p[hit == 1], p[hit == 0]).statistic / ((hit == 1).sum() * (hit == 0).sum())
+    return stats.mannwhitneyu(p[hit == 1], p[hit == 0]).statistic / (
+        (hit == 1).sum() * (hit == 0).sum()
+    )
 
 
 def test_the_auroc_has_an_interval_by_subject(script, hits, tmp_path):
     """Around the AUROC, as wide as Student's t times its jackknife error over subjects, written down here; none of few subjects."""
     run = write_run(tmp_path, "c1_correct/1", head="number", target="correct")
     found, printed = evaluated(script, tmp_path, hits, "c1_correct", "--release", "R7")
-    assert "low" not in found["challenge1_correct"]["table"][0] and "too few subjects to say" in printed
-    change(cache_path(hits, 1, "R6"), "subject", lambda rows: np.array([b"NDARSIX%03d" % i for i in range(len(rows))]))
+    assert (
+        "low" not in found["challenge1_correct"]["table"][0]
+        and "too few subjects to say" in printed
+    )
+    change(
+        cache_path(hits, 1, "R6"),
+        "subject",
+        lambda rows: np.array([b"NDARSIX%03d" % i for i in range(len(rows))]),
+    )
     found, _ = evaluated(script, tmp_path, hits, "c1_correct", "--release", "R6")
     entry = found["challenge1_correct"]["table"][0]
     _, p, metadata = by_hand(run, hits, ["R6"])
@@ -81,7 +105,10 @@ def test_the_auroc_has_an_interval_by_subject(script, hits, tmp_path):
     p, hit = p[known], metadata["correct"][known]
     n = len(p)
     assert n >= 10
-    whole, without = by_pairs(hit, p), np.array([by_pairs(np.delete(hit, i), np.delete(p, i)) for i in range(n)])
+    whole, without = (
+        by_pairs(hit, p),
+        np.array([by_pairs(np.delete(hit, i), np.delete(p, i)) for i in range(n)]),
+    )
     error = np.sqrt((n - 1) * without.var())
     halves = stats.t.ppf(0.975, [n - 1, LEAST_FREEDOM]) * error
     assert entry["auroc"] == pytest.approx(whole)
@@ -94,7 +121,10 @@ def test_the_auroc_has_an_interval_by_subject(script, hits, tmp_path):
 def test_what_is_fitted_to_response_times_is_not_for_hits(script, hits, tmp_path):
     for i in (1, 2):
         write_run(tmp_path, f"c1_correct/{i}", seed=i, head="number", target="correct")
-    with pytest.raises(UserError, match="--ensemble stack is fitted to what the competition scores, c1_correct/1 predicts correct"):
+    with pytest.raises(
+        UserError,
+        match="--ensemble stack is fitted to what the competition scores, c1_correct/1 predicts correct",
+    ):
         evaluated(script, tmp_path, hits, "c1_correct", "--ensemble", "stack")
     found, _ = evaluated(script, tmp_path, hits, "c1_correct", "--ensemble", "average")
     assert found["challenge1_correct"]["run"] == "ensemble: average of 2"
@@ -106,8 +136,18 @@ def four(caches, tmp_path):
     folder = copied(caches, tmp_path / "cache", 2)
     for release in ("R6", "R7"):
         for k, name in enumerate(("p_factor", "attention")):
-            change(cache_path(folder, 2, release), name, lambda rows: np.sin(k + np.unique(rows["subject"], return_inverse=True)[1] + len(rows)))
-    change(cache_path(folder, 2, "R6"), "attention", lambda rows: np.where(rows["subject"] == rows["subject"][0], np.nan, rows["attention"]))
+            change(
+                cache_path(folder, 2, release),
+                name,
+                lambda rows: np.sin(
+                    k + np.unique(rows["subject"], return_inverse=True)[1] + len(rows)
+                ),
+            )
+    change(
+        cache_path(folder, 2, "R6"),
+        "attention",
+        lambda rows: np.where(rows["subject"] == rows["subject"][0], np.nan, rows["attention"]),
+    )
     run = write_run(tmp_path, "c2_factors/1", 2, target="factors")
     torch.manual_seed(3)
     model = eeg.models.build("tcn", width=8, depth=1, head="number", n_outputs=4)
@@ -128,7 +168,11 @@ def factors_by_hand(run, folder):
         y = cache.metadata[name][rows]
         known = ~np.isnan(y)
         r = np.corrcoef(y[known], p[known, k])[0, 1] if np.ptp(y[known]) else None
-        found[name] = (known.sum(), np.sqrt(np.mean((y[known] - p[known, k]) ** 2)) / (y[known].std() or 1), r)
+        found[name] = (
+            known.sum(),
+            np.sqrt(np.mean((y[known] - p[known, k]) ** 2)) / (y[known].std() or 1),
+            r,
+        )
     return found
 
 
@@ -141,9 +185,13 @@ def test_each_factor_has_its_nrmse_and_correlation(script, four, tmp_path):
     for name in ("externalizing", "p_factor", "attention"):
         windows, nrmse, r = expected[name]
         assert told[name]["windows"] == windows
-        assert told[name]["nrmse"] == pytest.approx(nrmse) and told[name]["pearson"] == pytest.approx(r)
+        assert told[name]["nrmse"] == pytest.approx(nrmse) and told[name][
+            "pearson"
+        ] == pytest.approx(r)
         assert re.search(rf"{name} +{nrmse:.5f} .* {r:.5f}", printed)
-    assert "pearson" not in told["internalizing"] and "do not vary" in told["internalizing"]["reason"]  # of all the same
+    assert (
+        "pearson" not in told["internalizing"] and "do not vary" in told["internalizing"]["reason"]
+    )  # of all the same
     mean = np.mean([expected[name][2] for name in ("externalizing", "p_factor", "attention")])
     assert told["mean_pearson"] == pytest.approx(mean) and re.search(f"mean +{mean:.5f}", printed)
     assert found["challenge2"]["nrmse"] == pytest.approx(expected["externalizing"][1])

@@ -18,7 +18,10 @@ def simulated(seed, subjects=40, windows=15, p_noise=0.3, q_noise=0.3):
 
 def test_identical_is_not_distinguishable():
     y, p, _, who = simulated(0)
-    assert verdict("a", p, "b", p.copy(), y, who) == (False, "not distinguishable: a and b predict the same")
+    assert verdict("a", p, "b", p.copy(), y, who) == (
+        False,
+        "not distinguishable: a and b predict the same",
+    )
 
 
 def test_better_and_worse_with_an_interval_like_that_of_drawn_subjects():
@@ -29,7 +32,9 @@ def test_better_and_worse_with_an_interval_like_that_of_drawn_subjects():
     rows = np.arange(600).reshape(40, 15)
     gains = [nrmse(y[r], q[r]) - nrmse(y[r], p[r]) for r in (rows[d].ravel() for d in drawn)]
     numbers = [float(n) for n in re.findall(r"0\.\d+", sentence)]
-    np.testing.assert_allclose(numbers, [nrmse(y, q) - nrmse(y, p), *np.percentile(gains, (2.5, 97.5))], atol=0.025)
+    np.testing.assert_allclose(
+        numbers, [nrmse(y, q) - nrmse(y, p), *np.percentile(gains, (2.5, 97.5))], atol=0.025
+    )
     assert better and sentence.startswith("better: a than b, by 0.")
     assert worse == (False, sentence.replace("better: a than b", "worse: b than a"))
 
@@ -47,7 +52,10 @@ def test_equally_good_is_seldom_called_better():
     """Of 200 pairs that are equally good, 5 on each side would come out as different; of 10 subjects a percentile bootstrap calls 17 so."""
     pairs = (simulated(seed, subjects=10) for seed in range(200))
     said = [verdict("a", p, "b", q, y, who)[1].split(":")[0] for y, p, q, who in pairs]
-    assert said.count("better") + said.count("worse") <= 12 and said.count("not distinguishable") >= 188
+    assert (
+        said.count("better") + said.count("worse") <= 12
+        and said.count("not distinguishable") >= 188
+    )
 
 
 @pytest.mark.parametrize("subjects", [1, 4, 9])
@@ -55,8 +63,14 @@ def test_few_subjects_say_nothing(subjects):
     y, p, q, who = simulated(3, subjects=subjects, q_noise=3.0)
     gain = nrmse(y, q) - nrmse(y, p)
     assert gain > 1
-    assert verdict("a", p, "b", q, y, who) == (False, f"too few subjects to say ({subjects}): a scores {gain:.5f} NRMSE below b")
-    assert verdict("b", q, "a", p, y, who) == (False, f"too few subjects to say ({subjects}): b scores {gain:.5f} NRMSE above a")
+    assert verdict("a", p, "b", q, y, who) == (
+        False,
+        f"too few subjects to say ({subjects}): a scores {gain:.5f} NRMSE below b",
+    )
+    assert verdict("b", q, "a", p, y, who) == (
+        False,
+        f"too few subjects to say ({subjects}): b scores {gain:.5f} NRMSE above a",
+    )
 
 
 def test_an_interval_that_holds_0():
@@ -64,4 +78,6 @@ def test_an_interval_that_holds_0():
     better, sentence = verdict("a", p, "b", q, y, who)
     low, high = re.search(r"interval (\S+) \.\. (\S+) holds 0", sentence).groups()
     assert not better and float(low) <= 0 <= float(high) and low[0] == "-" and high[0] == "+"
-    assert float(re.search(r"b, (\S+) NRMSE", sentence)[1]) == pytest.approx(nrmse(y, q) - nrmse(y, p), abs=1e-5)
+    assert float(re.search(r"b, (\S+) NRMSE", sentence)[1]) == pytest.approx(
+        nrmse(y, q) - nrmse(y, p), abs=1e-5
+    )

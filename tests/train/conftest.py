@@ -21,7 +21,11 @@ def caches(tmp_path_factory):
     for name, subjects in (("R1", 6), ("R5", 3)):
         simulate_release(root / "data", name, subjects, 0, 1.0, ("contrastChangeDetection",), 1)
         for challenge in (1, 2):
-            path = build(find_release(name, root / "data"), Settings(challenge, margin=0.1 if challenge == 1 else 0), root / "cache").path
+            path = build(
+                find_release(name, root / "data"),
+                Settings(challenge, margin=0.1 if challenge == 1 else 0),
+                root / "cache",
+            ).path
             if challenge == 1:
                 add(path, 1)
     return root / "cache"
@@ -32,7 +36,16 @@ TINY = ("--set", "width=8", "depth=1", "--amp", "off", "--batch-size", "16")
 
 def command(caches, out, *arguments):
     """run/train.py as a command line; a tiny tcn, unless arguments say otherwise."""
-    return [sys.executable, str(ROOT / "run" / "train.py"), "--cache", str(caches), "--out", str(out), *TINY, *map(str, arguments)]
+    return [
+        sys.executable,
+        str(ROOT / "run" / "train.py"),
+        "--cache",
+        str(caches),
+        "--out",
+        str(out),
+        *TINY,
+        *map(str, arguments),
+    ]
 
 
 @pytest.fixture
@@ -42,7 +55,9 @@ def train(monkeypatch, caches, tmp_path, capsys):
 
     from eeg.train import device
 
-    monkeypatch.setattr(device, "settle_threads", lambda threads: None)  # once torch has worked, some of it cannot be changed
+    monkeypatch.setattr(
+        device, "settle_threads", lambda threads: None
+    )  # once torch has worked, some of it cannot be changed
     monkeypatch.setattr(device, "keep_freed_memory", lambda: None)
 
     def call(*arguments):

@@ -38,9 +38,19 @@ if args.resume:
     config["train"]["epochs"] = args.epochs
 else:
     folder.mkdir(parents=True)
-    config = {"challenge": args.challenge, "target": "rt_from_stimulus", "train": {"epochs": args.epochs, "lr": args.lr, "set": dict(pair.split("=") for pair in args.set)}}
+    config = {
+        "challenge": args.challenge,
+        "target": "rt_from_stimulus",
+        "train": {
+            "epochs": args.epochs,
+            "lr": args.lr,
+            "set": dict(pair.split("=") for pair in args.set),
+        },
+    }
 (folder / "config.json").write_text(json.dumps(config))
-state = lambda **said: (folder / "state.json").write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()} | said))
+state = lambda **said: (folder / "state.json").write_text(
+    json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()} | said)
+)
 state(status="running")
 note("begin")
 time.sleep(float(config["train"]["set"].get("sleep", 0)))

@@ -31,10 +31,18 @@ print(cli.anonymous_memory() - before, fixed + n * each)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what memory is a process's own")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux says what memory is a process's own"
+)
 @pytest.mark.parametrize("name", ["tcn", "eegnex", "unet", "cnn", "transformer", "conformer"])
 def test_a_step_takes_less_than_twice_what_it_keeps(name):
-    done = subprocess.run([sys.executable, "-c", TAKEN, name, "128"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN, name, "128"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     taken, kept = map(float, done.stdout.split())
     assert kept < taken < 2 * kept
 
@@ -60,7 +68,10 @@ def test_parts_by_the_room_there_is():
     whole, fewer = step(300), step(300) - 100 * (step(301) - step(300) - held)
     part, _ = largest_part(network, 300, held, fewer)
     assert 198 <= part <= 200  # room for all 300 to wait and 200 to be computed
-    with pytest.raises(UserError, match=r"batches of 300 windows takes at least .* MB of memory, .* MB are free to take; use --batch-size (\d+)") as e:
+    with pytest.raises(
+        UserError,
+        match=r"batches of 300 windows takes at least .* MB of memory, .* MB are free to take; use --batch-size (\d+)",
+    ) as e:
         largest_part(network, 300, held, whole / 4)
     size = int(str(e.value).split()[-1])
     assert largest_part(network, size, held, whole / 4)[0] >= 8
@@ -92,5 +103,7 @@ virtual, data = memory.own_limits()
 held = bytearray(2 * 10**8)
 print(virtual.limit, data.limit, memory.own_limits()[1].used - data.used)
 """
-    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     assert said[:2] == ["10000000000", "1000000000"] and 1.9e8 < int(said[2]) < 2.1e8

@@ -11,7 +11,11 @@ from eeg.train import checkpoint
 
 
 def state(epoch):
-    return {"epoch": epoch, "weights": torch.arange(10.0) + epoch, "list": [1, "two", None, {"three": 3.0}]}
+    return {
+        "epoch": epoch,
+        "weights": torch.arange(10.0) + epoch,
+        "list": [1, "two", None, {"three": 3.0}],
+    }
 
 
 def save(folder, epoch, name="last"):
@@ -22,7 +26,11 @@ def epoch_of(folder):
     found, about, wrong = checkpoint.load(folder)
     if found is None:
         return None, wrong
-    assert torch.equal(found["weights"], state(found["epoch"])["weights"]) and found["list"] == state(0)["list"] and about["epoch"] == found["epoch"]
+    assert (
+        torch.equal(found["weights"], state(found["epoch"])["weights"])
+        and found["list"] == state(0)["list"]
+        and about["epoch"] == found["epoch"]
+    )
     return found["epoch"], wrong
 
 
@@ -31,19 +39,35 @@ def test_the_newest_comes_back(tmp_path):
     for epoch in (1, 2, 3):
         save(tmp_path, epoch)
         assert epoch_of(tmp_path) == (epoch, [])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.json", "last.pt", "previous.json", "previous.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last.json",
+        "last.pt",
+        "previous.json",
+        "previous.pt",
+    ]
     save(tmp_path, 3, "best")
     assert epoch_of(tmp_path) == (3, [])
 
 
-@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]), lambda file: file.write_bytes(b""), lambda file: file.unlink()])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.unlink(),
+    ],
+)
 def test_a_torn_one_falls_back_to_the_one_before(tmp_path, spoil):
     save(tmp_path, 1)
     save(tmp_path, 2)
     spoil(tmp_path / "last.pt")
     epoch, wrong = epoch_of(tmp_path)
     assert epoch == 1
-    assert wrong == ([] if not (tmp_path / "last.pt").exists() else ["last.pt is not what was saved (its SHA-256 stands in no .json)"])
+    assert wrong == (
+        []
+        if not (tmp_path / "last.pt").exists()
+        else ["last.pt is not what was saved (its SHA-256 stands in no .json)"]
+    )
     spoil(tmp_path / "previous.pt")
     assert epoch_of(tmp_path)[0] is None
 
@@ -60,7 +84,9 @@ def test_a_pickle_bomb_is_not_set_off(tmp_path):
     bomb.folder = str(tmp_path / "exploded")
     torch.save(bomb, tmp_path / "last.pt")
     assert epoch_of(tmp_path)[0] == 1
-    digest = __import__("hashlib").sha256((tmp_path / "last.pt").read_bytes()).hexdigest()  # and not with a digest that fits, either
+    digest = (
+        __import__("hashlib").sha256((tmp_path / "last.pt").read_bytes()).hexdigest()
+    )  # and not with a digest that fits, either
     (tmp_path / "last.json").write_text(json.dumps({"epoch": 9, "batch": 0, "sha256": digest}))
     epoch, wrong = epoch_of(tmp_path)
     assert epoch == 1 and "last.pt" in wrong[0]
@@ -134,7 +160,9 @@ def test_a_full_disk_keeps_what_is_there(tmp_path, monkeypatch):
 
 def test_a_disk_that_keeps_something_else(tmp_path, monkeypatch):
     save(tmp_path, 1)
-    monkeypatch.setattr(checkpoint, "write_through", lambda path, content: path.write_bytes(b"\0" * len(content)))
+    monkeypatch.setattr(
+        checkpoint, "write_through", lambda path, content: path.write_bytes(b"\0" * len(content))
+    )
     with pytest.raises(OSError, match="reads back as something else"):
         save(tmp_path, 2)
     assert epoch_of(tmp_path) == (1, [])
@@ -143,4 +171,8 @@ def test_a_disk_that_keeps_something_else(tmp_path, monkeypatch):
 def test_exported_weights(tmp_path):
     checkpoint.export(tmp_path / "weights_challenge_1.pt", {"name": "tcn"}, {"w": torch.ones(3)})
     saved = torch.load(tmp_path / "weights_challenge_1.pt", weights_only=True)
-    assert saved["settings"] == {"name": "tcn"} and torch.equal(saved["state"]["w"], torch.ones(3)) and not list(tmp_path.glob("*.partial"))
+    assert (
+        saved["settings"] == {"name": "tcn"}
+        and torch.equal(saved["state"]["w"], torch.ones(3))
+        and not list(tmp_path.glob("*.partial"))
+    )

@@ -59,7 +59,9 @@ def card(child, build, tmp_path, monkeypatch):  # noqa: F811
     """A machine with an RDNA1 card and a torch for ROCm. -> (choose, children): device.choose with the stand-in child, and the list of those that ran"""
     build(hip="6.2")
     write(tmp_path / "root", RDNA1)
-    choose = lambda requested="auto", **settings: device.choose(requested, tmp_path / "cache", program=child[0], limit=5, root=tmp_path / "root", **settings)
+    choose = lambda requested="auto", **settings: device.choose(
+        requested, tmp_path / "cache", program=child[0], limit=5, root=tmp_path / "root", **settings
+    )
     yield choose, child[1]
     os.environ.pop("HSA_OVERRIDE_GFX_VERSION", None)  # choose has set it
 
@@ -67,10 +69,24 @@ def card(child, build, tmp_path, monkeypatch):  # noqa: F811
 def test_a_good_card_is_chosen_and_its_verdict_kept(card):
     choose, children = card
     seen, again = [], []
-    choice = choose(on_check=lambda attempt, check: seen.append((attempt.device, check.name, check.state)))
-    assert (choice.device, choice.name, choice.precisions, choice.reason) == ("cuda:0", "Navi 10", ("fp32", "fp16"), "passed its checks")
-    kept = choose(on_check=lambda attempt, check: again.append((attempt.device, check.name, check.state)))
-    assert len(children()) == 1 and kept.device == "cuda:0" and kept.reason.startswith("passed its checks on 20") and kept.precisions == choice.precisions
+    choice = choose(
+        on_check=lambda attempt, check: seen.append((attempt.device, check.name, check.state))
+    )
+    assert (choice.device, choice.name, choice.precisions, choice.reason) == (
+        "cuda:0",
+        "Navi 10",
+        ("fp32", "fp16"),
+        "passed its checks",
+    )
+    kept = choose(
+        on_check=lambda attempt, check: again.append((attempt.device, check.name, check.state))
+    )
+    assert (
+        len(children()) == 1
+        and kept.device == "cuda:0"
+        and kept.reason.startswith("passed its checks on 20")
+        and kept.precisions == choice.precisions
+    )
     assert seen == again and len(seen) == 10
     choose(again=True)
     assert len(children()) == 2
@@ -82,9 +98,13 @@ def test_a_good_card_is_chosen_and_its_verdict_kept(card):
         lambda root, monkeypatch: write(root, {"sys/module/amdgpu/version": "6.10.0\n"}),  # driver
         lambda root, monkeypatch: monkeypatch.setattr(torch, "__version__", "9.9.9"),
         lambda root, monkeypatch: monkeypatch.setattr(torch.version, "hip", "7.0"),
-        lambda root, monkeypatch: write(root, {"sys/class/kfd/kfd/topology/nodes/1/properties": "gfx_target_version 100300\n"}),  # card
+        lambda root, monkeypatch: write(
+            root, {"sys/class/kfd/kfd/topology/nodes/1/properties": "gfx_target_version 100300\n"}
+        ),  # card
         lambda root, monkeypatch: monkeypatch.setenv("HIP_VISIBLE_DEVICES", "1"),
-        lambda root, monkeypatch: monkeypatch.setattr(device.platform, "release", lambda: "9.9"),  # kernel
+        lambda root, monkeypatch: monkeypatch.setattr(
+            device.platform, "release", lambda: "9.9"
+        ),  # kernel
     ],
 )
 def test_another_driver_torch_or_card_is_checked_anew(card, tmp_path, monkeypatch, change):
@@ -135,9 +155,16 @@ def test_the_override_that_passed_is_set_now_and_from_the_verdict(card, monkeypa
     monkeypatch.setenv("FAULT", "convolution:segfault")
     monkeypatch.setenv("WORKS_WITH", "10.1.0")
     choice = choose()
-    assert choice.device == "cuda:0" and "HSA_OVERRIDE_GFX_VERSION=10.1.0" in choice.reason and os.environ["HSA_OVERRIDE_GFX_VERSION"] == "10.1.0"
+    assert (
+        choice.device == "cuda:0"
+        and "HSA_OVERRIDE_GFX_VERSION=10.1.0" in choice.reason
+        and os.environ["HSA_OVERRIDE_GFX_VERSION"] == "10.1.0"
+    )
     del os.environ["HSA_OVERRIDE_GFX_VERSION"]
-    assert choose().environment == {"HSA_OVERRIDE_GFX_VERSION": "10.1.0"} and os.environ["HSA_OVERRIDE_GFX_VERSION"] == "10.1.0"
+    assert (
+        choose().environment == {"HSA_OVERRIDE_GFX_VERSION": "10.1.0"}
+        and os.environ["HSA_OVERRIDE_GFX_VERSION"] == "10.1.0"
+    )
     assert len(children()) == 2
 
 
@@ -145,11 +172,18 @@ def test_a_bad_card_means_the_cpu_or_an_error_if_it_was_asked_for(card, monkeypa
     choose, children = card
     monkeypatch.setenv("FAULT", "convolution:segfault")
     choice = choose()
-    assert choice.device == "cpu" and "failed 'convolution': the child died of SIGSEGV" in choice.reason and len(choice.attempts) == 3
+    assert (
+        choice.device == "cpu"
+        and "failed 'convolution': the child died of SIGSEGV" in choice.reason
+        and len(choice.attempts) == 3
+    )
     assert "HSA_OVERRIDE_GFX_VERSION" not in os.environ
     choose()
     assert len(children()) == 3  # bad verdicts are kept, too
-    with pytest.raises(UserError, match="--device rocm cannot be used: cuda:0 failed 'convolution'.*HSA_OVERRIDE_GFX_VERSION=10.3.0 failed"):
+    with pytest.raises(
+        UserError,
+        match="--device rocm cannot be used: cuda:0 failed 'convolution'.*HSA_OVERRIDE_GFX_VERSION=10.3.0 failed",
+    ):
         choose("rocm")
     with pytest.raises(UserError, match=r"on 20.*check.py --again"):
         choose("rocm")
@@ -166,7 +200,9 @@ def test_a_card_that_is_occupied_is_asked_again_next_time(card, monkeypatch):
     monkeypatch.setenv("KIND", "gfx1100")
     monkeypatch.setenv("FAULT", "memory:full")
     monkeypatch.setattr(device, "amd_cards", lambda root: ["gfx1100"])
-    monkeypatch.setattr(device.sys.modules["eeg.train.probe"], "amd_cards", lambda root: ["gfx1100"])
+    monkeypatch.setattr(
+        device.sys.modules["eeg.train.probe"], "amd_cards", lambda root: ["gfx1100"]
+    )
     assert choose().device == choose().device == "cpu"
     assert len(children()) == 2
 
@@ -174,11 +210,22 @@ def test_a_card_that_is_occupied_is_asked_again_next_time(card, monkeypatch):
 def test_the_cpu_asked_for_is_not_checked(card):
     choose, children = card
     choice = choose("cpu")
-    assert choice.device == "cpu" and choice.reason == "asked for" and choice.precisions[0] == "fp32" and not children()
+    assert (
+        choice.device == "cpu"
+        and choice.reason == "asked for"
+        and choice.precisions[0] == "fp32"
+        and not children()
+    )
 
 
 def test_names_of_devices(build):
-    assert [device.parse(name) for name in ("auto", "cpu", "cuda", "cuda:1", "mps")] == ["", "cpu", "cuda:0", "cuda:1", "mps:0"]
+    assert [device.parse(name) for name in ("auto", "cpu", "cuda", "cuda:1", "mps")] == [
+        "",
+        "cpu",
+        "cuda:0",
+        "cuda:1",
+        "mps:0",
+    ]
     with pytest.raises(UserError, match="not built for ROCm; pip install"):
         device.parse("rocm")
     build(hip="6.2")
@@ -222,8 +269,17 @@ def test_no_permission_on_a_card(build, tmp_path, monkeypatch):
 
 
 def test_cards_as_the_kernel_lists_them(tmp_path):
-    write(tmp_path, RDNA1 | {"sys/class/kfd/kfd/topology/nodes/2/properties": "gfx_target_version 90010\n"})
-    write(tmp_path, {"proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA H200\nIRQ: 1\n", "sys/module/nvidia/version": "570.1\n"})
+    write(
+        tmp_path,
+        RDNA1 | {"sys/class/kfd/kfd/topology/nodes/2/properties": "gfx_target_version 90010\n"},
+    )
+    write(
+        tmp_path,
+        {
+            "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA H200\nIRQ: 1\n",
+            "sys/module/nvidia/version": "570.1\n",
+        },
+    )
     assert cards.amd_cards(tmp_path) == ["gfx1010", "gfx90a"]
     assert cards.nvidia_cards(tmp_path) == ["NVIDIA H200"]
     assert cards.pci_cards(tmp_path) == {"amd"}
@@ -235,7 +291,14 @@ def test_cards_as_the_kernel_lists_them(tmp_path):
 
 def cores(root, threads_of):
     """A machine whose CPU number i is a thread of core threads_of[i]."""
-    write(root, {f"sys/devices/system/cpu/cpu{i}/topology/{name}": f"{value}\n" for i, core in enumerate(threads_of) for name, value in (("physical_package_id", core // 100), ("core_id", core % 100))})
+    write(
+        root,
+        {
+            f"sys/devices/system/cpu/cpu{i}/topology/{name}": f"{value}\n"
+            for i, core in enumerate(threads_of)
+            for name, value in (("physical_package_id", core // 100), ("core_id", core % 100))
+        },
+    )
 
 
 def test_threads_are_physical_cores(tmp_path, monkeypatch):
@@ -248,7 +311,9 @@ def test_threads_are_physical_cores(tmp_path, monkeypatch):
     assert device.cpu_threads(1, tmp_path) == 1
 
 
-@pytest.mark.parametrize("text, threads", [("1", 1), ("3", 3), ("2,4", 2), ("", 6), ("0", 6), ("many", 6)])
+@pytest.mark.parametrize(
+    "text, threads", [("1", 1), ("3", 3), ("2,4", 2), ("", 6), ("0", 6), ("many", 6)]
+)
 def test_threads_asked_for_in_the_environment(tmp_path, monkeypatch, text, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", text)
@@ -264,11 +329,15 @@ def test_threads_that_torchrun_sets_are_not_asked_for(tmp_path, monkeypatch):
     assert device.cpu_threads(2, tmp_path) == 2
 
 
-@pytest.mark.parametrize("busy, threads", [(0.0, 6), (0.4, 6), (0.6, 5), (2.0, 4), (5.9, 1), (40.0, 1)])
+@pytest.mark.parametrize(
+    "busy, threads", [(0.0, 6), (0.4, 6), (0.6, 5), (2.0, 4), (5.9, 1), (40.0, 1)]
+)
 def test_cores_that_others_keep_busy_are_left_to_them(tmp_path, monkeypatch, busy, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
     assert device.cpu_threads(1, tmp_path, busy) == threads
-    write(tmp_path, {"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/cpu.max": "200000 100000\n"})
+    write(
+        tmp_path, {"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/cpu.max": "200000 100000\n"}
+    )
     assert device.cpu_threads(1, tmp_path, busy) == min(2, threads)
 
 
@@ -279,7 +348,9 @@ def test_threads_where_the_system_says_nothing_of_cores(tmp_path, monkeypatch):
 
 def test_threads_within_a_control_group(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
-    write(tmp_path, {"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/cpu.max": "350000 100000\n"})
+    write(
+        tmp_path, {"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/cpu.max": "350000 100000\n"}
+    )
     assert device.cpu_threads(1, tmp_path) == 3
     write(tmp_path, {"sys/fs/cgroup/box/cpu.max": "20000 100000\n"})
     assert device.cpu_threads(1, tmp_path) == 1
@@ -287,10 +358,20 @@ def test_threads_within_a_control_group(tmp_path, monkeypatch):
 
 def test_threads_are_settled_in_a_fresh_process_and_memory_is_kept():
     program = "import torch; from eeg.train import device as d; d.keep_freed_memory(); d.settle_threads(2); d.settle_threads(1); print(torch.get_num_threads(), torch.get_num_interop_threads())"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split() == ["1", "1"]
+    assert subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split() == ["1", "1"]
 
 
-@pytest.mark.parametrize("flags, has", [("flags\t\t: fpu sse avx512f avx512_bf16", True), ("flags\t\t: fpu avx2", False), ("Features\t: fp asimd bf16", True), ("processor\t: 0", False)])
+@pytest.mark.parametrize(
+    "flags, has",
+    [
+        ("flags\t\t: fpu sse avx512f avx512_bf16", True),
+        ("flags\t\t: fpu avx2", False),
+        ("Features\t: fp asimd bf16", True),
+        ("processor\t: 0", False),
+    ],
+)
 def test_bfloat16_by_the_processors_flags(tmp_path, flags, has):
     write(tmp_path, {"proc/cpuinfo": f"processor\t: 0\nmodel name\t: X\n{flags}\n"})
     assert device.supports_bf16(tmp_path) == has
@@ -302,7 +383,12 @@ SCRIPT = Path(__file__).parents[2] / "run/check.py"
 
 
 def check(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"},
+    )
 
 
 def test_this_machines_cpu_can_train(tmp_path):
@@ -311,7 +397,9 @@ def test_this_machines_cpu_can_train(tmp_path):
     said = json.loads(done.stdout)
     (attempt,) = said["attempts"]
     assert said["device"] == "cpu" and said["trusted"] and attempt["card"]["kind"] == "cpu"
-    assert [each["state"] for each in attempt["checks"] if each["name"] not in ("amp", "transfer")] == ["ok"] * 8
+    assert [
+        each["state"] for each in attempt["checks"] if each["name"] not in ("amp", "transfer")
+    ] == ["ok"] * 8
 
 
 @pytest.fixture
@@ -320,9 +408,19 @@ def table(child, build, tmp_path, monkeypatch, capsys):  # noqa: F811
     from eeg.train import probe
 
     inspect, absent, choose = probe.inspect, cards.absent, device.choose
-    monkeypatch.setattr(probe, "inspect", lambda device, environment=None, on_check=None, *_: inspect(device, environment, on_check, child[0], 5))
+    monkeypatch.setattr(
+        probe,
+        "inspect",
+        lambda device, environment=None, on_check=None, *_: inspect(
+            device, environment, on_check, child[0], 5
+        ),
+    )
     monkeypatch.setattr(cards, "absent", lambda wanted: absent(wanted, tmp_path / "root"))
-    monkeypatch.setattr(device, "choose", lambda *arguments: choose(*arguments, program=child[0], limit=5, root=tmp_path / "root"))
+    monkeypatch.setattr(
+        device,
+        "choose",
+        lambda *arguments: choose(*arguments, program=child[0], limit=5, root=tmp_path / "root"),
+    )
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--cache", str(tmp_path), *arguments])
@@ -335,7 +433,12 @@ def table(child, build, tmp_path, monkeypatch, capsys):  # noqa: F811
 
 def test_the_table_without_a_card(table):
     code, text = table()
-    assert code == 0 and "no GPU    torch" in text and "\ncpu\n  detect       ok" in text and "training uses cpu, " in text
+    assert (
+        code == 0
+        and "no GPU    torch" in text
+        and "\ncpu\n  detect       ok" in text
+        and "training uses cpu, " in text
+    )
 
 
 def test_the_table_of_a_card_that_wants_an_override(table, build, tmp_path, monkeypatch):
@@ -345,9 +448,20 @@ def test_the_table_of_a_card_that_wants_an_override(table, build, tmp_path, monk
     monkeypatch.setenv("WORKS_WITH", "10.1.0")
     code, text = table()
     first, second, cpu = re.split("\n(?=cuda:0|cpu)", text)[1:]
-    assert code == 0 and "convolution  failed" in first and "the child died of SIGSEGV" in first and first.count("not run") == 6
-    assert second.startswith("cuda:0, HSA_OVERRIDE_GFX_VERSION=10.1.0\n") and second.count(" ok ") == 10
-    assert "training uses cuda:0, Navi 10, in fp32 or fp16: passed its checks with HSA_OVERRIDE_GFX_VERSION=10.1.0" in cpu
+    assert (
+        code == 0
+        and "convolution  failed" in first
+        and "the child died of SIGSEGV" in first
+        and first.count("not run") == 6
+    )
+    assert (
+        second.startswith("cuda:0, HSA_OVERRIDE_GFX_VERSION=10.1.0\n")
+        and second.count(" ok ") == 10
+    )
+    assert (
+        "training uses cuda:0, Navi 10, in fp32 or fp16: passed its checks with HSA_OVERRIDE_GFX_VERSION=10.1.0"
+        in cpu
+    )
 
 
 def test_no_device_at_all(table, monkeypatch):

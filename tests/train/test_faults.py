@@ -30,9 +30,23 @@ PLACES = {
     "best weights": (module.Trainer, "_weights", True, 1),
     "checkpoint": (module.Trainer, "state", True, 2),
 }
-WITHOUT_SAM = [place for place in PLACES if place not in ("between the passes", "second pass", "descent")]
+WITHOUT_SAM = [
+    place for place in PLACES if place not in ("between the passes", "second pass", "descent")
+]
 
-OPTIONS = ("--challenge", 1, "--epochs", 2, "--model", "transformer", "--set", "head=number", "dropout=0.0", "depth=1", "width=16")
+OPTIONS = (
+    "--challenge",
+    1,
+    "--epochs",
+    2,
+    "--model",
+    "transformer",
+    "--set",
+    "head=number",
+    "dropout=0.0",
+    "depth=1",
+    "width=16",
+)
 OPTIONS += ("--loss", "mse", "--max-recordings", 3, "--clip", 1, "--checkpoint-minutes", 1000)
 
 
@@ -77,7 +91,11 @@ def train_and_look(train, *options):
     train(*OPTIONS, *options)
     run = find_runs(train.out)[-1]
     state, *_ = checkpoint.load(run.folder / "checkpoints")
-    tensors = {f"{part} {name}": tensor for part in ("model", "average") for name, tensor in (state[part].get("model") or state[part]).items()}
+    tensors = {
+        f"{part} {name}": tensor
+        for part in ("model", "average")
+        for name, tensor in (state[part].get("model") or state[part]).items()
+    }
     for number, slots in state["optimizer"]["state"].items():
         tensors |= {f"{number} {name}": tensor for name, tensor in slots.items()}
     return run, tensors, run.history["epochs"]
@@ -90,7 +108,10 @@ def undisturbed():
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-@pytest.mark.parametrize("optimizer, place", [("sam", place) for place in PLACES] + [("adamw", place) for place in WITHOUT_SAM])
+@pytest.mark.parametrize(
+    "optimizer, place",
+    [("sam", place) for place in PLACES] + [("adamw", place) for place in WITHOUT_SAM],
+)
 def test_a_fault_changes_nothing(train, monkeypatch, undisturbed, optimizer, place, kind):
     """Bit for bit, but where memory runs out in a pass: half batches add up to the whole one but for rounding.
 
@@ -104,7 +125,11 @@ def test_a_fault_changes_nothing(train, monkeypatch, undisturbed, optimizer, pla
         card = Card(patch, place, *ERRORS[kind])
         run, got, got_epochs = train_and_look(train, *options)
     assert card.calls >= card.call, "the fault never came"
-    expected = {"error": "device error", "out of memory": "out of memory", "dead device": "moved to cpu"}[kind]
+    expected = {
+        "error": "device error",
+        "out of memory": "out of memory",
+        "dead device": "moved to cpu",
+    }[kind]
     assert [event["kind"] for event in run.history["events"]] == [expected]
     assert run.finished and card.guard.moved == (kind == "dead device")
     in_parts = kind == "out of memory" and place in ("first pass", "second pass")

@@ -15,8 +15,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def counters(root, **cores):
     """Write /proc/stat: seconds of user, nice, system, idle, iowait, irq, softirq, steal of each CPU."""
     (root / "proc").mkdir(exist_ok=True)
-    lines = [f"{name} " + " ".join(str(round(TICKS * seconds)) for seconds in columns) + " 5 5" for name, columns in cores.items()]
-    (root / "proc" / "stat").write_text("\n".join(["cpu  1 2 3 4", *lines, "intr 1 2", "btime 17"]) + "\n")
+    lines = [
+        f"{name} " + " ".join(str(round(TICKS * seconds)) for seconds in columns) + " 5 5"
+        for name, columns in cores.items()
+    ]
+    (root / "proc" / "stat").write_text(
+        "\n".join(["cpu  1 2 3 4", *lines, "intr 1 2", "btime 17"]) + "\n"
+    )
 
 
 @pytest.fixture
@@ -31,10 +36,20 @@ def clock(monkeypatch):
 
 
 def test_what_others_use_is_what_all_used_but_for_ones_own(tmp_path, clock):
-    counters(tmp_path, cpu0=(10, 0, 1, 50, 3, 0, 0, 0), cpu1=(0, 0, 0, 0, 0, 0, 0, 0), cpu2=(5, 0, 0, 90, 0, 0, 0, 0))
+    counters(
+        tmp_path,
+        cpu0=(10, 0, 1, 50, 3, 0, 0, 0),
+        cpu1=(0, 0, 0, 0, 0, 0, 0, 0),
+        cpu2=(5, 0, 0, 90, 0, 0, 0, 0),
+    )
     look = load.Load(tmp_path)
     # within 2 s: 0 works all the time, 1.5 s of it in this process; 1 is not for this process; 2 idles, waits for a disk, and works 0.25 s
-    counters(tmp_path, cpu0=(11, 0, 1.25, 50, 3, 0.25, 0.25, 0.25), cpu1=(2, 0, 0, 0, 0, 0, 0, 0), cpu2=(5, 0, 0.25, 91, 3.75, 0, 0, 0))
+    counters(
+        tmp_path,
+        cpu0=(11, 0, 1.25, 50, 3, 0.25, 0.25, 0.25),
+        cpu1=(2, 0, 0, 0, 0, 0, 0, 0),
+        cpu2=(5, 0, 0.25, 91, 3.75, 0, 0, 0),
+    )
     clock["now"] += 2
     clock["own"] += 1.5
     assert look.cores() == pytest.approx((2 + 0.25 - 1.5) / 2)
@@ -47,7 +62,9 @@ def test_programs_that_give_way_do_not_count(tmp_path, clock, monkeypatch):
     counters(tmp_path, cpu0=(0, 1, 0, 0, 0, 0, 0, 0))
     clock["now"] += 1
     assert look.cores() == 0
-    monkeypatch.setattr(load.os, "getpriority", lambda which, who: 10)  # who gives way itself does not see them give way
+    monkeypatch.setattr(
+        load.os, "getpriority", lambda which, who: 10
+    )  # who gives way itself does not see them give way
     assert look.cores() == pytest.approx(1)
 
 
@@ -72,7 +89,14 @@ def test_a_program_that_works_is_seen():
 def test_ones_own_work_and_that_of_children_is_no_load():
     """A child that works for a second is none of the others."""
     look = load.Load()
-    subprocess.run([sys.executable, "-c", "import time; end = time.process_time() + 1\nwhile time.process_time() < end: pass"], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import time; end = time.process_time() + 1\nwhile time.process_time() < end: pass",
+        ],
+        check=True,
+    )
     own = load.own_seconds() - look.own
     assert own >= 1
     used = load.used_seconds() - look.used
@@ -85,6 +109,8 @@ def _seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-@pytest.mark.parametrize("busy, cores, shows", [(0.3, 2, False), (0.5, 2, True), (0.9, 12, False), (1.2, 12, True)])
+@pytest.mark.parametrize(
+    "busy, cores, shows", [(0.3, 2, False), (0.5, 2, True), (0.9, 12, False), (1.2, 12, True)]
+)
 def test_when_a_machine_is_busy(busy, cores, shows):
     assert load.is_busy(busy, cores) == shows

@@ -25,7 +25,18 @@ def test_sparkline():
     assert len(sparkline([i % 7 for i in range(101)], 16)) == 16
 
 
-@pytest.mark.parametrize("seconds, text", [(0, "0:00"), (7.4, "0:07"), (59.7, "1:00"), (750, "12:30"), (3600, "1:00:00"), (11100, "3:05:00"), (187200, "2 d 4 h")])
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0, "0:00"),
+        (7.4, "0:07"),
+        (59.7, "1:00"),
+        (750, "12:30"),
+        (3600, "1:00:00"),
+        (11100, "3:05:00"),
+        (187200, "2 d 4 h"),
+    ],
+)
 def test_duration(seconds, text):
     assert duration(seconds) == text
 
@@ -35,11 +46,29 @@ def cells(folder):
 
 
 def test_a_running_run(tmp_path):
-    folder = write_run(tmp_path, "a/1", "running", batch=6, batches=24, windows_per_second=1834.2, seconds_left=750, device="cuda:0", memory=1.234e9)
+    folder = write_run(
+        tmp_path,
+        "a/1",
+        "running",
+        batch=6,
+        batches=24,
+        windows_per_second=1834.2,
+        seconds_left=750,
+        device="cuda:0",
+        memory=1.234e9,
+    )
     assert cells(folder) == {
-        "run": "a/1", "status": "running", "epoch": "3/9 25 %", "best": "0.8000", "at": "2", "windows/s": "1,834", "left": "12:30",
-        "device": "cuda:0", "memory": "1.23 GB", "validation": "nrmse 0.900 █▁▄ 0.850",
-    }  # fmt: skip
+        "run": "a/1",
+        "status": "running",
+        "epoch": "3/9 25 %",
+        "best": "0.8000",
+        "at": "2",
+        "windows/s": "1,834",
+        "left": "12:30",
+        "device": "cuda:0",
+        "memory": "1.23 GB",
+        "validation": "nrmse 0.900 █▁▄ 0.850",
+    }
     assert look(Run(folder)).remarks == []
 
 
@@ -52,11 +81,15 @@ def test_what_is_not_known_is_left_open(tmp_path):
 
 
 def test_each_state_comes_with_what_helps(tmp_path, dead):  # noqa: F811
-    says = lambda name, status, **state: look(Run(write_run(tmp_path, name, status, **state))).remarks
+    says = lambda name, status, **state: (
+        look(Run(write_run(tmp_path, name, status, **state))).remarks
+    )
     go_on = lambda name: f"python run/train.py --resume {tmp_path / name}"
     [line] = says("a/1", "running", pid=dead, updated=time.time() - 7300)
     assert line == f"its process is gone, its last word was 2:01:40 ago; go on with: {go_on('a/1')}"
-    assert says("a/2", "stopped", reason="26 of 31 GB are in use") == [f"stopped: 26 of 31 GB are in use; go on with: {go_on('a/2')}"]
+    assert says("a/2", "stopped", reason="26 of 31 GB are in use") == [
+        f"stopped: 26 of 31 GB are in use; go on with: {go_on('a/2')}"
+    ]
     assert says("a/3", "failed") == [f"failed; go on with: {go_on('a/3')}"]
     assert says("a/4", "waiting", reason="fold 2 of 5") == ["fold 2 of 5"]
     assert says("a/5", "waiting") == says("a/6", "finished") == []
@@ -70,16 +103,39 @@ def test_each_state_comes_with_what_helps(tmp_path, dead):  # noqa: F811
 
 def test_the_target_correct_is_judged_by_auroc(tmp_path):
     folder = write_run(tmp_path, "a/1", target="correct", nrmse=())
-    (folder / "history.json").write_text(json.dumps({"epochs": [{"epoch": i + 1, "valid": {"auroc": v}} for i, v in enumerate((0.5, 0.75, 0.7))], "events": []}))
-    assert cells(folder)["best"] == "0.7500" and cells(folder)["at"] == "2" and cells(folder)["validation"] == "auroc 0.500 ▁█▇ 0.700"
+    (folder / "history.json").write_text(
+        json.dumps(
+            {
+                "epochs": [
+                    {"epoch": i + 1, "valid": {"auroc": v}} for i, v in enumerate((0.5, 0.75, 0.7))
+                ],
+                "events": [],
+            }
+        )
+    )
+    assert (
+        cells(folder)["best"] == "0.7500"
+        and cells(folder)["at"] == "2"
+        and cells(folder)["validation"] == "auroc 0.500 ▁█▇ 0.700"
+    )
 
 
 def test_one_broken_run_does_not_hide_the_others(tmp_path):
     write_run(tmp_path, "a/1")
-    for name, file, text in (("b/2", "config.json", "{"), ("c/3", "history.json", "[]"), ("d/4", "state.json", '{"status": "running"}'), ("e/5", "config.json", '{"challenge": 1}')):
+    for name, file, text in (
+        ("b/2", "config.json", "{"),
+        ("c/3", "history.json", "[]"),
+        ("d/4", "state.json", '{"status": "running"}'),
+        ("e/5", "config.json", '{"challenge": 1}'),
+    ):
         (write_run(tmp_path, name) / file).write_text(text)
     looks = [look(run) for run in all_runs(tmp_path)]
-    assert [one.status for one in looks][:3] + [looks[4].status] == ["finished", "unreadable", "unreadable", "unreadable"]
+    assert [one.status for one in looks][:3] + [looks[4].status] == [
+        "finished",
+        "unreadable",
+        "unreadable",
+        "unreadable",
+    ]
     assert looks[3].status == "running"  # it says no more than that
     assert all("remove" in one.remarks[0] for one in looks if one.status == "unreadable")
     assert counts(looks) == "5 runs: 3 unreadable, 1 finished, 1 running"
@@ -87,13 +143,27 @@ def test_one_broken_run_does_not_hide_the_others(tmp_path):
 
 def test_columns_stand_under_their_titles(tmp_path):
     write_run(tmp_path, "short/1", device="cpu")
-    write_run(tmp_path, "a_much_longer_name/2", "stopped", nrmse=(), device="cuda:0", reason="because " * 30)
+    write_run(
+        tmp_path,
+        "a_much_longer_name/2",
+        "stopped",
+        nrmse=(),
+        device="cuda:0",
+        reason="because " * 30,
+    )
     title, first, second, *note = table([look(run) for run in find_runs(tmp_path)], width=60)
     assert "memory" not in title and "windows/s" not in title  # nothing to say
     for name, text in (("status", "finished"), ("device", "cpu")):
         assert first.index(text) == title.index(name)
-    assert second.index("cuda:0") == title.index("device") and first.index("0.8000") + 6 == title.index("best") + 4
-    assert len(note) > 3 and all(len(line) <= 60 and line.startswith("    ") for line in note) and "".join(note).replace(" ", "").endswith("2")
+    assert (
+        second.index("cuda:0") == title.index("device")
+        and first.index("0.8000") + 6 == title.index("best") + 4
+    )
+    assert (
+        len(note) > 3
+        and all(len(line) <= 60 and line.startswith("    ") for line in note)
+        and "".join(note).replace(" ", "").endswith("2")
+    )
 
 
 def test_a_sentence_for_a_log(tmp_path):
@@ -106,15 +176,41 @@ def test_a_sentence_for_a_log(tmp_path):
 
 def test_events(tmp_path):
     folder = write_run(tmp_path, "a/1")
-    (folder / "history.json").write_text(json.dumps({"epochs": [], "events": [{"epoch": 2, "batch": 7, "kind": "out of memory", "text": "in 2 halves"}]}))
-    (folder / "timing.json").write_text(json.dumps({"epochs": [], "events": [{"when": 0, "epoch": 3, "batch": 1, "kind": "resumed", "text": "at epoch 3"}]}))
+    (folder / "history.json").write_text(
+        json.dumps(
+            {
+                "epochs": [],
+                "events": [
+                    {"epoch": 2, "batch": 7, "kind": "out of memory", "text": "in 2 halves"}
+                ],
+            }
+        )
+    )
+    (folder / "timing.json").write_text(
+        json.dumps(
+            {
+                "epochs": [],
+                "events": [
+                    {"when": 0, "epoch": 3, "batch": 1, "kind": "resumed", "text": "at epoch 3"}
+                ],
+            }
+        )
+    )
     first, second = events(Run(folder))
     assert first == "  epoch 2, batch 7  out of memory: in 2 halves"
     assert second.endswith("epoch 3  resumed: at epoch 3") and "19" in second
     assert cells(folder)["recovered"] == "2"
 
 
-ROCM = {"card0": {"Temperature (Sensor edge) (C)": "61.0", "GPU use (%)": "97", "VRAM Total Memory (B)": "6425673728", "VRAM Total Used Memory (B)": "5100000000"}, "system": {}}
+ROCM = {
+    "card0": {
+        "Temperature (Sensor edge) (C)": "61.0",
+        "GPU use (%)": "97",
+        "VRAM Total Memory (B)": "6425673728",
+        "VRAM Total Used Memory (B)": "5100000000",
+    },
+    "system": {},
+}
 
 
 def says(text, code=0):
@@ -122,12 +218,23 @@ def says(text, code=0):
 
 
 def test_cards_that_answer():
-    assert Gpu(60, {"rocm-smi": says("WARNING: low power state\n" + json.dumps(ROCM))}).lines() == ["gpu 0   97 % busy, 5.1 of 6.4 GB, 61 °C"]
-    assert Gpu(60, {"nvidia-smi": says("3, 1024, 8192, 45\n[N/A], 0, 8192, [N/A]")}).lines() == ["gpu 0   3 % busy, 1.1 of 8.6 GB, 45 °C", "gpu 1   0.0 of 8.6 GB"]
+    assert Gpu(60, {"rocm-smi": says("WARNING: low power state\n" + json.dumps(ROCM))}).lines() == [
+        "gpu 0   97 % busy, 5.1 of 6.4 GB, 61 °C"
+    ]
+    assert Gpu(60, {"nvidia-smi": says("3, 1024, 8192, 45\n[N/A], 0, 8192, [N/A]")}).lines() == [
+        "gpu 0   3 % busy, 1.1 of 8.6 GB, 45 °C",
+        "gpu 1   0.0 of 8.6 GB",
+    ]
 
 
 def test_cards_that_do_not():
-    gpu = Gpu(0.2, {"rocm-smi": ["/absent/rocm-smi"], "nvidia-smi": [sys.executable, "-c", "import time; time.sleep(60)"]})
+    gpu = Gpu(
+        0.2,
+        {
+            "rocm-smi": ["/absent/rocm-smi"],
+            "nvidia-smi": [sys.executable, "-c", "import time; time.sleep(60)"],
+        },
+    )
     start = time.monotonic()
     [line] = gpu.lines()
     assert "nvidia-smi does not answer within 0.2 s" in line and time.monotonic() - start < 20
@@ -140,16 +247,35 @@ def test_cards_that_do_not():
 def test_nothing_heavy_is_imported(tmp_path):
     write_run(tmp_path, "a/1")
     code = f"import runpy, sys\nsys.argv = ['monitor.py', '--out', {str(tmp_path)!r}]\ntry:\n runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\nexcept SystemExit as e:\n assert e.code == 0\n"
-    done = subprocess.run([sys.executable, "-c", code + "assert not {'torch', 'mne', 'scipy', 'h5py'} & set(sys.modules)"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "") and "a/1  finished    3/9  0.8000" in done.stdout
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            code + "assert not {'torch', 'mne', 'scipy', 'h5py'} & set(sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (
+        0,
+        "",
+    ) and "a/1  finished    3/9  0.8000" in done.stdout
 
 
 def test_follow_ends_at_ctrl_c(tmp_path):
     folder = write_run(tmp_path, "a/1", "running", nrmse=(0.9,))
-    process = subprocess.Popen([sys.executable, SCRIPT, "--out", tmp_path, "--follow", "--every", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, "--out", tmp_path, "--follow", "--every", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert "1 run: 1 running" in process.stdout.readline()
     assert "0.900 ▄ 0.900" in process.stdout.readline()
-    history = {"epochs": [{"epoch": i + 1, "valid": {"nrmse": v}} for i, v in enumerate((0.9, 0.7))], "events": []}
+    history = {
+        "epochs": [{"epoch": i + 1, "valid": {"nrmse": v}} for i, v in enumerate((0.9, 0.7))],
+        "events": [],
+    }
     (folder / "new.json").write_text(json.dumps(history))
     (folder / "new.json").rename(folder / "history.json")
     assert "1 run" in process.stdout.readline() and "0.900 █▁ 0.700" in process.stdout.readline()
@@ -159,7 +285,13 @@ def test_follow_ends_at_ctrl_c(tmp_path):
 
 
 def test_a_run_that_is_not_there(tmp_path):
-    done = subprocess.run([sys.executable, SCRIPT, "--out", tmp_path, "c1_tcn"], capture_output=True, text=True)
-    assert done.returncode == 1 and "no run c1_tcn" in done.stderr and "Traceback" not in done.stderr
-    done = subprocess.run([sys.executable, SCRIPT, "--out", tmp_path], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--out", tmp_path, "c1_tcn"], capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 1 and "no run c1_tcn" in done.stderr and "Traceback" not in done.stderr
+    )
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--out", tmp_path], capture_output=True, text=True
+    )
     assert done.returncode == 0 and "python run/train.py --challenge 1" in done.stdout

@@ -20,7 +20,9 @@ def test_decay_spares_biases_and_normalisations():
     optimizer.step()
     for name, value in model.state_dict().items():
         factor = 1 - 0.1 * 0.5 if name in ("0.weight", "2.weight") else 1
-        torch.testing.assert_close(value, before[name] * factor if value.is_floating_point() else before[name])
+        torch.testing.assert_close(
+            value, before[name] * factor if value.is_floating_point() else before[name]
+        )
 
 
 def test_l1_is_the_gradient_of_the_sum_of_magnitudes():
@@ -42,7 +44,9 @@ def test_sam_takes_the_gradient_uphill_and_steps_from_where_it_was():
     f(w).backward()
     gradient = w.grad.clone()
     sam.ascend(gradient.norm().item())
-    torch.testing.assert_close(w.detach(), torch.tensor([1.0, -2.0]) + 0.3 * gradient / gradient.norm())
+    torch.testing.assert_close(
+        w.detach(), torch.tensor([1.0, -2.0]) + 0.3 * gradient / gradient.norm()
+    )
     w.grad = None
     f(w).backward()
     sam.descend()
@@ -71,10 +75,16 @@ def test_statistics_stand_still_within_frozen(name):
 def test_schedules():
     cosine = Schedule("cosine", 100, 10)
     assert [cosine.factor(i) for i in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
-    assert cosine.factor(55) == pytest.approx(0.5) and cosine.factor(100) == pytest.approx(0, abs=1e-9)
+    assert cosine.factor(55) == pytest.approx(0.5) and cosine.factor(100) == pytest.approx(
+        0, abs=1e-9
+    )
     assert all(cosine.factor(i) >= cosine.factor(i + 1) for i in range(9, 99))
     one = Schedule("onecycle", 100, 0)
-    assert one.factor(0) == pytest.approx(0.04) and one.factor(30) == pytest.approx(1.0) and one.factor(100) == pytest.approx(1e-4)
+    assert (
+        one.factor(0) == pytest.approx(0.04)
+        and one.factor(30) == pytest.approx(1.0)
+        and one.factor(100) == pytest.approx(1e-4)
+    )
     constant = Schedule("constant", 100, 2)
     assert [constant.factor(i) for i in (0, 1, 50, 99)] == [0.5, 1, 1, 1]
     plateau = Schedule("plateau", 100, 0)
@@ -101,4 +111,8 @@ def test_average_is_what_its_decay_says():
         average.update(model)
         average.steps += 1
     torch.testing.assert_close(average.model[0].weight, by_hand)
-    assert average.model[1].num_batches_tracked == 11 and not average.model.training and math.isfinite(average.model[1].running_mean.sum())
+    assert (
+        average.model[1].num_batches_tracked == 11
+        and not average.model.training
+        and math.isfinite(average.model[1].running_mean.sum())
+    )

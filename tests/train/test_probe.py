@@ -40,7 +40,11 @@ def child(tmp_path, monkeypatch):
     (tmp_path / "child.py").write_text(CHILD)
     monkeypatch.setenv("CHILD_LOG", str(tmp_path / "log"))
     monkeypatch.delenv("HSA_OVERRIDE_GFX_VERSION", raising=False)
-    log = lambda: [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()] if (tmp_path / "log").exists() else []
+    log = lambda: (
+        [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+        if (tmp_path / "log").exists()
+        else []
+    )
     return (sys.executable, "-S", str(tmp_path / "child.py")), log
 
 
@@ -50,7 +54,9 @@ def states(attempt):
 
 def test_a_good_device_is_trusted_with_mixed_precision(child):
     seen = []
-    attempt = probe.inspect("cuda:0", on_check=lambda attempt, check: seen.append(check.name), program=child[0])
+    attempt = probe.inspect(
+        "cuda:0", on_check=lambda attempt, check: seen.append(check.name), program=child[0]
+    )
     assert states(attempt) == ["ok"] * 10 and tuple(seen) == probe.CHECKS
     assert attempt.trusted and attempt.failure is None and attempt.precisions() == ("fp32", "fp16")
     assert attempt.card["name"] == "Navi 10"
@@ -60,7 +66,11 @@ def test_a_good_device_is_trusted_with_mixed_precision(child):
     "fault, failed, text",
     [
         ("convolution:segfault", "convolution", "the child died of SIGSEGV"),
-        ("convolution:abort", "convolution", "the child died of SIGABRT: Memory access fault by GPU node-1 on address 0x7f"),
+        (
+            "convolution:abort",
+            "convolution",
+            "the child died of SIGABRT: Memory access fault by GPU node-1 on address 0x7f",
+        ),
         ("batch norm:hang", "batch norm", "no answer within 1 s"),
         ("matmul:wrong", "matmul", "forward: 3.1e-01 away"),
         ("memory:nonsense", "memory", "the child's answer is cut short or none: Memory: 12 GB"),
@@ -72,7 +82,9 @@ def test_a_good_device_is_trusted_with_mixed_precision(child):
 def test_a_fault_costs_the_child_and_names_the_check(child, monkeypatch, fault, failed, text):
     monkeypatch.setenv("FAULT", fault)
     seen = []
-    attempt = probe.inspect("cuda:0", on_check=lambda attempt, check: seen.append(check), program=child[0], limit=1)
+    attempt = probe.inspect(
+        "cuda:0", on_check=lambda attempt, check: seen.append(check), program=child[0], limit=1
+    )
     at = probe.CHECKS.index(failed)
     assert states(attempt) == ["ok"] * at + ["failed"] + ["not run"] * (9 - at)
     assert attempt.failure.name == failed and attempt.failure.text == text
@@ -83,7 +95,9 @@ def test_a_fault_costs_the_child_and_names_the_check(child, monkeypatch, fault, 
 
 def test_a_child_that_hangs_is_ended(child, monkeypatch):
     monkeypatch.setenv("FAULT", "detect:hang")
-    monkeypatch.setattr(probe, "kill", lambda child, kill=probe.kill: (kill(child), gone.append(child))[0])
+    monkeypatch.setattr(
+        probe, "kill", lambda child, kill=probe.kill: (kill(child), gone.append(child))[0]
+    )
     gone = []
     start = time.monotonic()
     probe.inspect("cuda:0", program=child[0], limit=0.5)
@@ -120,14 +134,21 @@ def rocm(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "works_with, tried",
-    [("no override", [None]), ("10.1.0", [None, "10.1.0"]), ("10.3.0", [None, "10.1.0", "10.3.0"]), ("never", [None, "10.1.0", "10.3.0"])],
+    [
+        ("no override", [None]),
+        ("10.1.0", [None, "10.1.0"]),
+        ("10.3.0", [None, "10.1.0", "10.3.0"]),
+        ("never", [None, "10.1.0", "10.3.0"]),
+    ],
 )
 def test_overrides_are_tried_in_order_until_one_works(child, monkeypatch, rocm, works_with, tried):
     monkeypatch.setenv("FAULT", "convolution:segfault")
     monkeypatch.setenv("WORKS_WITH", works_with)
     attempts = probe.attempt_all("", None, child[0], 5, rocm)
     assert [override for *_, override in child[1]()] == tried
-    assert [attempt.trusted for attempt in attempts] == [False] * (len(tried) - 1) + [works_with != "never"]
+    assert [attempt.trusted for attempt in attempts] == [False] * (len(tried) - 1) + [
+        works_with != "never"
+    ]
 
 
 def test_an_override_of_the_users_comes_first_and_once(child, monkeypatch, rocm):
@@ -144,7 +165,9 @@ def test_other_cards_get_no_override(child, monkeypatch, rocm):
     assert len(child[1]()) == 1
 
 
-def test_a_card_that_dies_before_it_says_what_it_is_is_known_by_the_kernel(child, monkeypatch, rocm):
+def test_a_card_that_dies_before_it_says_what_it_is_is_known_by_the_kernel(
+    child, monkeypatch, rocm
+):
     node = rocm / "sys/class/kfd/kfd/topology/nodes/1"
     node.mkdir(parents=True)
     (node / "properties").write_text("cpu_cores_count 0\ngfx_target_version 100100\n")
@@ -188,7 +211,11 @@ def test_wrong_numbers_are_seen(monkeypatch):
     with pytest.raises(check.Wrong, match="training, forward: .* away from the CPU's numbers"):
         check.batch_norm(cpu)
     real = torch.Tensor.__matmul__
-    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: real(a, b) * (1.001 if a.dtype == torch.float32 else 1))
+    monkeypatch.setattr(
+        torch.Tensor,
+        "__matmul__",
+        lambda a, b: real(a, b) * (1.001 if a.dtype == torch.float32 else 1),
+    )
     with pytest.raises(check.Wrong, match="512 x 512"):
         check.matmul(cpu)
 
@@ -197,7 +224,13 @@ def test_a_backward_pass_that_is_wrong_is_seen(monkeypatch):
     real = torch.Tensor.backward
 
     def backward(self, gradient=None, **settings):
-        real(self, gradient * 1.02 if gradient is not None and gradient.dtype == torch.float32 else gradient, **settings)
+        real(
+            self,
+            gradient * 1.02
+            if gradient is not None and gradient.dtype == torch.float32
+            else gradient,
+            **settings,
+        )
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     with pytest.raises(check.Wrong, match="across electrodes, backward to the input"):

@@ -13,7 +13,9 @@ from eeg.train import recovery
 from eeg.train.recovery import CALM, Recovery, answers, is_device_error, is_out_of_memory, outcome
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
-CRASH = RuntimeError("HIP error: an illegal memory access was encountered\nHIP kernel errors might be asynchronously reported")
+CRASH = RuntimeError(
+    "HIP error: an illegal memory access was encountered\nHIP kernel errors might be asynchronously reported"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,13 @@ class Network(nn.Module):
     def __init__(self, norm=False, dropout=0.0):
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8) if norm else nn.Identity(), nn.GELU(), nn.Dropout(dropout), nn.Linear(8, 1))
+        self.layers = nn.Sequential(
+            nn.Linear(6, 8),
+            nn.BatchNorm1d(8) if norm else nn.Identity(),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(8, 1),
+        )
 
     def forward(self, x):
         return self.layers(x)
@@ -65,7 +73,14 @@ class Card:
         return loss.item(), output.detach()
 
     def fail(self, error):
-        lost = [] if is_out_of_memory(error) else [*self.guard._held(), *(p.grad for p in self.guard.model.parameters() if p.grad is not None)]
+        lost = (
+            []
+            if is_out_of_memory(error)
+            else [
+                *self.guard._held(),
+                *(p.grad for p in self.guard.model.parameters() if p.grad is not None),
+            ]
+        )
         for tensor in lost:
             if tensor.is_floating_point():
                 tensor.data.fill_(float("nan"))
@@ -75,13 +90,24 @@ class Card:
 def guarded(model, plan, beside=tuple, moments=tuple, **settings):
     """-> (Recovery, Card, the list that events go to)."""
     events, card = [], Card(plan)
-    card.guard = Recovery(model, "cpu", lambda kind, text: events.append((kind, text)), card, beside, moments, **settings)
+    card.guard = Recovery(
+        model,
+        "cpu",
+        lambda kind, text: events.append((kind, text)),
+        card,
+        beside,
+        moments,
+        **settings,
+    )
     return card.guard, card, events
 
 
 def batch(n=11, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return {"x": torch.randn(n, 6, generator=generator), "y": torch.randn(n, 1, generator=generator)}
+    return {
+        "x": torch.randn(n, 6, generator=generator),
+        "y": torch.randn(n, 1, generator=generator),
+    }
 
 
 def gradients(model):
@@ -165,7 +191,11 @@ def train(model, plan, steps=6, updates=None, **settings):
         ({0: CRASH}, ["device error"], False),  # before the optimizer keeps anything
         ({1: CRASH, 3: CRASH, 5: CRASH}, ["device error"] * 3, False),  # not in a row
         ({1: CRASH, 2: CRASH, 3: CRASH}, ["device error", "device error", "moved to cpu"], False),
-        (lambda call, n: CRASH if call in (2, 3, 4) else None, ["device error", "device error", "moved to cpu"], False),
+        (
+            lambda call, n: CRASH if call in (2, 3, 4) else None,
+            ["device error", "device error", "moved to cpu"],
+            False,
+        ),
         ({2: CRASH}, ["moved to cpu"], True),
         ({0: CRASH}, ["moved to cpu"], True),
     ],
@@ -186,7 +216,9 @@ def test_parts_weigh_by_their_windows_and_outputs_keep_their_order():
     model = Network()
     guard, card, _ = guarded(model, {0: OOM, 1: OOM})
     _, output = guard.gradients(batch(11))
-    assert card.sizes == [3, 3, 3, 2] and card.weights == pytest.approx([3 / 11, 3 / 11, 3 / 11, 2 / 11])
+    assert card.sizes == [3, 3, 3, 2] and card.weights == pytest.approx(
+        [3 / 11, 3 / 11, 3 / 11, 2 / 11]
+    )
     near(output, model(batch(11)["x"]).detach())
 
 
@@ -240,7 +272,9 @@ def test_a_step_that_fails_is_taken_once_and_whole(plan, kinds, device_gone, lat
     *_, average = train(undisturbed, {})
     model = Network(norm=True, dropout=0.3)
     updates = {call: (error, late) for call, error in plan.items()}
-    guard, _, events, got_average = train(model, {}, updates=updates, alive=lambda device: not device_gone)
+    guard, _, events, got_average = train(
+        model, {}, updates=updates, alive=lambda device: not device_gone
+    )
     assert [kind for kind, _ in events] == kinds
     assert guard.moved == ("moved to cpu" in kinds)
     assert torch.equal(state(model), state(undisturbed))
@@ -253,7 +287,12 @@ def test_the_scale_of_float16_is_taken_out_again_and_not_used_on_the_cpu():
     loss, _ = plain(twin, values)
     lives = [True, False]
     guard, card, _ = guarded(model, {0: CRASH, 2: CRASH}, alive=lambda device: lives.pop(0))
-    for weight in (1.0, 1024.0, 1.0, 1.0):  # on the CPU for the card; on the card; the card is lost; and stays so
+    for weight in (
+        1.0,
+        1024.0,
+        1.0,
+        1.0,
+    ):  # on the CPU for the card; on the card; the card is lost; and stays so
         assert guard.gradients(values, 1024.0)[0] == pytest.approx(loss)
         near(gradients(model), gradients(twin))
         assert card.weights[-1] == weight
@@ -275,7 +314,12 @@ def test_reading_from_a_card_that_is_gone_gives_what_was_there():
 
     assert guard.read("a checkpoint", read) == "done" and guard.moved
     assert torch.equal(answers[0], before) and torch.equal(state(model), before)
-    assert events == [("moved to cpu", "cpu is given up, it does not answer any more: HIP error: an illegal memory access was encountered")]
+    assert events == [
+        (
+            "moved to cpu",
+            "cpu is given up, it does not answer any more: HIP error: an illegal memory access was encountered",
+        )
+    ]
 
 
 def test_reading_with_less_memory():
@@ -334,7 +378,9 @@ def test_what_the_copy_needs_to_know_of_the_model_it_knows():
 
 
 def test_errors_of_the_program_are_not_the_devices():
-    guard, _, events = guarded(Network(), {0: RuntimeError("mat1 and mat2 shapes cannot be multiplied (11x6 and 5x8)")})
+    guard, _, events = guarded(
+        Network(), {0: RuntimeError("mat1 and mat2 shapes cannot be multiplied (11x6 and 5x8)")}
+    )
     with pytest.raises(RuntimeError, match="shapes cannot"):
         guard.gradients(batch())
     guard, _, _ = guarded(Network(), {0: KeyError("y")})
@@ -362,13 +408,27 @@ def test_on_the_cpu_for_good_a_further_error_ends_the_run():
     [
         (OOM, True, False),
         (MemoryError(), True, False),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True, False),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+            ),
+            True,
+            False,
+        ),
         (RuntimeError("CUDA error: out of memory"), True, False),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"), True, False),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False, True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False, True),
-        (RuntimeError("miopenStatusInternalError, MIOpen Error: hipModuleLaunchKernel"), False, True),
-        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False, False),
+        (
+            RuntimeError("miopenStatusInternalError, MIOpen Error: hipModuleLaunchKernel"),
+            False,
+            True,
+        ),
+        (
+            RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
+            False,
+            False,
+        ),
         (ValueError("CUDA error: not from torch"), False, False),
     ],
 )

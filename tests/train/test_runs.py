@@ -13,19 +13,48 @@ from eeg import UserError
 from eeg.train.runs import SILENCE, Run, best_run, choose_runs, find_runs, named, newest_unfinished
 
 
-def write_run(out, name, status="finished", challenge=1, nrmse=(0.9, 0.8, 0.85), target=None, weights=True, valid=None, options=None, **state):
+def write_run(
+    out,
+    name,
+    status="finished",
+    challenge=1,
+    nrmse=(0.9, 0.8, 0.85),
+    target=None,
+    weights=True,
+    valid=None,
+    options=None,
+    **state,
+):
     """A run folder as the trainer leaves it. valid: the release that validates, and its subjects; options: of training. -> its path."""
     folder = out / name
     folder.mkdir(parents=True)
-    config = {"challenge": challenge, "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge], "name": folder.parent.name}
+    config = {
+        "challenge": challenge,
+        "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge],
+        "name": folder.parent.name,
+    }
     release, people = valid or ("R5", 9)
-    side = lambda release, people: {"releases": [release], "windows": 50 * people, "subjects": [f"{release}_{i}" for i in range(people)]}
+    side = lambda release, people: {
+        "releases": [release],
+        "windows": 50 * people,
+        "subjects": [f"{release}_{i}" for i in range(people)],
+    }
     if status == "finished":
-        config |= {"train": options or {}, "split": {"train": side("R1", 20), "valid": side(release, people)}}
+        config |= {
+            "train": options or {},
+            "split": {"train": side("R1", 20), "valid": side(release, people)},
+        }
     (folder / "config.json").write_text(json.dumps(config))
     epochs = [{"epoch": i + 1, "valid": {"nrmse": value}} for i, value in enumerate(nrmse)]
     (folder / "history.json").write_text(json.dumps({"epochs": epochs, "events": []}))
-    said = {"status": status, "pid": os.getpid(), "host": socket.gethostname(), "epoch": len(nrmse), "epochs": 9, "updated": time.time()} | state
+    said = {
+        "status": status,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "epoch": len(nrmse),
+        "epochs": 9,
+        "updated": time.time(),
+    } | state
     (folder / "state.json").write_text(json.dumps(said))
     if weights and status == "finished":
         (folder / f"weights_challenge_{challenge}.pt").write_bytes(b"")
@@ -46,9 +75,16 @@ def test_a_run_says_how_it_is(tmp_path, dead):
     assert status("a/2", status="stopped") == "stopped"
     assert status("a/3", status="running") == "running"
     assert status("a/4", status="running", pid=dead) == "died"
-    assert status("a/5", status="running", pid=dead, host="elsewhere") == "running"  # its process cannot be seen from here
-    assert status("a/6", status="running", host="elsewhere", updated=time.time() - SILENCE - 1) == "died"
-    assert status("a/7", status="running", updated=time.time() - SILENCE - 1) == "died"  # the id was given to another process
+    assert (
+        status("a/5", status="running", pid=dead, host="elsewhere") == "running"
+    )  # its process cannot be seen from here
+    assert (
+        status("a/6", status="running", host="elsewhere", updated=time.time() - SILENCE - 1)
+        == "died"
+    )
+    assert (
+        status("a/7", status="running", updated=time.time() - SILENCE - 1) == "died"
+    )  # the id was given to another process
 
 
 def test_a_killed_process_that_nobody_waits_for_is_dead(tmp_path):
@@ -76,8 +112,12 @@ def test_before_its_first_word(tmp_path):
 def test_best(tmp_path, dead):
     write_run(tmp_path, "a/20260101_000000", nrmse=(0.9, 0.7))
     write_run(tmp_path, "b/20260102_000000", nrmse=(0.9, 0.6, 0.65))
-    write_run(tmp_path, "c/20260103_000000", "running", nrmse=(0.1,), pid=dead)  # better, but not finished
-    write_run(tmp_path, "d/20260104_000000", nrmse=(0.2,), target="correct")  # better, at something else
+    write_run(
+        tmp_path, "c/20260103_000000", "running", nrmse=(0.1,), pid=dead
+    )  # better, but not finished
+    write_run(
+        tmp_path, "d/20260104_000000", nrmse=(0.2,), target="correct"
+    )  # better, at something else
     write_run(tmp_path, "e/20260105_000000", nrmse=(0.3,), weights=False)
     write_run(tmp_path, "f/20260106_000000", nrmse=(0.4,), challenge=2)
     run = best_run(tmp_path, 1)
@@ -98,11 +138,19 @@ def test_only_runs_validated_on_the_same_subjects_compete(tmp_path):
     write_run(tmp_path, "wide/1", nrmse=(0.94,))
     assert chosen(tmp_path) == ("wide", "")
     for i in range(5):
-        fold = write_run(tmp_path, f"cv/{i}", nrmse=(0.5 + 0.1 * i,), options={"fold": [i + 1, 5]}, valid=("R1", 4))
+        fold = write_run(
+            tmp_path,
+            f"cv/{i}",
+            nrmse=(0.5 + 0.1 * i,),
+            options={"fold": [i + 1, 5]},
+            valid=("R1", 4),
+        )
         config = json.loads((fold / "config.json").read_text())
         config["split"]["valid"]["subjects"] = [f"R1_{k}" for k in range(4 * i, 4 * i + 4)]
         (fold / "config.json").write_text(json.dumps(config))
-    write_run(tmp_path, "small/1", nrmse=(0.3,), options={"max_recordings": 20})  # the same subjects, fewer of their windows
+    write_run(
+        tmp_path, "small/1", nrmse=(0.3,), options={"max_recordings": 20}
+    )  # the same subjects, fewer of their windows
     write_run(tmp_path, "smoke/1", nrmse=(0.2,), options={"max_subjects": 2}, valid=("R5", 2))
     write_run(tmp_path, "other/1", nrmse=(0.1,), valid=("R3", 50))
     name, said = chosen(tmp_path)
@@ -118,7 +166,9 @@ def test_without_r5_the_largest_validation_decides(tmp_path):
     write_run(tmp_path, "many/1", nrmse=(0.9,), valid=("R1", 12))
     write_run(tmp_path, "fold/1", nrmse=(0.1,), valid=("R1", 30), options={"fold": [1, 5]})
     name, said = chosen(tmp_path)
-    assert name == "many" and said.startswith("left out of the choice: 2 runs not validated on 12 subjects of R1 (few: 6 ")
+    assert name == "many" and said.startswith(
+        "left out of the choice: 2 runs not validated on 12 subjects of R1 (few: 6 "
+    )
     write_run(tmp_path, "usual/1", nrmse=(0.95,))
     assert chosen(tmp_path)[0] == "usual"
     write_run(tmp_path, "mini/1", nrmse=(0.2,), valid=("R5", 40), options={"mini": True})
@@ -130,7 +180,10 @@ def test_where_there_are_folds_alone_one_of_them_is_the_best(tmp_path):
     write_run(tmp_path, "cv/1", nrmse=(0.7,), valid=("R1", 4), options={"fold": [1, 2]})
     write_run(tmp_path, "cv/2", nrmse=(0.9,), valid=("R2", 5), options={"fold": [2, 2]})
     name, said = chosen(tmp_path)
-    assert best_run(tmp_path, 1, lambda line: None).name == "cv/2" and "1 run not validated on one of 2 folds" in said
+    assert (
+        best_run(tmp_path, 1, lambda line: None).name == "cv/2"
+        and "1 run not validated on one of 2 folds" in said
+    )
 
 
 def test_a_run_that_does_not_compete_is_chosen_by_its_name(tmp_path):
@@ -141,10 +194,17 @@ def test_a_run_that_does_not_compete_is_chosen_by_its_name(tmp_path):
 
 def test_the_best_epoch_of_a_classifier_is_the_highest(tmp_path):
     folder = write_run(tmp_path, "a/1", nrmse=(), target="correct")
-    epochs = [{"epoch": i + 1, "valid": {"auroc": value, "loss": 0.7}} for i, value in enumerate((0.5, 0.71, float("nan"), 0.6))]
+    epochs = [
+        {"epoch": i + 1, "valid": {"auroc": value, "loss": 0.7}}
+        for i, value in enumerate((0.5, 0.71, float("nan"), 0.6))
+    ]
     (folder / "history.json").write_text(json.dumps({"epochs": epochs, "events": []}))
     run = Run(folder)
-    assert (run.metric, run.best, run.curve) == ("auroc", (2, 0.71), [(1, 0.5), (2, 0.71), (4, 0.6)])
+    assert (run.metric, run.best, run.curve) == (
+        "auroc",
+        (2, 0.71),
+        [(1, 0.5), (2, 0.71), (4, 0.6)],
+    )
 
 
 def test_an_epoch_without_a_figure_is_not_the_best(tmp_path):
@@ -157,14 +217,27 @@ def test_recoveries_are_counted_in_both_files(tmp_path):
     folder = write_run(tmp_path, "a/1")
     assert not Run(folder).recoveries
     event = lambda kind, **more: {"epoch": 1, "batch": 3, "kind": kind, "text": "", **more}
-    (folder / "history.json").write_text(json.dumps({"epochs": [], "events": [event("out of memory"), event("device error"), event("out of memory")]}))
-    (folder / "timing.json").write_text(json.dumps({"epochs": [], "events": [event("stopped", when=1), event("resumed", when=2)]}))
+    (folder / "history.json").write_text(
+        json.dumps(
+            {
+                "epochs": [],
+                "events": [event("out of memory"), event("device error"), event("out of memory")],
+            }
+        )
+    )
+    (folder / "timing.json").write_text(
+        json.dumps({"epochs": [], "events": [event("stopped", when=1), event("resumed", when=2)]})
+    )
     assert Run(folder).recoveries == {"out of memory": 2, "device error": 1, "resumed": 1}
 
 
 def test_the_command_to_resume_survives_a_shell(tmp_path):
     folder = write_run(tmp_path / "my runs", "a/1", "stopped")
-    echo = subprocess.run(["sh", "-c", Run(folder).resume.replace("python run/train.py --resume", "printf %s")], capture_output=True, text=True)
+    echo = subprocess.run(
+        ["sh", "-c", Run(folder).resume.replace("python run/train.py --resume", "printf %s")],
+        capture_output=True,
+        text=True,
+    )
     assert echo.stdout == str(folder)
 
 
@@ -186,7 +259,9 @@ def test_a_run_is_meant_by_its_folder_or_its_names(tmp_path):
     assert choose_runs(tmp_path, ["a"])[0].name == "a/20260102_000000"  # the newest finished
     assert choose_runs(tmp_path, [str(tmp_path / "a")])[0].name == "a/20260102_000000"
     assert choose_runs(tmp_path, ["b"])[0].name == "b/20260101_000000"
-    assert [run.name for run in named(tmp_path, "a")] == [f"a/2026010{day}_000000" for day in (1, 2, 3)]
+    assert [run.name for run in named(tmp_path, "a")] == [
+        f"a/2026010{day}_000000" for day in (1, 2, 3)
+    ]
     assert [run.folder for run in named(tmp_path, str(last))] == [last]
     with pytest.raises(UserError, match="no run c: .* there are a, b"):
         choose_runs(tmp_path, ["c"])[0]
@@ -202,7 +277,9 @@ def test_what_to_resume(tmp_path, dead):
 
 
 def test_errors_name_what_helps(tmp_path, dead):
-    with pytest.raises(UserError, match="no finished run of challenge 2 .* python run/train.py --challenge 2"):
+    with pytest.raises(
+        UserError, match="no finished run of challenge 2 .* python run/train.py --challenge 2"
+    ):
         best_run(tmp_path, 2)
     with pytest.raises(UserError, match="no unfinished run .* start one with"):
         newest_unfinished(tmp_path / "absent")
@@ -227,7 +304,9 @@ def trained(out, name, seed=0, fold=None, **state):
     """A run that says how it was trained. -> Run"""
     folder = write_run(out, name, **state)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"train": {"seed": seed, "fold": fold}}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"train": {"seed": seed, "fold": fold}})
+    )
     return Run(folder)
 
 
@@ -241,7 +320,9 @@ def test_a_name_that_mixes_plain_seed_and_fold_runs(tmp_path):
     trained(tmp_path, "b/20260101_000000", seed=1)
     stamps = lambda *texts, **how: [run.name for run in choose_runs(tmp_path, texts, **how)]
     assert stamps("a") == ["a/20260104_000002"]
-    assert stamps("a", several=True) == [f"a/2026010{end}" for end in ("1_000000", "2_000000", "3_000000", "4_000001", "4_000002")]
+    assert stamps("a", several=True) == [
+        f"a/2026010{end}" for end in ("1_000000", "2_000000", "3_000000", "4_000001", "4_000002")
+    ]
     assert stamps("a", seeds=[0, 2]) == ["a/20260101_000000", "a/20260103_000000"]
     assert stamps("a", "b", seeds=[1]) == ["a/20260102_000000", "b/20260101_000000"]
     assert stamps("a/20260102..20260103") == ["a/20260102_000000", "a/20260103_000000"]

@@ -31,11 +31,17 @@ SPOILT = {
     "empty": ("config.json", ""),
     "not text": ("config.json", "\udcff\udcfe"),
     "too deep": ("config.json", "[" * 100_000),
-    "a challenge that is a list": ("config.json", '{"challenge": [1], "target": "rt_from_stimulus"}'),
+    "a challenge that is a list": (
+        "config.json",
+        '{"challenge": [1], "target": "rt_from_stimulus"}',
+    ),
     "no target": ("config.json", '{"challenge": 1}'),
     "null history": ("history.json", "null"),
     "null epochs": ("history.json", '{"epochs": null, "events": []}'),
-    "a time that is text": ("timing.json", '{"epochs": [{"epoch": 1, "seconds": "long"}], "events": []}'),
+    "a time that is text": (
+        "timing.json",
+        '{"epochs": [{"epoch": 1, "seconds": "long"}], "events": []}',
+    ),
     "a status that is a number": ("state.json", '{"status": 3}'),
 }
 
@@ -59,7 +65,9 @@ def test_a_run_that_cannot_be_read_is_left_out(tmp_path, fault, capsys):
 
 def test_a_run_that_is_named_and_cannot_be_read_is_an_error(tmp_path):
     folder = write_run(tmp_path, "a/1")
-    (folder / "config.json").write_text('{"challenge": 1, "target": "rt_from_stimulus", "train": {"lr": "high"}}')
+    (folder / "config.json").write_text(
+        '{"challenge": 1, "target": "rt_from_stimulus", "train": {"lr": "high"}}'
+    )
     expected = rf'{folder}/config.json says train.lr: "high", expected a number from 0 to 1e\+09; .* rm -r {folder}$'
     with pytest.raises(UserError, match=expected):
         named(tmp_path, "a/1")[0].config
@@ -69,12 +77,23 @@ def test_a_run_that_is_named_and_cannot_be_read_is_an_error(tmp_path):
         Run(folder).config
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["submit"], ["compare"], ["report"], ["train", "--resume"], ["monitor"]])
+@pytest.mark.parametrize(
+    "command",
+    [["evaluate"], ["submit"], ["compare"], ["report"], ["train", "--resume"], ["monitor"]],
+)
 def test_commands_do_without_a_run_that_cannot_be_read(tmp_path, command):
     name, *more = command
     spoilt = write_run(tmp_path, "a/1")
     (spoilt / "config.json").write_text('{"challenge": [1')
-    command = [sys.executable, ROOT / "run" / f"{name}.py", *more, "--out", tmp_path, "--cache", tmp_path]
+    command = [
+        sys.executable,
+        ROOT / "run" / f"{name}.py",
+        *more,
+        "--out",
+        tmp_path,
+        "--cache",
+        tmp_path,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if name == "monitor":
         assert (done.returncode, done.stderr) == (0, "") and "unreadable" in done.stdout
@@ -93,7 +112,11 @@ def trained(caches, tmp_path_factory):
     from tests.train.conftest import command
 
     out = tmp_path_factory.mktemp("trained")
-    subprocess.run(command(caches, out, "--challenge", "1", "--epochs", "1", "--max-recordings", "4"), check=True, capture_output=True)
+    subprocess.run(
+        command(caches, out, "--challenge", "1", "--epochs", "1", "--max-recordings", "4"),
+        check=True,
+        capture_output=True,
+    )
     [folder] = out.glob("*/*")
     event = {"epoch": 1, "batch": 2, "kind": "device error", "text": "lost"}
     for file, more in (("history.json", {}), ("timing.json", {"when": time.time()})):
@@ -106,7 +129,13 @@ def trained(caches, tmp_path_factory):
 def places(value, place=()):
     """Where a value holds others: of a list the first alone."""
     yield place
-    inside = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    inside = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value[:1])
+        if isinstance(value, list)
+        else ()
+    )
     for key, each in inside:
         yield from places(each, (*place, key))
 
@@ -134,11 +163,20 @@ def test_what_training_writes_fits_and_nothing_else_is_a_traceback(trained, tmp_
             (tmp_path / file).write_text(json.dumps(replaced(content, place, value)))
             run = Run(tmp_path)
             if one := [run for run in runs.readable([run])]:
-                assert look(one[0]).status in ("finished", "running", "died", "stopped", "failed", "waiting")
+                assert look(one[0]).status in (
+                    "finished",
+                    "running",
+                    "died",
+                    "stopped",
+                    "failed",
+                    "waiting",
+                )
                 events(run), run.best, run.recoveries, run.finished, run.scored, run.resume
             else:
                 refused += 1
-                assert look(run).status == "unreadable" and len(look(run).remarks[0].splitlines()) == 1
+                assert (
+                    look(run).status == "unreadable" and len(look(run).remarks[0].splitlines()) == 1
+                )
     assert refused > 3 * len(content)
 
 
@@ -164,11 +202,17 @@ def test_resuming_a_config_that_contradicts_itself(train, trained):
     config = json.loads((folder / "config.json").read_text())
     config["train"]["set"] = {}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="give a model of another depth than stands under model; train another with: python"):
+    with pytest.raises(
+        UserError,
+        match="give a model of another depth than stands under model; train another with: python",
+    ):
         train("--resume", folder, "--epochs", 2)
 
 
 def test_resuming_a_config_that_lacks_what_training_needs(train):
     folder = write_run(train.out, "a/1", "stopped")  # its config says challenge, target and name
-    with pytest.raises(UserError, match="says nothing of train, versions, .*; train another with: python run/train.py --challenge 1"):
+    with pytest.raises(
+        UserError,
+        match="says nothing of train, versions, .*; train another with: python run/train.py --challenge 1",
+    ):
         train("--resume", folder)

@@ -30,7 +30,10 @@ def test_releases_that_are_cached_are_taken(tmp_path):
     assert choose_releases(tmp_path, 1, ["R5", "R1", "R5"], None, False, 0) == (("R5", "R1"), ())
     cache_path(tmp_path, 1, "R5").unlink()
     assert choose_releases(tmp_path, 1, None, None, False, 0) == (("R1", "R3", "R10"), ())
-    with pytest.raises(UserError, match="no cache of a training release for challenge 2 .*run/cache.py --release R1 --mini --challenge 2"):
+    with pytest.raises(
+        UserError,
+        match="no cache of a training release for challenge 2 .*run/cache.py --release R1 --mini --challenge 2",
+    ):
         choose_releases(tmp_path, 2, None, None, True, 0)
     with pytest.raises(UserError, match="no cache of R4, R7 .*run/cache.py --release R4 R7"):
         choose_releases(tmp_path, 1, ["R1", "R4"], ["R7"], False, 0)
@@ -40,23 +43,37 @@ def test_releases_that_are_cached_are_taken(tmp_path):
 
 def test_by_release(caches):
     found = split(caches, 1, ("R1",), ("R5",))
-    assert set(found.cache.release[found.train]) == {"R1"} and set(found.cache.release[found.valid]) == {"R5"}
+    assert set(found.cache.release[found.train]) == {"R1"} and set(
+        found.cache.release[found.valid]
+    ) == {"R5"}
     assert not names(found.cache, found.train) & names(found.cache, found.valid)
     about = found.describe("valid")
-    assert about["releases"] == ["R5"] and about["windows"] == len(found.valid) and about["subjects"] == sorted(names(found.cache, found.valid))
+    assert (
+        about["releases"] == ["R5"]
+        and about["windows"] == len(found.valid)
+        and about["subjects"] == sorted(names(found.cache, found.valid))
+    )
 
 
 def test_without_a_validation_release_a_fifth_of_the_subjects_validates(caches):
     found = split(caches, 1, ("R1",), ())
     train, valid = names(found.cache, found.train), names(found.cache, found.valid)
-    assert train | valid == names(found.cache, slice(None)) and not train & valid and 1 <= len(valid) <= 2
-    assert len(found.train) + len(found.valid) == len(found.cache) - found.cache.metadata["copy"].sum()
+    assert (
+        train | valid == names(found.cache, slice(None))
+        and not train & valid
+        and 1 <= len(valid) <= 2
+    )
+    assert (
+        len(found.train) + len(found.valid) == len(found.cache) - found.cache.metadata["copy"].sum()
+    )
 
 
 def test_folds_are_whole_subjects_of_about_the_same_size():
     rng = np.random.default_rng(0)
     for count in (2, 5, 7):
-        subjects = rng.choice([f"S{i:02d}" for i in range(23)], 997, p=rng.dirichlet(np.full(23, 0.5)))
+        subjects = rng.choice(
+            [f"S{i:02d}" for i in range(23)], 997, p=rng.dirichlet(np.full(23, 0.5))
+        )
         folds = subject_folds(subjects, count)
         for subject in np.unique(subjects):
             assert len(set(folds[subjects == subject])) == 1
@@ -92,7 +109,12 @@ def test_what_is_left_out(caches, tmp_path, monkeypatch):
     few = split(folder, 1, ("R1",), ("R5",), max_recordings=2)
     for release in ("R1", "R5"):
         rows = np.concatenate([few.train, few.valid])
-        assert len(np.unique(few.cache.metadata["recording"][rows[few.cache.release[rows] == release]])) == 2
+        assert (
+            len(
+                np.unique(few.cache.metadata["recording"][rows[few.cache.release[rows] == release]])
+            )
+            == 2
+        )
 
 
 def test_the_first_subjects_of_each_release(caches, monkeypatch):
@@ -104,7 +126,9 @@ def test_the_first_subjects_of_each_release(caches, monkeypatch):
     assert found.describe("train")["subjects"] == names[1:5]
     whole = split(caches, 1, ("R1",), ("R5",))
     assert np.array_equal(found.valid, whole.valid)
-    chosen = np.isin(whole.cache.metadata["subject"][whole.train], [name.encode() for name in names[1:5]])
+    chosen = np.isin(
+        whole.cache.metadata["subject"][whole.train], [name.encode() for name in names[1:5]]
+    )
     assert np.array_equal(found.train, whole.train[chosen])
 
 
@@ -118,15 +142,23 @@ def test_a_split_that_cannot_be(caches, tmp_path):
     with pytest.raises(UserError, match=r"no subject is left for the validation side \(R5"):
         split(folder, 1, ("R1",), ("R5",))
     first = Cache(cache_path(folder, 1, "R1")).metadata["subject"][0]
-    change(cache_path(folder, 1, "R5"), copy=lambda m: np.zeros(len(m), bool), subject=lambda m: np.full(len(m), first))
+    change(
+        cache_path(folder, 1, "R5"),
+        copy=lambda m: np.zeros(len(m), bool),
+        subject=lambda m: np.full(len(m), first),
+    )
     with pytest.raises(AssertionError, match="both sides"):
         split(folder, 1, ("R1",), ("R5",))
 
 
 def test_labels_of_every_target(caches):
     one, two = Cache(cache_path(caches, 1, "R1")), Cache(cache_path(caches, 2, "R1"))
-    np.testing.assert_array_equal(labels(one, "rt_from_stimulus")[:, 0], one.metadata["response"] - one.metadata["stimulus"])
-    np.testing.assert_array_equal(labels(one, "rt_from_trialstart")[:, 0], one.metadata["rt_from_trialstart"])
+    np.testing.assert_array_equal(
+        labels(one, "rt_from_stimulus")[:, 0], one.metadata["response"] - one.metadata["stimulus"]
+    )
+    np.testing.assert_array_equal(
+        labels(one, "rt_from_trialstart")[:, 0], one.metadata["rt_from_trialstart"]
+    )
     correct = labels(one, "correct")[:, 0]
     np.testing.assert_array_equal(np.where(np.isnan(correct), -1, correct), one.metadata["correct"])
     np.testing.assert_array_equal(labels(two, "factors")[:, 0], two.y)

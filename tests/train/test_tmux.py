@@ -36,17 +36,29 @@ def log_of(said):
 
 
 def test_the_command_runs_here_with_this_environment_and_is_logged(server, tmp_path, monkeypatch):
-    subprocess.run(["tmux", "new-session", "-d", "-s", "older", "sleep 30"], check=True)  # a server with an environment of its own
+    subprocess.run(
+        ["tmux", "new-session", "-d", "-s", "older", "sleep 30"], check=True
+    )  # a server with an environment of its own
     (tmp_path / "it's here").mkdir()
     monkeypatch.chdir(tmp_path / "it's here")
     monkeypatch.setenv("EEG_DATA", 'some "data" $HOME')
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     program = "import os, sys, time; print(os.getcwd()); print(os.environ['EEG_DATA'], os.environ['PYTHONPATH']); print(sys.argv[1:]); time.sleep(30)"
-    said = tmux.start("c1.tcn: a b", [sys.executable, "-c", program, "--set", "a b=1"], tmp_path / "runs", watched=0.2)
-    assert "tmux attach -t eeg-c1_tcn_a_b " in said and log_of(said).startswith(f"{tmp_path}/runs/eeg-c1_tcn_a_b_")
+    said = tmux.start(
+        "c1.tcn: a b",
+        [sys.executable, "-c", program, "--set", "a b=1"],
+        tmp_path / "runs",
+        watched=0.2,
+    )
+    assert "tmux attach -t eeg-c1_tcn_a_b " in said and log_of(said).startswith(
+        f"{tmp_path}/runs/eeg-c1_tcn_a_b_"
+    )
     assert sorted(server()) == ["eeg-c1_tcn_a_b", "older"]
     wait(lambda: os.path.exists(log_of(said)) and open(log_of(said)).read().count("\n") == 3)
-    assert open(log_of(said)).read() == f"{tmp_path}/it's here\nsome \"data\" $HOME /somewhere\n['--set', 'a b=1']\n"
+    assert (
+        open(log_of(said)).read()
+        == f"{tmp_path}/it's here\nsome \"data\" $HOME /somewhere\n['--set', 'a b=1']\n"
+    )
 
 
 def test_a_name_in_use_gives_the_next(server, tmp_path):
@@ -57,7 +69,13 @@ def test_a_name_in_use_gives_the_next(server, tmp_path):
 
 def test_it_survives_the_death_of_all_who_started_it(server, tmp_path):
     program = "from eeg.train import tmux; import time; print(tmux.start('orphan', ['sleep', '100'], watched=0), flush=True); time.sleep(30)"
-    parent = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     parent.stdout.readline()
     os.killpg(parent.pid, signal.SIGKILL)
     parent.wait()
@@ -83,7 +101,9 @@ def test_a_closed_window_lets_the_command_finish(server, tmp_path):
 
 def test_a_command_that_fails_at_once_is_told_of(server, tmp_path):
     with pytest.raises(UserError, match="no cache here / ended with exit code 1 .*eeg-bad_"):
-        tmux.start("bad", [sys.executable, "-c", "raise SystemExit('error: no cache here')"], tmp_path)
+        tmux.start(
+            "bad", [sys.executable, "-c", "raise SystemExit('error: no cache here')"], tmp_path
+        )
     assert "has ended" in tmux.start("quick", ["true"], tmp_path)
 
 
@@ -91,7 +111,9 @@ def test_without_tmux_and_with_one_that_refuses(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="apt-get install tmux"):
         tmux.start("name", ["true"], tmp_path)
-    (tmp_path / "tmux").write_text("#!/bin/sh\necho 'error connecting to /tmp/tmux-0/default (Permission denied)' >&2; exit 1\n")
+    (tmp_path / "tmux").write_text(
+        "#!/bin/sh\necho 'error connecting to /tmp/tmux-0/default (Permission denied)' >&2; exit 1\n"
+    )
     (tmp_path / "tmux").chmod(0o755)
     with pytest.raises(UserError, match="tmux starts no session: error connecting"):
         tmux.start("name", ["true"], tmp_path)

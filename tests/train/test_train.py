@@ -53,22 +53,44 @@ def weights(folder, challenge=1):
 def left_behind(folder):
     """All that must not depend on interruptions, as bytes."""
     state = torch.load(folder / "weights_challenge_1.pt", weights_only=True)["state"]
-    return {name: value.numpy().tobytes() for name, value in state.items()}, (folder / "history.json").read_bytes()
+    return {name: value.numpy().tobytes() for name, value in state.items()}, (
+        folder / "history.json"
+    ).read_bytes()
 
 
 def test_what_a_run_leaves(train, caches):
     printed = train("--challenge", 1, "--epochs", 3)
     run = the_run(train.out)
-    assert run.name.startswith("c1_tcn/20") and run.status == "finished" and "simulated data" in printed
+    assert (
+        run.name.startswith("c1_tcn/20")
+        and run.status == "finished"
+        and "simulated data" in printed
+    )
     config, epochs = run.config, run.history["epochs"]
-    assert config["target"] == "rt_from_stimulus" and config["train"]["lr"] == 3e-3 and config["simulated"] and config["precision"] == "fp32" and config["versions"]["torch"] == torch.__version__
-    assert config["split"]["train"]["releases"] == ["R1"] and config["split"]["valid"]["releases"] == ["R5"]
-    assert [entry["epoch"] for entry in epochs] == [1, 2, 3] and all(entry["skipped_steps"] == 0 for entry in epochs)
-    assert len(Run(run.folder).history["events"]) == 0 and len(json.loads((run.folder / "timing.json").read_text())["epochs"]) == 3
+    assert (
+        config["target"] == "rt_from_stimulus"
+        and config["train"]["lr"] == 3e-3
+        and config["simulated"]
+        and config["precision"] == "fp32"
+        and config["versions"]["torch"] == torch.__version__
+    )
+    assert config["split"]["train"]["releases"] == ["R1"] and config["split"]["valid"][
+        "releases"
+    ] == ["R5"]
+    assert [entry["epoch"] for entry in epochs] == [1, 2, 3] and all(
+        entry["skipped_steps"] == 0 for entry in epochs
+    )
+    assert (
+        len(Run(run.folder).history["events"]) == 0
+        and len(json.loads((run.folder / "timing.json").read_text())["epochs"]) == 3
+    )
     for name in ("last", "best"):
         note = json.loads((run.folder / "checkpoints" / f"{name}.json").read_text())
         content = (run.folder / "checkpoints" / f"{name}.pt").read_bytes()
-        assert note["sha256"] == __import__("hashlib").sha256(content).hexdigest() and note["settings"] == config["model"]
+        assert (
+            note["sha256"] == __import__("hashlib").sha256(content).hexdigest()
+            and note["settings"] == config["model"]
+        )
     # the exported weights are the best epoch's: their NRMSE, by hand, is the best of the history
     with h5py.File(cache_path(caches, 1, "R5"), "r") as f:
         keep = ~f["metadata"]["copy"]
@@ -79,7 +101,9 @@ def test_what_a_run_leaves(train, caches):
     assert nrmse == pytest.approx(min(entry["valid"]["nrmse"] for entry in epochs), rel=1e-5)
     train_y = Cache(cache_path(caches, 1, "R1"))
     mean = train_y.y[~train_y.metadata["copy"]].mean()
-    assert epochs[0]["valid"]["mean_predictor"] == pytest.approx(np.sqrt(((mean - y) ** 2).mean()) / y.std())
+    assert epochs[0]["valid"]["mean_predictor"] == pytest.approx(
+        np.sqrt(((mean - y) ** 2).mean()) / y.std()
+    )
 
 
 def test_it_learns(train):
@@ -91,7 +115,27 @@ def test_it_learns(train):
 
 VARIANTS = {
     "plain": (),
-    "all": ("--optimizer", "sam", "--ema", 0.9, "--schedule", "plateau", "--loss", "huber", "--set", "width=8", "depth=1", "head=number", "--l1", 1e-5, "--augment", "mix=0.4", "shift=0.1", "mirror=0.5", "scale=0.2"),
+    "all": (
+        "--optimizer",
+        "sam",
+        "--ema",
+        0.9,
+        "--schedule",
+        "plateau",
+        "--loss",
+        "huber",
+        "--set",
+        "width=8",
+        "depth=1",
+        "head=number",
+        "--l1",
+        1e-5,
+        "--augment",
+        "mix=0.4",
+        "shift=0.1",
+        "mirror=0.5",
+        "scale=0.2",
+    ),
 }
 
 
@@ -114,10 +158,20 @@ def test_a_killed_run_ends_as_if_nothing_had_been(train, monkeypatch, tmp_path, 
 
         return owner, name, call
 
-    moments = [(module.Trainer, "_train_batch", 4, 0), (module.Trainer, "_train_batch", 5, 5), (module.Trainer, "_predict", 0, 0)]
+    moments = [
+        (module.Trainer, "_train_batch", 4, 0),
+        (module.Trainer, "_train_batch", 5, 5),
+        (module.Trainer, "_predict", 0, 0),
+    ]
     if variant == "plain":
-        moments += [(module.Trainer, "_predict", 1, 5), (module.Trainer, "_end_epoch", 0, 0), (module.Trainer, "_finish", 0, 5)]
-        moments += [(checkpoint, "write_through", n, 0) for n in (0, 9)] + [(checkpoint.os, "replace", n, 0) for n in (2, 14)]
+        moments += [
+            (module.Trainer, "_predict", 1, 5),
+            (module.Trainer, "_end_epoch", 0, 0),
+            (module.Trainer, "_finish", 0, 5),
+        ]
+        moments += [(checkpoint, "write_through", n, 0) for n in (0, 9)] + [
+            (checkpoint.os, "replace", n, 0) for n in (2, 14)
+        ]
     for owner, name, after, minutes in moments:
         with monkeypatch.context() as patch:
             patch.setattr(*dies_in(owner, name, after))
@@ -125,7 +179,9 @@ def test_a_killed_run_ends_as_if_nothing_had_been(train, monkeypatch, tmp_path, 
                 train(*options, "--checkpoint-minutes", minutes)
         (folder,) = (run.folder for run in find_runs(train.out))
         state = json.loads((folder / "state.json").read_text())
-        (folder / "state.json").write_text(json.dumps(state | {"status": "running", "pid": 2**22 + 1}))  # it is this process's number otherwise
+        (folder / "state.json").write_text(
+            json.dumps(state | {"status": "running", "pid": 2**22 + 1})
+        )  # it is this process's number otherwise
         train("--resume")
         assert left_behind(folder) == reference, f"killed in {name}, call {after}"
         shutil.rmtree(train.out)
@@ -133,16 +189,25 @@ def test_a_killed_run_ends_as_if_nothing_had_been(train, monkeypatch, tmp_path, 
 
 def test_kill_9(caches, tmp_path):
     """The same with a real process and a real signal."""
-    line = command(caches, tmp_path / "whole", "--challenge", 1, "--epochs", 3, "--checkpoint-minutes", 0)
+    line = command(
+        caches, tmp_path / "whole", "--challenge", 1, "--epochs", 3, "--checkpoint-minutes", 0
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     whole = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
-    process = Child([word.replace("whole", "killed") for word in line], tmp_path / "printed", env=environment)
+    process = Child(
+        [word.replace("whole", "killed") for word in line], tmp_path / "printed", env=environment
+    )
     process.wait_until(lambda: "\nepoch" in process.printed())
     process.kill()
     process.wait()
     killed = the_run(tmp_path / "killed")
     assert killed.status == "died" and len(killed.history["epochs"]) < 3
-    subprocess.run(command(caches, tmp_path / "killed", "--resume"), check=True, env=environment, capture_output=True)
+    subprocess.run(
+        command(caches, tmp_path / "killed", "--resume"),
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
     assert whole.wait(120) == 0
     assert left_behind(killed.folder) == left_behind(the_run(tmp_path / "whole").folder)
 
@@ -161,11 +226,19 @@ def test_asked_to_stop_it_saves_and_ends_well(train, monkeypatch, number):
         patch.setattr(module.Trainer, "_train_batch", call)
         printed = train("--challenge", 1, "--epochs", 2)
     run = the_run(train.out)
-    assert run.status == "stopped" and f"go on with: python run/train.py --resume {run.folder}" in printed
+    assert (
+        run.status == "stopped"
+        and f"go on with: python run/train.py --resume {run.folder}" in printed
+    )
     assert count[0] == 6 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert "resumed at epoch" in train("--resume", run.folder) and the_run(train.out).status == "finished"
+    assert (
+        "resumed at epoch" in train("--resume", run.folder)
+        and the_run(train.out).status == "finished"
+    )
     first = json.loads((run.folder / "timing.json").read_text())["epochs"][0]
-    assert first["windows_per_second"] * first["seconds"] == pytest.approx(16 * (run.state["batches"] - 6), rel=0.02)  # since it was resumed
+    assert first["windows_per_second"] * first["seconds"] == pytest.approx(
+        16 * (run.state["batches"] - 6), rel=0.02
+    )  # since it was resumed
     train("--challenge", 1, "--epochs", 2)
     one, two = find_runs(train.out)
     assert left_behind(one.folder) == left_behind(two.folder)
@@ -201,7 +274,9 @@ def test_asked_to_stop_at_the_end_of_a_fold_begins_no_other(train, monkeypatch):
     with monkeypatch.context() as patch:
         sends(signal.SIGTERM, "_finish", 1, patch)
         train("--challenge", 1, "--epochs", 1, "--cv", 2)
-    assert [run.status for run in find_runs(train.out)][0] == "finished" and len([run for run in find_runs(train.out) if run.finished]) == 1
+    assert [run.status for run in find_runs(train.out)][0] == "finished" and len(
+        [run for run in find_runs(train.out) if run.finished]
+    ) == 1
 
 
 @pytest.mark.parametrize("error", [SystemExit(143), KeyboardInterrupt()])
@@ -229,7 +304,14 @@ def test_a_terminal_that_is_gone_takes_nothing_with_it(caches, tmp_path):
     """It sends SIGHUP, and whatever is printed from then on is an error."""
     terminal, theirs = os.openpty()
     line = command(caches, tmp_path, "--challenge", 1, "--epochs", 500)
-    process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = subprocess.Popen(
+        line,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
     os.close(theirs)
     said = b""
     deadline = time.monotonic() + 120
@@ -266,7 +348,10 @@ def faulty(plan, name="_step"):
     "plan, kinds",
     [
         ({3: CRASH}, ["device error"]),
-        ({3: CRASH, 4: CRASH}, ["device error", "moved to cpu"]),  # the second while it is computed on the CPU
+        (
+            {3: CRASH, 4: CRASH},
+            ["device error", "moved to cpu"],
+        ),  # the second while it is computed on the CPU
         ({n: CRASH for n in (3, 5, 7)}, ["device error", "device error", "moved to cpu"]),
     ],
 )
@@ -285,7 +370,9 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(train, monkeypatch):
     monkeypatch.setattr(module.Trainer, "_step", faulty({2: OOM, 3: OOM}))
     train("--challenge", 1, "--epochs", 1)
     run = the_run(train.out)
-    assert run.finished and [event["kind"] for event in run.history["events"]] == ["out of memory"] * 2
+    assert (
+        run.finished and [event["kind"] for event in run.history["events"]] == ["out of memory"] * 2
+    )
 
 
 # run/train.py in a process that may take so many bytes of memory beyond what Python and torch have
@@ -307,19 +394,46 @@ def test_a_batch_larger_than_memory(caches, tmp_path):
     (tmp_path / "program.py").write_text(IN_LITTLE_ROOM)
 
     def trained(room):
-        line = command(caches, tmp_path / str(room), "--challenge", 1, "--epochs", 1, "--set", "depth=4", "--batch-size", 100_000)
+        line = command(
+            caches,
+            tmp_path / str(room),
+            "--challenge",
+            1,
+            "--epochs",
+            1,
+            "--set",
+            "depth=4",
+            "--batch-size",
+            100_000,
+        )
         line[1:1] = [str(tmp_path / "program.py"), str(room)]
-        return subprocess.run(line, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            line,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     done = trained(320_000_000)
     assert done.returncode == 0, done.stderr
     run = the_run(tmp_path / "320000000")
     windows, part = run.config["split"]["train"]["windows"], run.config["part"]
-    assert f"batch   all {windows} training windows: --batch-size 100000 asks for more than there are" in done.stdout
-    assert f"computed in parts of at most {part}, and batch norm sees one part at a time" in done.stdout and 8 <= part < windows
+    assert (
+        f"batch   all {windows} training windows: --batch-size 100000 asks for more than there are"
+        in done.stdout
+    )
+    assert (
+        f"computed in parts of at most {part}, and batch norm sees one part at a time"
+        in done.stdout
+        and 8 <= part < windows
+    )
     assert run.finished and run.state["batches"] == 1 and not run.history["events"]
     done = trained(100_000_000)
-    assert done.returncode == 1 and re.fullmatch(rf"error: training on batches of {windows} windows takes at least .* free to take; free some, .*", done.stderr.strip())
+    assert done.returncode == 1 and re.fullmatch(
+        rf"error: training on batches of {windows} windows takes at least .* free to take; free some, .*",
+        done.stderr.strip(),
+    )
 
 
 def test_parts_belong_to_a_run(train, monkeypatch):
@@ -332,7 +446,10 @@ def test_parts_belong_to_a_run(train, monkeypatch):
         sends(signal.SIGTERM, "_train_batch", 3, patch)
         train("--challenge", 1, "--epochs", 2)
     monkeypatch.setattr(module, "largest_part", lambda model, size, held, room: (size, 1e9))
-    assert "computed in parts of at most 5" in train("--resume") and left_behind(the_run(train.out).folder) == whole
+    assert (
+        "computed in parts of at most 5" in train("--resume")
+        and left_behind(the_run(train.out).folder) == whole
+    )
     shutil.rmtree(train.out)
     train("--challenge", 1, "--epochs", 2)
     assert left_behind(the_run(train.out).folder) != whole
@@ -341,7 +458,11 @@ def test_parts_belong_to_a_run(train, monkeypatch):
 def test_the_precision_is_measured_on_a_modest_batch(train, monkeypatch):
     """And never on more windows than there are."""
     asked = []
-    monkeypatch.setattr(amp, "choose", lambda model, device, precisions, windows, *rest: asked.append(windows) or ("fp32", ""))
+    monkeypatch.setattr(
+        amp,
+        "choose",
+        lambda model, device, precisions, windows, *rest: asked.append(windows) or ("fp32", ""),
+    )
     monkeypatch.setattr(device, "supports_bf16", lambda: True)
     for size in (16, 70, 100_000):
         train("--challenge", 1, "--epochs", 1, "--amp", "auto", "--batch-size", size)
@@ -353,7 +474,9 @@ def test_the_runs_of_a_plan_share_a_precision(train, monkeypatch):
     answers = iter([("bf16", "; because"), ("fp32", "")])
     monkeypatch.setattr(amp, "choose", lambda *arguments: next(answers))
     monkeypatch.setattr(device, "supports_bf16", lambda: True)
-    assert "bf16 (asked for; because)" in train("--challenge", 1, "--epochs", 1, "--amp", "auto", "--device", "cpu", "--seed", 0, 1, 2)
+    assert "bf16 (asked for; because)" in train(
+        "--challenge", 1, "--epochs", 1, "--amp", "auto", "--device", "cpu", "--seed", 0, 1, 2
+    )
     runs = find_runs(train.out)
     assert [run.config["precision"] for run in runs] == ["bf16"] * 3
     train("--resume", runs[0].folder, "--epochs", 2)
@@ -399,10 +522,28 @@ def test_windows_with_nan_or_infinity_are_left_out_and_named(train, caches, tmp_
     path = cache_path(folder, 1, "R1")
     events = [event["text"] for event in run.history["events"]]
     assert len(events) == 3 and all(event["kind"] == "left out" for event in run.history["events"])
-    found = [int(re.match(rf"{path}: window (\d+) \(sub-NDAR\w+, contrastChangeDetection run \d\) holds NaN or infinity in (?:channel E3|channels E3, E7), left out of training", text)[1]) for text in events]
-    assert len(set(found)) == 3 and set(found) <= set(some) and events[2].endswith("; what follows is counted only")
-    assert re.search(rf"left out 4 windows with NaN or infinity: 4 of {path}, rebuild it with: python run/cache.py .*--release R1 .*--force", printed)
-    assert all(entry["skipped_steps"] == 0 and entry["train"]["loss"] < 10 for entry in run.history["epochs"])
+    found = [
+        int(
+            re.match(
+                rf"{path}: window (\d+) \(sub-NDAR\w+, contrastChangeDetection run \d\) holds NaN or infinity in (?:channel E3|channels E3, E7), left out of training",
+                text,
+            )[1]
+        )
+        for text in events
+    ]
+    assert (
+        len(set(found)) == 3
+        and set(found) <= set(some)
+        and events[2].endswith("; what follows is counted only")
+    )
+    assert re.search(
+        rf"left out 4 windows with NaN or infinity: 4 of {path}, rebuild it with: python run/cache.py .*--release R1 .*--force",
+        printed,
+    )
+    assert all(
+        entry["skipped_steps"] == 0 and entry["train"]["loss"] < 10
+        for entry in run.history["epochs"]
+    )
 
 
 def test_windows_that_are_left_out_change_nothing_else(train, caches, tmp_path):
@@ -419,10 +560,16 @@ def test_windows_that_are_left_out_change_nothing_else(train, caches, tmp_path):
         train("--challenge", 1, "--epochs", 1)
         whole, seen = seen, []
         train("--challenge", 1, "--epochs", 1, "--cache", damaged(caches, tmp_path, "R1", [row]))
-    assert len(whole) == len(seen) and sum(len(a["x"]) - len(b["x"]) for a, b in zip(whole, seen)) in (0, 1)
+    assert len(whole) == len(seen) and sum(
+        len(a["x"]) - len(b["x"]) for a, b in zip(whole, seen)
+    ) in (0, 1)
     for a, b in zip(whole, seen):
         kept = [i for i in range(len(a["x"])) if any(torch.equal(a["x"][i], x) for x in b["x"])]
-        assert len(kept) == len(b["x"]) and torch.equal(a["x"][kept], b["x"]) and torch.equal(a["y"][kept], b["y"])
+        assert (
+            len(kept) == len(b["x"])
+            and torch.equal(a["x"][kept], b["x"])
+            and torch.equal(a["y"][kept], b["y"])
+        )
 
 
 def test_a_killed_run_remembers_what_it_left_out(train, caches, tmp_path, monkeypatch):
@@ -452,9 +599,13 @@ def test_validation_windows_with_nan_do_not_validate(train, caches, tmp_path):
     valid = run.history["epochs"][0]["valid"]
     assert valid["nrmse"] == pytest.approx(np.sqrt(((p - y) ** 2).mean()) / y.std(), rel=1e-5)
     mean = weights(run.folder).center[0].item()
-    assert valid["mean_predictor"] == pytest.approx(np.sqrt(((mean - y) ** 2).mean()) / y.std(), rel=1e-5)
+    assert valid["mean_predictor"] == pytest.approx(
+        np.sqrt(((mean - y) ** 2).mean()) / y.std(), rel=1e-5
+    )
     (event,) = run.history["events"]
-    assert f"window {rows[2]} " in event["text"] and event["text"].endswith("holds NaN or infinity in channels E3, E7, left out of validation")
+    assert f"window {rows[2]} " in event["text"] and event["text"].endswith(
+        "holds NaN or infinity in channels E3, E7, left out of validation"
+    )
     with h5py.File(cache_path(folder, 1, "R5"), "r+") as f:
         f["X"][:, 0] = np.inf
     with pytest.raises(UserError, match="all .* validation windows hold NaN or infinity"):
@@ -467,7 +618,15 @@ def test_sam_climbs_as_far_as_rho_whatever_is_clipped(train, monkeypatch):
     def ascend(self, norm):
         before = [p.detach().clone() for p in self.parameters]
         climb(self, norm)
-        far.append(float(torch.sqrt(sum((p.detach() - old).square().sum() for p, old in zip(self.parameters, before)))))
+        far.append(
+            float(
+                torch.sqrt(
+                    sum(
+                        (p.detach() - old).square().sum() for p, old in zip(self.parameters, before)
+                    )
+                )
+            )
+        )
 
     monkeypatch.setattr(module.optim.SAM, "ascend", ascend)
     train("--challenge", 1, "--epochs", 1, "--optimizer", "sam", "--rho", 0.05, "--clip", 0.001)
@@ -504,14 +663,25 @@ def test_a_full_disk_does_not_end_a_run(train, monkeypatch, capsys):
     printed = train("--challenge", 1, "--epochs", 3, "--checkpoint-minutes", 0)
     run = the_run(train.out)
     assert run.finished and "No space left on device" in printed
-    assert "save failed" in [event["kind"] for event in json.loads((run.folder / "timing.json").read_text())["events"]]
+    assert "save failed" in [
+        event["kind"] for event in json.loads((run.folder / "timing.json").read_text())["events"]
+    ]
 
 
 def test_a_stop_that_cannot_save_does_not_say_it_did(train, monkeypatch):
     sends(signal.SIGTERM, "_train_batch", 3, monkeypatch)
-    monkeypatch.setattr(checkpoint, "write_through", lambda path, content: (_ for _ in ()).throw(OSError(28, "No space left on device", str(path))))
+    monkeypatch.setattr(
+        checkpoint,
+        "write_through",
+        lambda path, content: (_ for _ in ()).throw(
+            OSError(28, "No space left on device", str(path))
+        ),
+    )
     printed = train("--challenge", 1, "--epochs", 1)
-    assert "saved at" not in printed and "stopped, as it was at the last checkpoint; go on with" in printed
+    assert (
+        "saved at" not in printed
+        and "stopped, as it was at the last checkpoint; go on with" in printed
+    )
 
 
 def test_a_log_that_is_full_does_not_end_a_run(tmp_path, capsys):
@@ -525,10 +695,16 @@ def test_a_log_that_is_full_does_not_end_a_run(tmp_path, capsys):
 def test_memory_that_runs_short(train, monkeypatch):
     said = iter(["fine", "shrink", "fine", "stop", "fine"])
     monkeypatch.setattr(module, "LOOK", 1)
-    monkeypatch.setattr(module, "Watch", lambda percent: lambda: (next(said, "fine"), "95 % of 8.0 GB"))
+    monkeypatch.setattr(
+        module, "Watch", lambda percent: lambda: (next(said, "fine"), "95 % of 8.0 GB")
+    )
     printed = train("--challenge", 1, "--epochs", 2)
     run = the_run(train.out)
-    assert run.status == "stopped" and run.state["reason"] == "95 % of 8.0 GB" and printed.count("95 % of 8.0 GB") == 2
+    assert (
+        run.status == "stopped"
+        and run.state["reason"] == "95 % of 8.0 GB"
+        and printed.count("95 % of 8.0 GB") == 2
+    )
     train("--resume")
     train("--challenge", 1, "--epochs", 2)
     one, two = find_runs(train.out)
@@ -552,7 +728,10 @@ def test_a_checkpoint_cut_in_half(train):
     last = folder / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
     printed = train("--resume", folder, "--epochs", 2)
-    assert "warning: last.pt is not what was saved" in printed and the_run(train.out).state["epoch"] == 2
+    assert (
+        "warning: last.pt is not what was saved" in printed
+        and the_run(train.out).state["epoch"] == 2
+    )
     for path in (folder / "checkpoints").glob("*.pt"):
         path.write_bytes(b"no")
     with pytest.raises(UserError, match="no checkpoint in .* can be used .*train another with"):
@@ -566,7 +745,9 @@ def test_more_epochs_for_a_finished_run(train):
         train("--resume", folder)
     train("--resume", folder, "--epochs", 2)
     run = the_run(train.out)
-    assert [entry["epoch"] for entry in run.history["epochs"]] == [1, 2] and run.config["train"]["epochs"] == 2
+    assert [entry["epoch"] for entry in run.history["epochs"]] == [1, 2] and run.config["train"][
+        "epochs"
+    ] == 2
     with pytest.raises(UserError, match="no unfinished run in .*start one with"):
         train("--resume")
 
@@ -590,7 +771,9 @@ def test_which_run_is_resumed(train, monkeypatch):
     nursery = train.out / "of two" / ".1.partial"
     nursery.mkdir()
     shutil.copy(second.folder / "config.json", nursery)  # killed as it was made
-    say = lambda status: (second.folder / "state.json").write_text(json.dumps(second.state | {"status": status, "pid": os.getpid(), "updated": time.time()}))
+    say = lambda status: (second.folder / "state.json").write_text(
+        json.dumps(second.state | {"status": status, "pid": os.getpid(), "updated": time.time()})
+    )
     say("running")
     with pytest.raises(UserError, match="still running"):
         train("--resume", "--challenge", 1, "--name", "of two")
@@ -603,7 +786,9 @@ def test_which_run_is_resumed(train, monkeypatch):
     assert "resumed at epoch 2" in train("--resume", train.out / "of two")
 
 
-def test_resumed_from_another_folder_and_by_options_that_are_newer(train, caches, tmp_path, monkeypatch):
+def test_resumed_from_another_folder_and_by_options_that_are_newer(
+    train, caches, tmp_path, monkeypatch
+):
     monkeypatch.chdir(caches.parent)
     train("--challenge", 1, "--epochs", 1, "--cache", caches.name)
     folder = the_run(train.out).folder
@@ -642,15 +827,21 @@ def test_resumed_in_another_precision(train, monkeypatch, first, then):
     (run.folder / "state.json").write_text(json.dumps(run.state | {"status": "stopped"}))
     precision_now = [then]
     trainers = []
-    monkeypatch.setattr(module.Trainer, "_finish", lambda self: (trainers.append(self), finish(self))[1])
+    monkeypatch.setattr(
+        module.Trainer, "_finish", lambda self: (trainers.append(self), finish(self))[1]
+    )
     printed = train("--resume", "--epochs", 2)
     assert "resumed at epoch 2" in printed and the_run(train.out).finished
     steps = len(trainers[0].batches)
-    assert (trainers[0].scale.scale, trainers[0].scale.good) == ((2.0**14, steps) if then == "fp16" else (1.0, 0))
+    assert (trainers[0].scale.scale, trainers[0].scale.good) == (
+        (2.0**14, steps) if then == "fp16" else (1.0, 0)
+    )
 
 
 def last_device_line(run):
-    return [line for line in (run.folder / "log.txt").read_text().splitlines() if "  device  " in line][-1]
+    return [
+        line for line in (run.folder / "log.txt").read_text().splitlines() if "  device  " in line
+    ][-1]
 
 
 def test_threads_are_kept_by_a_run_and_its_plan(train, monkeypatch, caches):
@@ -662,7 +853,12 @@ def test_threads_are_kept_by_a_run_and_its_plan(train, monkeypatch, caches):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     train("--challenge", 1, "--epochs", 1, "--threads", 3)
     run = the_run(train.out)
-    assert settled == [3] and run.config["threads"] == 3 and "threads" not in run.config["train"] and "cpu, 3 threads, fp32" in last_device_line(run)
+    assert (
+        settled == [3]
+        and run.config["threads"] == 3
+        and "threads" not in run.config["train"]
+        and "cpu, 3 threads, fp32" in last_device_line(run)
+    )
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     train("--resume", run.folder, "--epochs", 2)
     train("--resume", run.folder, "--epochs", 3, "--threads", 1)
@@ -675,10 +871,17 @@ def test_threads_are_kept_by_a_run_and_its_plan(train, monkeypatch, caches):
     train("--challenge", 1, "--epochs", 1, "--seed", 0, 1)
     assert settled[4:] == [2, 2]
     first, second = find_runs(train.out)
-    assert "cpu, 2 threads, for other programs keep 2.0 of 4 cores busy: --threads 4 takes all" in last_device_line(first)
+    assert (
+        "cpu, 2 threads, for other programs keep 2.0 of 4 cores busy: --threads 4 takes all"
+        in last_device_line(first)
+    )
     monkeypatch.setattr(Load, "cores", lambda self: 3.0)
     train("--resume", first.folder, "--epochs", 2)
-    assert settled[6:] == [2] and "2 threads as before, while other programs keep 3.0 of 4 cores busy: --threads 1 may be faster" in last_device_line(first)
+    assert (
+        settled[6:] == [2]
+        and "2 threads as before, while other programs keep 3.0 of 4 cores busy: --threads 1 may be faster"
+        in last_device_line(first)
+    )
 
 
 def test_folds_are_a_plan_that_is_resumed(train, monkeypatch):
@@ -697,15 +900,30 @@ def test_folds_are_a_plan_that_is_resumed(train, monkeypatch):
     for run in find_runs(train.out):
         if run.state["status"] in ("waiting", "failed", "running"):
             state = json.loads((run.folder / "state.json").read_text())
-            (run.folder / "state.json").write_text(json.dumps(state | {"pid": 2**22 + 1} | ({"status": "running"} if state["status"] == "failed" else {})))
+            (run.folder / "state.json").write_text(
+                json.dumps(
+                    state
+                    | {"pid": 2**22 + 1}
+                    | ({"status": "running"} if state["status"] == "failed" else {})
+                )
+            )
     printed = train("--resume")
     runs = find_runs(train.out)
-    assert len(runs) == 3 and all(run.finished for run in runs) and [run.config["train"]["fold"] for run in runs] == [[1, 3], [2, 3], [3, 3]]
+    assert (
+        len(runs) == 3
+        and all(run.finished for run in runs)
+        and [run.config["train"]["fold"] for run in runs] == [[1, 3], [2, 3], [3, 3]]
+    )
     sides = [set(run.config["split"]["valid"]["subjects"]) for run in runs]
-    assert sum(map(len, sides)) == len(set.union(*sides)) and all(not side & set(run.config["split"]["train"]["subjects"]) for side, run in zip(sides, runs))
+    assert sum(map(len, sides)) == len(set.union(*sides)) and all(
+        not side & set(run.config["split"]["train"]["subjects"]) for side, run in zip(sides, runs)
+    )
     (summary,) = (runs[0].folder.parent).glob("*_summary.json")
     values = [run.best[1] for run in runs]
-    assert json.loads(summary.read_text())["mean"] == pytest.approx(np.mean(values)) and f"mean {np.mean(values):.4f}" in printed
+    assert (
+        json.loads(summary.read_text())["mean"] == pytest.approx(np.mean(values))
+        and f"mean {np.mean(values):.4f}" in printed
+    )
 
 
 @pytest.mark.parametrize(
@@ -732,7 +950,11 @@ def test_challenge_2(train, caches, options):
     run = the_run(train.out)
     model = weights(run.folder, 2)
     entry = run.history["epochs"][0]
-    assert model.shrink[0] == pytest.approx(entry["shrink"]) and 0 <= entry["shrink"] <= 1 and f"shrunk to {entry['shrink']:.2f}" in printed
+    assert (
+        model.shrink[0] == pytest.approx(entry["shrink"])
+        and 0 <= entry["shrink"] <= 1
+        and f"shrunk to {entry['shrink']:.2f}" in printed
+    )
     # no other strength would have been better on the validation windows
     known = Cache(cache_path(caches, 2, "R5"))
     rows = np.flatnonzero(~known.metadata["copy"])
@@ -740,23 +962,37 @@ def test_challenge_2(train, caches, options):
     model.shrink.fill_(1.0)
     full, center = predict(model, known, rows)[:, 0], model.center[0].item()
     strengths = np.linspace(0, 1, 1001)
-    best = lambda rows: min(strengths, key=lambda s: ((center + s * (full[rows] - center) - y[rows]) ** 2).mean())
-    assert ((p - y) ** 2).mean() <= ((center + best(slice(None)) * (full - center) - y) ** 2).mean() + 1e-6
+    best = lambda rows: min(
+        strengths, key=lambda s: ((center + s * (full[rows] - center) - y[rows]) ** 2).mean()
+    )
+    assert ((p - y) ** 2).mean() <= (
+        (center + best(slice(None)) * (full - center) - y) ** 2
+    ).mean() + 1e-6
     # the figure is of subjects on which the strength was not fitted: the one with most windows against the other two
-    most = known.metadata["subject"][rows] == max(np.unique(known.metadata["subject"][rows]), key=lambda name: (known.metadata["subject"][rows] == name).sum())
+    most = known.metadata["subject"][rows] == max(
+        np.unique(known.metadata["subject"][rows]),
+        key=lambda name: (known.metadata["subject"][rows] == name).sum(),
+    )
     scored = np.empty(len(y))
     for half in (most, ~most):
         scored[half] = center + best(~half) * (full[half] - center)
-    assert entry["valid"]["nrmse"] == pytest.approx(np.sqrt(((scored - y) ** 2).mean()) / y.std(), rel=1e-3)
+    assert entry["valid"]["nrmse"] == pytest.approx(
+        np.sqrt(((scored - y) ** 2).mean()) / y.std(), rel=1e-3
+    )
     assert entry["valid"]["nrmse"] > np.sqrt(((p - y) ** 2).mean()) / y.std()
     cache = Cache(cache_path(caches, 2, "R1"))
     kept = cache.metadata[~cache.metadata["copy"]]
     assert model.center[0].item() == pytest.approx(kept["externalizing"].mean(), rel=1e-5)
-    assert model.n_outputs == (4 if options else 1) and list(model.aux) == (["age"] if options else ["age", "sex"])
+    assert model.n_outputs == (4 if options else 1) and list(model.aux) == (
+        ["age"] if options else ["age", "sex"]
+    )
 
 
 def test_one_validation_subject_cannot_validate_challenge_2(train):
-    with pytest.raises(UserError, match="validation side has 1 subject, .* needs at least 2: name more releases with --valid"):
+    with pytest.raises(
+        UserError,
+        match="validation side has 1 subject, .* needs at least 2: name more releases with --valid",
+    ):
         train("--challenge", 2, "--epochs", 1, "--max-recordings", 1)
 
 
@@ -789,32 +1025,78 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_two_processes_take_the_steps_of_one(caches, tmp_path):
     """For a model without batch norm, at the same global batch, whatever happens to one of them; and they stop together."""
-    options = ["--challenge", 1, "--model", "transformer", "--set", "dropout=0.0", "head=time", "--lr", 1e-4, "--schedule", "constant", "--warmup", 0, "--max-recordings", 3]
+    options = [
+        "--challenge",
+        1,
+        "--model",
+        "transformer",
+        "--set",
+        "dropout=0.0",
+        "head=time",
+        "--lr",
+        1e-4,
+        "--schedule",
+        "constant",
+        "--warmup",
+        0,
+        "--max-recordings",
+        3,
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    one = subprocess.Popen([*command(caches, tmp_path / "one", "--epochs", 1, *options)], env=environment, stdout=subprocess.DEVNULL)
+    one = subprocess.Popen(
+        [*command(caches, tmp_path / "one", "--epochs", 1, *options)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
     (tmp_path / "in_trouble.py").write_text(IN_TROUBLE)
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", str(tmp_path / "in_trouble.py"), *command(caches, tmp_path / "two", "--epochs", 2, *options)[1:]]
+    line = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+        str(tmp_path / "in_trouble.py"),
+        *command(caches, tmp_path / "two", "--epochs", 2, *options)[1:],
+    ]
     two = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=100)
     assert two.returncode == 0, two.stdout + two.stderr
     printed = two.stdout
     assert one.wait(120) == 0
     a, b = (the_run(tmp_path / name) for name in ("one", "two"))
     assert b.status == "stopped" and "saved at epoch 2, batch 2" in printed
-    assert [(event["kind"], event["batch"]) for event in b.history["events"]] == [("out of memory", 3)]  # the other process's
+    assert [(event["kind"], event["batch"]) for event in b.history["events"]] == [
+        ("out of memory", 3)
+    ]  # the other process's
     best = torch.load(b.folder / "checkpoints" / "best.pt", weights_only=True)["model"]
     for name, x in weights(a.folder).state_dict().items():
         torch.testing.assert_close(x, best[name], rtol=1e-3, atol=1e-5, msg=name)
-    assert a.history["epochs"][0]["valid"]["nrmse"] == pytest.approx(b.history["epochs"][0]["valid"]["nrmse"], rel=1e-4)
-    assert a.history["epochs"][0]["train"] == pytest.approx(b.history["epochs"][0]["train"], rel=1e-4)
+    assert a.history["epochs"][0]["valid"]["nrmse"] == pytest.approx(
+        b.history["epochs"][0]["valid"]["nrmse"], rel=1e-4
+    )
+    assert a.history["epochs"][0]["train"] == pytest.approx(
+        b.history["epochs"][0]["train"], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(
     "options, reason",
     [
         (("--challenge", 1, "--train", "R9"), "no cache of R9 .*run/cache.py --release R9"),
-        (("--challenge", 1, "--mini"), "no cache of a training release .*run/cache.py --release R1 --mini"),
-        (("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--augment", "mirror=0.5"), "--features layer"),
-        (("--challenge", 1, "--augment", "shift=0.5"), "run/cache.py --release R1 R5 --margin 0.5 --force"),
+        (
+            ("--challenge", 1, "--mini"),
+            "no cache of a training release .*run/cache.py --release R1 --mini",
+        ),
+        (
+            ("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--augment", "mirror=0.5"),
+            "--features layer",
+        ),
+        (
+            ("--challenge", 1, "--augment", "shift=0.5"),
+            "run/cache.py --release R1 R5 --margin 0.5 --force",
+        ),
         (("--challenge", 1, "--amp", "fp16"), "--amp fp16 cannot be used"),
         (("--challenge", 1, "--device", "cuda"), "--device cuda cannot be used"),
         (("--challenge", 1, "--loss", "time", "--set", "head=number"), "time head"),
@@ -827,7 +1109,23 @@ def test_what_cannot_be(train, options, reason):
         train(*options)
 
 
-@pytest.mark.parametrize("options", [(), ("--challenge", 3), ("--challenge", 1, "--target", "externalizing"), ("--challenge", 1, "--augment", "blur=1"), ("--challenge", 1, "--cv", 1), ("--challenge", 1, "--aux", "age"), ("--challenge", 1, "--ema", 1), ("--challenge", 1, "--set", "width"), ("--challenge", 1, "--seed", -1), ("--challenge", 1, "--name", "a/b"), ("--challenge", 1, "--augment", "scale=much"), ("--challenge", 1, "--epoch", 2)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--challenge", 3),
+        ("--challenge", 1, "--target", "externalizing"),
+        ("--challenge", 1, "--augment", "blur=1"),
+        ("--challenge", 1, "--cv", 1),
+        ("--challenge", 1, "--aux", "age"),
+        ("--challenge", 1, "--ema", 1),
+        ("--challenge", 1, "--set", "width"),
+        ("--challenge", 1, "--seed", -1),
+        ("--challenge", 1, "--name", "a/b"),
+        ("--challenge", 1, "--augment", "scale=much"),
+        ("--challenge", 1, "--epoch", 2),
+    ],
+)
 def test_arguments_that_cannot_be(train, options):
     with pytest.raises(SystemExit) as e:
         train(*options)
@@ -837,28 +1135,50 @@ def test_arguments_that_cannot_be(train, options):
 @pytest.mark.parametrize(
     "options, said",
     [
-        (("--model", "resnet"), "--model: there is no model 'resnet'; there are tcn, eegnex, unet, cnn, hybrid, transformer, conformer"),
-        (("--set", "wdith=8"), "--set wdith=8: tcn has no setting 'wdith'; it has head, width, depth, kernel, dropout"),
-        (("--set", "normalize=none"), "--set normalize=none: tcn has no setting 'normalize'; it has head, width, depth, kernel, dropout"),
+        (
+            ("--model", "resnet"),
+            "--model: there is no model 'resnet'; there are tcn, eegnex, unet, cnn, hybrid, transformer, conformer",
+        ),
+        (
+            ("--set", "wdith=8"),
+            "--set wdith=8: tcn has no setting 'wdith'; it has head, width, depth, kernel, dropout",
+        ),
+        (
+            ("--set", "normalize=none"),
+            "--set normalize=none: tcn has no setting 'normalize'; it has head, width, depth, kernel, dropout",
+        ),
         (("--set", "width=abc"), "--set width=abc: tcn takes a whole number from 1 to 2048"),
         (("--set", "width=0"), "--set width=0: tcn takes a whole number from 1 to 2048"),
         (("--set", "kernel=4"), "--set kernel=4: tcn takes an odd number from 1 to 199"),
-        (("--model", "eegnex", "--set", "drop_prob=1.5"), "--set drop_prob=1.5: eegnex takes a number from 0 to less than 1"),
-        (("--model", "cnn", "--set", "heads=3"), "--set width=160: cnn with 3 heads takes a multiple of 3"),
+        (
+            ("--model", "eegnex", "--set", "drop_prob=1.5"),
+            "--set drop_prob=1.5: eegnex takes a number from 0 to less than 1",
+        ),
+        (
+            ("--model", "cnn", "--set", "heads=3"),
+            "--set width=160: cnn with 3 heads takes a multiple of 3",
+        ),
     ],
 )
 def test_what_a_model_does_not_take(train, capsys, options, said):
     """A bad argument, known before torch is there: exit code 2 and a line."""
     with pytest.raises(SystemExit) as e:
         train("--challenge", 1, *options)
-    assert e.value.code == 2 and f"error: {said}" in capsys.readouterr().err and not find_runs(train.out)
+    assert (
+        e.value.code == 2
+        and f"error: {said}" in capsys.readouterr().err
+        and not find_runs(train.out)
+    )
 
 
 def test_labels_that_cannot_be_learned(train, caches, tmp_path, monkeypatch):
     folder = shutil.copytree(caches, tmp_path / "cache")
     with h5py.File(cache_path(folder, 1, "R1"), "r+") as f:
         f["y"][3] = np.nan
-    with pytest.raises(UserError, match="1 of .* labels are NaN or infinite, the first in .*challenge1_R1_windows.h5"):
+    with pytest.raises(
+        UserError,
+        match="1 of .* labels are NaN or infinite, the first in .*challenge1_R1_windows.h5",
+    ):
         train("--challenge", 1, "--cache", folder)
     with h5py.File(cache_path(folder, 1, "R1"), "r+") as f:
         f["y"][:] = 1.5
@@ -880,23 +1200,45 @@ def test_mixup_mixes_all_that_the_model_sees(train, caches, monkeypatch):
         return found
 
     monkeypatch.setattr(module.Trainer, "_tensors", tensors)
-    train("--challenge", 1, "--epochs", 1, "--model", "hybrid", "--augment", "mix=0.4", "--set", "width=8", "depth=1")
+    train(
+        "--challenge",
+        1,
+        "--epochs",
+        1,
+        "--model",
+        "hybrid",
+        "--augment",
+        "mix=0.4",
+        "--set",
+        "width=8",
+        "depth=1",
+    )
     cache = Cache([cache_path(caches, 1, "R1"), cache_path(caches, 1, "R5")])
     assert seen and any((mix < 1).any() for _, mix, _, _ in seen)
     for rows, mix, x, found in seen:
         before = np.roll(np.arange(len(rows)), 1)
         for name, plain in (("x", x), ("features", cache.features[rows])):
             share = mix.reshape(-1, *[1] * (plain.ndim - 1))
-            np.testing.assert_allclose(found[name].numpy(), share * plain + (1 - share) * plain[before], rtol=1e-4, atol=1e-3)
+            np.testing.assert_allclose(
+                found[name].numpy(),
+                share * plain + (1 - share) * plain[before],
+                rtol=1e-4,
+                atol=1e-3,
+            )
         label = mix * found["y"][:, 0].numpy() + (1 - mix) * found["other"][:, 0].numpy()
-        np.testing.assert_allclose(label, mix * cache.y[rows] + (1 - mix) * cache.y[rows[before]], rtol=1e-5)
+        np.testing.assert_allclose(
+            label, mix * cache.y[rows] + (1 - mix) * cache.y[rows[before]], rtol=1e-5
+        )
 
 
 def test_features_that_are_not_there(train, caches, tmp_path):
     folder = shutil.copytree(caches, tmp_path / "cache")
     with h5py.File(cache_path(folder, 1, "R5"), "r+") as f:
         del f["neuro_features"]
-    with pytest.raises(UserError, match="takes the features of each window.*--features layer, .*run/features.py --release R1 R5"):
+    with pytest.raises(
+        UserError,
+        match="takes the features of each window.*--features layer, .*run/features.py --release R1 R5",
+    ):
         train("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--cache", folder)
 
 
@@ -929,7 +1271,10 @@ def test_a_release_that_was_made_again_under_a_run(train, tmp_path):
         labels = Cache(path).y
         make(name, seed, 3.0)
         assert np.array_equal(Cache(path).y, labels) and path.read_bytes() != before
-        with pytest.raises(UserError, match=rf"^{path} has been rebuilt from other files or with other settings since {run.folder} began; .*--cache DIR, or train a new one with: python \S*run/train.py .*--challenge 1"):
+        with pytest.raises(
+            UserError,
+            match=rf"^{path} has been rebuilt from other files or with other settings since {run.folder} began; .*--cache DIR, or train a new one with: python \S*run/train.py .*--challenge 1",
+        ):
             train("--resume", run.folder, "--epochs", 2, "--cache", folder)
         path.write_bytes(before)
     config = json.loads((run.folder / "config.json").read_text())
@@ -956,4 +1301,6 @@ def test_models_are_listed_with_what_they_are(train):
     printed = train("--list-models")
     for name in eeg.models.MODELS:
         count = sum(p.numel() for p in eeg.models.build(name).parameters())
-        assert f"{count:,}" in next(line for line in printed.splitlines() if line.split()[0] == name)
+        assert f"{count:,}" in next(
+            line for line in printed.splitlines() if line.split()[0] == name
+        )

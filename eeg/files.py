@@ -1,6 +1,7 @@
 """Writing where a user has said: what cannot be written, how much room is missing, and which option names another place."""
 
 import errno
+import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -65,6 +66,11 @@ def write_whole(path, text):
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_json(path, content):
+    """Publish a small JSON file by rename: a reader sees the old one or the new one, whole."""
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def check_writable(path, option):

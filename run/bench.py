@@ -393,8 +393,8 @@ def own_eegnex(batch, out):
     """The memory that ours takes, in a process as fresh as the peer's."""
     import torch
 
+    from eeg.machine.device import keep_freed_memory
     from eeg.models.eegnex import EEGNeX
-    from eeg.train.device import keep_freed_memory
 
     keep_freed_memory()
     return measured(
@@ -934,8 +934,8 @@ def bench_eegnex(rounds):
 
     import torch
 
+    from eeg.machine.device import keep_freed_memory
     from eeg.models.eegnex import EEGNeX, from_braindecode
-    from eeg.train.device import keep_freed_memory
 
     keep_freed_memory()
     peer, own = Peer(), Peer(sys.executable)
@@ -1053,8 +1053,8 @@ def bench_tcn(rounds):
     """A training step of tcn against the same network in nn.Conv1d, AdamW each. Ours keeps freed memory, as the trainer does; the other runs in a process of its own, as torch is."""
     import torch
 
+    from eeg.machine.device import keep_freed_memory
     from eeg.models.tcn import TCN
-    from eeg.train.device import keep_freed_memory
 
     keep_freed_memory()
     difference = same_tcn(64)
@@ -1252,7 +1252,7 @@ def trained_for(seconds, folder, settle=3):
 
 def bench_large(rounds, seconds=20):
     """run/train.py with a cache half again as large as the memory, against one of a fifth of it that lies in the page cache. It shall be no slower; 0.95 is what two runs of the same may differ by."""
-    from eeg.train.memory import limit_bytes
+    from eeg.machine.memory import limit_bytes
 
     source, memory = training_cache().paths[0], limit_bytes()
     small, large = cache_of_zeros(source, memory // 5), cache_of_zeros(source, memory * 3 // 2)
@@ -1360,10 +1360,10 @@ def bench_evaluate(rounds):
 
     from eeg.data.cache import Cache, Settings, build
     from eeg.data.release import find_release
+    from eeg.machine.device import keep_freed_memory
     from eeg.models import build as build_model
     from eeg.models.eegnex import from_braindecode
     from eeg.score.predict import predict
-    from eeg.train.device import keep_freed_memory
 
     keep_freed_memory()
     cache, tcn = training_cache(), build_model("tcn")
@@ -1407,7 +1407,7 @@ def bench_evaluate(rounds):
 
 def bench_coverage(rounds):
     """How often the 95 % intervals of the NRMSE, and of the difference of two, hold the truth, by the number of subjects."""
-    from eeg.score.coverage import POPULATIONS, REPETITIONS, SUBJECTS, coverage, truth
+    from eeg.bench.coverage import POPULATIONS, REPETITIONS, SUBJECTS, coverage, truth
     from eeg.score.metrics import FEW
 
     print(

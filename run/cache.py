@@ -112,7 +112,7 @@ def main():
         reports.append(report)
     if args.plot and all(report.windows for report in reports):
         from eeg.data.cache import Cache
-        from eeg.data.figures import plot_cache
+        from eeg.data.plots import plot_cache
 
         plot_cache(Cache([report.path for report in reports]), args.plot)
         print(f"picture   {args.plot}")

@@ -34,7 +34,7 @@ def main():
 
     import torch
 
-    from eeg.train import cards, device, memory, probe
+    from eeg.machine import cards, device, memory, probe
 
     say = (lambda *_, **__: None) if args.json else print
     table = Table(say)

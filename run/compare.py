@@ -74,12 +74,12 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.train.load import Load
+    from eeg.machine.load import Load
 
     load = Load()
     import torch
 
-    from eeg.train.device import cpu_threads, keep_freed_memory
+    from eeg.machine.device import cpu_threads, keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(busy=load.cores()))
@@ -89,7 +89,7 @@ def main():
 
 
 def chosen_runs(args):
-    from eeg.train.runs import best_run, choose_runs, find_runs
+    from eeg.runs.run import best_run, choose_runs, find_runs
 
     if args.runs:
         runs = choose_runs(args.out, args.runs, args.seed, several=True)
@@ -292,9 +292,9 @@ def print_table(rows):
 
 def promote_best(runs, answers, cache, rows, out):
     """Promote the run with the lowest validation NRMSE, unless the promoted one has a lower one or is better on these windows."""
+    from eeg.runs.run import Run, competing, left_out, validation
     from eeg.score.finished import promote, promoted_folder
     from eeg.score.metrics import nrmse
-    from eeg.train.runs import Run, competing, left_out, validation
 
     runs, folder = [run for run in runs if run.best[0]], promoted_folder(out, cache.challenge)
     if not runs:

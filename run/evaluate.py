@@ -65,7 +65,7 @@ def arguments():
 def main():
     args = arguments()
     from eeg.files import check_writable, write_whole, writing
-    from eeg.train.load import Load
+    from eeg.machine.load import Load
 
     load = Load()
     if args.json:
@@ -75,8 +75,8 @@ def main():
     import torch
 
     from eeg.data.windows import TARGETS
+    from eeg.machine.device import cpu_threads, keep_freed_memory
     from eeg.score.metrics import LEADERBOARD, overall
-    from eeg.train.device import cpu_threads, keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(busy=load.cores()))
@@ -102,7 +102,7 @@ def main():
 
 def chosen_runs(args):
     """The runs to score. Without names the best finished one of each challenge; one of them may be missing, which is said."""
-    from eeg.train.runs import best_run, choose_runs
+    from eeg.runs.run import best_run, choose_runs
 
     if args.runs:
         runs = choose_runs(args.out, args.runs, args.seed, several=bool(args.ensemble))
@@ -136,12 +136,12 @@ def evaluate(challenge, target, runs, args):
     """Print the table of one challenge, or of another target of its runs. -> what --json says of it."""
     import numpy as np
 
+    from eeg.data.split import labels
     from eeg.data.windows import TARGETS
     from eeg.score.ensemble import combine_runs, subject_mean, wanted
     from eeg.score.finished import predict_run
     from eeg.score.metrics import LEADERBOARD, auroc, interval, nrmse
     from eeg.score.sides import check_fitting, check_side, chosen_on, flattered, scored_side
-    from eeg.train.split import labels
 
     cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
     for run in runs:
@@ -251,9 +251,9 @@ def label_only(target, runs, folder, metadata, y):
     """{name: predictions} of what training labels alone tell; none, which is said, where the training windows are not cached."""
     import numpy as np
 
+    from eeg.data.split import labels
     from eeg.score.baselines import baselines
     from eeg.score.sides import side
-    from eeg.train.split import labels
 
     try:
         train, rows = side(folder, runs, "train")

@@ -74,7 +74,7 @@ def main():
             flush=True,
         )
     if args.plot:
-        from eeg.data.figures import plot_features
+        from eeg.data.plots import plot_features
 
         plot_features(cache, args.plot)
         print(f"picture   {args.plot}")

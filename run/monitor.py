@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from eeg import cli, hints
-from eeg.train.monitor import Gpu, counts, events, look, sentence, table
-from eeg.train.runs import all_runs, meant
+from eeg.runs.monitor import Gpu, counts, events, look, sentence, table
+from eeg.runs.run import all_runs, meant
 
 
 def arguments():

@@ -104,7 +104,7 @@ def main():
                 f"{', '.join(simulated)} is simulated, and a submission trained on it is worth nothing; for a trial run of the night add --anyway"
             )
     if args.tmux:
-        from eeg.train.tmux import start
+        from eeg.runs.tmux import start
 
         print(
             start(
@@ -214,8 +214,8 @@ def submission(args):
 
 def best(challenge, args):
     """The folder of the promoted run; where there is none, of the better one of the night's runs, or of all runs, by validation. None where nothing has finished."""
+    from eeg.runs.run import best_run, choose_runs
     from eeg.score.finished import promoted_folder
-    from eeg.train.runs import best_run, choose_runs
 
     promoted = promoted_folder(args.out, challenge)
     if promoted.exists():
@@ -265,7 +265,7 @@ def is_simulated(name, args):
 
 def trained(name, args):
     """Whether the runs of this name, one a seed, have finished."""
-    from eeg.train.runs import find_runs
+    from eeg.runs.run import find_runs
 
     runs = [run for run in find_runs(args.out) if run.folder.parent.name == name]
     return bool(runs) and all(run.finished for run in runs)

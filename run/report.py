@@ -37,14 +37,14 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.train.load import Load
-    from eeg.train.runs import choose_runs
+    from eeg.machine.load import Load
+    from eeg.runs.run import choose_runs
 
     load, runs = Load(), choose_runs(args.out, args.runs, args.seed) or best_runs(args.out)
     import torch
 
+    from eeg.machine.device import cpu_threads, keep_freed_memory
     from eeg.score import report
-    from eeg.train.device import cpu_threads, keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(busy=load.cores()))
@@ -59,7 +59,7 @@ def main():
 
 def best_runs(out):
     """The best finished run of each challenge; the reason, where there is none of any."""
-    from eeg.train.runs import best_run
+    from eeg.runs.run import best_run
 
     runs, reasons = [], []
     for challenge in (1, 2):

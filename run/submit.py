@@ -108,7 +108,7 @@ def describe(challenge, runs, entry):
 
 def choose(args):
     """-> {1: runs, 2: runs}, none where a constant stands in. What was not named is the best finished run."""
-    from eeg.train.runs import best_run, choose_runs
+    from eeg.runs.run import best_run, choose_runs
 
     chosen = choose_runs(args.out, args.runs, args.seed)
     runs, missing = {}, []
@@ -134,8 +134,8 @@ def choose(args):
 
 
 def tell(checked, path):
-    from eeg.train.device import cpu_cores
-    from eeg.train.load import is_busy
+    from eeg.machine.device import cpu_cores
+    from eeg.machine.load import is_busy
 
     print(
         "checked      unpacked alone, in a fresh interpreter: batches of 1 and 64 windows in volts"

@@ -396,7 +396,7 @@ def main():
 
 def find_plan(args, ranks):
     """The folders of the runs to train, one after the other: new ones, or those of a plan that are not finished. -> ([Path], whether they are new)"""
-    from eeg.train import runs
+    from eeg.runs import run as runs
 
     if args.resume or ranks.restarted:
         if isinstance(args.resume, Path):
@@ -426,7 +426,7 @@ def find_plan(args, ranks):
 
 def planned(run):
     """The runs of a run's plan that are still there and can be read. -> [Run]"""
-    from eeg.train.runs import readable
+    from eeg.runs.run import readable
 
     folders = [run.folder.parent / stamp for stamp in run.config.get("plan", [])]
     return readable([type(run)(folder) for folder in folders if folder.is_dir()])
@@ -435,8 +435,9 @@ def planned(run):
 def claim_all(args):
     """Make the run folders of a new plan, so that a kill at any later moment leaves something to resume. -> [Path]"""
     import eeg
-    from eeg.train.journal import claim, write_json
-    from eeg.train.releases import choose_releases
+    from eeg.data.default_releases import choose_releases
+    from eeg.files import write_json
+    from eeg.runs.journal import claim
 
     args.train, args.valid = choose_releases(
         args.cache, args.challenge, args.train, args.valid, args.mini, args.cv
@@ -469,8 +470,8 @@ def claim_all(args):
 
 def train(folder, args, ranks):
     """Train the run of this folder from where it is to its end. -> "finished" or "stopped"."""
-    from eeg.train.journal import Journal
-    from eeg.train.runs import Run
+    from eeg.runs.journal import Journal
+    from eeg.runs.run import Run
 
     journal, trainer = Journal(folder, quiet=not ranks.main), None
     journal.state(force=True)
@@ -502,9 +503,9 @@ def train(folder, args, ranks):
 
 def prepare(folder, args, ranks, journal):
     """Device, data, model, and what a checkpoint says. -> Trainer"""
-    from eeg.train import schema
-    from eeg.train.load import Load
-    from eeg.train.runs import Run
+    from eeg.machine.load import Load
+    from eeg.runs import schema
+    from eeg.runs.run import Run
 
     config, load = schema.read(folder / "config.json"), Load()
     if missing := lacking(config):
@@ -528,11 +529,11 @@ def prepare(folder, args, ranks, journal):
     import numpy as np
     import torch
 
+    from eeg.data.split import split as split_windows
+    from eeg.machine.device import forget as forget_verdicts
+    from eeg.machine.device import keep_freed_memory, settle_threads
     from eeg.models.model import multiply_adds
     from eeg.train import checkpoint
-    from eeg.train.device import forget as forget_verdicts
-    from eeg.train.device import keep_freed_memory, settle_threads
-    from eeg.train.split import split as split_windows
     from eeg.train.trainer import Trainer, make_model
 
     if (
@@ -687,7 +688,7 @@ def check_windows(folder, config, plan, cache, sides, caches):
     ]
     if not changed and config.get("split", sides) == sides:
         return
-    from eeg.train.runs import Run
+    from eeg.runs.run import Run
 
     what = (
         f"{' and '.join(changed)} {'has' if len(changed) == 1 else 'have'} been rebuilt from other files or with other settings"
@@ -701,7 +702,7 @@ def check_windows(folder, config, plan, cache, sides, caches):
 
 def choose_device(options, ranks):
     """-> Choice. Of several processes each has the card of its number, if the first finds that there are any: checks of the same card must not meet."""
-    from eeg.train.device import choose
+    from eeg.machine.device import choose
 
     choice = ranks.broadcast(choose(options.device, options.cache) if ranks.main else None)
     return (
@@ -715,9 +716,9 @@ def choose_threads(asked, config, plan, processes, busy):
     """-> (threads to compute with, the same in words for the device line).
 
     A run keeps its number, and the runs of a plan share it: sums of another number of parts differ in their last digits.
-    plan: the configs of those runs; busy: cores that other programs keep at work, see eeg.train.load.
+    plan: the configs of those runs; busy: cores that other programs keep at work, see eeg.machine.load.
     """
-    from eeg.train.device import cpu_cores, cpu_threads, threads_of_environment
+    from eeg.machine.device import cpu_cores, cpu_threads, threads_of_environment
 
     cores, why = cpu_cores(), ""
     known = next((each["threads"] for each in (config, *plan) if "threads" in each), None)
@@ -740,8 +741,8 @@ def choose_precision(options, choice, model, windows, known, threads, busy):
     It is measured once and remembered; known: configs, of this run and of its plan, that may say it already. On a CPU that other
     programs keep busy nothing is measured, for it would come out differently each time: that run, and its plan, are float32.
     """
-    from eeg.train import amp
-    from eeg.train.device import cpu_cores
+    from eeg.machine import amp
+    from eeg.machine.device import cpu_cores
 
     if settled := next(
         (
@@ -793,9 +794,8 @@ def summarise(folder):
     """One line a run of this one's plan, if it has several, their mean and spread; the same as JSON beside the runs."""
     import statistics
 
-    from eeg.files import writing
-    from eeg.train.journal import write_json
-    from eeg.train.runs import Run
+    from eeg.files import write_json, writing
+    from eeg.runs.run import Run
 
     runs = planned(Run(folder))
     if len(runs) < 2 or not all(
@@ -842,7 +842,7 @@ def summarise(folder):
 
 def in_tmux(args):
     """Start this very command, without --tmux, in a detached session."""
-    from eeg.train.tmux import start
+    from eeg.runs.tmux import start
 
     command = [
         sys.executable,

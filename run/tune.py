@@ -67,7 +67,7 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.train.study import Study, options
+    from eeg.runs.study import Study, options
 
     wanted = {
         name: getattr(args, name)

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from eeg import UserError, hints
-from eeg.train import device, runs
+from eeg.machine import device
+from eeg.runs import run as runs
 
 SUGGESTED = re.compile(r"(?:: |`)((?:python|rm|chmod) .*?)(?=; |, or |` |\)|$)", re.MULTILINE)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from eeg import UserError, files
+from eeg.runs.run import find_runs
 from eeg.train import checkpoint
-from eeg.train.runs import find_runs
+from tests.conftest import caches, train  # noqa: F401  (fixtures)
 from tests.score.conftest import write_run
-from tests.train.conftest import caches, train  # noqa: F401  (fixtures)
 
 ROOT = Path(__file__).resolve().parents[1]
 MB = 10**6
@@ -142,7 +142,7 @@ def test_export_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 
 def test_a_run_folder(tmp_path, monkeypatch):
-    from eeg.train import journal
+    from eeg.runs import journal
 
     monkeypatch.setattr(journal, "write_json", full)
     with pytest.raises(

@@ -9,7 +9,7 @@ import pytest
 
 from eeg import hints
 from eeg.data.cache import Cache
-from eeg.train.runs import find_runs
+from eeg.runs.run import find_runs
 from tests.hints import Desk, suggested
 
 PLACES = {"data": "my data", "cache": "my cache", "out": "my runs"}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from eeg.train.runs import find_runs
-from tests.train.conftest import caches, command  # noqa: F401  (a fixture)
-from tests.train.test_runs import write_run
+from eeg.runs.run import find_runs
+from tests.conftest import caches, command  # noqa: F401  (a fixture)
+from tests.runs.test_run import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 MONITOR = [sys.executable, str(ROOT / "run" / "monitor.py")]

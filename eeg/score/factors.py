@@ -3,8 +3,8 @@
 import numpy as np
 
 from eeg import UserError
+from eeg.data.split import EXTERNALIZING_FIRST, labels
 from eeg.score.metrics import interval, nrmse, pearson
-from eeg.train.split import EXTERNALIZING_FIRST, labels
 
 
 def factor_scores(cache, rows, p):

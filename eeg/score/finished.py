@@ -16,9 +16,9 @@ import torch
 
 import eeg.models
 from eeg import UserError, hints
+from eeg.runs.run import Run
 from eeg.score.predict import predict
 from eeg.score.shrinkage import cross_fitted
-from eeg.train.runs import Run
 
 
 def load_model(path):

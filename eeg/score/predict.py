@@ -17,7 +17,7 @@ from eeg import UserError
 from eeg.data.augment import mirrored
 from eeg.data.batches import Batches
 from eeg.data.rebuild import rebuild, rebuild_known
-from eeg.train.memory import fits
+from eeg.machine.memory import fits
 
 BATCH = 64
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0)

@@ -25,7 +25,7 @@ from eeg.data.cache import cache_path
 from eeg.data.release import find_release
 from eeg.data.windows import OFFSET
 from eeg.files import writing
-from eeg.score import figures
+from eeg.score import plots as figures
 from eeg.score.factors import factor_rows, factor_scores
 from eeg.score.finished import load_model
 from eeg.score.metrics import (

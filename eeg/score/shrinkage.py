@@ -8,7 +8,7 @@ fitted on the same windows would flatter the model: it is reported with the stre
 import numpy as np
 
 from eeg import UserError
-from eeg.train.split import subject_folds
+from eeg.data.split import subject_folds
 
 
 def shrinkage(p, y, center):

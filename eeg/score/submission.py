@@ -24,12 +24,12 @@ import torch
 import eeg.models
 import eeg.score.server
 from eeg import UserError, cli, hints
+from eeg.data.default_releases import choose_releases
+from eeg.data.split import split
 from eeg.data.windows import TARGETS
 from eeg.files import writing
+from eeg.machine.load import Load
 from eeg.score.finished import load_model
-from eeg.train.load import Load
-from eeg.train.releases import choose_releases
-from eeg.train.split import split
 
 WEIGHTS = {1: "weights_challenge_1.pt", 2: "weights_challenge_2.pt"}
 TOLERANCE = 1e-4  # by which answers may differ, in standard deviations of the training labels: rounding, and nothing else

@@ -16,8 +16,8 @@ from collections import Counter, namedtuple
 
 import torch
 
-from eeg.train.amp import unscale
-from eeg.train.device import synchronize
+from eeg.machine.amp import unscale
+from eeg.machine.device import synchronize
 
 ERRORS_IN_A_ROW = 3  # of one piece of work, after which the device is given up
 CALM = 100  # batches without a shortage of memory, after which larger parts are tried again

@@ -21,19 +21,20 @@ from eeg import UserError, cli, hints
 from eeg.data.augment import Augment
 from eeg.data.batches import Batches
 from eeg.data.rebuild import rebuild_known
+from eeg.data.split import further, labels, names
 from eeg.data.windows import LENGTH
 from eeg.files import trouble
+from eeg.machine import amp
+from eeg.machine.capacity import largest_part
+from eeg.machine.device import forget, synchronize
+from eeg.machine.memory import Watch, fits, room
+from eeg.runs.journal import mute
+from eeg.runs.run import Run
 from eeg.score.metrics import auroc, describe, nrmse
 from eeg.score.predict import predict
 from eeg.score.shrinkage import cross_fitted, shrinkage
-from eeg.train import amp, checkpoint, losses, optim
-from eeg.train.capacity import largest_part
-from eeg.train.device import forget, synchronize
-from eeg.train.journal import mute
-from eeg.train.memory import Watch, fits, room
+from eeg.train import checkpoint, losses, optim
 from eeg.train.recovery import Recovery
-from eeg.train.runs import Run
-from eeg.train.split import further, labels, names
 
 INPUT = LENGTH[1]  # samples a model sees, in both challenges
 AHEAD = 2  # batches filled before they are wanted
@@ -76,7 +77,7 @@ class Trainer:
     """Trains `model` on split.train, validated on split.valid.
 
     options: the namespace of run/train.py's arguments, all resolved; device: what computes ("cpu", "cuda:0"); precision: of
-    eeg.train.amp; journal: its folder's pen; ranks: the processes it shares its batches with.
+    eeg.machine.amp; journal: its folder's pen; ranks: the processes it shares its batches with.
     """
 
     def __init__(self, options, model, split, device, precision, journal, ranks):

@@ -15,7 +15,7 @@ import torch
 import eeg.models
 from eeg.data.cache import Settings, build, cache_path
 from eeg.data.release import find_release
-from eeg.train.runs import Run
+from eeg.runs.run import Run
 from tests.conftest import LABELS, trial_events, write_recording
 
 ROOT = Path(__file__).resolve().parents[2]

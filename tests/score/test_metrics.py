@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from eeg import UserError
+from eeg.bench.coverage import POPULATIONS, coverage
 from eeg.score import metrics
-from eeg.score.coverage import POPULATIONS, coverage
 from eeg.score.metrics import (
     auroc,
     describe,

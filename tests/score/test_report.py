@@ -11,7 +11,8 @@ from torch import nn
 
 from eeg import UserError
 from eeg.data.cache import Cache, cache_path, find_caches
-from eeg.score import figures, report
+from eeg.score import plots as figures
+from eeg.score import report
 from eeg.score.metrics import nrmse
 from tests.conftest import LABELS
 from tests.score.conftest import by_hand, subject_names, write_run

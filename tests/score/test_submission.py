@@ -21,10 +21,10 @@ from eeg import UserError
 from eeg.data.cache import Settings, build
 from eeg.data.features import compute
 from eeg.data.release import find_release
+from eeg.machine.load import Load
+from eeg.runs.run import Run
 from eeg.score import server
 from eeg.score.submission import Entry, check, entry, example_windows, write_zip
-from eeg.train.load import Load
-from eeg.train.runs import Run
 from tests.conftest import trial_events, write_participants, write_recording
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,7 +138,7 @@ def submit(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("busy", [0.0, 1.3])
 def test_a_time_told_under_load_says_so(runs, submit, monkeypatch, busy):
     monkeypatch.setattr(Load, "cores", lambda self: busy)
-    monkeypatch.setattr("eeg.train.device.cpu_cores", lambda: 2)
+    monkeypatch.setattr("eeg.machine.device.cpu_cores", lambda: 2)
     line = "measured while other programs kept 1.3 of 2 cores busy: on a machine of its own it takes less time"
     assert (line in submit("c1_tcn", "c2_conformer", "--out", runs)) == (busy > 0)
 

@@ -12,9 +12,9 @@ from scipy import stats
 import eeg.models
 from eeg import UserError
 from eeg.data.cache import cache_path
+from eeg.data.split import EXTERNALIZING_FIRST
 from eeg.score import report
 from eeg.score.metrics import LEAST_FREEDOM
-from eeg.train.split import EXTERNALIZING_FIRST
 from tests.score.conftest import by_hand, write_run
 
 

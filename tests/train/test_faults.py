@@ -8,9 +8,9 @@ import functools
 import pytest
 import torch
 
+from eeg.runs.run import find_runs
 from eeg.train import checkpoint, optim, recovery
 from eeg.train import trainer as module
-from eeg.train.runs import find_runs
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
 CRASH = RuntimeError("HIP error: an illegal memory access was encountered")

@@ -21,14 +21,15 @@ from eeg.data.cache import Cache, Settings, build, cache_path
 from eeg.data.direct import opened
 from eeg.data.release import find_release
 from eeg.data.synth import simulate_release
+from eeg.machine import amp, device
+from eeg.machine.load import Load
+from eeg.runs.journal import Journal
+from eeg.runs.run import Run, find_runs
 from eeg.score.predict import predict
-from eeg.train import amp, checkpoint, device
+from eeg.train import checkpoint
 from eeg.train import trainer as module
-from eeg.train.journal import Journal
-from eeg.train.load import Load
-from eeg.train.runs import Run, find_runs
 from tests.children import Child
-from tests.train.conftest import ROOT, command
+from tests.conftest import ROOT, command
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
 CRASH = RuntimeError("HIP error: an illegal memory access was encountered")
@@ -379,7 +380,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(train, monkeypatch):
 IN_LITTLE_ROOM = """
 import resource, runpy, sys
 import eeg.train.trainer
-from eeg.train import memory
+from eeg.machine import memory
 with open("/proc/self/status") as f:
     held = next(1024 * int(line.split()[1]) for line in f if line.startswith("VmData"))
 limit = int((held + int(sys.argv[1])) / 0.8)  # of which --max-memory gives 80 %

@@ -8,7 +8,6 @@ log.txt        what it printed
 """
 
 import fcntl
-import json
 import os
 import shutil
 import socket
@@ -18,8 +17,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from eeg import UserError, hints
-from eeg.files import trouble, write_whole, writing
-from eeg.train import schema
+from eeg.files import trouble, write_json, writing
+from eeg.runs import schema
 
 EVERY = 2.0  # s between two words about where it is
 
@@ -54,11 +53,6 @@ def claim(out, name, config):
     except OSError as e:
         shutil.rmtree(nursery, ignore_errors=True)
         raise UserError(trouble(e, f"{parent}/", "--out DIR")) from None
-
-
-def write_json(path, content):
-    """Publish a small JSON file by rename: a reader sees the old one or the new one, whole."""
-    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def mute(stream):

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from eeg import UserError
-from eeg.train import amp, cards, device, journal
-from tests.train.test_probe import child  # noqa: F401  a fixture
+from eeg.machine import amp, cards, device
+from eeg.runs import journal
+from tests.machine.test_probe import child  # noqa: F401  a fixture
 
 
 def write(root, files):
@@ -201,7 +202,7 @@ def test_a_card_that_is_occupied_is_asked_again_next_time(card, monkeypatch):
     monkeypatch.setenv("FAULT", "memory:full")
     monkeypatch.setattr(device, "amd_cards", lambda root: ["gfx1100"])
     monkeypatch.setattr(
-        device.sys.modules["eeg.train.probe"], "amd_cards", lambda root: ["gfx1100"]
+        device.sys.modules["eeg.machine.probe"], "amd_cards", lambda root: ["gfx1100"]
     )
     assert choose().device == choose().device == "cpu"
     assert len(children()) == 2
@@ -357,7 +358,7 @@ def test_threads_within_a_control_group(tmp_path, monkeypatch):
 
 
 def test_threads_are_settled_in_a_fresh_process_and_memory_is_kept():
-    program = "import torch; from eeg.train import device as d; d.keep_freed_memory(); d.settle_threads(2); d.settle_threads(1); print(torch.get_num_threads(), torch.get_num_interop_threads())"
+    program = "import torch; from eeg.machine import device as d; d.keep_freed_memory(); d.settle_threads(2); d.settle_threads(1); print(torch.get_num_threads(), torch.get_num_interop_threads())"
     assert subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout.split() == ["1", "1"]
@@ -405,7 +406,7 @@ def test_this_machines_cpu_can_train(tmp_path):
 @pytest.fixture
 def table(child, build, tmp_path, monkeypatch, capsys):  # noqa: F811
     """-> a function that runs run/check.py with the stand-in child. -> (exit code, what it printed)"""
-    from eeg.train import probe
+    from eeg.machine import probe
 
     inspect, absent, choose = probe.inspect, cards.absent, device.choose
     monkeypatch.setattr(

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from eeg import UserError, cli
+from eeg.files import write_json
 from eeg.models.settings import SETTINGS, tuned
-from eeg.train import schema
-from eeg.train.journal import write_json
-from eeg.train.runs import STAMP, Run, readable
+from eeg.runs import schema
+from eeg.runs.run import STAMP, Run, readable
 
 TRAIN = Path(__file__).resolve().parents[2] / "run" / "train.py"
 HOPELESS = 3  # failed trials, and no other, after which no more are tried

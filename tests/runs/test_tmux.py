@@ -10,7 +10,7 @@ import time
 import pytest
 
 from eeg import UserError
-from eeg.train import tmux
+from eeg.runs import tmux
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_name_in_use_gives_the_next(server, tmp_path):
 
 
 def test_it_survives_the_death_of_all_who_started_it(server, tmp_path):
-    program = "from eeg.train import tmux; import time; print(tmux.start('orphan', ['sleep', '100'], watched=0), flush=True); time.sleep(30)"
+    program = "from eeg.runs import tmux; import time; print(tmux.start('orphan', ['sleep', '100'], watched=0), flush=True); time.sleep(30)"
     parent = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=tmp_path,

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from eeg.train import check, probe
+from eeg.machine import check, probe
 
 # Does the checks it is given well, but for one: python child.py DEVICE NAME ... with FAULT="name:what" in the environment
 CHILD = """

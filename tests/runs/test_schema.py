@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from eeg import UserError
-from eeg.train import runs, schema
-from eeg.train.monitor import events, look
-from eeg.train.runs import Run, best_run, find_runs, named, newest_unfinished
-from tests.train.test_runs import dead, write_run  # noqa: F401  (a fixture)
+from eeg.runs import run as runs
+from eeg.runs import schema
+from eeg.runs.monitor import events, look
+from eeg.runs.run import Run, best_run, find_runs, named, newest_unfinished
+from tests.runs.test_run import dead, write_run  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = (None, [], {}, "x", -1, math.nan)
@@ -109,7 +110,7 @@ def test_commands_do_without_a_run_that_cannot_be_read(tmp_path, command):
 @pytest.fixture(scope="module")
 def trained(caches, tmp_path_factory):
     """The folder of a run as run/train.py leaves it, with events."""
-    from tests.train.conftest import command
+    from tests.conftest import command
 
     out = tmp_path_factory.mktemp("trained")
     subprocess.run(

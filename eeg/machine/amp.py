@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from eeg.train.device import synchronize
-from eeg.train.journal import write_json
-from eeg.train.load import Load, is_busy
+from eeg.files import write_json
+from eeg.machine.device import synchronize
+from eeg.machine.load import Load, is_busy
 
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH = 1.1  # times faster than float32 that a precision must be to be chosen

@@ -1,6 +1,6 @@
 """Which device to train on: CUDA, ROCm, Metal, else the CPU. A card is trusted only after a child process has just used it.
 
-Unsupported cards (RDNA1 under ROCm above all) crash the process, hang it, or compute nonsense. So ten checks (eeg.train.check)
+Unsupported cards (RDNA1 under ROCm above all) crash the process, hang it, or compute nonsense. So ten checks (eeg.machine.check)
 run in a child with a time limit; this process does not touch the card before. The verdict is kept by driver, torch and card.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from eeg import UserError, cli, hints
-from eeg.train import cgroup
-from eeg.train.cards import absent, amd_cards, driver, first_line, install, nvidia_cards
-from eeg.train.journal import write_json
-from eeg.train.probe import LIMIT, OVERRIDE, PROGRAM, Attempt, Check, attempt_all
+from eeg.files import write_json
+from eeg.machine import cgroup
+from eeg.machine.cards import absent, amd_cards, driver, first_line, install, nvidia_cards
+from eeg.machine.probe import LIMIT, OVERRIDE, PROGRAM, Attempt, Check, attempt_all
 
 # What else decides which card is seen and how it is driven, besides driver and torch.
 VARIABLES = (
@@ -228,7 +228,7 @@ def forget(folder):
 
 def cpu_threads(processes=1, root=Path("/"), busy=0.0):
     """Threads to compute with: OMP_NUM_THREADS where it is set, else the cores of `cpu_cores`, shared with `processes` - 1 others like this one,
-    less those that other programs keep busy (eeg.train.load)."""
+    less those that other programs keep busy (eeg.machine.load)."""
     if asked := threads_of_environment(processes):
         return asked
     cores = cpu_cores(root)

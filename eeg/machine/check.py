@@ -1,8 +1,8 @@
 """Ten checks of a device: each does what training will do to it, and compares with the CPU in float64.
 
-    python -m eeg.train.check cuda:0 [NAME ...]
+    python -m eeg.machine.check cuda:0 [NAME ...]
 
-Run by eeg.train.probe in a process of its own, which a bad card may crash or hang, and which then names the culprit: a
+Run by eeg.machine.probe in a process of its own, which a bad card may crash or hang, and which then names the culprit: a
 line of JSON on stdout as each check begins, {"check": name}, and one as it ends, with "state" (ok, failed, skipped), "text" and
 "seconds"; `detect` adds the card. It ends at the first failure: what a process does after an error of the card says nothing.
 """
@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from eeg.train import device as devices
-from eeg.train import probe
-from eeg.train.amp import LossScale, unscale
+from eeg.machine import device as devices
+from eeg.machine import probe
+from eeg.machine.amp import LossScale, unscale
 
 # Relative to the norm of what is compared. float32 sums end near 1e-6; NVIDIA's convolutions round factors to TF32 (2^-11) by default.
 FLOAT32, TF32, HALF = 1e-4, 5e-3, 5e-2

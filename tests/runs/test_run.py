@@ -10,7 +10,7 @@ import time
 import pytest
 
 from eeg import UserError
-from eeg.train.runs import SILENCE, Run, best_run, choose_runs, find_runs, named, newest_unfinished
+from eeg.runs.run import SILENCE, Run, best_run, choose_runs, find_runs, named, newest_unfinished
 
 
 def write_run(

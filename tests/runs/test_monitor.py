@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from eeg.train.monitor import Gpu, counts, duration, events, look, sentence, sparkline, table
-from eeg.train.runs import SILENCE, Run, all_runs, find_runs
-from tests.train.test_runs import dead, write_run  # noqa: F401  (a fixture)
+from eeg.runs.monitor import Gpu, counts, duration, events, look, sentence, sparkline, table
+from eeg.runs.run import SILENCE, Run, all_runs, find_runs
+from tests.runs.test_run import dead, write_run  # noqa: F401  (a fixture)
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run" / "monitor.py"
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import eeg.models
-from eeg.train import amp
-from eeg.train.amp import WORTH, LossScale, fastest, unscale
+from eeg.machine import amp
+from eeg.machine.amp import WORTH, LossScale, fastest, unscale
 
 
 def test_the_loss_scale_halves_and_doubles():
@@ -44,7 +44,7 @@ def test_unscaled_gradients_are_those_of_the_loss():
 )
 def test_a_precision_must_be_worth_it(monkeypatch, gain, chosen):
     clock = [0.0]
-    monkeypatch.setattr("eeg.train.amp.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("eeg.machine.amp.time.perf_counter", lambda: clock[0])
 
     def step(model, precision):
         torch.rand(1)

@@ -16,9 +16,9 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from eeg import UserError, hints
+from eeg.data.default_releases import VALID
 from eeg.data.windows import TARGETS
-from eeg.train import schema
-from eeg.train.releases import VALID
+from eeg.runs import schema
 
 STAMP = "[!.]*"  # of run folders; one that begins with a dot is still being made
 RANGE = re.compile(

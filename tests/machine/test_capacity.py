@@ -8,9 +8,9 @@ import torch
 
 import eeg.models
 from eeg import UserError
-from eeg.train import memory
-from eeg.train.capacity import kept_bytes, largest_part
-from tests.train.conftest import ROOT
+from eeg.machine import memory
+from eeg.machine.capacity import kept_bytes, largest_part
+from tests.conftest import ROOT
 
 # A step of a model on so many windows, in a process whose malloc gives nothing back: what its own memory grew by, in bytes
 TAKEN = """
@@ -18,8 +18,8 @@ import sys, torch
 torch.set_num_threads(1)
 import eeg.models
 from eeg import cli
-from eeg.train.capacity import kept_bytes
-from eeg.train.device import keep_freed_memory
+from eeg.machine.capacity import kept_bytes
+from eeg.machine.device import keep_freed_memory
 keep_freed_memory()
 model, n = eeg.models.build(sys.argv[1]).train(), int(sys.argv[2])
 model.raw(torch.randn(4, 129, 200)).square().mean().backward()
@@ -95,7 +95,7 @@ def test_room_is_what_the_tightest_bound_leaves(monkeypatch):
 def test_a_limit_of_the_process_is_one_of_them():
     program = """
 import resource
-from eeg.train import memory
+from eeg.machine import memory
 assert memory.own_limits() == []
 resource.setrlimit(resource.RLIMIT_DATA, (10**9, 10**9))
 resource.setrlimit(resource.RLIMIT_AS, (10**10, 10**10))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 from eeg import UserError, cli
-from eeg.train.runs import Run
+from eeg.runs.run import Run
 
 BARS = "▁▂▃▄▅▆▇█"
 QUIET = 60  # s without a word after which a run that seems alive is asked about; it speaks every few seconds

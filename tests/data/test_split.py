@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from eeg import UserError
+from eeg.data import split as module
 from eeg.data.cache import Cache, cache_path
-from eeg.train import split as module
-from eeg.train.releases import choose_releases
-from eeg.train.split import further, labels, names, split, subject_folds
+from eeg.data.default_releases import choose_releases
+from eeg.data.split import further, labels, names, split, subject_folds
 
 
 def change(path, **columns):

@@ -12,11 +12,11 @@ import pytest
 from eeg import UserError
 from eeg.models import MODELS
 from eeg.models.settings import check, tuned
-from eeg.train.study import Study, check_space, draw, options, rungs
+from eeg.runs.study import Study, check_space, draw, options, rungs
 from tests.children import Child
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
-WORKER = "import sys; from pathlib import Path; from eeg.train.study import Study; Study.open(Path(sys.argv[1]), {'challenge': 1}, (), Path(sys.argv[2])).work()"
+WORKER = "import sys; from pathlib import Path; from eeg.runs.study import Study; Study.open(Path(sys.argv[1]), {'challenge': 1}, (), Path(sys.argv[2])).work()"
 
 
 def begin(out, **wanted):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eeg import cli
-from eeg.train import cgroup
+from eeg.machine import cgroup
 
 
 @dataclass

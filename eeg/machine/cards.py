@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from eeg.train import cgroup
+from eeg.machine import cgroup
 
 
 def absent(wanted="", root=Path("/")):

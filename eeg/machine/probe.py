@@ -1,4 +1,4 @@
-"""The ten checks of a device, from outside: a child process does them (eeg.train.check), and may crash, hang or say nonsense there.
+"""The ten checks of a device, from outside: a child process does them (eeg.machine.check), and may crash, hang or say nonsense there.
 
 What the child says as it goes is noted, and where it dies or stays silent the check it was at has failed. An RDNA1 card under ROCm is
 tried without an override of its architecture and with each of two, every time in a new child.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from eeg.train.cards import amd_cards
+from eeg.machine.cards import amd_cards
 
 CHECKS = (
     "detect",
@@ -33,7 +33,7 @@ CHECKS = (
     "transfer",
     "small steps",
 )
-PROGRAM = (sys.executable, "-m", "eeg.train.check")
+PROGRAM = (sys.executable, "-m", "eeg.machine.check")
 LIMIT = 120  # s that one check may take; ROCm compiles its convolutions at first use, which takes many seconds each
 
 # RDNA1: ROCm has no kernels for these. From ROCm 6.1 on some run as they are; 10.3.0 crashes cards on which 10.1.0 works.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from eeg.train import cgroup, memory
-from tests.train.test_device import write
+from eeg.machine import cgroup, memory
+from tests.machine.test_device import write
 
 GB = 1024**3
 MACHINE = {

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from eeg.train import load
+from eeg.machine import load
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

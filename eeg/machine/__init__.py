@@ -1,0 +1,1 @@
+"""What this machine can do: its device, threads, precisions, memory."""

@@ -1,0 +1,1 @@
+"""What has been run: run folders, their files, lists of them, searches."""

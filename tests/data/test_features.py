@@ -225,12 +225,15 @@ def test_kill_9_at_any_moment(path):
     rng = np.random.default_rng(0)
     for _ in range(6):
         child = python(loop, path, stdout=subprocess.PIPE)
-        assert child.stdout.readline() == "ready\n"
-        for _ in range(5):  # meanwhile others read
-            time.sleep(rng.uniform(0.005, 0.03))
-            assert stored(path) is None or len(stored(path)[0]) == 12
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        try:
+            assert child.stdout.readline() == "ready\n"
+            for _ in range(5):  # meanwhile others read
+                time.sleep(rng.uniform(0.005, 0.03))
+                now = stored(path)
+                assert now is None or len(now[0]) == 12
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
         assert contents(path) == whole
         assert stored(path) is None or stored(path)[0].shape == (12, 103)
     assert add(path, force=True).computed and contents(path) == whole

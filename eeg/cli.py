@@ -42,33 +42,62 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
 
-def parser(doc, **settings):
-    """-> a Parser that shows the script's docstring as it stands and knows --data and --cache."""
+def parser(doc: str, **settings) -> Parser:
+    """A Parser that shows the script's docstring as it stands and knows --data and --cache."""
     p = Parser(
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         **settings,
     )
-    p.add_argument(
-        "--data",
-        type=Path,
-        default=Path(os.environ.get("EEG_DATA", "data")),
-        metavar="DIR",
-        help="where releases lie (default: $EEG_DATA, else data/)",
+    _add_folder(
+        p, "--data", os.environ.get("EEG_DATA", "data"), "releases", "$EEG_DATA, else data/"
     )
-    p.add_argument(
-        "--cache",
-        type=Path,
-        default=Path("cache"),
-        metavar="DIR",
-        help="where caches lie (default: cache/)",
-    )
+    _add_folder(p, "--cache", "cache", "caches", "cache/")
     return p
 
 
-def choose_runs(p, default):
-    """Adds RUN, --seed and --out, which choose runs alike in all commands that take several."""
+def _add_folder(p, option, folder, what, default):
+    help = f"folder of the {what} (default: {default})"
+    p.add_argument(option, type=Path, default=Path(folder), metavar="DIR", help=help)
+
+
+# The arguments that several scripts share. p: a parser, or a group of its arguments.
+
+
+def add_out(p) -> None:
+    _add_folder(p, "--out", "experiments", "runs", "experiments/")
+
+
+def add_release(p, help: str = "R1 ... R12", required: bool = False) -> None:
+    p.add_argument("--release", nargs="+", required=required, type=release, metavar="R", help=help)
+
+
+def add_mini(p) -> None:
+    p.add_argument("--mini", action="store_true", help="use the mini releases (20 subjects each)")
+
+
+def add_jobs(p) -> None:
+    p.add_argument("--jobs", type=positive, metavar="N", help="threads (default: all cores)")
+
+
+def add_plot(p, help: str) -> None:
+    p.add_argument("--plot", type=Path, metavar="FILE", help=help)
+
+
+def add_device(p) -> None:
+    p.add_argument(
+        "--device",
+        type=device,
+        default="auto",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:1, rocm or mps "
+        "(default: auto, a card that passes run/check.py, else the CPU)",
+    )
+
+
+def add_runs(p, default: str) -> None:
+    """RUN, --seed and --out, which choose runs in every command that takes several."""
     p.add_argument(
         "runs",
         nargs="*",
@@ -81,15 +110,9 @@ def choose_runs(p, default):
         nargs="+",
         type=whole,
         metavar="N",
-        help="of the named runs all that were trained with these seeds, without folds of --cv",
+        help="keep those of the named runs trained with these seeds; leave out folds of --cv",
     )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=Path("experiments"),
-        metavar="DIR",
-        help="where runs live (default: experiments/)",
-    )
+    add_out(p)
 
 
 def check_chosen(p, args):

@@ -7,17 +7,14 @@ python run/cache.py --release R1 --margin 0.25         0.25 s more on both sides
 """
 
 import time
-from pathlib import Path
 
 from eeg import UserError, cli
 
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument(
-        "--release", nargs="+", required=True, type=cli.release, metavar="R", help="R1 ... R12"
-    )
-    p.add_argument("--mini", action="store_true", help="the mini release (20 subjects)")
+    cli.add_release(p, required=True)
+    cli.add_mini(p)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
     p.add_argument(
         "--tasks",
@@ -42,7 +39,7 @@ def arguments():
     p.add_argument(
         "--max-recordings", type=cli.positive, metavar="N", help="only the first N recordings"
     )
-    p.add_argument("--jobs", type=cli.positive, metavar="N", help="threads (default: all cores)")
+    cli.add_jobs(p)
     p.add_argument(
         "--force",
         action="store_true",
@@ -53,11 +50,8 @@ def arguments():
         action="store_true",
         help="exit 1 if any recording had to be skipped for a fault",
     )
-    p.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE",
-        help="draw what is in the cache: response times, subjects, grand averages, bad channels",
+    cli.add_plot(
+        p, "draw what is in the cache: response times, subjects, grand averages, bad channels"
     )
     args = p.parse_args()
     if args.challenge == 1 and args.tasks != ["contrastChangeDetection"]:

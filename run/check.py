@@ -16,13 +16,7 @@ from eeg import cli
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument(
-        "--device",
-        type=cli.device,
-        default="auto",
-        metavar="D",
-        help="auto, cpu, cuda, cuda:1, rocm or mps (default: auto)",
-    )
+    cli.add_device(p)
     p.add_argument("--again", action="store_true", help="check anew, whatever verdict is kept")
     p.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
     return p.parse_args()

@@ -43,16 +43,10 @@ SWITCHES = {
 
 def arguments():
     p = cli.parser(__doc__)
-    cli.choose_runs(p, "all finished runs; here a name stands for all of its finished runs")
+    cli.add_runs(p, "all finished runs; here a name stands for all of its finished runs")
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
-    p.add_argument(
-        "--release",
-        nargs="+",
-        type=cli.release,
-        metavar="R",
-        help="test releases (default: what is cached of R6 and R7)",
-    )
-    p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
+    cli.add_release(p, "test releases (default: what is cached of R6 and R7)")
+    cli.add_mini(p)
     p.add_argument(
         "--ensemble",
         choices=("average", "weights", "stack"),

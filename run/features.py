@@ -7,26 +7,20 @@ python run/features.py --list                              what each feature is,
 """
 
 import time
-from pathlib import Path
 
 from eeg import cli
 
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("--release", nargs="+", type=cli.release, metavar="R", help="R1 ... R12")
-    p.add_argument("--mini", action="store_true", help="the mini release (20 subjects)")
+    cli.add_release(p)
+    cli.add_mini(p)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
     p.add_argument(
         "--force", action="store_true", help="compute even if the cache has up-to-date features"
     )
-    p.add_argument("--jobs", type=cli.positive, metavar="N", help="threads (default: all cores)")
-    p.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE",
-        help="draw features against response times, responding hands, spectra (challenge 1)",
-    )
+    cli.add_jobs(p)
+    cli.add_plot(p, "draw features against response times, responding hands, spectra (challenge 1)")
     p.add_argument(
         "--list", action="store_true", help="print name and definition of every feature, and end"
     )

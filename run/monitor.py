@@ -12,7 +12,6 @@ recovered: how often the run got over something (out of memory, a device error, 
 import shutil
 import sys
 import time
-from pathlib import Path
 
 from eeg import cli, hints
 from eeg.runs.monitor import Gpu, counts, events, look, sentence, table
@@ -35,13 +34,7 @@ def arguments():
         metavar="S",
         help="with --follow: seconds between looks (default: 2)",
     )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=Path("experiments"),
-        metavar="DIR",
-        help="where runs live (default: experiments/)",
-    )
+    cli.add_out(p)
     return p.parse_args()
 
 

@@ -37,15 +37,8 @@ DECIDED = (
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument(
-        "--release",
-        nargs="+",
-        required=True,
-        type=cli.release,
-        metavar="R",
-        help="releases to train on",
-    )
-    p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
+    cli.add_release(p, "releases to train on", required=True)
+    cli.add_mini(p)
     p.add_argument(
         "--challenge",
         nargs="+",
@@ -54,13 +47,7 @@ def arguments():
         metavar="{1,2}",
         help="(default: both)",
     )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=Path("experiments"),
-        metavar="DIR",
-        help="where runs live (default: experiments/)",
-    )
+    cli.add_out(p)
     p.add_argument(
         "--zip",
         type=Path,

@@ -16,15 +16,12 @@ from eeg import UserError, cli
 
 def arguments():
     p = cli.parser(__doc__)
-    cli.choose_runs(p, "the best finished run of each challenge")
-    p.add_argument(
-        "--release",
-        nargs="+",
-        type=cli.release,
-        metavar="R",
-        help="whose windows are answered (default: what is cached of R6 and R7, else the validation side)",
+    cli.add_runs(p, "the best finished run of each challenge")
+    cli.add_release(
+        p,
+        "whose windows are answered (default: what is cached of R6 and R7, else the validation side)",
     )
-    p.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
+    cli.add_mini(p)
     p.add_argument(
         "--quick",
         action="store_true",

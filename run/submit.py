@@ -17,7 +17,7 @@ OTHER_WINDOWS = 10_000  # of which the time is told
 
 def arguments():
     p = cli.parser(__doc__)
-    cli.choose_runs(p, "the best finished run of each challenge, by validation")
+    cli.add_runs(p, "the best finished run of each challenge, by validation")
     p.add_argument(
         "--zip",
         type=Path,

@@ -34,7 +34,7 @@ def main():
         metavar="TASK",
         help="or 'all' (default: contrastChangeDetection)",
     )
-    p.add_argument("--jobs", type=cli.positive, metavar="N", help="threads (default: all cores)")
+    cli.add_jobs(p)
     p.add_argument(
         "--force", action="store_true", help="replace a release simulated with other settings"
     )

@@ -145,7 +145,7 @@ def arguments(words=None):
         metavar="R",
         help="releases (default: R5 if cached, else 20 %% of the training subjects)",
     )
-    g.add_argument("--mini", action="store_true", help="the mini releases (20 subjects)")
+    cli.add_mini(g)
     g.add_argument(
         "--cv",
         type=cli.positive,
@@ -260,13 +260,7 @@ def arguments(words=None):
     )
 
     g = p.add_argument_group("machine")
-    g.add_argument(
-        "--device",
-        type=cli.device,
-        default="auto",
-        metavar="DEVICE",
-        help="auto, cpu, cuda, cuda:1, rocm, mps (default: auto: a card that passes run/check.py, else the CPU)",
-    )
+    cli.add_device(g)
     g.add_argument(
         "--threads",
         type=cli.positive,
@@ -293,13 +287,7 @@ def arguments(words=None):
         metavar="M",
         help="besides each epoch's end (default: 5)",
     )
-    g.add_argument(
-        "--out",
-        type=Path,
-        default=Path("experiments"),
-        metavar="DIR",
-        help="where runs live (default: experiments/)",
-    )
+    cli.add_out(g)
     g.add_argument(
         "--name", metavar="NAME", help="the run's folder there (default: c1_tcn and the like)"
     )

@@ -42,13 +42,7 @@ def arguments():
     p.add_argument(
         "--seed", type=cli.whole, metavar="N", help="of the draw and of every trial (default: 0)"
     )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=Path("experiments"),
-        metavar="DIR",
-        help="where runs live (default: experiments/)",
-    )
+    cli.add_out(p)
     p.add_argument(
         "--name", metavar="NAME", help="the study's folder there (default: tune_c1 and the like)"
     )

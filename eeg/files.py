@@ -1,9 +1,11 @@
-"""Writing where a user has said: what cannot be written, how much room is missing, and which option names another place."""
+"""Writing files: publish by rename, locks, and what a user is told when a place cannot be written."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,11 +14,133 @@ from eeg import UserError, hints
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
 
 
-@contextmanager
-def writing(path, option, size=None):
-    """Within it `path` is written. Raises UserError in place of OSError.
+# Publish by rename: a reader sees what was there before or the new one, whole.
 
-    option: what names its place, as "--zip FILE". size: the bytes it takes, where that is known, or a function that says it.
+
+def partial(path: Path) -> Path:
+    """Where a file or folder is made before it is renamed to `path`."""
+    return path.with_name(path.name + ".partial")
+
+
+@contextmanager
+def publishing(path: Path, ending: str = "") -> Iterator[Path]:
+    """Yield a place for a new file or folder; rename it to `path` if all went well, else remove it.
+
+    ending: what the temporary name must end in, for writers that look at it.
+    """
+    path = Path(path)
+    new = path.with_name(partial(path).name + ending)
+    remove(new)  # left by a process that was killed
+    try:
+        yield new
+        if new.is_dir() and path.exists():  # a rename does not replace a folder
+            old = path.with_name(path.name + ".old")
+            remove(old)
+            os.rename(path, old)
+            os.rename(new, path)
+            remove(old)
+        else:
+            os.replace(new, path)
+    finally:
+        remove(new)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with open(path, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the renames in a folder have reached the disk."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that it is there whole, or the one before it is.
+
+    A place that is no ordinary file, as /dev/stdout, is written to directly.
+    """
+    path = Path(path)
+    content = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    with publishing(path) as new:
+        # A card may take the machine down, and a rename may reach the disk before the content.
+        write_through(new, content)
+
+
+def write_json(path: Path, content: object) -> None:
+    write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+# Locks: the kernel releases them when the last process that has the file open ends, however it ends.
+
+
+def lock(file, wait: bool = False) -> bool:
+    """Lock an open file or descriptor. False if another process holds it and `wait` is False."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[int | None]:
+    """Hold the lock of a file, made if missing. Yields its descriptor, None if another holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        yield fd if lock(fd, wait) else None
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def exclusive_partial(path: Path) -> Iterator[Path | None]:
+    """Hold path.partial alone and remove it at the end unless it was renamed.
+
+    Yields None if another process holds it. What a killed process left is written over.
+    """
+    new = partial(path)
+    while True:
+        with locked(new, wait=False) as fd:
+            if fd is None:
+                yield None
+                return
+            if not new.exists() or new.stat().st_ino != os.fstat(fd).st_ino:
+                continue  # another process published this very file between our open and our lock
+            try:
+                yield new
+            finally:
+                new.unlink(missing_ok=True)
+            return
+
+
+# What a user is told
+
+
+@contextmanager
+def writing(path: Path, option: str, size: int | Callable[[], int] | None = None) -> Iterator[None]:
+    """While `path` is written, raise UserError in place of OSError.
+
+    option: what names its place, as "--zip FILE". size: the bytes it takes, or a function that
+    returns them, or None if that is not known.
     """
     try:
         yield
@@ -24,7 +148,7 @@ def writing(path, option, size=None):
         raise UserError(trouble(e, path, option, size() if callable(size) else size)) from None
 
 
-def trouble(error, path, option, size=None):
+def trouble(error: OSError, path: Path | str, option: str, size: int | None = None) -> str:
     """An OSError while `path` was written, as words for a user."""
     if error.errno not in FULL:
         return (
@@ -40,7 +164,7 @@ def trouble(error, path, option, size=None):
     return f"there is no room for {path}: {takes}; free some, or name another place with {option}"
 
 
-def amount(size):
+def amount(size: float) -> str:
     """Bytes in words."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= unit:
@@ -48,54 +172,30 @@ def amount(size):
     return f"{size:,.0f} bytes"
 
 
-def write_whole(path, text):
-    """Write a text file: it is there whole, or the one before it is. What is no ordinary file, as /dev/stdout, is just written to."""
+def check_writable(path: Path, option: str) -> None:
+    """Raise UserError if no file can be made at `path`; called before the work whose result it takes."""
     path = Path(path)
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
-        return
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(
-                f.fileno()
-            )  # a card may take the machine down, and a rename may reach the disk before what was written
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path, content):
-    """Publish a small JSON file by rename: a reader sees the old one or the new one, whole."""
-    write_whole(path, json.dumps(content, indent=1) + "\n")
-
-
-def check_writable(path, option):
-    """Raises UserError where a file could not be made at `path`: before the work whose result it takes."""
-    folder = Path(path).parent
-    if Path(path).is_dir():
+    folder = path.parent
+    if path.is_dir():
         raise UserError(f"{path} is a folder; name a file with {option}")
     if not folder.is_dir():
         raise UserError(
-            f"there is no folder {folder}/ for {Path(path).name}; make it, or name another place with {option}"
+            f"there is no folder {folder}/ for {path.name}; "
+            f"make it, or name another place with {option}"
         )
-    if not os.access(path if Path(path).exists() else folder, os.W_OK):
+    if not os.access(path if path.exists() else folder, os.W_OK):
         raise UserError(
             f"{path} cannot be written: {folder}/ is read-only; name another place with {option}"
         )
 
 
-def option_of(path):
-    """The option of this command line within whose place a path lies, as "--out DIR"; None where it is none's."""
+def option_of(path: str) -> str | None:
+    """The option of this command line in whose place a path lies, as "--out DIR", or None."""
     path, found = os.path.abspath(path), None
     for option, (place, metavar) in hints.places.items():
         place = os.path.abspath(place)
-        if os.path.commonpath((path, place)) == place or path.startswith(
-            place + "."
-        ):  # x.zip.partial
+        inside = os.path.commonpath((path, place)) == place
+        if inside or path.startswith(place + "."):  # x.zip.partial
             if found is None or len(place) > len(found[0]):
                 found = place, f"{option} {metavar}"
     return found and found[1]

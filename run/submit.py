@@ -50,7 +50,7 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.files import check_writable
+    from eeg.files import check_writable, publishing
     from eeg.score.submission import check, constant_entry, doubts, entry, write_zip
 
     if args.check:
@@ -79,13 +79,9 @@ def main():
         )
     for reason in reasons:
         print(f"warning: {reason}", flush=True)
-    partial = args.zip.with_name(args.zip.name + ".partial")
-    try:
+    with publishing(args.zip) as partial:
         write_zip(partial, entries)
         checked = check(partial, entries)
-        partial.replace(args.zip)
-    finally:
-        partial.unlink(missing_ok=True)
     tell(checked, args.zip)
 
 

@@ -6,14 +6,13 @@ out first (metadata written, X's blocks reserved), and the recordings are decode
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -23,13 +22,14 @@ import h5py
 import numpy as np
 
 import eeg
-from eeg import UserError, hints
+from eeg import UserError, files, hints
 from eeg.data import rebuild
 from eeg.data.rebuild import CONTRAST
 from eeg.data.recording import open_signal
-from eeg.data.release import CHANNELS, FACTORS, BadRecording, cache_path
+from eeg.data.release import FACTORS, BadRecording, cache_path
 from eeg.data.trials import build_trials, flag_copies, read_events
 from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, fixed_windows, stimulus_windows
+from eeg.models.montage import CHANNELS
 
 FORMAT, VERSION = "eeg windows", 1
 
@@ -211,35 +211,23 @@ def second_file(partial):
 
 @contextmanager
 def partial_file(path):
-    """Hold path.partial alone; gone at the end unless it was renamed.
-
-    The lock is the kernel's: it goes with the process, however that ends, and what a killed build left is built over.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
-                raise UserError(
-                    f"another process is building {path} at this moment; wait for it, or stop it"
-                ) from None
-            if partial.exists() and partial.stat().st_ino == os.fstat(fd).st_ino:
-                break
-            os.close(fd)  # between our open and our lock another build published this very file
-    except OSError as e:
-        raise UserError(
-            f"cannot write in {path.parent}/: {e.strerror}; name another folder with --cache DIR"
-        ) from None
-    try:
-        yield partial
-    finally:
-        for left in (partial, second_file(partial)):
-            left.unlink(missing_ok=True)
-        os.close(fd)
+    """Hold path.partial alone, as files.exclusive_partial. Raises UserError if another process does."""
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = held.enter_context(files.exclusive_partial(path))
+        except OSError as e:
+            raise UserError(
+                f"cannot write in {path.parent}/: {e.strerror}; name another folder with --cache DIR"
+            ) from None
+        if partial is None:
+            raise UserError(
+                f"another process is building {path} at this moment; wait for it, or stop it"
+            )
+        try:
+            yield partial
+        finally:
+            second_file(partial).unlink(missing_ok=True)
 
 
 def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):

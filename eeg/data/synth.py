@@ -6,7 +6,6 @@ the same bytes come out whatever the number of subjects or threads. dataset_desc
 
 import json
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,8 +13,9 @@ import numpy as np
 import scipy.fft
 
 from eeg import UserError
-from eeg.data.release import CHANNELS, DATASETS, TASKS, folder_names
-from eeg.files import writing
+from eeg.data.release import DATASETS, TASKS, folder_names
+from eeg.files import publishing, writing
+from eeg.models.montage import CHANNELS
 
 SFREQ = 100
 COLUMNS = (
@@ -606,11 +606,9 @@ def simulate_release(
 def _write_release(folder, release, settings, tasks, jobs, totals, progress):
     """Write all subjects' files beside `folder`, then put them in its place. totals: counted as it goes."""
     subjects, seed, snr, runs = (settings[name] for name in ("subjects", "seed", "snr", "runs"))
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    partial.mkdir(parents=True)
     head, rows = Head(), []
-    try:
+    with publishing(folder) as partial:
+        partial.mkdir(parents=True)
         with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
             for done, (row, *counts) in enumerate(
                 pool.map(
@@ -658,9 +656,3 @@ def _write_release(folder, release, settings, tasks, jobs, totals, progress):
         (partial / "dataset_description.json").write_text(
             json.dumps(description, indent=2), encoding="utf-8"
         )
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -7,7 +7,6 @@ state.json     where it is now, every few seconds
 log.txt        what it printed
 """
 
-import fcntl
 import os
 import shutil
 import socket
@@ -17,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from eeg import UserError, hints
-from eeg.files import trouble, write_json, writing
+from eeg.files import lock, trouble, write_json, writing
 from eeg.runs import schema
 
 EVERY = 2.0  # s between two words about where it is
@@ -78,15 +77,11 @@ class Journal:
                     errors="surrogateescape",
                 )
             )
-        if self.log:
-            try:
-                fcntl.flock(
-                    self.log, fcntl.LOCK_EX | fcntl.LOCK_NB
-                )  # the kernel lets go when the process ends, however it ends
-            except BlockingIOError:
-                raise UserError(
-                    f"another process is training {folder} at this moment; watch it with: {hints.command('monitor', '--follow', out=self.folder.parents[1])}"
-                ) from None
+        if self.log and not lock(self.log):
+            watch = hints.command("monitor", "--follow", out=self.folder.parents[1])
+            raise UserError(
+                f"another process is training {folder} at this moment; watch it with: {watch}"
+            )
         self.before = schema.read(
             self.folder / "state.json", {}
         )  # where a process before this one left it; "running": it did not end in any way of its own

@@ -9,22 +9,19 @@ forth; a trial is an ordinary run, and goes on by --resume. Which trials go on d
     <out>/<study>_007/<stamp>/     its run
 """
 
-import fcntl
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from eeg import UserError, cli
-from eeg.files import write_json
+from eeg.files import locked, write_json
 from eeg.models.settings import SETTINGS, tuned
 from eeg.runs import schema
 from eeg.runs.run import STAMP, Run, readable
@@ -223,7 +220,7 @@ class Study:
             folder / "study.json",
             {key: value for key, value in wanted.items() if value is not None},
         )
-        with _locked(folder / "study.lock"):
+        with locked(folder / "study.lock"):
             if path.exists():
                 plan = schema.read(path, schema=schema.STUDY)
                 for key, value in wanted.items():
@@ -291,7 +288,7 @@ class Study:
             if not ahead:
                 return
             for number in ahead:
-                with _locked(self.folder / f"trial_{number:03d}.lock", wait=False) as lock:
+                with locked(self.folder / f"trial_{number:03d}.lock", wait=False) as lock:
                     if lock is not None and len(self.results(number)) <= rung:
                         self._train(number, rung, lock, say)
                         waiting = False
@@ -419,18 +416,3 @@ def _call(command, lock):
             raise
         said.seek(0)
         return code, next((line for line in reversed(said.read().splitlines()) if line.strip()), "")
-
-
-@contextmanager
-def _locked(path, wait=True):
-    """Hold a file's lock -> its descriptor; None where another process holds it and wait is False. The kernel lets go when the last process that has it ends."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-            return
-        yield lock
-    finally:
-        os.close(lock)

@@ -6,7 +6,6 @@ command takes it as a RUN: `python run/evaluate.py promoted_challenge_1`.
 """
 
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 import eeg.models
 from eeg import UserError, hints
+from eeg.files import publishing
 from eeg.runs.run import Run
 from eeg.score.predict import predict
 from eeg.score.shrinkage import cross_fitted
@@ -94,11 +94,8 @@ def promoted_folder(out, challenge):
 def promote(run, out, note):
     """Make a run the promoted one of its challenge, in one step. note: what promoted.json keeps beside the run's name."""
     place = promoted_folder(out, run.challenge)
-    partial, old = place.with_name(place.name + ".partial"), place.with_name(place.name + ".old")
-    for rest in (partial, old):
-        shutil.rmtree(rest, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with publishing(place) as partial:
+        partial.mkdir(parents=True)
         for path in (
             run.folder / "config.json",
             run.folder / "history.json",
@@ -109,10 +106,4 @@ def promote(run, out, note):
         (partial / "promoted.json").write_text(
             json.dumps({"run": run.name} | note, indent=1) + "\n", encoding="utf-8"
         )
-        if place.exists():
-            os.rename(place, old)
-        os.rename(partial, place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     return place

@@ -10,7 +10,6 @@ there is nothing to see.
 
 import html
 import json
-import os
 import shlex
 import time
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from eeg import UserError, cli
 from eeg.data.cache import cache_path
 from eeg.data.release import find_release
 from eeg.data.windows import OFFSET
-from eeg.files import writing
+from eeg.files import publishing, writing
 from eeg.score import plots as figures
 from eeg.score.factors import factor_rows, factor_scores
 from eeg.score.finished import load_model
@@ -312,10 +311,8 @@ def write(run, cache_folder, data, releases=None, mini=False, quick=False):
         _training(page, run)
     _settings(page, run)
     path = run.folder / "report.html"
-    unfinished = run.folder / "report.partial.html"
-    with writing(path, "--out DIR"):
+    with writing(path, "--out DIR"), publishing(path, ending=".html") as unfinished:
         page.save(unfinished, open_browser=False, overwrite=True, verbose="ERROR")
-        os.replace(unfinished, path)
     return path, done
 
 

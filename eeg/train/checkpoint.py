@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from eeg.files import partial, sync_folder, write_through, write_whole
+
 
 def save(folder, name, state, about):
     """Write `state` as <name>.pt with `about` beside it, the one before kept as previous.pt (of last alone). Raises OSError where the disk is full; what was there stays."""
@@ -104,31 +106,5 @@ def export(path, model_settings, weights):
     """Write the weights a submission and evaluation read: {"settings", "state"}."""
     buffer = io.BytesIO()
     torch.save({"settings": model_settings, "state": weights}, buffer)
-    try:
-        write_through(partial(path), buffer.getbuffer())
-        os.replace(partial(path), path)
-    except OSError:
-        partial(path).unlink(missing_ok=True)
-        raise
+    write_whole(path, buffer.getvalue())
     sync_folder(path.parent)
-
-
-def partial(path):
-    return path.with_name(path.name + ".partial")
-
-
-def write_through(path, content):
-    """Write a file and wait until the disk has it."""
-    with open(path, "wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-
-
-def sync_folder(folder):
-    """Have the renames in a folder reach the disk."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

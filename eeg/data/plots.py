@@ -3,7 +3,7 @@
 import numpy as np
 
 from eeg import cli
-from eeg.data.release import CHANNELS
+from eeg.models.montage import CHANNELS
 
 
 def plot_cache(cache, file):

@@ -9,8 +9,9 @@ import threading
 import numpy as np
 
 from eeg._native import Bdf
-from eeg.data.release import CHANNELS, BadRecording
+from eeg.data.release import BadRecording
 from eeg.data.windows import SFREQ
+from eeg.models.montage import CHANNELS
 
 _mne = (
     threading.Lock()

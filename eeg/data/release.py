@@ -26,7 +26,6 @@ TASKS = (
     "symbolSearch",
 )
 FACTORS = ("p_factor", "attention", "internalizing", "externalizing")
-CHANNELS = tuple(f"E{i}" for i in range(1, 129)) + ("Cz",)
 
 _SIGNAL = re.compile(r"sub-([A-Za-z0-9]+)_task-([A-Za-z0-9]+)(?:_run-([0-9]+))?_eeg\.(bdf|set|edf)")
 _FORMATS = ("bdf", "set", "edf")  # where one recording lies in several, the first

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-SFREQ = 100
+from eeg.models.montage import SFREQ
+
 TARGETS = {1: "rt_from_stimulus", 2: "externalizing"}
 
 # challenge 1: 2 s from 0.5 s after the stimulus. challenge 2: 4 s every 2 s, of which training and scoring take 2 s

@@ -6,9 +6,11 @@ import inspect
 import torch
 from torch import nn
 
-from .layers import NeuroFeatures, Normalize
+from .layers import Normalize
+from .montage import SFREQ
+from .neuro import NeuroFeatures
 
-START, SFREQ = 0.5, 100  # s after the stimulus at which a window opens; samples a second
+START_S = 0.5  # after the stimulus, when a window opens
 
 
 class Model(nn.Module):
@@ -66,7 +68,7 @@ class Model(nn.Module):
         self.register_buffer("scale", torch.ones(n_outputs))
         self.register_buffer("shrink", torch.ones(n_outputs))
         self.register_buffer(
-            "moments", START + torch.arange(n_times) / SFREQ, persistent=False
+            "moments", START_S + torch.arange(n_times) / SFREQ, persistent=False
         )  # s
 
     def raw(self, x, features=None):

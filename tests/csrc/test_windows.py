@@ -7,7 +7,7 @@ import scipy.stats
 from eeg._native import Augment, gather
 
 from eeg.data.augment import mirrored
-from eeg.data.release import CHANNELS
+from eeg.models.montage import CHANNELS
 
 
 def parts_of(C, S, n=(5, 9), dtype=np.float32, seed=0, mean=0.0):

@@ -15,7 +15,8 @@ import scipy.io
 
 from eeg import UserError
 from eeg.data.cache import Cache, Settings, build, cache_path, find_caches
-from eeg.data.release import CHANNELS, find_release, folder_names
+from eeg.data.release import find_release, folder_names
+from eeg.models.montage import CHANNELS
 from tests.conftest import (
     EVENTS,
     LABELS,

@@ -13,9 +13,10 @@ import scipy.signal
 
 from eeg import UserError
 from eeg.data.cache import Cache, Settings, build
-from eeg.data.release import CHANNELS, find_release, read_tsv
+from eeg.data.release import find_release, read_tsv
 from eeg.data.synth import draw_subject, simulate_release
 from eeg.data.trials import build_trials, read_events
+from eeg.models.montage import CHANNELS
 
 REAL_COLUMNS = (
     "participant_id release_number sex age ehq_total commercial_use full_pheno p_factor attention internalizing externalizing RestingState DespicableMe FunwithFractals "

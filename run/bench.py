@@ -764,7 +764,7 @@ def bench_augment(rounds):
 
     cache = training_cache()
     X, mirror = cache.parts[0], mirrored(cache.channels)
-    B, C, T, margin = 64, X.shape[1], cache.window, cache.margin
+    B, C, T, margin = 64, X.shape[1], cache.window_samples, cache.margin_samples
     rows = np.random.default_rng(0).permutation(len(cache))[:B].astype(np.int64)
     out, shift, mix, zero = (
         np.empty((B, C, T), np.float32),
@@ -815,10 +815,13 @@ def bench_features(rounds):
     import numpy as np
 
     from eeg import _native
-    from eeg.data.features import LAGS, compute
+    from eeg.data.features import compute
+    from eeg.models.montage import LAGS
 
     cache = training_cache()
-    X = np.ascontiguousarray(cache.parts[0][:, :, cache.margin : cache.margin + cache.window])
+    X = np.ascontiguousarray(
+        cache.parts[0][:, :, cache.margin_samples : cache.margin_samples + cache.window_samples]
+    )
     total, lagged = 41071, np.empty((512, len(LAGS), 4), np.float32)
 
     def whole(work):
@@ -1293,7 +1296,8 @@ def bench_latency(rounds, steps=60):
 
     cache = training_cache()
     X = np.ascontiguousarray(
-        cache.parts[0][:, :, cache.margin : cache.margin + cache.window], np.float32
+        cache.parts[0][:, :, cache.margin_samples : cache.margin_samples + cache.window_samples],
+        np.float32,
     )
     names = np.unique(cache.metadata["subject"])
     test = np.isin(cache.metadata["subject"], names[: len(names) // 4])

@@ -128,7 +128,7 @@ def describe(report, settings, seconds, peak):
     if report.reason:
         print(f"rebuilt   {report.reason}")
     if report.windows:
-        samples = round(100 * 2 * (settings.challenge + settings.margin))
+        samples = round(100 * 2 * (settings.challenge + settings.margin_s))
         print(
             f"kept      {cli.counted(report.windows, 'window')} of {cli.counted(report.subjects, 'subject')} (129 x {samples} {settings.dtype}, {report.bytes / 1e6:,.0f} MB)"
         )

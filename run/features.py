@@ -40,13 +40,14 @@ def main():
 
     if args.plot:
         check_writable(args.plot, "--plot FILE")
-    from eeg.data.features import FEATURES, add
+    from eeg.models.features import FEATURES
 
     if args.list:
         for name, definition in FEATURES.items():
             print(f"{name:24s}{definition}")
         return
     from eeg.data.cache import find_caches
+    from eeg.data.features import add
 
     cache = find_caches(args.cache, args.challenge, dict.fromkeys(args.release), args.mini)
     for path in cache.paths:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from eeg import UserError, cli, hints
+from eeg.data.augment import AUGMENTATIONS
 
 # option: its default in challenge 1, in challenge 2
 DEFAULTS = {
@@ -37,7 +38,6 @@ DEFAULTS = {
     "augment": ({"noise": 0.05, "mask": 0.1}, {"noise": 0.05, "mask": 0.1, "dropout": 0.1}),
 }
 MEASURED = 64  # windows at most, of the batch on which precisions are measured
-AUGMENTATIONS = ("scale", "dropout", "noise", "shift", "mask", "mirror", "mix")
 ABOUT_THIS_TIME = (
     "data",
     "cache",
@@ -423,7 +423,7 @@ def planned(run):
 def claim_all(args):
     """Make the run folders of a new plan, so that a kill at any later moment leaves something to resume. -> [Path]"""
     import eeg
-    from eeg.data.default_releases import choose_releases
+    from eeg.data.release import choose_releases
     from eeg.files import write_json
     from eeg.runs.journal import claim
 

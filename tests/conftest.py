@@ -190,7 +190,7 @@ def caches(tmp_path_factory):
         for challenge in (1, 2):
             path = build(
                 find_release(name, root / "data"),
-                Settings(challenge, margin=0.1 if challenge == 1 else 0),
+                Settings(challenge, margin_s=0.1 if challenge == 1 else 0),
                 root / "cache",
             ).path
             if challenge == 1:

@@ -51,7 +51,7 @@ def cache_of(desk, release, challenge=1):
 
 def settings(path):
     one = Cache(path)
-    return one.margin, str(one.parts[0].dtype)
+    return one.margin_samples, str(one.parts[0].dtype)
 
 
 def train(desk, *words):

@@ -5,8 +5,6 @@ Draws are keyed by (seed, epoch, window): a window gets the same whatever batch,
 
 from dataclasses import dataclass, fields
 
-import numpy as np
-
 from eeg import UserError
 
 # electrodes of the HydroCel net that mirror each other; the others (E6, E11, ... Cz) lie on the midline
@@ -100,11 +98,16 @@ class Augment:
         return _native.Augment(seed=seed & 0xFFFFFFFF, epoch=epoch, **strengths)
 
 
-USUAL = Augment(scale=0.2, dropout=0.1, noise=0.01)
+AUGMENTATIONS = tuple(field.name for field in fields(Augment))
 
 
 def mirrored(channels):
-    """(C,) int32: for each channel the number of the one on the other side of the head. Channels of another net stay where they are."""
+    """(C,) int32: for each channel the number of the one on the other side of the head.
+
+    Channels of another net stay where they are.
+    """
+    import numpy as np
+
     other = {f"E{a}": f"E{b}" for pair in PAIRS for a, b in (pair, pair[::-1])}
     place = {name: i for i, name in enumerate(channels)}
     return np.array([place.get(other.get(name), i) for i, name in enumerate(channels)], np.int32)

@@ -21,11 +21,11 @@ from eeg.data.rebuild import rebuild
 class Batch:
     """One batch; its arrays are good until the next but one is asked for."""
 
-    index: int  # its number in the epoch
     rows: np.ndarray  # (B,) int64: the windows' numbers in the cache
     x: np.ndarray  # (B, C, T) float32
-    y: np.ndarray  # (B,) float32: the label, which no shift changes
-    shift: np.ndarray  # (B,) int32 samples: the window was opened so much later, so an event in it lies so much earlier
+    shift_samples: (
+        np.ndarray
+    )  # (B,) int32: the window was opened so much later, so an event in it lies so much earlier
     mix: np.ndarray  # (B,) float32: mixup's weight of the window itself, 1 where mixup is off
     finite: np.ndarray  # (B,) bool: the window holds neither NaN nor infinity
 
@@ -93,7 +93,7 @@ class Batches:
             threads,
         )
         _, self.channels, stored = cache.parts[0].shape
-        self.length = length or cache.window
+        self.length = length or cache.window_samples
         if self.length > stored:
             raise UserError(
                 f"windows of {self.length} samples were asked for, the cache stores {stored}"
@@ -107,7 +107,7 @@ class Batches:
         room = min(used.min(), stored - self.length - used.max())
         if wanted > room:
             raise UserError(
-                f"a time shift of {augment.shift} s was asked for, the cache has {room / cache.sfreq} s around its windows; rebuild it with: {rebuild(cache, margin=augment.shift)}"
+                f"a time shift of {augment.shift} s was asked for, the cache has {room / cache.sfreq} s around its windows; rebuild it with: {rebuild(cache, margin_s=augment.shift)}"
             )
         if balance:
             names = np.char.add(
@@ -117,7 +117,6 @@ class Batches:
             self._subjects = np.unique(names, return_inverse=True)[1]
         self._mirror = mirrored(cache.channels)
         self._parts = [_bits(X) for X in cache.parts]
-        self._labels = cache.y.astype(np.float32)
         for X in cache.parts:  # windows are asked for one by one, ahead of use: reading on beyond them would only push out what others need
             X._mmap.madvise(mmap.MADV_RANDOM)
 
@@ -157,7 +156,7 @@ class Batches:
                     buffer = free.get()
                     if buffer is None:  # the loop has ended
                         return
-                    filled.put(self._gather(index, chosen, buffer, draws, direct))
+                    filled.put(self._gather(chosen, buffer, draws, direct))
                     chosen = following
                 filled.put(None)
             except BaseException as e:  # it belongs to the loop that waits for the batch
@@ -206,7 +205,7 @@ class Batches:
             return torch.empty(shape, pin_memory=True).numpy()
         return np.empty(shape, np.float32)
 
-    def _gather(self, index, rows, buffer, draws, direct):
+    def _gather(self, rows, buffer, draws, direct):
         parts, (part, row) = self._parts, self._places(rows)
         if direct is not None and len(rows):
             parts = [_bits(X) for X in direct.windows(part, row)]
@@ -234,7 +233,7 @@ class Batches:
             finite = np.isfinite(
                 x.sum((1, 2))
             )  # one pass over what is in the processor's cache: 0.3 ms of the 60 of a batch
-        batch = Batch(index, rows, x, self._labels[rows], shift, mix, finite)
+        batch = Batch(rows, x, shift, mix, finite)
         batch.buffer = buffer
         return batch
 

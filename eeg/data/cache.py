@@ -66,7 +66,7 @@ class Settings:
     challenge: int = 1
     tasks: tuple = (CONTRAST,)
     dtype: str = "float32"
-    margin: float = 0.0  # seconds kept on both sides of each window
+    margin_s: float = 0.0  # kept on both sides of each window
     max_recordings: int | None = None
 
 
@@ -187,7 +187,13 @@ def _make_plans(release, settings, report):
 
 def _fingerprint(release, settings):
     """A digest of the settings and of the name, size and time of every file a cache is made from."""
-    digest = hashlib.sha256(repr((VERSION, settings)).encode())
+    # Spelled out: it must not change when a field of Settings is renamed.
+    made_with = (
+        f"Settings(challenge={settings.challenge!r}, tasks={settings.tasks!r}, "
+        f"dtype={settings.dtype!r}, margin={settings.margin_s!r}, "
+        f"max_recordings={settings.max_recordings!r})"
+    )
+    digest = hashlib.sha256(f"({VERSION}, {made_with})".encode())
     files = [release.folder / "participants.tsv"] if settings.challenge == 2 else []
     for recording in release.recordings(settings.tasks)[: settings.max_recordings]:
         files += [recording.signal] + [recording.events] * (recording.task == CONTRAST)
@@ -310,22 +316,19 @@ def _fill(partial, offset, window, dtype, plans, margin, jobs, report, progress)
 
 
 def _write_through(path):
-    """Have a process of its own wait until the file is on the disk, which takes as long as making it.
+    """Wait in a thread until the file is on the disk, which takes as long as making it.
 
-    The cache is complete and can be used at once; only a machine that loses power before then could still lose part of it.
+    The cache is complete and can be used at once. The process waits for the thread at its end:
+    only a machine that loses power before then could still lose part of the file.
     """
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        return
-    try:  # the child's child belongs to nobody, and holds nothing that somebody waits for
-        os.setsid()
-        if os.fork() == 0:
-            for stream in (0, 1, 2):
-                os.close(stream)
-            os.fsync(os.open(path, os.O_RDONLY))
-    finally:
-        os._exit(0)
+
+    file = open(path, "rb")
+
+    def wait():
+        with file:
+            os.fsync(file.fileno())
+
+    threading.Thread(target=wait, name=f"write {path.name} through").start()
 
 
 def build(release, settings, folder, jobs=None, force=False, progress=None):
@@ -354,7 +357,7 @@ def build(release, settings, folder, jobs=None, force=False, progress=None):
                 there, release, settings
             )  # where only the release's files have changed
 
-    margin = round(settings.margin * SFREQ)
+    margin = round(settings.margin_s * SFREQ)
     window = (len(CHANNELS), LENGTH[settings.challenge] + 2 * margin)
     attributes = {
         "format": FORMAT,
@@ -458,7 +461,10 @@ class Cache:
             float(one["sfreq"]),
             [name.decode() for name in one["channels"]],
         )
-        self.margin, self.window = int(one["margin_samples"]), int(one["window_samples"])  # samples
+        self.margin_samples, self.window_samples = (
+            int(one["margin_samples"]),
+            int(one["window_samples"]),
+        )  # samples
         self.simulated = any(bool(a["simulated"]) for a in self.attributes)
 
     def _check_same(self):

@@ -1,12 +1,9 @@
-"""Neuroscience features of windows: what each is, how they are computed, and how they get into a cache.
+"""Neuroscience features of windows: how they are computed, and how they get into a cache.
 
-    FEATURES                        name -> definition with unit, in the order of the columns
-    compute(X, ...)                 (N, C, T) microvolts -> (N, F) float32, NaN where a feature cannot be computed
-    add(path)                       computes them for a cache and adds `neuro_features` to it; a kill at any moment leaves the cache as it was
-    normalisation(features, rows)   (median, mad) of the training subjects' rows; `apply` uses them
+    compute(X, ...)   (N, C, T) microvolts -> (N, F) float32, NaN where a feature cannot be computed
+    add(path)         computes them for a cache and adds `neuro_features` to it
 
-A challenge 1 window opens 0.5 s after the stimulus: P300 and N200 as defined in textbooks lie before it. Under their names
-stand what of the centro-parietal positivity lies within the window. All latencies count from the first sample of the window.
+A kill at any moment leaves the cache as it was. eeg/models/features.py says what each feature is.
 """
 
 import errno
@@ -23,105 +20,10 @@ import h5py
 import numpy as np
 
 from eeg import UserError
-from eeg.models.montage import BANDS, CHANNELS, GROUPS, LAGS, SFREQ
+from eeg.models.features import FEATURES
+from eeg.models.montage import CHANNELS, GROUPS, LAGS, SFREQ
 
 VERSION = 1  # of the arithmetic: raise it when a feature changes and its definition does not
-
-
-def _definitions():
-    smooth = "means over 100 ms, less the window's mean"
-    yield (
-        "p300_amplitude",
-        f"uV, highest value of the centro-parietal mean ({smooth}); the classical 0.3 s lies before a challenge 1 window",
-    )
-    yield "p300_latency", "s from the start of the window to that peak"
-    yield (
-        "n200_amplitude",
-        "uV, lowest value of the same up to the peak, where the build-up starts; the classical 0.2 s lies before a challenge 1 window",
-    )
-    yield (
-        "cpp_slope",
-        "uV/s, least squares over the 0.5 s before the peak; NaN where fewer than 0.1 s are seen",
-    )
-    for q in range(1, 5):
-        yield (
-            f"cpp_{q}",
-            f"uV, centro-parietal mean in quarter {q} of the window, less the window's",
-        )
-    yield "motor_slope", "uV/s, least squares over the window, mean of left and right motor groups"
-    yield (
-        "motor_amplitude",
-        f"uV, lowest value of the mean of left and right motor groups ({smooth})",
-    )
-    yield (
-        "lrp_amplitude",
-        f"uV, largest magnitude of left less right motor group, C3 - C4 ({smooth})",
-    )
-    yield (
-        "lrp_onset",
-        "s from the start of the window to where it stays above half of that; NaN where it does from the start",
-    )
-    yield (
-        "lrp_side",
-        "1 where left (C3) is the more positive at that peak, as before a left-hand press, -1 where right is",
-    )
-    for band, limits in (("mu", "8-13"), ("beta", "13-30")):
-        for q in range(1, 5):
-            yield (
-                f"{band}_{q}",
-                f"log10, {limits} Hz power (Hann) of both motor groups in quarter {q} over the mean of the quarters: below 0 is desynchronised",
-            )
-    yield (
-        "alpha_suppression",
-        "log10, occipital 8-13 Hz power (Hann) of the window's second half over its first: below 0 is suppressed",
-    )
-    yield "theta_beta_ratio", "log10, frontal theta over beta power"
-    for f in (20, 25):
-        yield (
-            f"ssvep{f}",
-            f"uV, amplitude at {f} Hz (Hann) of the occipital mean, where the stimulus flickers",
-        )
-    for q in range(1, 5):
-        yield (
-            f"ssvep_difference_{q}",
-            f"uV, amplitude at 20 Hz less that at 25 Hz of the occipital mean in quarter {q}",
-        )
-    yield (
-        "alpha_peak_frequency",
-        "Hz, highest peak at 6-14 Hz of the occipital spectrum (Hann), by a parabola; NaN where none is twice the 1/f line",
-    )
-    yield "alpha_peak_height", "log10, that peak over the 1/f line"
-    yield (
-        "aperiodic_slope",
-        "log10 power per log10 Hz: the 1/f line of all groups' mean spectrum (Hann) at 2-6 and 14-38 Hz, 20 and 25 +- 1 Hz left out",
-    )
-    yield "aperiodic_offset", "log10 uV^2/Hz of that line at 1 Hz"
-    for group in GROUPS:
-        for band, (low, high) in BANDS.items():
-            yield (
-                f"{group}_{band}",
-                f"log10 uV^2, {low}-{high} Hz power (periodogram), mean over channels",
-            )
-        yield f"{group}_log_power", "log10 uV^2, mean square about the mean, mean over channels"
-        yield f"{group}_mobility", "1, Hjorth mobility as in mne-features, mean over channels"
-        yield f"{group}_complexity", "1, Hjorth complexity as in mne-features, mean over channels"
-        yield (
-            f"{group}_line_length",
-            "uV, mean absolute step from sample to sample, mean over channels",
-        )
-        yield (
-            f"{group}_kurtosis",
-            "1, fourth moment over squared variance (3 for a Gaussian), mean over channels",
-        )
-    for lag in LAGS:
-        what = f"of r between each channel and each {lag} samples later"
-        yield f"lag{lag}_absolute", f"1, mean |r| {what}"
-        yield f"lag{lag}_diagonal", f"1, mean {what}, a channel with itself"
-        yield f"lag{lag}_off_diagonal", f"1, mean {what}, a channel with another"
-        yield f"lag{lag}_entropy", f"0-1, normalised entropy of the shares of r^2 {what}"
-
-
-FEATURES = dict(_definitions())
 
 
 # ---------------------------------------------------------------------------------------------------- computing
@@ -157,27 +59,6 @@ def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
     _native.window_features(X, first, length, chosen, members, sizes, out, threads)
     _native.lagged_correlations(X, first, length, np.array(LAGS, np.int32), late, threads)
     return np.hstack([out, late.reshape(len(X), 4 * len(LAGS))])
-
-
-def normalisation(features, rows):
-    """(median, mad), each (F,), of features[rows]: rows of training subjects, never of others. mad is 1 where it would be 0.
-
-    The mad is scaled by 1.4826, so that for a Gaussian it is the standard deviation.
-    """
-    chosen = np.asarray(features, np.float64)[rows]
-    if not len(chosen):
-        raise ValueError("normalisation needs the rows of training subjects, got none")
-    dark = np.isnan(chosen).all(0)  # nothing is known of them: they will be 0 after `apply`
-    median, mad = np.zeros(chosen.shape[1]), np.ones(chosen.shape[1])
-    median[~dark] = np.nanmedian(chosen[:, ~dark], axis=0)
-    mad[~dark] = 1.4826 * np.nanmedian(np.abs(chosen[:, ~dark] - median[~dark]), axis=0)
-    mad[mad == 0] = 1
-    return median, mad
-
-
-def apply(features, median, mad, limit=10):
-    """(features - median) / mad within +-limit, float32; NaN becomes 0, the training subjects' median."""
-    return np.nan_to_num(np.clip((features - median) / mad, -limit, limit)).astype(np.float32)
 
 
 # ---------------------------------------------------------------------------------------------------- into a cache
@@ -230,7 +111,7 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
             values = np.empty((len(X), len(FEATURES)), np.float32)
             for at in range(0, len(X), chunk):
                 values[at : at + chunk] = compute(
-                    X[at : at + chunk], cache.margin, cache.window, threads=threads
+                    X[at : at + chunk], cache.margin_samples, cache.window_samples, threads=threads
                 )
                 if progress:
                     progress(min(at + chunk, len(X)), len(X), X[at : at + chunk].nbytes)

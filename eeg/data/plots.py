@@ -3,7 +3,8 @@
 import numpy as np
 
 from eeg import cli
-from eeg.models.montage import CHANNELS
+from eeg.models.features import FEATURES
+from eeg.models.montage import CHANNELS, GROUPS
 
 
 def plot_cache(cache, file):
@@ -78,7 +79,7 @@ def _averages(cache, ax):
     X = np.stack([cache[int(i)][rows] for i in chosen]).astype(np.float32)
     X -= X.mean(2, keepdims=True)
     if cache.challenge == 1:
-        t = 0.5 + (np.arange(X.shape[2]) - cache.margin) / cache.sfreq
+        t = 0.5 + (np.arange(X.shape[2]) - cache.margin_samples) / cache.sfreq
         side = cache.metadata["side"][chosen]
         ax.plot(t, X[:, 0].mean(0), "k", lw=2, label="Pz (E62)")
         for hand, style in ((b"left", "-"), (b"right", "--")):
@@ -153,8 +154,6 @@ def plot_features(cache, file):
     import matplotlib.pyplot as plt
     import scipy.stats
 
-    from eeg.data.features import FEATURES, GROUPS
-
     names, values, y = list(FEATURES), cache.features, cache.y
     usable = np.flatnonzero(
         (np.isfinite(values).sum(0) > len(y) // 2) & (np.nan_to_num(np.nanstd(values, 0)) > 0)
@@ -202,7 +201,7 @@ def plot_features(cache, file):
         group: [CHANNELS.index(name) for name in GROUPS[group]]
         for group in ("motor_left", "motor_right", "occipital")
     }
-    window = slice(cache.margin, cache.margin + cache.window)
+    window = slice(cache.margin_samples, cache.margin_samples + cache.window_samples)
     X = {
         group: np.stack([cache[int(i)][own, window] for i in chosen]).astype(np.float32)
         for group, own in rows.items()
@@ -210,7 +209,7 @@ def plot_features(cache, file):
     lateral = X["motor_left"].mean(1) - X["motor_right"].mean(1)
     lateral -= lateral.mean(1, keepdims=True)
     # from the response, for that is what it leads up to: each window is put where its press is at 0
-    t, press = 0.5 + np.arange(cache.window) / cache.sfreq, y[chosen]
+    t, press = 0.5 + np.arange(cache.window_samples) / cache.sfreq, y[chosen]
     grid, side = np.arange(-1.0, 0.51, 0.02), cache.metadata["side"][chosen]
     for hand, colour in ((b"left", "C0"), (b"right", "C1")):
         own = [
@@ -237,13 +236,13 @@ def plot_features(cache, file):
     ax.legend(fontsize=8)
 
     ax = axes[1, 0]
-    f = np.fft.rfftfreq(cache.window, 1 / cache.sfreq)
+    f = np.fft.rfftfreq(cache.window_samples, 1 / cache.sfreq)
     seen = X["occipital"] - X["occipital"].mean(2, keepdims=True)
     power = np.median(
         (
-            np.abs(np.fft.rfft(seen * np.hanning(cache.window + 1)[:-1])) ** 2
+            np.abs(np.fft.rfft(seen * np.hanning(cache.window_samples + 1)[:-1])) ** 2
             * 2
-            / (cache.sfreq * 0.375 * cache.window)
+            / (cache.sfreq * 0.375 * cache.window_samples)
         ).mean(1),
         0,
         keepdims=False,
@@ -265,7 +264,7 @@ def plot_features(cache, file):
             ("slow half", y > np.median(y), "--"),
         ):
             if own.any():
-                middle = 0.5 + cache.window / cache.sfreq * (np.arange(4) + 0.5) / 4
+                middle = 0.5 + cache.window_samples / cache.sfreq * (np.arange(4) + 0.5) / 4
                 ax.plot(
                     middle,
                     np.nanmean(values[own][:, columns], 0),

@@ -22,7 +22,7 @@ def settings(attributes):
         "challenge": int(attributes["challenge"]),
     }
     known["tasks"] = tuple(task.decode() for task in attributes["tasks"])
-    known["margin"] = int(attributes["margin_samples"]) / float(attributes["sfreq"])
+    known["margin_s"] = int(attributes["margin_samples"]) / float(attributes["sfreq"])
     known["dtype"] = str(attributes["dtype"])
     if "max_recordings" in attributes:
         known["max_recordings"] = int(attributes["max_recordings"]) or None
@@ -36,7 +36,7 @@ def words(
     mini=False,
     challenge=1,
     tasks=(CONTRAST,),
-    margin=0.0,
+    margin_s=0.0,
     dtype="float32",
     max_recordings=None,
 ):
@@ -46,7 +46,7 @@ def words(
     found += ["--challenge", str(challenge)] if challenge != 1 else []
     if challenge == 2 and tuple(tasks) != (CONTRAST,):
         found += ["--tasks", *(["all"] if set(tasks) == set(TASKS) else tasks)]
-    found += ["--margin", f"{margin:g}"] if margin else []
+    found += ["--margin", f"{margin_s:g}"] if margin_s else []
     found += ["--dtype", dtype] if dtype != "float32" else []
     return found + (["--max-recordings", str(max_recordings)] if max_recordings else [])
 
@@ -143,7 +143,7 @@ def permit(there, release, wanted):
     known = {"release": release.name, "mini": release.mini, "data": release.folder.parent}
     known |= {
         name: getattr(wanted, name)
-        for name in ("challenge", "tasks", "margin", "dtype", "max_recordings")
+        for name in ("challenge", "tasks", "margin_s", "dtype", "max_recordings")
     }
     names = [
         str(r.signal.relative_to(release.folder))
@@ -191,7 +191,7 @@ def _differences(there, known, names, simulated):
         )
     folders = [os.path.abspath(each["data"]) for each in (was, known) if "data" in each]
     pairs = [
-        (f"a margin of {was['margin']:g} s", f"{known['margin']:g} s"),
+        (f"a margin of {was['margin_s']:g} s", f"{known['margin_s']:g} s"),
         (was["dtype"], known["dtype"]),
         ("tasks " + " ".join(sorted(was["tasks"])), " ".join(sorted(known["tasks"]))),
         recordings,

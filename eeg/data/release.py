@@ -1,4 +1,7 @@
-"""A release on disk: its folder by any of the names it is published under, its recordings, its participants."""
+"""A release on disk: its folder, recordings and participants, and which releases are used by default.
+
+Imports nothing heavy: a command knows its releases before torch, h5py or numpy are loaded.
+"""
 
 import os
 import re
@@ -25,6 +28,7 @@ TASKS = (
     "surroundSupp",
     "symbolSearch",
 )
+TRAIN, VALID = ("R1", "R2", "R3", "R4", "R8", "R9", "R10", "R11"), "R5"  # by default
 FACTORS = ("p_factor", "attention", "internalizing", "externalizing")
 
 _SIGNAL = re.compile(r"sub-([A-Za-z0-9]+)_task-([A-Za-z0-9]+)(?:_run-([0-9]+))?_eeg\.(bdf|set|edf)")
@@ -185,3 +189,46 @@ def _number(text):
 def cache_path(folder, challenge, release, mini=False):
     """Where the windows of a release are kept."""
     return folder / f"challenge{challenge}_{release}{'_mini' if mini else ''}_windows.h5"
+
+
+def choose_releases(
+    folder: Path,
+    challenge: int,
+    train: tuple[str, ...] | None,
+    valid: tuple[str, ...] | None,
+    mini: bool,
+    cv: int | None,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """-> (train, valid), names of cached releases; None stands for the default ones.
+
+    valid is empty where subjects of the training releases validate. Only file names are looked at.
+    """
+    cached = lambda name: cache_path(folder, challenge, name, mini).exists()
+    if cv and valid:
+        raise UserError(
+            "--cv validates on subjects of the training releases, --valid on other releases: "
+            "use one of them"
+        )
+    if not train:
+        train = tuple(name for name in TRAIN if cached(name) and name not in (valid or ()))
+        if not train:
+            raise _no_training_cache(folder, challenge, mini)
+    if valid is None:
+        valid = (VALID,) if not cv and cached(VALID) and VALID not in train else ()
+    train, valid = tuple(dict.fromkeys(train)), tuple(dict.fromkeys(valid))
+    if not all(map(cached, (*train, *valid))):
+        from eeg.data.cache import find_caches
+
+        find_caches(folder, challenge, [*train, *valid], mini)  # raises: names what is missing
+    return train, valid
+
+
+def _no_training_cache(folder, challenge, mini):
+    from eeg.data.rebuild import build, neighbour
+
+    command = build(folder, neighbour(folder, challenge, mini) | {"release": "R1"})
+    looked = ", ".join(cache_path(folder, challenge, name, mini).name for name in TRAIN[:2])
+    return UserError(
+        f"there is no cache of a training release for challenge {challenge} in {folder}/ "
+        f"(looked for {looked}, ...); build one with: {command}"
+    )

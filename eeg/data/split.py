@@ -57,7 +57,7 @@ def split(
     max_recordings=None,
     max_subjects=None,
 ):
-    """-> Split. train, valid: releases, see eeg.data.default_releases; fold: (number, of) of a cross-validation by subject;
+    """-> Split. train, valid: releases, see eeg.data.release; fold: (number, of) of a cross-validation by subject;
     max_recordings, max_subjects: of each release, the first ones. Raises UserError where a side is empty."""
     if both := sorted(set(train) & set(valid)):
         raise UserError(

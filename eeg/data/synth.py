@@ -15,9 +15,8 @@ import scipy.fft
 from eeg import UserError
 from eeg.data.release import DATASETS, TASKS, folder_names
 from eeg.files import publishing, writing
-from eeg.models.montage import CHANNELS
+from eeg.models.montage import CHANNELS, SFREQ
 
-SFREQ = 100
 COLUMNS = (
     "participant_id",
     "release_number",

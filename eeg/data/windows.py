@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from eeg.models.montage import SFREQ
+from eeg.models.montage import SFREQ, START_S
 
 TARGETS = {1: "rt_from_stimulus", 2: "externalizing"}
 
 # challenge 1: 2 s from 0.5 s after the stimulus. challenge 2: 4 s every 2 s, of which training and scoring take 2 s
-OFFSET = 50
+OFFSET = round(START_S * SFREQ)
 LENGTH = {1: 200, 2: 400}
 STRIDE = 200
 

@@ -7,10 +7,8 @@ import torch
 from torch import nn
 
 from .layers import Normalize
-from .montage import SFREQ
+from .montage import SFREQ, START_S
 from .neuro import NeuroFeatures
-
-START_S = 0.5  # after the stimulus, when a window opens
 
 
 class Model(nn.Module):

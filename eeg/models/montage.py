@@ -1,6 +1,7 @@
 """What the windows are made of: sampling rate, electrodes, and the groups and bands of the neuroscience features."""
 
 SFREQ = 100  # Hz
+START_S = 0.5  # after the stimulus: where a challenge 1 window opens
 CHANNELS = tuple(f"E{i}" for i in range(1, 129)) + ("Cz",)  # HydroCel GSN 129
 
 BANDS = {  # Hz, both ends included

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .features import FEATURES
 from .montage import BANDS, CHANNELS, GROUPS, LAGS, SFREQ
 
 PEAK_SAMPLES = 10  # over which a wave is averaged before its peak is sought
@@ -13,7 +14,7 @@ RISE_SAMPLES = 50  # before a peak, over which the slope towards it is measured
 
 
 class NeuroFeatures(nn.Module):
-    """The features of eeg/data/features.py: (N, C, T) in microvolts, at 100 Hz -> (N, F), float32.
+    """The features of features.py: (N, C, T) in microvolts, at 100 Hz -> (N, F), float32.
 
     channels: the names of the C channels. The columns, listed in `names`, are those of the cache and
     equal to them within 1e-4 of their spread; what cannot be computed is NaN. It needs no extension.
@@ -26,7 +27,7 @@ class NeuroFeatures(nn.Module):
         for group, members in GROUPS.items():
             index = torch.tensor([channels.index(name) for name in members])
             self.register_buffer(f"_{group}", index, persistent=False)
-        self.names = _names()
+        self.names = list(FEATURES)
 
     def _of(self, group: str) -> torch.Tensor:
         """The channel numbers of a group."""
@@ -121,25 +122,6 @@ class NeuroFeatures(nn.Module):
                 entropy / (2 * n.log()),
             ]
         return columns
-
-
-def _names() -> list[str]:
-    """The names of the columns, in their order."""
-    quarters = lambda name: [f"{name}_{q}" for q in range(1, 5)]
-    own = [*BANDS, "log_power", "mobility", "complexity", "line_length", "kurtosis"]
-    lagged = ("absolute", "diagonal", "off_diagonal", "entropy")
-    return [
-        *("p300_amplitude", "p300_latency", "n200_amplitude", "cpp_slope"),
-        *quarters("cpp"),
-        *("motor_slope", "motor_amplitude", "lrp_amplitude", "lrp_onset", "lrp_side"),
-        *quarters("mu"),
-        *quarters("beta"),
-        *("alpha_suppression", "theta_beta_ratio", "ssvep20", "ssvep25"),
-        *quarters("ssvep_difference"),
-        *("alpha_peak_frequency", "alpha_peak_height", "aperiodic_slope", "aperiodic_offset"),
-        *(f"{group}_{name}" for group in GROUPS for name in own),
-        *(f"lag{lag}_{name}" for lag in LAGS for name in lagged),
-    ]
 
 
 def _channel_features(x, d):

@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from eeg import UserError, hints
-from eeg.data.default_releases import VALID
+from eeg.data.release import VALID
 from eeg.data.windows import TARGETS
 from eeg.runs import schema
 

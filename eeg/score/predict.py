@@ -85,13 +85,13 @@ def predict(
     length, step = model.settings["n_times"], round(shift * cache.sfreq)
     features = _features(model, cache, shift or mirror)
     starts, last = _starts(cache), cache.parts[0].shape[2] - length
-    if last < 0 or cache.challenge == 1 and cache.window != length:
+    if last < 0 or cache.challenge == 1 and cache.window_samples != length:
         raise UserError(
-            f"{cache.paths[0]} has windows of {cache.window} samples, the model takes {length}: it was made for others"
+            f"{cache.paths[0]} has windows of {cache.window_samples} samples, the model takes {length}: it was made for others"
         )
-    if cache.challenge == 1 and step > cache.margin:
+    if cache.challenge == 1 and step > cache.margin_samples:
         raise UserError(
-            f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {cache.margin / cache.sfreq:g} s around its windows; rebuild it with: {rebuild(cache, margin=shift)}"
+            f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {cache.margin_samples / cache.sfreq:g} s around its windows; rebuild it with: {rebuild(cache, margin_s=shift)}"
         )
     if len(rows) == 0:
         return np.empty((0, 1))
@@ -150,7 +150,7 @@ def _features(model, cache, views):
 def _starts(cache):
     """(N,) the sample, of those stored, at which each window of the cache is cut."""
     if cache.challenge == 1:
-        return np.full(len(cache), cache.margin)
+        return np.full(len(cache), cache.margin_samples)
     starts = np.empty(len(cache), np.int64)
     keys = np.stack(
         [np.repeat(np.arange(len(cache.paths)), np.diff(cache.first)), cache.metadata["recording"]],
@@ -161,4 +161,4 @@ def _starts(cache):
     cuts = np.array([draw.randint(0, 200) for _ in range(counts.max())])
     order = np.argsort(which, kind="stable")  # recording by recording, in each as stored
     starts[order] = np.concatenate([cuts[:n] for n in counts])
-    return starts + cache.margin
+    return starts + cache.margin_samples

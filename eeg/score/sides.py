@@ -137,9 +137,9 @@ def check_side(run, cache, rows, also=()):
         raise UserError(
             f"{path} is sampled at {cache.sfreq:g} Hz, {run.name} was trained at {trained['sfreq']:g} Hz; {again}"
         )
-    if cache.window != samples:
+    if cache.window_samples != samples:
         raise UserError(
-            f"{path} has windows of {cache.window} samples, {run.name} was trained on {samples}; {again}"
+            f"{path} has windows of {cache.window_samples} samples, {run.name} was trained on {samples}; {again}"
         )
     if list(cache.channels) != list(trained["channels"]):
         was, found = (

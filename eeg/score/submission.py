@@ -24,7 +24,7 @@ import torch
 import eeg.models
 import eeg.score.server
 from eeg import UserError, cli, hints
-from eeg.data.default_releases import choose_releases
+from eeg.data.release import choose_releases
 from eeg.data.split import split
 from eeg.data.windows import TARGETS
 from eeg.files import writing

@@ -271,12 +271,12 @@ class Trainer:
             if batch.finite.any():
                 kept = {
                     name: getattr(batch, name)[batch.finite]
-                    for name in ("rows", "x", "y", "shift", "mix", "finite")
+                    for name in ("rows", "x", "y", "shift_samples", "mix", "finite")
                 }
                 batch = replace(batch, **kept)
         y = torch.from_numpy(self.y[batch.rows])
         if self.options.target in MOVING:
-            y[:, 0] -= torch.from_numpy(batch.shift) / self.split.cache.sfreq
+            y[:, 0] -= torch.from_numpy(batch.shift_samples) / self.split.cache.sfreq
         found = {"x": torch.from_numpy(batch.x), "y": y}
         if self.features is not None:
             found["features"] = torch.from_numpy(self.features[batch.rows])

@@ -6,7 +6,8 @@ import scipy.signal
 import scipy.stats
 
 from eeg import _native
-from eeg.data.features import BANDS, FEATURES, GROUPS, LAGS
+from eeg.models.features import FEATURES
+from eeg.models.montage import BANDS, GROUPS, LAGS
 
 KERNEL = [name for name in FEATURES if not name.startswith("lag")]
 LAYOUT = {

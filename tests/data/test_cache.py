@@ -63,15 +63,15 @@ def files_left(folder):
 
 
 @pytest.mark.parametrize(
-    "margin, dtype, tolerance",
+    "margin_s, dtype, tolerance",
     [(0.0, "float32", 3e-7), (0.25, "float32", 3e-7), (0.1, "float16", 6e-4)],
 )
-def test_windows_are_the_samples_that_mne_reads(release_folder, margin, dtype, tolerance):
-    report, cache = made(release_folder, margin=margin, dtype=dtype)
+def test_windows_are_the_samples_that_mne_reads(release_folder, margin_s, dtype, tolerance):
+    report, cache = made(release_folder, margin_s=margin_s, dtype=dtype)
     assert len(cache) == report.windows == 12 and report.subjects == 2
-    m = cache.margin
+    m = cache.margin_samples
     assert (
-        m == round(100 * margin)
+        m == round(100 * margin_s)
         and cache[0].shape == (129, 200 + 2 * m)
         and cache[0].dtype == dtype
     )
@@ -170,7 +170,7 @@ def window_sum(pair):
 def test_mixed_caches_are_refused(release_folder, tmp_path):
     made(release_folder)
     write_recording(tmp_path / "data" / "R2_L100_bdf", "NDARCC003CCC", trial_events(3))
-    build(find_release("R2", tmp_path / "data"), Settings(margin=0.1), tmp_path / "cache")
+    build(find_release("R2", tmp_path / "data"), Settings(margin_s=0.1), tmp_path / "cache")
     with pytest.raises(
         UserError,
         match="margin_samples 10.*rebuild it with: python run/cache.py --release R2 --force",
@@ -423,17 +423,17 @@ def test_an_up_to_date_cache_is_not_rebuilt(release_folder):
     with pytest.raises(
         UserError, match="made with a margin of 0 s instead of 0.1 s: they would be lost"
     ):
-        made(release_folder, margin=0.1)
+        made(release_folder, margin_s=0.1)
     assert report.path.stat().st_mtime_ns == before
     report.path.unlink()
-    made(release_folder, margin=0.1)
+    made(release_folder, margin_s=0.1)
     write_recording(release_folder, "NDARAA001AAA", trial_events(5), seed=1)
-    report, cache = made(release_folder, margin=0.1)
+    report, cache = made(release_folder, margin_s=0.1)
     assert (
         report.built and report.reason == "files of the release have changed" and len(cache) == 11
     )
     report.path.write_bytes(b"spoilt")
-    assert made(release_folder, margin=0.1)[0].reason == "the file there cannot be read"
+    assert made(release_folder, margin_s=0.1)[0].reason == "the file there cannot be read"
 
 
 def test_the_number_of_threads_changes_nothing(release_folder):

@@ -19,14 +19,15 @@ import pytest
 from eeg import UserError
 from eeg.data import features
 from eeg.data.cache import Cache
-from eeg.data.features import FEATURES, add, apply, compute, normalisation
+from eeg.data.features import add, compute
+from eeg.models.features import FEATURES
 from eeg.models.montage import CHANNELS
 from tests.data.test_cache import ROOT, command, files_left, made
 
 
 @pytest.fixture
 def path(release_folder):
-    return made(release_folder, margin=0.1)[0].path
+    return made(release_folder, margin_s=0.1)[0].path
 
 
 def contents(path):
@@ -63,7 +64,9 @@ def python(code, *arguments, **settings):
 # ---------------------------------------------------------------------------------------------------- what is written
 
 
-@pytest.mark.parametrize("settings", [{}, {"margin": 0.25}, {"dtype": "float16"}, {"challenge": 2}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"margin_s": 0.25}, {"dtype": "float16"}, {"challenge": 2}]
+)
 def test_a_cache_gets_the_features_of_its_windows(release_folder, settings):
     report, cache = made(release_folder, **settings)
     before = contents(report.path)
@@ -76,7 +79,10 @@ def test_a_cache_gets_the_features_of_its_windows(release_folder, settings):
         and values.dtype == np.float32
     )
     X = np.stack(
-        [cache[i][:, cache.margin : cache.margin + cache.window] for i in range(len(cache))]
+        [
+            cache[i][:, cache.margin_samples : cache.margin_samples + cache.window_samples]
+            for i in range(len(cache))
+        ]
     )
     np.testing.assert_array_equal(values, compute(X))
     np.testing.assert_array_equal(Cache(report.path).features, values)
@@ -134,30 +140,6 @@ def test_compute_takes_what_it_says():
         compute(X.astype(float))
     with pytest.raises(ValueError, match="129 channels"):
         compute(X[:, :5])
-
-
-def test_normalisation_sees_training_rows_only():
-    rng = np.random.default_rng(0)
-    F = rng.normal(3, 2, (1000, 4)).astype(np.float32)
-    F[:, 1], F[:, 2], F[::3, 3] = 5, np.nan, np.nan
-    rows = np.arange(1000) < 700
-    median, mad = normalisation(F, rows)
-    other = F.copy()
-    other[~rows] = 1e6
-    for a, b in zip(normalisation(other, rows), (median, mad)):
-        np.testing.assert_array_equal(a, b)
-    np.testing.assert_allclose(median[0], np.median(F[rows, 0]))
-    assert 1.8 < mad[0] < 2.2 and mad[1] == 1  # of a Gaussian it is the standard deviation
-    out = apply(F, median, mad)
-    assert (
-        np.isfinite(out).all()
-        and (out[:, 1:3] == 0).all()
-        and (out[::3, 3] == 0).all()
-        and out.dtype == np.float32
-    )
-    assert apply(other, median, mad).max() == 10
-    with pytest.raises(ValueError, match="training subjects"):
-        normalisation(F, np.zeros(1000, bool))
 
 
 # ---------------------------------------------------------------------------------------------------- what can happen
@@ -338,8 +320,3 @@ def test_the_command(release_folder):
         "up-to-date features of 12 windows"
         in command(release_folder, "--release", "R1", "--jobs", "1", script="features").stdout
     )
-
-
-def test_the_layer_has_the_same_columns():
-    neuro = pytest.importorskip("eeg.models.neuro")
-    assert neuro.NeuroFeatures().names == list(FEATURES)

@@ -94,7 +94,7 @@ def test_killed_at_every_change_of_the_disk(data, tmp_path, stop_at, case):
     build(release, Settings(), tmp_path / "undisturbed")
     undisturbed = contents(tmp_path / "undisturbed")
     if again:
-        build(release, Settings(margin=0.1), tmp_path / "before")
+        build(release, Settings(margin_s=0.1), tmp_path / "before")
         shutil.copytree(tmp_path / "before", folder)
     before = contents(folder)
     command = [sys.executable, "-c", textwrap.dedent(BUILDER), data, folder, str(jobs), fails]

@@ -9,7 +9,7 @@ import pytest
 from eeg import UserError
 from eeg.data import split as module
 from eeg.data.cache import Cache, cache_path
-from eeg.data.default_releases import choose_releases
+from eeg.data.release import choose_releases
 from eeg.data.split import further, labels, names, split, subject_folds
 
 
@@ -37,7 +37,7 @@ def test_releases_that_are_cached_are_taken(tmp_path):
         choose_releases(tmp_path, 2, None, None, True, 0)
     with pytest.raises(UserError, match="no cache of R4, R7 .*run/cache.py --release R4 R7"):
         choose_releases(tmp_path, 1, ["R1", "R4"], ["R7"], False, 0)
-    with pytest.raises(UserError, match="ask for one of them"):
+    with pytest.raises(UserError, match="use one of them"):
         choose_releases(tmp_path, 1, None, ["R5"], False, 5)
 
 

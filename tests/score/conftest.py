@@ -55,7 +55,7 @@ def caches(tmp_path_factory):
         for challenge in (1, 2):
             build(
                 find_release(name, root / "data"),
-                Settings(challenge, margin=0.1 if challenge == 1 else 0),
+                Settings(challenge, margin_s=0.1 if challenge == 1 else 0),
                 root / "cache",
             )
     assert cache_path(root / "cache", 2, "R7").exists()

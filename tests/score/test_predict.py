@@ -74,9 +74,9 @@ def model():
     return eeg.models.build("tcn", width=8, depth=1, dropout=0.5)  # as it comes: in training mode
 
 
-@pytest.mark.parametrize("margin, dtype", [(0, "float32"), (0.25, "float16")])
-def test_challenge_2_windows_are_cut_as_the_competition_cuts_them(data, model, margin, dtype):
-    cache = cached(data, 2, margin=margin, dtype=dtype)
+@pytest.mark.parametrize("margin_s, dtype", [(0, "float32"), (0.25, "float16")])
+def test_challenge_2_windows_are_cut_as_the_competition_cuts_them(data, model, margin_s, dtype):
+    cache = cached(data, 2, margin_s=margin_s, dtype=dtype)
     expected = []
     for path in cache.paths:
         with h5py.File(path, "r") as f:
@@ -84,7 +84,7 @@ def test_challenge_2_windows_are_cut_as_the_competition_cuts_them(data, model, m
         for recording in sorted(set(recordings)):
             draw = random.Random(42)
             for window in X[recordings == recording]:
-                begin = draw.randint(0, 200) + round(100 * margin)
+                begin = draw.randint(0, 200) + round(100 * margin_s)
                 expected.append(window[:, begin : begin + 200].ravel())
     assert len(cache) == len(expected) > 50 and len(set(cache.metadata["recording"])) == 3
     np.testing.assert_array_equal(predict(model, cache, of=seen, batch=7), np.array(expected))
@@ -94,10 +94,10 @@ def test_challenge_2_windows_are_cut_as_the_competition_cuts_them(data, model, m
     )
 
 
-@pytest.mark.parametrize("margin, batch", [(0, 128), (0.25, 4)])
-def test_challenge_1_takes_the_window_itself(data, model, margin, batch):
-    cache, done = cached(data, 1, margin=margin), []
-    m = round(100 * margin)
+@pytest.mark.parametrize("margin_s, batch", [(0, 128), (0.25, 4)])
+def test_challenge_1_takes_the_window_itself(data, model, margin_s, batch):
+    cache, done = cached(data, 1, margin_s=margin_s), []
+    m = round(100 * margin_s)
     windows = np.stack([cache[i][:, m : m + 200] for i in range(len(cache))])
     found = predict(model, cache, batch=batch, progress=lambda *args: done.append(args))
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_challenge_1_takes_the_window_itself(data, model, margin, batch):
 
 
 def test_views(data, model):
-    cache = cached(data, 1, margin=0.25)
+    cache = cached(data, 1, margin_s=0.25)
     other = {f"E{a}": f"E{b}" for pair in PAIRS for a, b in (pair, pair[::-1])}
     swapped = [LABELS.index(other.get(name, name)) for name in LABELS]
     X = np.stack([cache[i] for i in range(len(cache))])
@@ -186,7 +186,7 @@ def test_mistakes(data, model):
         UserError,
         match="0.25 s around its windows; .*run/cache.py --release R1 R2 --margin 0.3 --force",
     ):
-        predict(model, cached(data, 1, margin=0.25), shift=0.3)
+        predict(model, cached(data, 1, margin_s=0.25), shift=0.3)
     with pytest.raises(UserError, match="windows of 200 samples, the model takes 100"):
         predict(eeg.models.build("tcn", n_times=100), cached(data, 1))
     with pytest.raises(UserError, match="windows of 400 samples, the model takes 500"):

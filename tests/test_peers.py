@@ -1,4 +1,6 @@
-"""The competition's own code on the same files: what it said once, in tests/fixtures, and what it says where its environment is."""
+"""The competition's own code on the same files: what it said once, in tests/fixtures, and what it
+says where its environment is.
+"""
 
 import json
 import re
@@ -7,6 +9,9 @@ import numpy as np
 import pytest
 
 from eeg import _native
+from eeg.bench.data import same_windows
+from eeg.bench.models import same_tcn
+from eeg.bench.peers import PEERS, Peer
 from eeg.data.cache import Cache, Settings, build
 from eeg.data.release import find_release
 from eeg.data.synth import simulate_release
@@ -16,24 +21,21 @@ from tests.fixtures.odd_release import SIX_CHANNELS, write_release
 
 
 @pytest.fixture(scope="module")
-def bench():
-    return make.load_bench()
-
-
-@pytest.fixture(scope="module")
-def peer(bench):
-    if not bench.PEERS.exists():
+def peer():
+    if not PEERS.exists():
         pytest.skip(
-            "no peers' environment (build/peers; `make peers` makes it); what they said is in tests/fixtures"
+            "no peers' environment in build/peers (make it with `make peers`); "
+            "their stored answers are in tests/fixtures"
         )
-    child = bench.Peer()
-    yield child
-    child.close()
+    with Peer() as child:
+        yield child
 
 
 @pytest.fixture(scope="module")
 def odd_windows(tmp_path_factory):
-    """The data root of the odd release without the recording of six channels, which stops the start kit."""
+    """The data root of the odd release without the recording of six channels, which stops the start
+    kit.
+    """
     data = tmp_path_factory.mktemp("windows")
     write_release(data, without=[SIX_CHANNELS])
     return data
@@ -53,7 +55,7 @@ def same_trials(path, theirs):
         assert t["side"].decode() == (row[6] or "").removesuffix("_buttonPress")
 
 
-# ---------------------------------------------------------------------------------------------------- what is stored
+# ----------------------------------------------------------------------------------- what is stored
 
 
 STALE = "the release is not the one that the peers were given; run: python tests/fixtures/make.py"
@@ -123,7 +125,7 @@ def test_features_equal_what_mne_features_found():
     )
 
 
-# ---------------------------------------------------------------------------------------------------- and what they say now
+# ---------------------------------------------------------------------------- and what they say now
 
 
 def test_the_stored_answers_are_those_of_these_peers(peer, odd_release, odd_windows):
@@ -155,16 +157,16 @@ def test_trials_equal_the_public_builder_on_all_real_files(peer, hbn):
 
 
 @pytest.mark.parametrize("challenge", [1, 2])
-def test_windows_equal_the_start_kits(bench, peer, tmp_path, challenge):
+def test_windows_equal_the_start_kits(peer, tmp_path, challenge):
     simulate_release(tmp_path, "R1", 6)
     (tmp_path / "EEG2025r1").symlink_to("R1_L100_bdf")
     report = build(find_release("R1", tmp_path), Settings(challenge), tmp_path)
     answer = peer("windows", root=str(tmp_path), challenge=challenge)
-    same, why = bench.same_windows(peer, report.path, answer["lost"])
+    same, why = same_windows(peer, report.path, answer["lost"])
     assert same, why
     assert answer["windows"] >= report.windows - 24 * len(answer["lost"]) > 200
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_tcn_equals_the_same_network_in_plain_convolutions(bench, batch):
-    assert bench.same_tcn(batch) < 1e-4
+def test_tcn_equals_the_same_network_in_plain_convolutions(batch):
+    assert same_tcn(batch) < 1e-4

@@ -1,9 +1,12 @@
-"""How often the intervals of metrics.py hold the truth, on simulated subjects whose spread is that of real ones.
+"""How often the intervals of metrics.py hold the truth, on simulated subjects whose spread is that
+of real ones.
 
-Challenge 1: response times of 1.6 s +- 0.41 s, of which a subject's own mean explains so much that answering it scores 0.88; one
-subject in 16 on the fast time line; 24 to 100 windows a subject, 3 to 24 for one in seven. Challenge 2: one label a subject,
-all its windows alike. "skewed" has means or labels with a long tail, windows with outliers, and models that err more for some
-subjects than for others. Predictions are labels with noise of the subject and of the window, shrunk as a fitted model's are.
+Challenge 1: response times of 1.6 s +- 0.41 s, of which a subject's own mean explains so much that
+answering it scores 0.88; one subject in 16 on the fast time line; 24 to 100 windows a subject, 3 to
+24 for one in seven. Challenge 2: one label a subject, all its windows alike. "skewed" has means or
+labels with a long tail, windows with outliers, and models that err more for some subjects than for
+others. Predictions are labels with noise of the subject and of the window, shrunk as a fitted
+model's are.
 """
 
 from dataclasses import dataclass
@@ -40,7 +43,9 @@ POPULATIONS = {
 
 
 def simulate(population, subjects, rng):
-    """-> (y, p, q, whose): labels, two models' predictions and the number of the subject (all (N,))."""
+    """-> (y, p, q, whose): labels, two models' predictions and the number of the subject (all
+    (N,)).
+    """
     few, many = rng.integers(3, 25, subjects), rng.integers(24, WINDOWS + 1, subjects)
     whose = np.repeat(np.arange(subjects), np.where(rng.random(subjects) < 0.15, few, many))
     n, skewed = len(whose), population.skewed
@@ -100,7 +105,8 @@ def coverage(
     of_one=interval,
     of_two=interval_difference,
 ):
-    """-> (share of intervals of the NRMSE that hold the truth, share of intervals of the difference of two).
+    """-> (share of intervals of the NRMSE that hold the truth, share of intervals of the difference
+    of two).
 
     of_one, of_two: what makes the intervals, called as `interval` and `interval_difference` are.
     """

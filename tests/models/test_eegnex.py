@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from eeg.bench.peers import PEERS as PEER
 from eeg.models.eegnex import Dropout, EEGNeX, from_braindecode
 from tests.fixtures import make, networks
-from tests.fixtures.start_kit import PEERS as PEER
 
 SHAPES = {
     "challenge": dict(n_chans=129, n_times=200),
@@ -259,8 +259,8 @@ def test_a_wrong_window_is_refused():
 THEIRS = """
 import sys, warnings, torch
 warnings.simplefilter("ignore")
-import bench
-bench.stand_in_for_torchaudio()
+from eeg.bench.peers import stand_in_for_torchaudio
+stand_in_for_torchaudio()
 from braindecode.models import EEGNeX
 torch.manual_seed(3)
 out = {}
@@ -358,9 +358,7 @@ def test_the_stored_answers_are_those_of_this_braindecode():
     reason="no peers' environment (build/peers; `make peers` makes it); what they said is in tests/fixtures",
 )
 def test_equals_braindecode(tmp_path):
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, (make.ROOT, make.ROOT / "run")))
-    }
+    environment = os.environ | {"PYTHONPATH": str(make.ROOT)}
     done = subprocess.run(
         [PEER, "-c", THEIRS, tmp_path / "theirs.pt"],
         capture_output=True,

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import eeg.models
+from eeg.bench.peers import PEERS
 from eeg.data.cache import Cache, Settings, build
 from eeg.data.release import find_release
 from eeg.data.synth import draw_subject, simulate_release
@@ -19,7 +20,7 @@ from eeg.score.metrics import nrmse
 from eeg.score.predict import predict
 from eeg.score.submission import Entry, write_zip
 from tests.fixtures import make
-from tests.fixtures.start_kit import PEERS, local_scoring
+from tests.fixtures.start_kit import local_scoring
 from tests.fixtures.submission import Submission
 
 

@@ -1,0 +1,277 @@
+"""Rows: layers and networks."""
+
+import statistics
+import sys
+
+from eeg.bench import simulated
+from eeg.bench.measure import (
+    copy_seconds,
+    duration,
+    in_turn,
+    inference,
+    median_seconds,
+    megabytes,
+    report,
+    row,
+    times_floor,
+    training_step,
+)
+from eeg.bench.peers import Peer
+from eeg.bench.plain import plain_tcn
+
+
+@row("depthwise")
+def depthwise(rounds):
+    """DepthwiseConv1d against torch's conv1d(groups=channels): forward, input and weight gradient.
+    All cores each.
+    """
+    shapes = ((64, 129, 200, 15, 1), (64, 160, 200, 15, 8), (64, 160, 200, 7, 4))
+    return all([_depthwise(rounds, *shape) for shape in shapes])
+
+
+def _depthwise(rounds, B, C, T, K, dilation):
+    import torch
+    from torch.nn import functional as F
+
+    from eeg.models.layers import DepthwiseConv1d
+
+    torch.manual_seed(0)
+    layer = DepthwiseConv1d(C, K, dilation, bias=False)
+    x, up = torch.randn(B, T, C, requires_grad=True), torch.randn(B, T, C)
+    # torch's own layout
+    first = x.detach().transpose(1, 2).contiguous().requires_grad_()
+    up_first = up.transpose(1, 2).contiguous()
+
+    def ours():
+        y = layer(x)
+        return y.detach(), *torch.autograd.grad(y, (x, layer.weight), up)
+
+    def theirs():
+        pad = K // 2 * dilation
+        y = F.conv1d(first, layer.weight, padding=pad, dilation=dilation, groups=C)
+        return y.detach(), *torch.autograd.grad(y, (first, layer.weight), up_first)
+
+    (y, gx, gw), (y1, gx1, gw1) = ours(), theirs()
+    pairs = (y, y1.transpose(1, 2)), (gx, gx1.transpose(1, 2)), (gw, gw1)
+    same = all((a - b).abs().max() <= 1e-5 * b.abs().max() for a, b in pairs)
+    mine, peer = in_turn(max(rounds, 15), lambda: ours() and None, lambda: theirs() and None)
+    goal = 5 if C == 129 else None
+    note = times_floor(mine, copy_seconds(5 * x.nbytes) / 2)
+    return report(
+        f"depthwise {C} x {K}, dilation {dilation}", mine, peer, goal, same=same, note=note
+    )
+
+
+def _close(ours, theirs, tolerance):
+    return bool((ours - theirs).norm() <= tolerance * theirs.norm())
+
+
+def _same_eegnex(peer, batch):
+    """Whether ours with braindecode's weights has its loss, gradients and answers."""
+    import copy
+
+    import torch
+
+    from eeg.models.eegnex import EEGNeX, from_braindecode
+
+    peer("eegnex results", batch=batch)
+    theirs = torch.load(peer.folder / "eegnex.pt", weights_only=True)
+    twin = from_braindecode(EEGNeX(drop_prob=0.0), theirs["before"])
+    loss = torch.nn.functional.mse_loss(twin(theirs["x"]), theirs["y"])
+    loss.backward()
+    wanted = from_braindecode(copy.deepcopy(twin), theirs["after"] | theirs["grads"])
+    wanted = dict(wanted.named_parameters())
+    # the gradients of bn2 are 0 but for rounding
+    gradients = (p for p in twin.named_parameters() if not p[0].startswith("bn2"))
+    return (
+        _close(loss, theirs["loss"], 1e-5)
+        and all(_close(p.grad, wanted[key], 1e-4) for key, p in gradients)
+        and _close(twin.folded()(theirs["x"]), theirs["answer"], 1e-5)
+    )
+
+
+@row("eegnex")
+def eegnex(rounds):
+    """EEGNeX against braindecode's, both at their default settings with AdamW. Ours keeps freed
+    memory, as the trainer does.
+    """
+    import torch
+
+    from eeg.machine.device import keep_freed_memory
+    from eeg.models.eegnex import EEGNeX
+
+    keep_freed_memory()
+    torch.manual_seed(0)
+    network, x, y = EEGNeX(), torch.randn(128, 129, 200), torch.randn(128, 1)
+    folded = network.folded()
+    good = True
+    with Peer() as peer, Peer(sys.executable) as own:
+        for name, batch, train, goal in (
+            ("EEGNeX step, batch 128", 128, True, 120),
+            ("EEGNeX folded, batch 128", 128, False, 200),
+            ("EEGNeX folded, batch 1", 1, False, 20),
+        ):
+            same = _same_eegnex(peer, batch)
+            work = training_step(network, x, y) if train else inference(folded, x[:batch])
+            ours, theirs = in_turn(
+                rounds,
+                lambda: median_seconds(work, 20),
+                lambda: peer("eegnex", batch=batch, train=train)["seconds"],
+            )
+            good &= report(name, ours, theirs, goal, same=same)
+        mine = [own("own eegnex memory", batch=128)["bytes"]]
+        theirs = [peer("eegnex memory", batch=128)["bytes"]]
+    return report("EEGNeX step, memory it takes", mine, theirs, 5, show=megabytes) and good
+
+
+def same_tcn(batch: int, seed: int = 0) -> float:
+    """The greatest relative difference in scores and gradients between our tcn and plain_tcn with
+    its weights, without dropout.
+
+    Shifts of +6 and -6 before each ReLU: a value within rounding of 0 could have a gradient in one
+    and none in the other.
+    """
+    import torch
+
+    from eeg.models.tcn import TCN
+
+    torch.manual_seed(seed)
+    ours, plain = TCN(dropout=0.0), plain_tcn()
+    x, up = torch.randn(batch, 129, 200), torch.randn(batch, 200)
+    with torch.no_grad():
+        for key, p in ours.named_parameters():
+            if key.endswith(("norm.bias", "squeeze.bias")):
+                p.fill_(6.0)[::2] *= -1
+        for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+            q.copy_(p.view_as(q))
+        for block in plain.blocks:
+            block[-1].p = 0.0
+    results = []
+    for network in (ours, plain):
+        scores = network(x)
+        (scores * up).sum().backward()
+        results.append([scores.detach(), *(p.grad for p in network.parameters())])
+    return max(float((a - b.view_as(a)).norm() / b.norm()) for a, b in zip(*results))
+
+
+@row("tcn")
+def tcn(rounds):
+    """A training step of tcn against the same network in nn.Conv1d, in a process of its own, AdamW
+    each. Ours keeps freed memory, as the trainer does.
+    """
+    import torch
+
+    from eeg.machine.device import keep_freed_memory
+    from eeg.models.tcn import TCN
+
+    keep_freed_memory()
+    difference = same_tcn(64)
+    step = training_step(TCN(), torch.randn(64, 129, 200), torch.randn(64, 200))
+    with Peer() as peer:
+        mine, theirs = in_turn(
+            rounds,
+            lambda: median_seconds(step, 10),
+            lambda: peer("plain tcn", batch=64)["seconds"],
+        )
+    note = f"gradients differ by {difference:.0e}"
+    return report("tcn step, batch 64", mine, theirs, 4, same=difference < 1e-4, note=note)
+
+
+STEPS = 60  # of training, before `latency` changes the precision
+LATE_S = 0.015
+
+
+@row("latency")
+def latency(rounds):
+    """Every model at every precision: time of 1 and of 128 windows, size, what an answer and NRMSE
+    change.
+
+    NRMSE is that of windows of other subjects after a short training on simulated windows: a model
+    that predicts the mean loses nothing by rounding.
+    """
+    from eeg.models import MODELS
+    from eeg.models.precision import LIMITS
+
+    data = _LatencyData(simulated.cache_with_margins())
+    last = f"NRMSE ({STEPS} steps of training, {len(data.test)} windows of other subjects)"
+    columns = f"{'batch 1':<26}{'batch 128':<26}{'size':<10}{'answer moves':<14}{last}"
+    print(f"{'':<13}{'precision':<12}{columns}")
+    good = True
+    for name in MODELS:
+        model = data.trained(name)
+        for precision in (None, *LIMITS):
+            title = f"{'' if precision else name:<13}{precision or 'as trained':<12}"
+            late = _latency(title, model, precision, data, rounds)
+            good &= not late or precision == "fp16"
+    return good
+
+
+class _LatencyData:
+    """Windows, labels and features of a cache, and which windows are of the subjects to test on."""
+
+    def __init__(self, cache):
+        import numpy as np
+        import torch
+
+        from eeg.data.features import compute
+
+        crop = slice(cache.margin, cache.margin + cache.window)
+        X = np.ascontiguousarray(cache.parts[0][:, :, crop], np.float32)
+        subjects = cache.metadata["subject"]
+        names = np.unique(subjects)
+        test = np.isin(subjects, names[: len(names) // 4])
+        self.train = np.flatnonzero(~test)
+        self.test = torch.from_numpy(np.flatnonzero(test))
+        self.x, self.y = torch.from_numpy(X), torch.from_numpy(cache.y).float()[:, None]
+        self.features = torch.from_numpy(compute(X))
+
+    def inputs(self, model, rows):
+        return (self.x[rows], self.features[rows] if model.features == "file" else None)
+
+    def trained(self, name):
+        """A model after a short training, with a time head where it has one: it learns a response
+        time soonest.
+        """
+        import numpy as np
+        import torch
+
+        from eeg.models import build, defaults
+
+        torch.manual_seed(0)
+        model = build(name, **({"head": "time"} if "head" in defaults(name) else {}))
+        model.center.fill_(self.y[self.train].mean())
+        model.scale.fill_(self.y[self.train].std())
+        if model.features != "none":
+            known = self.features[self.train]
+            median = known.nanmedian(0).values
+            model.median.copy_(median)
+            model.mad.copy_((known - median).abs().nanmedian(0).values.clamp(min=1e-6))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        batches = np.random.default_rng(0).choice(self.train, (STEPS, 64))
+        for rows in torch.from_numpy(batches):
+            optimizer.zero_grad()
+            answer = model(*self.inputs(model, rows))
+            torch.nn.functional.mse_loss(answer, self.y[rows]).backward()
+            optimizer.step()
+        return model.eval()
+
+
+def _latency(title, model, precision, data, rounds):
+    """Prints a line of the table. -> whether one window takes too long."""
+    from eeg.models.precision import at_precision, change, passes, size
+
+    form = at_precision(model, precision) if precision else model
+    one, many = data.inputs(model, data.test[:1]), data.inputs(model, data.test[:128])
+    times = 1 if precision == "fp16" else rounds  # many processors compute it slowly
+    (single,) = in_turn(max(times, 3), inference(form, *one))
+    (whole,) = in_turn(times, inference(form, *many))
+    x, features = data.inputs(model, data.test)
+    figures = change(model, form, x, data.y[data.test], features)
+    score = f"{figures['nrmse']:+.5f}" if precision else f"{figures['before']:.4f}"
+    if precision and not passes(precision, figures):
+        score += "  REFUSED"
+    late = statistics.median(single) >= LATE_S
+    warning = f"  NOT under {1e3 * LATE_S:.0f} ms" if late else ""
+    figures = f"{size(form) / 1e3:<7.0f}kB {figures['answer']:<14.1e}{score}"
+    print(f"{title}{duration(single):<26}{duration(whole):<26}{figures}{warning}", flush=True)
+    return late

@@ -1,0 +1,387 @@
+"""What a user would otherwise use: the start kit, EEGDash, braindecode, mne-features.
+
+They live in an environment of their own (`make peers`). A Peer is a child process in it,
+`python -m eeg.bench.peers`, which does the work named in WORK.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from eeg import UserError
+from eeg.bench.measure import ROOT, inference, median_seconds, peak_bytes, training_step
+
+PEERS = ROOT / "build" / "peers" / "bin" / "python"
+
+
+class Peer:
+    """A child process in the peers' environment (or another). Requests and answers are lines of
+    JSON, arrays lie in a folder.
+    """
+
+    def __init__(self, python: Path | str = PEERS):
+        if not Path(python).exists():
+            missing = PEERS.relative_to(ROOT)
+            raise UserError(
+                f"the peers' environment is missing ({missing}); make it with: make peers"
+            )
+        self.folder = Path(tempfile.mkdtemp(prefix="bench"))
+        # answers have a file descriptor of their own: what libraries print must not get between
+        # them
+        read, write = os.pipe()
+        self._process = subprocess.Popen(
+            [python, "-m", "eeg.bench.peers", str(write), str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[write],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            text=True,
+        )
+        os.close(write)
+        self._answers = os.fdopen(read)
+
+    def __call__(self, work: str, **arguments) -> dict:
+        """Asks for one of WORK. -> its answer; `seconds` is the time it took, where it is timed."""
+        self._process.stdin.write(json.dumps([work, arguments]) + "\n")
+        self._process.stdin.flush()
+        answer = self._answers.readline()
+        if not answer:
+            raise UserError(f"the peer ended during '{work}'; its own message is above")
+        return json.loads(answer)
+
+    def array(self, name: str):
+        """An array that it has saved."""
+        import numpy as np
+
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+# --------------------------------------------------------------------------------- the start kit
+
+
+def kit_windows(root, challenge, out, lost=None, score=False):
+    """Every window of release R1 under `root` through the start kit's pipeline and loader, as its
+    local scoring does it.
+
+    Without `lost` it saves the windows, and finds the recordings that the kit drops whole because
+    their last window ends past their end; with it, it leaves these out and is timed. score: EEGNeX
+    answers each window, one at a time, as in the kit; its weights and answers are saved, and this
+    part alone is timed.
+    """
+    import numpy as np
+    import torch
+    from eegdash import EEGChallengeDataset
+
+    start = time.perf_counter()
+    query = {"task": "contrastChangeDetection"}
+    data = EEGChallengeDataset("R1", root, mini=False, query=query, download=False)
+    save = lost is None
+    if challenge == 1:
+        windows, lost = _kit_trials(data, lost)
+    else:
+        windows, lost = _kit_crops(data, root), []
+    X = np.empty((len(windows), 129, 200 * challenge), np.float32)
+    y, answers = np.empty(len(windows)), np.empty(len(windows))
+    if score:
+        network = _kit_network(out)
+        start = time.perf_counter()
+    with torch.inference_mode():
+        for i, (x, target, *_) in enumerate(torch.utils.data.DataLoader(windows, batch_size=1)):
+            X[i], y[i] = x[0], target.ravel()[0]
+            if score:
+                answers[i] = network(x.float())[0, 0]
+    seconds = time.perf_counter() - start
+    if score:
+        np.save(Path(out, "answers.npy"), answers)
+    if save:
+        _save_windows(windows, X, y, challenge, out)
+    return {"seconds": seconds, "windows": len(X), "lost": lost}
+
+
+def _file_name(recording):
+    return Path(recording.raw.filenames[0]).name
+
+
+def _kit_trials(data, lost):
+    """The kit's windows of challenge 1. -> (windows, names of the recordings left out)."""
+    from braindecode.datasets.base import BaseConcatDataset
+    from braindecode.preprocessing import Preprocessor, create_windows_from_events, preprocess
+    from eegdash.hbn.windows import (
+        add_aux_anchors,
+        add_extras_columns,
+        annotate_trials_with_target,
+        keep_only_recordings_with,
+    )
+
+    target = dict(
+        target_field="rt_from_stimulus",
+        epoch_length=2.0,
+        require_stimulus=True,
+        require_response=True,
+    )
+    steps = [
+        Preprocessor(annotate_trials_with_target, apply_on_array=False, **target),
+        Preprocessor(add_aux_anchors, apply_on_array=False),
+    ]
+    preprocess(data, steps, n_jobs=1)
+    data = keep_only_recordings_with("stimulus_anchor", data)
+    window = dict(
+        mapping={"stimulus_anchor": 0},
+        trial_start_offset_samples=50,
+        trial_stop_offset_samples=250,
+        window_size_samples=200,
+        window_stride_samples=100,
+        preload=True,
+    )
+    if lost is None:
+        lost = []
+        for recording in data.datasets:
+            try:
+                create_windows_from_events(BaseConcatDataset([recording]), **window)
+            except ValueError as e:
+                assert "trial_stop_offset_samples" in str(e), e
+                lost.append(_file_name(recording))
+    data = BaseConcatDataset([d for d in data.datasets if _file_name(d) not in lost])
+    windows = create_windows_from_events(data, **window)
+    return add_extras_columns(windows, data, desc="stimulus_anchor"), lost
+
+
+def _kit_crops(data, root):
+    """The kit's 4 s windows of challenge 2."""
+    import math
+
+    import pandas as pd
+    from braindecode.datasets.base import BaseConcatDataset
+    from braindecode.preprocessing import create_fixed_length_windows
+
+    participants = next(Path(root).glob("EEG2025r1/participants.tsv"))
+    labels = pd.read_csv(participants, sep="\t", index_col="participant_id")["externalizing"]
+    for recording in data.datasets:  # offline, EEGDash does not read the factors
+        label = labels.get(f"sub-{recording.description['subject']}", math.nan)
+        recording.set_description({"externalizing": label}, overwrite=True)
+    known = lambda d: d.raw.n_times >= 400 and not math.isnan(d.description["externalizing"])
+    data = BaseConcatDataset([d for d in data.datasets if known(d)])
+    return create_fixed_length_windows(
+        data, window_size_samples=400, window_stride_samples=200, drop_last_window=True
+    )
+
+
+def _kit_network(out):
+    import torch
+    from braindecode.models import EEGNeX
+
+    torch.manual_seed(0)
+    network = EEGNeX(n_chans=129, n_times=200, n_outputs=1).eval()
+    torch.save(network.state_dict(), Path(out, "network.pt"))
+    return network
+
+
+def _save_windows(windows, X, y, challenge, out):
+    import numpy as np
+
+    if challenge == 2:
+        labels = [np.full(len(d), float(d.description["externalizing"])) for d in windows.datasets]
+        y = np.concatenate(labels)
+    starts = [d.metadata["i_start_in_trial"].to_numpy() for d in windows.datasets]
+    names = [_file_name(d) for d in windows.datasets for _ in range(len(d))]
+    arrays = dict(X=X, y=y, starts=np.concatenate(starts), names=np.array(names))
+    for key, array in arrays.items():
+        np.save(Path(out, f"{key}.npy"), array)
+
+
+def kit_trials(files, out):
+    """The trials that the public builder finds in events files. -> a list of rows for each file."""
+    import pandas as pd
+    from eegdash.hbn.windows import build_trial_table
+
+    columns = [
+        "trial_start_onset",
+        "stimulus_onset",
+        "response_onset",
+        "rt_from_stimulus",
+        "rt_from_trialstart",
+        "correct",
+        "response_type",
+    ]
+
+    def rows(file):
+        table = build_trial_table(pd.read_csv(file, sep="\t"))
+        if not len(table):
+            return []
+        table = table[columns]
+        return table.astype(object).where(table.notna(), None).values.tolist()
+
+    return {"tables": [rows(file) for file in files]}
+
+
+# ------------------------------------------------------------------------- features and networks
+
+
+def mne_features(file, out, save=False):
+    """The features that mne-features shares with ours, of windows (N, C, T) in a .npy file."""
+    import numpy as np
+    from mne_features.feature_extraction import extract_features
+
+    X = np.load(file)
+    names = ["hjorth_mobility", "hjorth_complexity", "line_length", "pow_freq_bands"]
+    bands = {
+        "delta": (0.5, 4),
+        "theta": (4, 8),
+        "alpha": (8, 13),
+        "beta": (13, 30),
+        "gamma": (30, 45),
+    }
+    settings = {
+        "pow_freq_bands__freq_bands": bands,
+        "pow_freq_bands__normalize": False,
+        "pow_freq_bands__psd_method": "fft",
+    }
+    start = time.perf_counter()
+    values = extract_features(X, 100.0, names, settings)
+    seconds = time.perf_counter() - start
+    if save:
+        np.save(Path(out, "features.npy"), values)
+    return {"seconds": seconds}
+
+
+def _braindecode_eegnex(batch):
+    """braindecode's EEGNeX at 129 x 200 -> 1, and a batch for it."""
+    import torch
+    from braindecode.models import EEGNeX
+
+    torch.manual_seed(0)
+    network = EEGNeX(n_chans=129, n_times=200, n_outputs=1)
+    return network, torch.randn(batch, 129, 200), torch.randn(batch, 1)
+
+
+def eegnex(batch, train, out):
+    """The time of a training step, or of an answer, of braindecode's EEGNeX."""
+    network, x, y = _braindecode_eegnex(batch)
+    work = training_step(network, x, y) if train else inference(network, x)
+    return {"seconds": median_seconds(work, 1 if batch > 1 else 20)}
+
+
+def eegnex_memory(batch, out):
+    """The memory that a training step of braindecode's EEGNeX takes."""
+    return {"bytes": peak_bytes(training_step(*_braindecode_eegnex(batch)))}
+
+
+def eegnex_results(batch, out):
+    """Saves weights, data and results of braindecode's EEGNeX, computed without dropout."""
+    import torch
+
+    network, x, y = _braindecode_eegnex(batch)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    loss = torch.nn.functional.mse_loss(network(x), y)
+    loss.backward()
+    saved = dict(
+        before=before,
+        x=x,
+        y=y,
+        loss=loss.detach(),
+        after=network.state_dict(),
+        grads={name: p.grad for name, p in network.named_parameters()},
+        answer=network.eval()(x).detach(),
+    )
+    torch.save(saved, Path(out, "eegnex.pt"))
+    return {}
+
+
+def own_eegnex_memory(batch, out):
+    """The memory that a training step of our EEGNeX takes, in a process as fresh as the peer's."""
+    import torch
+
+    from eeg.machine.device import keep_freed_memory
+    from eeg.models.eegnex import EEGNeX
+
+    keep_freed_memory()
+    step = training_step(EEGNeX(), torch.randn(batch, 129, 200), torch.randn(batch, 1))
+    return {"bytes": peak_bytes(step)}
+
+
+def plain_tcn_step(batch, out):
+    """The time of a training step of plain_tcn."""
+    import torch
+
+    from eeg.bench.plain import plain_tcn
+
+    step = training_step(plain_tcn(), torch.randn(batch, 129, 200), torch.randn(batch, 200))
+    return {"seconds": median_seconds(step, 5)}
+
+
+# ------------------------------------------------------------------------------ the child process
+
+
+def versions(out):
+    """The versions of the peers and of what they stand on."""
+    from importlib.metadata import version
+
+    names = ("torch", "braindecode", "eegdash", "mne-features", "mne", "numpy", "pandas")
+    return {name: version(name) for name in names}
+
+
+WORK = {
+    "versions": versions,
+    "windows": kit_windows,
+    "trials": kit_trials,
+    "features": mne_features,
+    "eegnex": eegnex,
+    "eegnex memory": eegnex_memory,
+    "eegnex results": eegnex_results,
+    "own eegnex memory": own_eegnex_memory,
+    "plain tcn": plain_tcn_step,
+}
+
+
+def stand_in_for_torchaudio() -> None:
+    """Defines what braindecode imports from torchaudio, which has no CPU build for this torch.
+    Nothing measured here calls it.
+    """
+    import types
+
+    for module, names in {
+        "torchaudio": (),
+        "torchaudio.functional": ("fftconvolve", "filtfilt", "lfilter"),
+        "torchaudio.transforms": ("Resample", "Spectrogram", "MelSpectrogram"),
+    }.items():
+        sys.modules[module] = types.ModuleType(module)
+        for name in names:
+            setattr(sys.modules[module], name, object)
+    sys.modules["torchaudio"].functional = sys.modules["torchaudio.functional"]
+
+
+def serve(answers: int, out: str) -> None:
+    """The loop of the child process. answers: the file descriptor for its answers; out: its folder."""
+    import logging
+    import warnings
+
+    stand_in_for_torchaudio()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    with os.fdopen(answers, "w") as stream:
+        for line in sys.stdin:
+            work, arguments = json.loads(line)
+            print(json.dumps(WORK[work](out=out, **arguments)), file=stream, flush=True)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), sys.argv[2])

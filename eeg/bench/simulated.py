@@ -1,0 +1,51 @@
+"""The simulated releases and caches that the rows of run/bench.py read, in build/bench/."""
+
+from pathlib import Path
+
+from eeg.bench.measure import ROOT, run_script
+
+FOLDER = ROOT / "build" / "bench"
+DATA = FOLDER / "data"
+CHALLENGE1 = "challenge1_R1_windows.h5"
+
+
+def release(name: str, subjects: int) -> Path:
+    """Simulates a release, where it is not there yet. -> its folder. The start kit finds it too."""
+    run_script("synth", "--release", name, "--subjects", subjects, "--data", DATA)
+    kit_name = DATA / f"EEG2025r{name[1:]}"
+    if not kit_name.is_symlink():
+        kit_name.symlink_to(f"{name}_L100_bdf")
+    return DATA / f"{name}_L100_bdf"
+
+
+def cache_with_margins():
+    """A Cache of challenge 1 with 0.25 s on both sides of each window."""
+    from eeg.data.cache import Cache
+
+    release("R1", 20)
+    folder = FOLDER / "margin"
+    run_script("cache", "--release", "R1", "--margin", 0.25, "--data", DATA, "--cache", folder)
+    return Cache(folder / CHALLENGE1)
+
+
+def cache_of_zeros(source: Path, size: int) -> Path:
+    """Writes a cache of about `size` bytes in a sparse file: the windows of `source` repeated, all
+    samples 0. -> its folder.
+    """
+    import h5py
+    import numpy as np
+
+    path = FOLDER / f"zeros_{size >> 20}" / source.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(source) as old, h5py.File(path, "w", libver="v110", locking=False) as new:
+        windows = np.arange(size // old["X"][0].nbytes) % len(old["X"])
+        new.attrs.update(old.attrs)
+        for name, rows in (("y", windows), ("metadata", windows), ("recordings", slice(None))):
+            new[name] = old[name][()][rows]
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_layout(h5py.h5d.CONTIGUOUS)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple((len(windows), *old["X"].shape[1:]))
+        h5py.h5d.create(new.id, b"X", h5py.h5t.py_create(old["X"].dtype), space, layout)
+    return path.parent

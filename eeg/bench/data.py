@@ -274,7 +274,8 @@ def features(rounds):
     import numpy as np
 
     from eeg import _native
-    from eeg.data.features import LAGS, compute
+    from eeg.data.features import compute
+    from eeg.models.montage import LAGS
 
     cache = simulated.cache_with_margins()
     X = np.ascontiguousarray(cache.parts[0][:, :, cache.margin : cache.margin + cache.window])

@@ -232,7 +232,7 @@ def augment(rounds):
 
     cache = simulated.cache_with_margins()
     X, mirror = cache.parts[0], mirrored(cache.channels)
-    B, C, T, margin = 64, X.shape[1], cache.window, cache.margin
+    B, C, T, margin = 64, X.shape[1], cache.window_samples, cache.margin_samples
     rows = np.random.default_rng(0).permutation(len(cache))[:B].astype(np.int64)
     out = np.empty((B, C, T), np.float32)
     shift, mix, zero = np.zeros(B, np.int32), np.zeros(B, np.float32), np.zeros(B, np.int32)
@@ -278,7 +278,9 @@ def features(rounds):
     from eeg.models.montage import LAGS
 
     cache = simulated.cache_with_margins()
-    X = np.ascontiguousarray(cache.parts[0][:, :, cache.margin : cache.margin + cache.window])
+    X = np.ascontiguousarray(
+        cache.parts[0][:, :, cache.margin_samples : cache.margin_samples + cache.window_samples]
+    )
     total, lagged = 41071, np.empty((512, len(LAGS), 4), np.float32)
 
     def whole(work):

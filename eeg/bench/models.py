@@ -215,7 +215,7 @@ class _LatencyData:
 
         from eeg.data.features import compute
 
-        crop = slice(cache.margin, cache.margin + cache.window)
+        crop = slice(cache.margin_samples, cache.margin_samples + cache.window_samples)
         X = np.ascontiguousarray(cache.parts[0][:, :, crop], np.float32)
         subjects = cache.metadata["subject"]
         names = np.unique(subjects)

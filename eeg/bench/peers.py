@@ -370,7 +370,7 @@ def stand_in_for_torchaudio() -> None:
 
 
 def serve(answers: int, out: str) -> None:
-    """The loop of the child process. answers: the file descriptor for its answers; out: its folder."""
+    """The loop of the child process. answers: a file descriptor to write to; out: its folder."""
     import logging
     import warnings
 

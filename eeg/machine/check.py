@@ -2,9 +2,10 @@
 
     python -m eeg.machine.check cuda:0 [NAME ...]
 
-Run by eeg.machine.probe in a process of its own, which a bad card may crash or hang, and which then names the culprit: a
-line of JSON on stdout as each check begins, {"check": name}, and one as it ends, with "state" (ok, failed, skipped), "text" and
-"seconds"; `detect` adds the card. It ends at the first failure: what a process does after an error of the card says nothing.
+Run by eeg.machine.probe in a process of its own, which a bad card may crash or hang. It writes a
+line of JSON on stdout as each check begins, {"check": name}, and one as it ends, with "state" (ok,
+failed, skipped), "text" and "seconds"; a failure may add "cause", `detect` adds the card. It ends at
+the first failure: after an error of the card, nothing the process does can be relied on.
 """
 
 import copy
@@ -20,8 +21,10 @@ from torch.nn import functional as F
 from eeg.machine import device as devices
 from eeg.machine import probe
 from eeg.machine.amp import LossScale, unscale
+from eeg.machine.faults import is_out_of_memory
 
-# Relative to the norm of what is compared. float32 sums end near 1e-6; NVIDIA's convolutions round factors to TF32 (2^-11) by default.
+# Relative to the norm of what is compared. float32 sums end near 1e-6; NVIDIA's convolutions round
+# factors to TF32 (2^-11) by default.
 FLOAT32, TF32, HALF = 1e-4, 5e-3, 5e-2
 
 
@@ -34,7 +37,10 @@ class Skipped(Exception):
 
 
 def agree(what, got, wanted, limit):
-    """Raise Wrong unless `got`, from the device, equals `wanted`, float64 from the CPU, but for rounding. -> the relative difference."""
+    """The relative difference of `got`, from the device, and `wanted`, float64 from the CPU.
+
+    Raises Wrong where it is more than rounding.
+    """
     got = got.detach().cpu().double()
     if not torch.isfinite(got).all():
         raise Wrong(f"{what}: NaN or infinite numbers")
@@ -52,7 +58,10 @@ def numbers(*shape, seed=0):
 
 
 def compare_layer(what, layer, x, device, limit):
-    """Forward and backward of a layer on the device against the CPU. -> the largest relative difference. `layer` is float64 and keeps its gradients."""
+    """The largest relative difference of a layer's forward and backward pass, device against CPU.
+
+    `layer` is float64 and keeps its gradients.
+    """
     there = copy.deepcopy(layer).float().to(device)
     here_x, there_x = x.detach().double().requires_grad_(), x.detach().to(device).requires_grad_()
     here_y, there_y = layer(here_x), there(there_x)
@@ -86,29 +95,24 @@ def detect(device):
             if torch.version.hip
             else f"compute capability {card.major}.{card.minor}"
         )
-        return {
-            "text": f"{card.name}, {kind}, {card.total_memory / 1e9:.1f} GB",
-            "card": {"name": card.name, "kind": kind, "count": count},
-        }
+        text = f"{card.name}, {kind}, {card.total_memory / 1e9:.1f} GB"
+        return {"text": text, "card": {"name": card.name, "kind": kind, "count": count}}
     if device.type == "mps":
         if not torch.backends.mps.is_available():
             raise Wrong(
                 "torch finds no Metal device (macOS 12.3 or later on Apple silicon or AMD is needed)"
             )
         return {"text": "Apple Metal", "card": {"name": "Apple Metal", "kind": "mps", "count": 1}}
-    return {
-        "text": devices.processor(),
-        "card": {"name": devices.processor(), "kind": "cpu", "count": 1},
-    }
+    name = devices.processor()
+    return {"text": name, "card": {"name": name, "kind": "cpu", "count": 1}}
 
 
 def allocate(device):
     """64 MB are given, written and read."""
     x = torch.zeros(16 << 20, device=device)
     x += 0.5
-    total = (
-        x.double().sum().item() if device.type != "mps" else x.sum().item()
-    )  # Metal has no float64
+    # Metal has no float64
+    total = x.double().sum().item() if device.type != "mps" else x.sum().item()
     if total != 8 << 20:
         raise Wrong(f"16 Mi halves add up to {total}, not to {8 << 20}")
     return "64 MB"
@@ -119,14 +123,8 @@ def matmul(device):
     differences = []
     for m, k, n in ((512, 512, 512), (200, 129, 48), (1, 200, 7), (63, 1, 65)):
         a, b = numbers(m, k, seed=1), numbers(k, n, seed=2)
-        differences.append(
-            agree(
-                f"({m} x {k}) ({k} x {n})",
-                a.to(device) @ b.to(device),
-                a.double() @ b.double(),
-                FLOAT32,
-            )
-        )
+        got, wanted = a.to(device) @ b.to(device), a.double() @ b.double()
+        differences.append(agree(f"({m} x {k}) ({k} x {n})", got, wanted, FLOAT32))
     return f"within {max(differences):.0e} of the CPU"
 
 
@@ -144,16 +142,20 @@ def convolution(device):
         "2-D, grouped": (nn.Conv2d(32, 64, (129, 1), groups=32), numbers(2, 32, 129, 19)),
         "transposed": (nn.ConvTranspose1d(48, 24, 2, stride=2), numbers(4, 48, 50)),
     }
-    return f"within {max(compare_layer(what, layer.double(), x, device, TF32) for what, (layer, x) in kinds.items()):.0e} of the CPU"
+    differences = [
+        compare_layer(what, layer.double(), x, device, TF32) for what, (layer, x) in kinds.items()
+    ]
+    return f"within {max(differences):.0e} of the CPU"
 
 
 def batch_norm(device):
     """Batch norm in training: output, gradients, running statistics; then in evaluation."""
     layer = nn.BatchNorm1d(48).double()
     x = 3 + 2 * numbers(8, 48, 200)
-    difference = compare_layer("training", layer, x, device, FLOAT32)
+    training = compare_layer("training", layer, x, device, FLOAT32)
     layer.zero_grad()
-    return f"within {max(difference, compare_layer('evaluation', layer.eval(), x, device, FLOAT32)):.0e} of the CPU"
+    evaluation = compare_layer("evaluation", layer.eval(), x, device, FLOAT32)
+    return f"within {max(training, evaluation):.0e} of the CPU"
 
 
 def optimiser(device):
@@ -167,7 +169,8 @@ def optimiser(device):
         for p, step in zip((here, there), steps):
             nn.utils.clip_grad_norm_([p], 1.0)
             step.step()
-    return f"within {agree('five steps of AdamW', there.detach().cpu() - start, here.detach() - start.double(), FLOAT32):.0e} of the CPU"
+    got, wanted = there.detach().cpu() - start, here.detach() - start.double()
+    return f"within {agree('five steps of AdamW', got, wanted, FLOAT32):.0e} of the CPU"
 
 
 class Small(nn.Module):
@@ -176,19 +179,20 @@ class Small(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.time, self.mix, self.norm, self.head = (
-            nn.Conv1d(16, 16, 15, padding=7, groups=16),
-            nn.Conv1d(16, 24, 1),
-            nn.BatchNorm1d(24),
-            nn.Linear(24, 1),
-        )
+        self.time = nn.Conv1d(16, 16, 15, padding=7, groups=16)
+        self.mix = nn.Conv1d(16, 24, 1)
+        self.norm = nn.BatchNorm1d(24)
+        self.head = nn.Linear(24, 1)
 
     def forward(self, x):
         return self.head(F.gelu(self.norm(self.mix(self.time(x)))).mean(2))
 
 
 def amp(device):
-    """Mixed precision: float16 with a gradient scaler, on a CPU bfloat16. Gradients against the CPU, then twenty steps."""
+    """Mixed precision: float16 with a gradient scaler, on a CPU bfloat16.
+
+    Compares gradients with the CPU's, then takes twenty steps.
+    """
     if device.type == "cpu" and not devices.supports_bf16():
         raise Skipped("this processor has no bfloat16 instructions")
     dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
@@ -219,14 +223,16 @@ def amp(device):
 
 def falls(what, losses):
     """Raise Wrong unless training on one batch has brought the loss down."""
-    if not losses[-1] < 0.98 * losses[0]:  # so written that NaN fails
-        raise Wrong(
-            f"{what} took the loss from {losses[0]:.4f} to {losses[-1]:.4f}, it should fall"
-        )
+    first, last = losses[0], losses[-1]
+    if not last < 0.98 * first:  # written so that NaN fails
+        raise Wrong(f"{what} took the loss from {first:.4f} to {last:.4f}, it should fall")
 
 
 def memory(device):
-    """Most of the free memory is filled with numbers, read back and given back (256 MB where a device does not say what is free)."""
+    """Most of the free memory is filled with numbers, read back and freed.
+
+    256 MB where a device does not say what is free.
+    """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
     block = 16 << 20  # int32: 64 MB
     count = max(4, int(0.8 * free) // (4 * block))
@@ -240,13 +246,13 @@ def memory(device):
         back = torch.cuda.mem_get_info(device)[0]
         if back < 0.9 * free:
             raise Wrong(
-                f"{free / 1e9:.1f} GB were free, after filling and freeing {back / 1e9:.1f} GB are"
+                f"{free / 1e9:.1f} GB were free; after filling and freeing, {back / 1e9:.1f} GB are"
             )
     return f"{count * 4 * block / 1e9:.1f} GB"
 
 
 def transfer(device):
-    """What goes to the device and comes back is the same, from pinned memory too."""
+    """Numbers copied to the device come back unchanged, from pinned memory too."""
     if device.type == "cpu":
         raise Skipped("the CPU is the host")
     for n in (1, 129 * 200 + 1, 4 << 20):
@@ -263,10 +269,14 @@ def transfer(device):
 
 
 def small_steps(device):
-    """200 training steps of a small network, which keep the queue of kernels full; memory must not grow, the loss must fall."""
+    """200 training steps of a small network, which keep the queue of kernels full.
+
+    Memory must not grow, and the loss must fall.
+    """
     network = Small().to(device)
     step = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    x, y, losses, held = numbers(16, 16, 100).to(device), numbers(16, 1, seed=1).to(device), [], []
+    x, y = numbers(16, 16, 100).to(device), numbers(16, 1, seed=1).to(device)
+    losses, held = [], []
     for i in range(200):
         step.zero_grad()
         loss = F.mse_loss(network(x), y)
@@ -312,13 +322,12 @@ def main(arguments):
             said = {"state": "skipped", "text": str(e)}
         except Exception as e:  # whatever it is, it is the answer to this check
             lines = str(e).strip().splitlines() or ["no reason given"]
-            said = {
-                "state": "failed",
-                "text": lines[0] if isinstance(e, Wrong) else f"{type(e).__name__}: {lines[0]}",
-            }
-        print(
-            json.dumps({"check": check, "seconds": time.perf_counter() - start, **said}), file=out
-        )
+            text = lines[0] if isinstance(e, Wrong) else f"{type(e).__name__}: {lines[0]}"
+            said = {"state": "failed", "text": text}
+            if is_out_of_memory(e):
+                said["cause"] = probe.NO_MEMORY
+        seconds = time.perf_counter() - start
+        print(json.dumps({"check": check, "seconds": seconds, **said}), file=out)
         if said["state"] == "failed":
             return
 

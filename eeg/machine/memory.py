@@ -122,4 +122,4 @@ class Watch:
         if not self.shrunk:
             self.shrunk = True
             return "shrink", text + ": fewer batches are held ahead"
-        return "stop", text + ": saved and stopped; go on with --resume when memory is free"
+        return "stop", text + ": saved and stopped; resume with --resume when memory is free"

@@ -1,7 +1,8 @@
-"""The ten checks of a device, from outside: a child process does them (eeg.machine.check), and may crash, hang or say nonsense there.
+"""The ten checks of a device, seen from outside: a child process runs them (eeg.machine.check).
 
-What the child says as it goes is noted, and where it dies or stays silent the check it was at has failed. An RDNA1 card under ROCm is
-tried without an override of its architecture and with each of two, every time in a new child.
+The child may crash, hang or print nonsense. Its answers are read as they come; where it dies or stays
+silent, the check it was at has failed. An RDNA1 card under ROCm is tried without an override of its
+architecture and with each of two, every time in a new child.
 """
 
 import importlib.util
@@ -14,12 +15,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from eeg.machine.cards import amd_cards
+from eeg.machine.faults import says_out_of_memory
 
 CHECKS = (
     "detect",
@@ -34,67 +37,91 @@ CHECKS = (
     "small steps",
 )
 PROGRAM = (sys.executable, "-m", "eeg.machine.check")
-LIMIT = 120  # s that one check may take; ROCm compiles its convolutions at first use, which takes many seconds each
+LIMIT_S = 120  # for one check; ROCm compiles its convolutions at first use, many seconds each
 
-# RDNA1: ROCm has no kernels for these. From ROCm 6.1 on some run as they are; 10.3.0 crashes cards on which 10.1.0 works.
+# RDNA1: ROCm has no kernels for these. From ROCm 6.1 on some run as they are; 10.3.0 crashes cards on
+# which 10.1.0 works.
 RDNA1 = ("gfx1010", "gfx1011", "gfx1012")
 OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
 OVERRIDES = (None, "10.1.0", "10.3.0")  # None: without
 
+# Why a check failed, where more than its text is needed
+NO_ANSWER = "no answer"  # the child died, hung or printed nonsense
+NO_MEMORY = "no memory"  # perhaps another process holds it
+
 
 @dataclass
 class Check:
-    """How one check went. state: ok, failed, skipped (makes no sense here), not run (an earlier one failed)."""
+    """How one check went.
+
+    state: ok, failed, skipped (makes no sense here), not run (an earlier one failed).
+    cause: NO_ANSWER or NO_MEMORY of a failure, else "".
+    """
 
     name: str
     state: str
     text: str = ""
     seconds: float = 0.0
+    cause: str = ""
+
+
+OnCheck = Callable[["Attempt", Check], object]
 
 
 @dataclass
 class Attempt:
-    """The checks of one device under one setting of the environment. environment: variables to set, or with None to remove."""
+    """The checks of one device under one setting of the environment.
+
+    environment: variables to set, or with None to remove. card: name, kind and count, if the child
+    came far enough to say them.
+    """
 
     device: str
-    environment: dict
-    checks: list = field(default_factory=list)
-    card: dict = field(default_factory=dict)  # name, kind, count: as far as the child came to say
+    environment: dict[str, str | None]
+    checks: list[Check] = field(default_factory=list)
+    card: dict = field(default_factory=dict)
 
     @property
-    def trusted(self):
-        """Whether float32 may be trained on it: everything went well, mixed precision aside."""
+    def trusted(self) -> bool:
+        """Whether it may be trained on in float32: all passed, mixed precision aside."""
         return len(self.checks) == len(CHECKS) and all(
             check.state in ("ok", "skipped") for check in self.checks if check.name != "amp"
         )
 
     @property
-    def failure(self):
-        """The first check that failed, mixed precision aside, or None."""
-        return next(
-            (check for check in self.checks if check.state == "failed" and check.name != "amp"),
-            None,
-        )
+    def failure(self) -> Check | None:
+        """The first check that failed, mixed precision aside."""
+        failed = (c for c in self.checks if c.state == "failed" and c.name != "amp")
+        return next(failed, None)
 
     @property
-    def setting(self):
+    def setting(self) -> str:
         """The environment in words."""
         return ", ".join(
             f"without {name}" if value is None else f"{name}={value}"
             for name, value in self.environment.items()
         )
 
-    def precisions(self):
-        passed = any(check.name == "amp" and check.state == "ok" for check in self.checks)
-        return ("fp32", ("bf16" if self.device == "cpu" else "fp16")) if passed else ("fp32",)
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions it may use, fp32 first."""
+        if any(check.name == "amp" and check.state == "ok" for check in self.checks):
+            return "fp32", ("bf16" if self.device == "cpu" else "fp16")
+        return ("fp32",)
 
 
-def inspect(device, environment=None, on_check=None, program=PROGRAM, limit=LIMIT):
-    """Run the checks of a device ("cuda:0", "cpu") in a child process under `environment` (see Attempt). -> Attempt.
+def inspect(
+    device: str,
+    environment: Mapping[str, str | None] | None = None,
+    on_check: OnCheck | None = None,
+    program: Sequence[str] = PROGRAM,
+    limit_s: float = LIMIT_S,
+) -> Attempt:
+    """Run the checks of a device ("cuda:0", "cpu") in a child process.
 
-    on_check(attempt, check) is called as each check ends. program: what to run as the child. limit: s that one check may take.
+    environment: as Attempt's. on_check(attempt, check) is called as each check ends. program: the
+    child. limit_s: how long one check may take.
     """
-    attempt = Attempt(device, environment or {})
+    attempt = Attempt(device, dict(environment or {}))
 
     def note(check):
         attempt.checks.append(check)
@@ -102,88 +129,108 @@ def inspect(device, environment=None, on_check=None, program=PROGRAM, limit=LIMI
             on_check(attempt, check)
 
     while len(attempt.checks) < len(CHECKS):
-        run_child(attempt, CHECKS[len(attempt.checks) :], note, program, limit)
+        _Child(attempt, note, program, limit_s).run()
         if attempt.failure:
             for name in CHECKS[len(attempt.checks) :]:
                 note(Check(name, "not run"))
-        # without mixed precision a card is still of use: another child goes on after it
+        # without mixed precision a card is still of use: another child runs the checks after it
     return attempt
 
 
-def run_child(attempt, names, note, program, limit):
-    """Let one child run the checks called `names`, until it ends, fails, or says nothing for `limit` seconds. note(check) each."""
-    with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        child = subprocess.Popen(
-            [*program, attempt.device, *names],
-            env=surroundings(attempt.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        )
-        lines = queue.SimpleQueue()
+class _Child:
+    """One child process, which runs the checks that `attempt` still lacks until it ends or fails."""
 
-        def read():
-            with child.stdout:
-                for line in child.stdout:
-                    lines.put(line)
-            lines.put(None)
+    def __init__(self, attempt, note, program, limit_s):
+        self.attempt, self.note, self.limit_s = attempt, note, limit_s
+        self.names = CHECKS[len(attempt.checks) :]
+        self.command = [*program, attempt.device, *self.names]
+        self.lines = queue.SimpleQueue()
+        # the check it is at; until it names one it is on its way to the first
+        self.running, self.began = self.names[0], time.perf_counter()
 
-        threading.Thread(target=read, name="device check", daemon=True).start()
-        running, began, trouble = (
-            names[0],
-            time.perf_counter(),
-            "",
-        )  # until it says which, it is on its way to the first
+    def run(self):
+        with tempfile.TemporaryFile("w+", errors="replace") as errors:
+            process = subprocess.Popen(
+                self.command,
+                env=surroundings(self.attempt.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+            threading.Thread(
+                target=self._read, args=(process.stdout,), name="device check", daemon=True
+            ).start()
+            trouble = None
+            try:
+                trouble = self._listen(process)
+            finally:
+                ended = kill(process)
+            if self.running is None and self.attempt.checks[-1].state == "failed":
+                return  # it has said so itself, and ended
+            complete = len(self.attempt.checks) == len(CHECKS)
+            if complete and not trouble and process.returncode == 0:
+                return
+            errors.seek(0)
+            last_words = _last_line(errors.read())
+        self._note_failure(trouble or ending(process.returncode), ended, last_words, complete)
+
+    def _read(self, stdout):
+        with stdout:
+            for line in stdout:
+                self.lines.put(line)
+        self.lines.put(None)
+
+    def _listen(self, process):
+        """Note what the child answers until it ends. -> what went wrong, in words, or None"""
+        line = ""
         try:
-            while (line := lines.get(timeout=limit)) is not None:
+            while (line := self.lines.get(timeout=self.limit_s)) is not None:
                 said = json.loads(line)
                 if "state" not in said:
-                    running, began = said["check"], time.perf_counter()
+                    self.running, self.began = said["check"], time.perf_counter()
                     continue
-                attempt.card = said.get("card", attempt.card)
-                note(Check(said["check"], said["state"], said["text"], said["seconds"]))
-                running = None
-            child.wait(timeout=limit)  # it has closed its output, so it is ending
+                self.attempt.card = said.pop("card", self.attempt.card)
+                self.note(Check(name=said.pop("check"), **said))
+                self.running = None
+            process.wait(timeout=self.limit_s)  # it has closed its output, so it is ending
         except (queue.Empty, subprocess.TimeoutExpired):
-            trouble = f"no answer within {limit:g} s"
+            return f"no answer within {self.limit_s:g} s"
         except ValueError:
-            trouble = f"the child's answer is cut short or none: {line.strip()[:100]}"
-        finally:
-            free = kill(child)
-        if running is None and attempt.checks[-1].state == "failed":
-            return  # it has said so itself, and ended
-        complete = len(attempt.checks) == len(CHECKS)
-        if complete and not trouble and child.returncode == 0:
-            return
-        errors.seek(0)
-        last_words = next(
-            (line.strip() for line in reversed(errors.read().splitlines()) if line.strip()), ""
-        )
-    text = trouble or ending(child.returncode)
-    if not free:
-        text += "; the child cannot be killed, the driver holds it: the machine may need a restart"
-    elif last_words:
-        text += f": {last_words[:300]}"
-    if complete:  # it did all, then crashed or hung as it gave the device back
-        last = attempt.checks.pop()
-        running, text = last.name, f"afterwards, {text}"
-    note(Check(running or CHECKS[len(attempt.checks)], "failed", text, time.perf_counter() - began))
+            return f"the child's answer cannot be read: {line.strip()[:100]}"
+        return None
+
+    def _note_failure(self, text, ended, last_words, complete):
+        """The child did not end as it should have: the check it was at has failed."""
+        if not ended:
+            text += "; the child cannot be killed, the driver holds it: restart the machine"
+        elif last_words:
+            text += f": {last_words[:300]}"
+        name = self.running
+        if complete:  # all passed, then it crashed or hung as it released the device
+            name, text = self.attempt.checks.pop().name, f"afterwards, {text}"
+        cause = NO_MEMORY if says_out_of_memory(last_words) else NO_ANSWER
+        seconds = time.perf_counter() - self.began
+        name = name or CHECKS[len(self.attempt.checks)]
+        self.note(Check(name, "failed", text, seconds, cause))
 
 
-def surroundings(changes):
-    """The environment of a child: this one's with `changes` (None removes), and this very eeg, whatever else is installed."""
+def _last_line(text):
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def surroundings(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment of a child: this one's with `changes`, and this very eeg package."""
     environment = {**os.environ, **changes}
     package = Path(importlib.util.find_spec("eeg").origin).parents[1]
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(package), *filter(None, [environment.get("PYTHONPATH")])]
-    )
+    paths = [str(package), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     return {name: value for name, value in environment.items() if value is not None}
 
 
-def kill(child):
-    """End a child and what it started. -> False if it cannot be ended (it waits inside the driver)."""
+def kill(child: subprocess.Popen) -> bool:
+    """End a child and what it started. False if it cannot be ended: it waits inside the driver."""
     if child.poll() is None:
         try:
             os.killpg(child.pid, signal.SIGKILL)
@@ -196,7 +243,7 @@ def kill(child):
     return True
 
 
-def ending(code):
+def ending(code: int) -> str:
     """How a process ended, in words, from its return code."""
     if code >= 0:
         return f"the child ended with exit code {code}"
@@ -206,28 +253,29 @@ def ending(code):
         return f"the child died of signal {-code}"
 
 
-def attempt_all(wanted, on_check, program, limit, root):
-    """Try the device wanted, or on auto each card in turn, until one passes. -> the attempts, the good one last."""
+def attempt_all(
+    wanted: str, on_check: OnCheck | None, program: Sequence[str], limit_s: float, root: Path
+) -> list[Attempt]:
+    """Try the device wanted, or on auto ("") each card in turn until one passes, which is then last."""
     if wanted or not (torch.version.cuda or torch.version.hip):
-        return attempt_one(wanted or "mps:0", on_check, program, limit, root)
+        return attempt_one(wanted or "mps:0", on_check, program, limit_s, root)
     attempts, index, count = [], 0, 1
     while index < count:
-        attempts += attempt_one(f"cuda:{index}", on_check, program, limit, root)
+        attempts += attempt_one(f"cuda:{index}", on_check, program, limit_s, root)
         if attempts[-1].trusted:
             break
         index, count = index + 1, max(attempt.card.get("count", 1) for attempt in attempts)
     return attempts
 
 
-def attempt_one(device, on_check, program, limit, root):
-    """Try one device as the environment is; an RDNA1 card under ROCm then with each override, each in a new child. -> the attempts."""
-    attempts = [inspect(device, {}, on_check, program, limit)]
-    if (
-        torch.version.hip
-        and not attempts[0].trusted
-        and set(RDNA1) & {attempts[0].card.get("kind"), *amd_cards(root)}
-    ):
+def attempt_one(
+    device: str, on_check: OnCheck | None, program: Sequence[str], limit_s: float, root: Path
+) -> list[Attempt]:
+    """Try one device as the environment is, then an RDNA1 card under ROCm with each override."""
+    attempts = [inspect(device, {}, on_check, program, limit_s)]
+    kinds = {attempts[0].card.get("kind"), *amd_cards(root)}
+    if torch.version.hip and set(RDNA1) & kinds:
         for value in OVERRIDES:
             if value != os.environ.get(OVERRIDE) and not attempts[-1].trusted:
-                attempts.append(inspect(device, {OVERRIDE: value}, on_check, program, limit))
+                attempts.append(inspect(device, {OVERRIDE: value}, on_check, program, limit_s))
     return attempts

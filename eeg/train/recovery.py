@@ -18,6 +18,7 @@ import torch
 
 from eeg.machine.amp import unscale
 from eeg.machine.device import synchronize
+from eeg.machine.faults import is_device_error, is_out_of_memory
 
 ERRORS_IN_A_ROW = 3  # of one piece of work, after which the device is given up
 CALM = 100  # batches without a shortage of memory, after which larger parts are tried again
@@ -275,56 +276,6 @@ def outcome(work, *arguments):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return None, Fault(is_out_of_memory(error), lines[0][:300])
-
-
-MEMORY_WORDS = (
-    "out of memory",
-    "outofmemory",
-    "can't allocate memory",
-    "not enough memory",
-    "status_alloc_failed",
-)
-DEVICE_WORDS = (
-    *(
-        "cuda error",
-        "cudnn error",
-        "cudnn_status",
-        "cublas",
-        "cusolver",
-        "device-side assert",
-        "accelerator error",
-        "driver shutting down",
-    ),
-    *(
-        "hip error",
-        "miopen",
-        "hipblas",
-        "rocblas",
-        "rocsolver",
-        "hsa_status",
-        "mps backend",
-        "metal",
-    ),
-)
-
-
-def is_out_of_memory(error):
-    """Whether an exception says that memory ran out, on a card or on the machine."""
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error).lower() for words in MEMORY_WORDS
-    )
-
-
-def is_device_error(error):
-    """Whether an exception comes from a card or its driver (out of memory aside), not from the program."""
-    if is_out_of_memory(error) or not isinstance(error, RuntimeError):
-        return False
-    kind = getattr(torch, "AcceleratorError", None)  # torch 2.8
-    return (kind is not None and isinstance(error, kind)) or any(
-        words in str(error).lower() for words in DEVICE_WORDS
-    )
 
 
 def answers(device, limit=20):

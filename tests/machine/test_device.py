@@ -61,7 +61,12 @@ def card(child, build, tmp_path, monkeypatch):  # noqa: F811
     build(hip="6.2")
     write(tmp_path / "root", RDNA1)
     choose = lambda requested="auto", **settings: device.choose(
-        requested, tmp_path / "cache", program=child[0], limit=5, root=tmp_path / "root", **settings
+        requested,
+        tmp_path / "cache",
+        program=child[0],
+        limit_s=5,
+        root=tmp_path / "root",
+        **settings,
     )
     yield choose, child[1]
     os.environ.pop("HSA_OVERRIDE_GFX_VERSION", None)  # choose has set it
@@ -420,7 +425,7 @@ def table(child, build, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(
         device,
         "choose",
-        lambda *arguments: choose(*arguments, program=child[0], limit=5, root=tmp_path / "root"),
+        lambda *arguments: choose(*arguments, program=child[0], limit_s=5, root=tmp_path / "root"),
     )
 
     def run(*arguments):

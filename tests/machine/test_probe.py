@@ -27,7 +27,7 @@ for name in names:
         if what == "nonsense": print("Memory: 12 GB", flush=True)
         if what == "quiet": sys.exit(0)
         if what == "wrong": say(check=name, state="failed", text="forward: 3.1e-01 away", seconds=0.1); sys.exit(0)
-        if what == "full": say(check=name, state="failed", text="OutOfMemoryError: HIP out of memory", seconds=0.1); sys.exit(0)
+        if what == "full": say(check=name, state="failed", text="OutOfMemoryError: HIP out of memory", seconds=0.1, cause="no memory"); sys.exit(0)
     card = {"card": {"name": "Navi 10", "kind": os.environ.get("KIND", "gfx1010"), "count": int(os.environ.get("COUNT", 1))}} if name == "detect" else {}
     say(check=name, state="ok", text="fine", seconds=0.1, **card)
 if at == "end": os.close(1); time.sleep(30) if what == "hang" else os.kill(os.getpid(), signal.SIGSEGV)
@@ -73,7 +73,7 @@ def test_a_good_device_is_trusted_with_mixed_precision(child):
         ),
         ("batch norm:hang", "batch norm", "no answer within 1 s"),
         ("matmul:wrong", "matmul", "forward: 3.1e-01 away"),
-        ("memory:nonsense", "memory", "the child's answer is cut short or none: Memory: 12 GB"),
+        ("memory:nonsense", "memory", "the child's answer cannot be read: Memory: 12 GB"),
         ("detect:quiet", "detect", "the child ended with exit code 0"),
         ("end:segfault", "small steps", "afterwards, the child died of SIGSEGV"),
         ("end:hang", "small steps", "afterwards, no answer within 1 s"),
@@ -83,7 +83,7 @@ def test_a_fault_costs_the_child_and_names_the_check(child, monkeypatch, fault, 
     monkeypatch.setenv("FAULT", fault)
     seen = []
     attempt = probe.inspect(
-        "cuda:0", on_check=lambda attempt, check: seen.append(check), program=child[0], limit=1
+        "cuda:0", on_check=lambda attempt, check: seen.append(check), program=child[0], limit_s=1
     )
     at = probe.CHECKS.index(failed)
     assert states(attempt) == ["ok"] * at + ["failed"] + ["not run"] * (9 - at)
@@ -100,14 +100,14 @@ def test_a_child_that_hangs_is_ended(child, monkeypatch):
     )
     gone = []
     start = time.monotonic()
-    probe.inspect("cuda:0", program=child[0], limit=0.5)
+    probe.inspect("cuda:0", program=child[0], limit_s=0.5)
     assert time.monotonic() - start < 10 and gone[0].returncode == -9
 
 
 @pytest.mark.parametrize("what", ["segfault", "wrong", "hang"])
 def test_without_mixed_precision_a_card_is_still_of_use(child, monkeypatch, what):
     monkeypatch.setenv("FAULT", f"amp:{what}")
-    attempt = probe.inspect("cuda:0", program=child[0], limit=1)
+    attempt = probe.inspect("cuda:0", program=child[0], limit_s=1)
     assert states(attempt) == ["ok"] * 6 + ["failed"] + ["ok"] * 3
     assert attempt.trusted and attempt.precisions() == ("fp32",)
     assert [names for _, names, _ in child[1]()] == [list(probe.CHECKS), list(probe.CHECKS[7:])]

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from eeg.machine.faults import is_device_error, is_out_of_memory
 from eeg.train import recovery
-from eeg.train.recovery import CALM, Recovery, answers, is_device_error, is_out_of_memory, outcome
+from eeg.train.recovery import CALM, Recovery, answers, outcome
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
 CRASH = RuntimeError(

@@ -196,7 +196,22 @@ def counted(number, noun):
     return f"{number:,} {noun}{'es' if noun.endswith(('ch', 's', 'x')) else 's'}"
 
 
-def anonymous_memory():
+def clock(seconds: float) -> str:
+    """A length of time: 0:07, 12:30, 3:05:00, 2 d 4 h."""
+    seconds = round(seconds)
+    if seconds >= 86400:
+        return f"{seconds // 86400} d {seconds % 86400 // 3600} h"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def moment(when: float | None = None) -> str:
+    """A Unix time, now by default, as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+
+
+def anonymous_memory() -> int:
     """Bytes of memory that are this process's own; pages of mapped files, which the system can drop, are not."""
     if not os.path.exists("/proc/self/status"):  # macOS: the highest so far, with what is mapped
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

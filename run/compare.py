@@ -83,7 +83,8 @@ def main():
 
 
 def chosen_runs(args):
-    from eeg.runs.run import best_run, choose_runs, find_runs
+    from eeg.runs.choice import best_run, choose_runs
+    from eeg.runs.run import find_runs
 
     if args.runs:
         runs = choose_runs(args.out, args.runs, args.seed, several=True)
@@ -286,7 +287,8 @@ def print_table(rows):
 
 def promote_best(runs, answers, cache, rows, out):
     """Promote the run with the lowest validation NRMSE, unless the promoted one has a lower one or is better on these windows."""
-    from eeg.runs.run import Run, competing, left_out, validation
+    from eeg.runs.choice import competing, left_out, validation
+    from eeg.runs.run import Run
     from eeg.score.finished import promote, promoted_folder
     from eeg.score.metrics import nrmse
 

@@ -96,7 +96,7 @@ def main():
 
 def chosen_runs(args):
     """The runs to score. Without names the best finished one of each challenge; one of them may be missing, which is said."""
-    from eeg.runs.run import best_run, choose_runs
+    from eeg.runs.choice import best_run, choose_runs
 
     if args.runs:
         runs = choose_runs(args.out, args.runs, args.seed, several=bool(args.ensemble))

@@ -14,8 +14,9 @@ import sys
 import time
 
 from eeg import cli, hints
+from eeg.runs.choice import meant
 from eeg.runs.monitor import Gpu, counts, events, look, sentence, table
-from eeg.runs.run import all_runs, meant
+from eeg.runs.run import all_runs
 
 
 def arguments():

@@ -201,7 +201,7 @@ def submission(args):
 
 def best(challenge, args):
     """The folder of the promoted run; where there is none, of the better one of the night's runs, or of all runs, by validation. None where nothing has finished."""
-    from eeg.runs.run import best_run, choose_runs
+    from eeg.runs.choice import best_run, choose_runs
     from eeg.score.finished import promoted_folder
 
     promoted = promoted_folder(args.out, challenge)

@@ -35,7 +35,7 @@ def arguments():
 def main():
     args = arguments()
     from eeg.machine.load import Load
-    from eeg.runs.run import choose_runs
+    from eeg.runs.choice import choose_runs
 
     load, runs = Load(), choose_runs(args.out, args.runs, args.seed) or best_runs(args.out)
     import torch
@@ -56,7 +56,7 @@ def main():
 
 def best_runs(out):
     """The best finished run of each challenge; the reason, where there is none of any."""
-    from eeg.runs.run import best_run
+    from eeg.runs.choice import best_run
 
     runs, reasons = [], []
     for challenge in (1, 2):

@@ -104,7 +104,7 @@ def describe(challenge, runs, entry):
 
 def choose(args):
     """-> {1: runs, 2: runs}, none where a constant stands in. What was not named is the best finished run."""
-    from eeg.runs.run import best_run, choose_runs
+    from eeg.runs.choice import best_run, choose_runs
 
     chosen = choose_runs(args.out, args.runs, args.seed)
     runs, missing = {}, []

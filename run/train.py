@@ -384,14 +384,14 @@ def main():
 
 def find_plan(args, ranks):
     """The folders of the runs to train, one after the other: new ones, or those of a plan that are not finished. -> ([Path], whether they are new)"""
-    from eeg.runs import run as runs
+    from eeg.runs import choice
 
     if args.resume or ranks.restarted:
         if isinstance(args.resume, Path):
-            meant = runs.named(args.out, str(args.resume))
+            meant = choice.named(args.out, str(args.resume))
             run = ([run for run in meant if not run.finished] or meant)[-1]
         else:
-            run = runs.newest_unfinished(
+            run = choice.newest_unfinished(
                 args.out, args.challenge, args.name, new=bool(args.challenge)
             )
         if run:
@@ -483,7 +483,7 @@ def train(folder, args, ranks):
             )
         if not asked:
             raise
-        journal.say(f"stopped, as it was at the last checkpoint; go on with: {Run(folder).resume}")
+        journal.say(f"stopped, as it was at the last checkpoint; resume with: {Run(folder).resume}")
         return "stopped"
     finally:
         journal.close()

@@ -125,3 +125,19 @@ def test_windows_left_out_of_training_are_counted_in_words(monkeypatch):
         "1,234 windows of bad subjects",
         "1,234 windows with correct unknown",
     ]
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0, "0:00"),
+        (7.4, "0:07"),
+        (59.7, "1:00"),
+        (750, "12:30"),
+        (3600, "1:00:00"),
+        (11100, "3:05:00"),
+        (187200, "2 d 4 h"),
+    ],
+)
+def test_clock(seconds, text):
+    assert cli.clock(seconds) == text

@@ -1,18 +1,22 @@
-"""What run/monitor.py shows of runs: a table, what is wrong with which and what to do, and how busy the GPU is. Nothing heavy is imported."""
+"""What run/monitor.py shows: a table of runs, what is wrong with them and what to do, the load of the GPU.
+
+Imports nothing heavy.
+"""
 
 import json
 import math
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import wrap
+from textwrap import TextWrapper
 
 from eeg import UserError, cli
 from eeg.runs.run import Run
 
 BARS = "▁▂▃▄▅▆▇█"
-QUIET = 60  # s without a word after which a run that seems alive is asked about; it speaks every few seconds
+QUIET_S = 60  # without an update after which a run may hang; it writes one every few seconds
 COLUMNS = (
     "run",
     "status",
@@ -28,8 +32,8 @@ COLUMNS = (
 )
 
 
-def sparkline(values, width=16):
-    """The course of some numbers as a line of bars, lowest to highest; of more than `width`, means of neighbours."""
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """Numbers as a line of bars, lowest to highest; beyond `width`, means of neighbours."""
     if len(values) > width:
         edges = [len(values) * i // width for i in range(width + 1)]
         values = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:])]
@@ -41,31 +45,22 @@ def sparkline(values, width=16):
     )
 
 
-def duration(seconds):
-    """0:07, 12:30, 3:05:00, 2 d 4 h."""
-    seconds = round(seconds)
-    if seconds >= 86400:
-        return f"{seconds // 86400} d {seconds % 86400 // 3600} h"
-    minutes, seconds = divmod(seconds, 60)
-    return (
-        f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-        if minutes >= 60
-        else f"{minutes}:{seconds:02d}"
-    )
-
-
 @dataclass
 class Look:
-    """One look at a run: its status ("unreadable" where its files say nothing useful), its cells of the table, and what is wrong with it."""
+    """One look at a run.
+
+    status: as Run's, or "unreadable". cells: those of COLUMNS that have something to show. remarks:
+    what is wrong with it.
+    """
 
     run: Run
     status: str
-    cells: dict  # of COLUMNS those that have something to say
-    remarks: list
+    cells: dict[str, str]
+    remarks: list[str]
 
 
-def look(run):
-    """-> Look. A run that cannot be read is shown as such."""
+def look(run: Run) -> Look:
+    """Look at a run; one that cannot be read is shown as such."""
     try:
         return Look(run, run.status, _cells(run), _remarks(run))
     except UserError as e:
@@ -77,11 +72,9 @@ def _cells(run):
     epoch, best = run.best
     cells = {"run": run.name, "status": run.status}
     if state.get("epoch") is not None:
-        cells["epoch"] = f"{state['epoch']}/{state.get('epochs', '?')}" + (
-            f" {100 * state.get('batch', 0) // state['batches']:2d} %"
-            if running and state.get("batches")
-            else ""
-        )
+        cells["epoch"] = f"{state['epoch']}/{state.get('epochs', '?')}"
+        if running and state.get("batches"):
+            cells["epoch"] += f" {100 * state.get('batch', 0) // state['batches']:2d} %"
     if epoch:
         values = [value for _, value in run.curve]
         cells |= {
@@ -92,7 +85,7 @@ def _cells(run):
     if running and state.get("windows_per_second") is not None:
         cells["windows/s"] = f"{state['windows_per_second']:,.0f}"
     if running and state.get("seconds_left") is not None:
-        cells["left"] = duration(state["seconds_left"])
+        cells["left"] = cli.clock(state["seconds_left"])
     if state.get("device"):
         cells["device"] = str(state["device"])
     if state.get("memory"):
@@ -103,27 +96,29 @@ def _cells(run):
 
 
 def _remarks(run):
-    """What a person should know, and the command that helps: lines of text, none where all is well."""
-    reason, silent = run.state.get("reason"), time.time() - run.updated
+    """What a person should know, and the command that helps; nothing where all is well."""
+    reason, silent_s = run.state.get("reason"), time.time() - run.updated
+    silence = cli.clock(silent_s)
     if run.status == "running":
-        return (
-            [f"no word for {duration(silent)}: it may hang; its log: {run.folder / 'log.txt'}"]
-            if silent > QUIET
-            else []
-        )
+        if silent_s <= QUIET_S:
+            return []
+        return [f"no update for {silence}: it may hang; its log: {run.folder / 'log.txt'}"]
     if run.status == "died":
         return [
-            f"its process is gone, its last word was {duration(silent)} ago; go on with: {run.resume}"
+            f"its process is gone, its last update was {silence} ago; resume with: {run.resume}"
         ]
     if run.status == "finished" and not run.finished:
-        return [f"finished, but its weights file is gone; go on with: {run.resume}"]
+        return [f"finished, but its weights file is gone; resume with: {run.resume}"]
     if run.status in ("stopped", "failed"):
-        return [f"{run.status}{f': {reason}' if reason else ''}; go on with: {run.resume}"]
+        return [f"{run.status}{f': {reason}' if reason else ''}; resume with: {run.resume}"]
     return [reason] if reason else []
 
 
-def table(looks, width=10**6):
-    """-> lines: a title, then the runs, each followed by what is wrong with it, wrapped at `width`. Columns in which no run has anything are left out."""
+def table(looks: Sequence[Look], width: int = 10**6) -> list[str]:
+    """Lines: a title, then each run, followed by its remarks, wrapped at `width`.
+
+    Leaves out columns in which no run has anything.
+    """
     used = [
         name
         for name in COLUMNS
@@ -131,23 +126,27 @@ def table(looks, width=10**6):
     ]
     rows = [dict(zip(used, used)), *(one.cells for one in looks)]
     widths = {name: max(len(cells.get(name, "")) for cells in rows) for name in used}
-    align = lambda cells, name: (
-        str.ljust if name in ("run", "status", "device", "validation") else str.rjust
-    )(cells.get(name, ""), widths[name])
-    lines = ["  ".join(align(cells, name) for name in used).rstrip() for cells in rows]
-    for i in range(len(looks) - 1, -1, -1):
-        lines[i + 2 : i + 2] = [
-            part
-            for text in looks[i].remarks
-            for part in wrap(
-                text, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
-            )
-        ]
+
+    def line(cells):
+        left = ("run", "status", "device", "validation")
+        padded = (
+            (str.ljust if name in left else str.rjust)(cells.get(name, ""), widths[name])
+            for name in used
+        )
+        return "  ".join(padded).rstrip()
+
+    wrapper = TextWrapper(
+        width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+    )
+    title, *rows = map(line, rows)
+    lines = [title]
+    for one, row in zip(looks, rows):
+        lines += [row, *(part for text in one.remarks for part in wrapper.wrap(text))]
     return lines
 
 
-def sentence(one):
-    """-> lines: the same of one run, for a log."""
+def sentence(one: Look) -> list[str]:
+    """The same of one run as lines for a log."""
     cells = dict(one.cells)
     parts = [
         cells.pop("run"),
@@ -157,30 +156,30 @@ def sentence(one):
     return ["  ".join(parts), *(f"    {remark}" for remark in one.remarks)]
 
 
-def counts(looks):
-    """How many runs are in which state, in a line."""
-    found = Counter(one.status for one in looks)
-    return (
-        f"{cli.counted(len(looks), 'run')}"
-        + (": " if found else "")
-        + ", ".join(f"{n} {status}" for status, n in found.most_common())
-    )
+def counts(looks: Sequence[Look]) -> str:
+    """How many runs have which status, in a line."""
+    found = Counter(one.status for one in looks).most_common()
+    statuses = ", ".join(f"{n} {status}" for status, n in found)
+    return cli.counted(len(looks), "run") + (f": {statuses}" if found else "")
 
 
-def events(run):
-    """-> lines: all that the run got over, oldest first as its files have it."""
-    lines = [
-        f"  epoch {event['epoch']}, batch {event.get('batch', '?')}  {event['kind']}: {event['text']}"
-        for event in run.history["events"]
-    ]
+def events(run: Run) -> list[str]:
+    """What the run got over as lines, in the order of its files."""
+    lines = []
+    for event in run.history["events"]:
+        where = f"epoch {event['epoch']}, batch {event.get('batch', '?')}"
+        lines.append(f"  {where}  {event['kind']}: {event['text']}")
     for event in run.timing["events"]:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["when"]))
-        lines.append(f"  {when}, epoch {event.get('epoch', '?')}  {event['kind']}: {event['text']}")
+        where = f"{cli.moment(event['when'])}, epoch {event.get('epoch', '?')}"
+        lines.append(f"  {where}  {event['kind']}: {event['text']}")
     return lines
 
 
 class Gpu:
-    """Asks rocm-smi and nvidia-smi how busy the cards are. One that is not there, or does not answer in time, is not asked again."""
+    """Asks rocm-smi and nvidia-smi how busy the cards are.
+
+    A tool that is missing or does not answer in time is not asked again.
+    """
 
     COMMANDS = {
         "rocm-smi": ["rocm-smi", "--showuse", "--showmeminfo", "vram", "--showtemp", "--json"],
@@ -191,12 +190,13 @@ class Gpu:
         ],
     }
 
-    def __init__(self, timeout=2.0, commands=None):
-        self.timeout, self.commands = timeout, dict(self.COMMANDS if commands is None else commands)
+    def __init__(self, timeout_s: float = 2.0, commands: dict[str, list] | None = None):
+        self.timeout_s = timeout_s
+        self.commands = dict(self.COMMANDS if commands is None else commands)
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """One line a card; one line where a tool did not answer."""
-        found = []
+        found: list[str] = []
         for tool, command in list(self.commands.items()):
             text, problem = self._ask(command)
             if text is None:
@@ -207,13 +207,12 @@ class Gpu:
                 found += _rocm(text) if tool == "rocm-smi" else _nvidia(text)
             except ValueError:
                 del self.commands[tool]
-                found.append(
-                    f"gpu     {tool} said something that is not understood: {' '.join(text.split())[:60]}"
-                )
+                answer = " ".join(text.split())[:60]
+                found.append(f"gpu     the answer of {tool} cannot be read: {answer}")
         return found
 
     def _ask(self, command):
-        """-> (what it says, None), or (None, why not; "" where the tool is not there)."""
+        """-> (its answer, None), or (None, why there is none; "" where the tool is missing)"""
         try:
             process = subprocess.Popen(
                 command,
@@ -226,22 +225,20 @@ class Gpu:
         except OSError:
             return None, ""
         try:
-            text, _ = process.communicate(timeout=self.timeout)
+            text, _ = process.communicate(timeout=self.timeout_s)
         except subprocess.TimeoutExpired:
-            process.kill()  # and not waited for: a process that a crashed driver holds never ends
-            return None, f"does not answer within {self.timeout:g} s: the driver may hang"
-        return (
-            (text, None)
-            if process.returncode == 0
-            else (None, f"says there is no usable card (exit {process.returncode})")
-        )
+            process.kill()  # but do not wait: a process that a crashed driver holds never ends
+            return None, f"does not answer within {self.timeout_s:g} s: the driver may hang"
+        if process.returncode:
+            return None, f"says there is no usable card (exit {process.returncode})"
+        return text, None
 
 
 def _line(card, load, used, total, celsius):
     parts = [f"{load:.0f} % busy"] if math.isfinite(load) else []
     parts += [f"{used / 1e9:.1f} of {total / 1e9:.1f} GB"] if math.isfinite(used + total) else []
     parts += [f"{celsius:.0f} °C"] if math.isfinite(celsius) else []
-    return f"gpu {card}   {', '.join(parts) or 'says nothing of its load'}"
+    return f"gpu {card}   {', '.join(parts) or 'load unknown'}"
 
 
 def _number(text):
@@ -256,35 +253,29 @@ def _nvidia(text):
     rows = [line.split(",") for line in text.strip().splitlines()]
     if any(len(cells) != 4 for cells in rows):
         raise ValueError
-    return [
-        _line(i, load, used * 2**20, total * 2**20, celsius)
-        for i, (load, used, total, celsius) in enumerate(
-            [_number(c.strip()) for c in cells] for cells in rows
-        )
-    ]
+    lines = []
+    for i, cells in enumerate(rows):
+        load, used, total, celsius = (_number(cell.strip()) for cell in cells)
+        lines.append(_line(i, load, used * 2**20, total * 2**20, celsius))
+    return lines
 
 
 def _rocm(text):
-    """Its keys differ between versions in their ends: the first that begins with what is wanted."""
-    lines = []
-    for card, said in json.loads(text[text.index("{") :]).items():  # warnings may stand before it
-        if card.startswith("card"):
-            number = lambda *starts: next(
-                (
-                    _number(value)
-                    for start in starts
-                    for key, value in said.items()
-                    if key.startswith(start)
-                ),
-                math.nan,
-            )
-            lines.append(
-                _line(
-                    card[4:],
-                    number("GPU use"),
-                    number("VRAM Total Used"),
-                    number("VRAM Total Memory"),
-                    number("Temperature (Sensor edge", "Temperature"),
-                )
-            )
-    return lines
+    cards = json.loads(text[text.index("{") :])  # warnings may stand before it
+    return [
+        _line(
+            card[4:],
+            _first(said, "GPU use"),
+            _first(said, "VRAM Total Used"),
+            _first(said, "VRAM Total Memory"),
+            _first(said, "Temperature (Sensor edge", "Temperature"),
+        )
+        for card, said in cards.items()
+        if card.startswith("card")
+    ]
+
+
+def _first(said, *starts):
+    """The value of the first key that begins so; versions of rocm-smi end their keys differently."""
+    found = (said[key] for start in starts for key in said if key.startswith(start))
+    return _number(next(found, None))

@@ -530,7 +530,7 @@ class Trainer:
             bar.n = self.batch
             try:
                 bar.set_postfix_str(
-                    f"loss {sums['loss'] / max(1, sums['n']):.4f}, {self._train_words()}{rate:,.0f} win/s, {cli.anonymous_memory() / 1e9:.1f} GB, {_clock(left)} left"
+                    f"loss {sums['loss'] / max(1, sums['n']):.4f}, {self._train_words()}{rate:,.0f} win/s, {cli.anonymous_memory() / 1e9:.1f} GB, {cli.clock(left)} left"
                 )
             except OSError:  # the terminal is gone
                 mute(sys.stderr)
@@ -697,7 +697,7 @@ class Trainer:
             else ""
         )
         self.journal.say(
-            f"epoch {self.epoch:3d}/{self.options.epochs}  {words} {'*' if better else ' '}  lr {entry['lr']:.1e}  {rate:,.0f} win/s  {memory / 1e9:.1f} GB  {_clock(left)} left{skipped}"
+            f"epoch {self.epoch:3d}/{self.options.epochs}  {words} {'*' if better else ' '}  lr {entry['lr']:.1e}  {rate:,.0f} win/s  {memory / 1e9:.1f} GB  {cli.clock(left)} left{skipped}"
         )
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, Counter()
         if better:
@@ -728,7 +728,7 @@ class Trainer:
             if saved
             else "stopped, as it was at the last checkpoint"
         )
-        self.journal.say(f"{where}; go on with: {Run(self.journal.folder).resume}")
+        self.journal.say(f"{where}; resume with: {Run(self.journal.folder).resume}")
         return "stopped"
 
     def _finish(self):
@@ -943,12 +943,6 @@ class _bar:
                 self.bar.close()
             except OSError:  # the terminal is gone
                 mute(sys.stderr)
-
-
-def _clock(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def _number(value):

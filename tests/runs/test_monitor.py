@@ -7,10 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
-from eeg.runs.monitor import Gpu, counts, duration, events, look, sentence, sparkline, table
-from eeg.runs.run import SILENCE, Run, all_runs, find_runs
+from eeg.runs.monitor import Gpu, counts, events, look, sentence, sparkline, table
+from eeg.runs.run import SILENCE_S, Run, all_runs, find_runs
 from tests.runs.test_run import dead, write_run  # noqa: F401  (a fixture)
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run" / "monitor.py"
@@ -23,22 +21,6 @@ def test_sparkline():
     assert sparkline(list(range(8))) == "▁▂▃▄▅▆▇█"
     assert sparkline(list(range(16)), 8) == "▁▂▃▄▅▆▇█"  # means of two: 0.5, 2.5, ... 14.5
     assert len(sparkline([i % 7 for i in range(101)], 16)) == 16
-
-
-@pytest.mark.parametrize(
-    "seconds, text",
-    [
-        (0, "0:00"),
-        (7.4, "0:07"),
-        (59.7, "1:00"),
-        (750, "12:30"),
-        (3600, "1:00:00"),
-        (11100, "3:05:00"),
-        (187200, "2 d 4 h"),
-    ],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
 
 
 def cells(folder):
@@ -86,16 +68,18 @@ def test_each_state_comes_with_what_helps(tmp_path, dead):  # noqa: F811
     )
     go_on = lambda name: f"python run/train.py --resume {tmp_path / name}"
     [line] = says("a/1", "running", pid=dead, updated=time.time() - 7300)
-    assert line == f"its process is gone, its last word was 2:01:40 ago; go on with: {go_on('a/1')}"
+    assert (
+        line == f"its process is gone, its last update was 2:01:40 ago; resume with: {go_on('a/1')}"
+    )
     assert says("a/2", "stopped", reason="26 of 31 GB are in use") == [
-        f"stopped: 26 of 31 GB are in use; go on with: {go_on('a/2')}"
+        f"stopped: 26 of 31 GB are in use; resume with: {go_on('a/2')}"
     ]
-    assert says("a/3", "failed") == [f"failed; go on with: {go_on('a/3')}"]
+    assert says("a/3", "failed") == [f"failed; resume with: {go_on('a/3')}"]
     assert says("a/4", "waiting", reason="fold 2 of 5") == ["fold 2 of 5"]
     assert says("a/5", "waiting") == says("a/6", "finished") == []
     [line] = says("a/7", "running", updated=time.time() - 200)
-    assert line.startswith("no word for 3:20: it may hang") and "a/7/log.txt" in line
-    [line] = says("a/8", "running", host="elsewhere", updated=time.time() - SILENCE - 1)
+    assert line.startswith("no update for 3:20: it may hang") and "a/7/log.txt" in line
+    [line] = says("a/8", "running", host="elsewhere", updated=time.time() - SILENCE_S - 1)
     assert go_on("a/8") in line
     [line] = says("a/9", "finished", weights=False)
     assert "weights" in line and go_on("a/9") in line
@@ -170,7 +154,7 @@ def test_a_sentence_for_a_log(tmp_path):
     folder = write_run(tmp_path, "a/1", "stopped", nrmse=(0.9,), reason="asked to")
     assert sentence(look(Run(folder))) == [
         "a/1  stopped  epoch 1/9  best 0.9000  at 1  validation nrmse 0.900 ▄ 0.900",
-        f"    stopped: asked to; go on with: python run/train.py --resume {folder}",
+        f"    stopped: asked to; resume with: python run/train.py --resume {folder}",
     ]
 
 
@@ -240,8 +224,8 @@ def test_cards_that_do_not():
     assert "nvidia-smi does not answer within 0.2 s" in line and time.monotonic() - start < 20
     assert gpu.lines() == []  # not asked again
     assert "exit 9" in Gpu(60, {"nvidia-smi": says("NVIDIA-SMI has failed", 9)}).lines()[0]
-    assert "not understood" in Gpu(60, {"nvidia-smi": says("well, well")}).lines()[0]
-    assert "not understood" in Gpu(60, {"rocm-smi": says("no json")}).lines()[0]
+    assert "cannot be read" in Gpu(60, {"nvidia-smi": says("well, well")}).lines()[0]
+    assert "cannot be read" in Gpu(60, {"rocm-smi": says("no json")}).lines()[0]
 
 
 def test_nothing_heavy_is_imported(tmp_path):

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from eeg import UserError
-from eeg.runs.run import SILENCE, Run, best_run, choose_runs, find_runs, named, newest_unfinished
+from eeg.runs.choice import best_run, choose_runs, named, newest_unfinished
+from eeg.runs.run import SILENCE_S, Run, find_runs
 
 
 def write_run(
@@ -79,11 +80,11 @@ def test_a_run_says_how_it_is(tmp_path, dead):
         status("a/5", status="running", pid=dead, host="elsewhere") == "running"
     )  # its process cannot be seen from here
     assert (
-        status("a/6", status="running", host="elsewhere", updated=time.time() - SILENCE - 1)
+        status("a/6", status="running", host="elsewhere", updated=time.time() - SILENCE_S - 1)
         == "died"
     )
     assert (
-        status("a/7", status="running", updated=time.time() - SILENCE - 1) == "died"
+        status("a/7", status="running", updated=time.time() - SILENCE_S - 1) == "died"
     )  # the id was given to another process
 
 
@@ -105,7 +106,7 @@ def test_before_its_first_word(tmp_path):
     (folder / "config.json").write_text('{"challenge": 2, "target": "externalizing"}')
     run = Run(folder)
     assert (run.status, run.challenge, run.best[0], run.finished) == ("running", 2, 0, False)
-    os.utime(folder / "config.json", (0, time.time() - SILENCE - 1))
+    os.utime(folder / "config.json", (0, time.time() - SILENCE_S - 1))
     assert Run(folder).status == "died"
 
 

@@ -14,8 +14,9 @@ import pytest
 from eeg import UserError
 from eeg.runs import run as runs
 from eeg.runs import schema
+from eeg.runs.choice import best_run, named, newest_unfinished
 from eeg.runs.monitor import events, look
-from eeg.runs.run import Run, best_run, find_runs, named, newest_unfinished
+from eeg.runs.run import Run, find_runs
 from tests.runs.test_run import dead, write_run  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -245,7 +245,7 @@ def test_labels_alone_need_the_training_cache(script, tmp_path, caches):
         (["c2_tcn", "--challenge", "1"], "c2_tcn/1 is a run of challenge 2, not 1"),
         (
             ["c1_stopped"],
-            "c1_stopped/1 has not finished .it was stopped.; go on with: python run/train.py --resume",
+            "c1_stopped/1 has not finished .it was stopped.; resume with: python run/train.py --resume",
         ),
         (["c1_other"], "labels are 1: auroc is not defined where they do not vary"),
         (["c2_tcn", "--release", "R8"], "no cache of R8 for challenge 2"),

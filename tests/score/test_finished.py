@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from eeg import UserError
-from eeg.runs.run import choose_runs, find_runs
+from eeg.runs.choice import choose_runs
+from eeg.runs.run import find_runs
 from eeg.score.finished import load_model, predict_run, predict_validation, promote, promoted_folder
 from eeg.score.predict import predict
 from eeg.score.sides import scored_side, side

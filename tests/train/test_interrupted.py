@@ -134,7 +134,7 @@ def test_asked_to_stop_it_saves_and_ends_well(train, monkeypatch, number):
     run = the_run(train.out)
     assert (
         run.status == "stopped"
-        and f"go on with: python run/train.py --resume {run.folder}" in printed
+        and f"resume with: python run/train.py --resume {run.folder}" in printed
     )
     assert count[0] == 6 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert (
@@ -177,7 +177,7 @@ def test_asked_to_stop_before_the_first_batch(train, monkeypatch, error):
     """SystemExit is what SIGTERM raises until the trainer heeds it."""
     with monkeypatch.context() as patch:
         patch.setattr(module.Trainer, "__init__", faulty({1: error}, "__init__"))
-        assert "go on with: python run/train.py --resume" in train("--challenge", 1, "--epochs", 1)
+        assert "resume with: python run/train.py --resume" in train("--challenge", 1, "--epochs", 1)
     assert the_run(train.out).status == "stopped"
     train("--resume")
     assert the_run(train.out).finished
@@ -221,7 +221,7 @@ def test_a_terminal_that_is_gone_takes_nothing_with_it(caches, tmp_path):
     process.send_signal(signal.SIGHUP)  # it is not this session's leader's own terminal
     assert process.wait(60) == 0
     run = the_run(tmp_path)
-    assert run.status == "stopped" and "go on with" in (run.folder / "log.txt").read_text()
+    assert run.status == "stopped" and "resume with" in (run.folder / "log.txt").read_text()
 
 
 def test_folds_are_a_plan_that_is_resumed(train, monkeypatch):

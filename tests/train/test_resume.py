@@ -41,7 +41,7 @@ def test_which_run_is_resumed(train, monkeypatch):
         train("--resume", "--challenge", 1, "--name", "of two")
     say("stopped")
     with pytest.raises(SystemExit):
-        train("--challenge", 1, "--model", "resnet")  # nothing to go on with
+        train("--challenge", 1, "--model", "resnet")  # nothing to resume
     train("--resume")
     assert Run(second.folder).finished and len(find_runs(train.out)) == 2
     say("stopped")

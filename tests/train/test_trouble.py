@@ -129,7 +129,7 @@ def test_a_stop_that_cannot_save_does_not_say_it_did(train, monkeypatch):
     printed = train("--challenge", 1, "--epochs", 1)
     assert (
         "saved at" not in printed
-        and "stopped, as it was at the last checkpoint; go on with" in printed
+        and "stopped, as it was at the last checkpoint; resume with" in printed
     )
 
 

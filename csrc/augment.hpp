@@ -1,5 +1,6 @@
-// What is drawn for a window, and the noise that is added to it. Randomness is counter-based (Philox 4x32-7): the key is
-// (seed, epoch), the counter (window, purpose, index). So a window's draws are the same in any batch, thread or process.
+// What is drawn for a window, and the noise that is added to it. Randomness is counter-based
+// (Philox 4x32-7): the key is (seed, epoch), the counter (window, purpose, index). So a window's
+// draws are the same in any batch, thread or process.
 #pragma once
 
 #include <algorithm>
@@ -28,18 +29,18 @@ typedef float floats16 __attribute__((vector_size(64)));
 typedef uint32_t words16 __attribute__((vector_size(64)));
 typedef int32_t ints16 __attribute__((vector_size(64)));
 
-// Normal noise is the sum of two draws from 32 values that fit in two registers: a draw is a shuffle, not a look-up in
-// memory. The values are the means of 32 equally likely slices of the normal, the inner ones scaled by one factor and the
-// outermost set so that variance and fourth moment are the normal's; so are those of the sum, which takes 528 values in +-3.6.
+// Normal noise is the sum of two draws from 32 values that fit in two registers: a draw is a
+// shuffle, not a look-up in memory. The values are the means of 32 equally likely slices of the
+// normal, the inner ones scaled by one factor and the outermost set so that variance and fourth
+// moment are the normal's; so are those of the sum, which takes 528 values in +-3.6.
 struct NormalTable {
     floats16 low, high;
     NormalTable() {
         double magnitude[16], squares = 0, fourths = 0;
         const auto density = [](double z) { return std::exp(-0.5 * z * z) / std::sqrt(2 * M_PI); };
         double upper = 0;
-        for (
-            int i = 0; i < 16;
-            ++i) {  // slice i from the middle; its mean is the difference of densities over its probability
+        // slice i from the middle; its mean is the difference of densities over its probability
+        for (int i = 0; i < 16; ++i) {
             const double from = upper, p = 0.5 + (i + 1) / 32.0;
             if (i < 15)
                 for (int k = 0; k < 30; ++k)
@@ -53,15 +54,40 @@ struct NormalTable {
                      u = (16 * squares - std::sqrt(256 * squares * squares - 208 * a)) / a;
         for (int i = 0; i < 16; ++i) {
             const double m = i < 15 ? magnitude[i] * std::sqrt(u) : std::sqrt(16 - u * squares);
-            high[i] = static_cast<float>(m * M_SQRT1_2),
-            low[i] = -high[i];  // the sum of two has variance 1
+            high[i] = static_cast<float>(m * M_SQRT1_2);  // the sum of two has variance 1
+            low[i] = -high[i];
         }
     }
 };
 
+struct Moments {
+    float mean, scale;  // scale: 1 / std, or 0 where the channel is flat
+};
+
+// Mean and 1 / std of a row. In two passes and with the first mean's own error taken out: an offset
+// does not cancel.
+inline Moments moments(const float* x, int64_t T) {
+    float sum = 0, rest = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t t = 0; t < T; ++t) sum += x[t];
+    const float mean = sum / static_cast<float>(T);
+#pragma omp simd reduction(+ : rest, squares)
+    for (int64_t t = 0; t < T; ++t) {
+        const float d = x[t] - mean;
+        rest += d;
+        squares += d * d;
+    }
+    rest /= static_cast<float>(T);
+    const float variance = squares / static_cast<float>(T) - rest * rest;
+    const float noise = 1e-12f * mean * mean;  // what rounding alone makes of a constant
+    return {mean + rest, variance > noise       ? 1 / std::sqrt(variance)
+                         : variance == variance ? 0
+                                                : variance};
+}
+
 struct Draw {
     uint32_t low = 0, high = 0;  // the window's number
-    int32_t shift = 0;           // samples
+    int32_t shift_samples = 0;
     float scale = 1, mix = 1;
     bool mirror = false;
     int64_t mask_start = 0, mask_length = 0;
@@ -69,32 +95,52 @@ struct Draw {
 
 struct Augment {
     uint32_t seed = 0, epoch = 0;
-    int32_t shift = 0;  // up to this many samples, either way
+    float shift = 0;    // up to this many samples, either way
     float scale = 0;    // amplitude x (1 - scale .. 1 + scale)
     float dropout = 0;  // share of channels set to 0
     float noise = 0;    // of each channel's standard deviation
     float mask = 0;     // a stretch of up to this share of the window is set to 0
     float mirror = 0;   // share of windows mirrored left to right
     float mix = 0;      // alpha of mixup's Beta(alpha, alpha), at most 1
-    bool any = false;
+
+    // What Python may set, from 0 (off) to `most`. A new augmentation is listed here, drawn and
+    // applied in this file, and listed in eeg/data/augment.py; a test compares the two lists.
+    struct Strength {
+        const char* name;
+        float Augment::* member;
+        float most;
+    };
+    static const std::array<Strength, 7>& strengths() {
+        static const std::array<Strength, 7> all = {{{"scale", &Augment::scale, 1},
+                                                     {"dropout", &Augment::dropout, 1},
+                                                     {"noise", &Augment::noise, 100},
+                                                     {"shift", &Augment::shift, 1e6f},
+                                                     {"mask", &Augment::mask, 1},
+                                                     {"mirror", &Augment::mirror, 1},
+                                                     {"mix", &Augment::mix, 1}}};
+        return all;
+    }
+
+    int32_t shift_samples() const { return static_cast<int32_t>(shift); }
+    // Whether the samples of a window may come out otherwise than they are stored.
+    bool changes() const { return scale > 0 || dropout > 0 || noise > 0 || mask > 0 || mirror > 0; }
 
     enum Purpose : uint32_t { window_draws, mask_draws, channel_draws, noise_draws, mix_draws };
 
     Bits bits(const Draw& d, Purpose purpose, uint32_t index) const {
         return philox(seed, epoch, {d.low, d.high, purpose, index});
     }
-    static float uniform(uint32_t bits) {
-        return static_cast<float>(bits >> 8) * 0x1p-24f;
-    }  // [0, 1)
+    // [0, 1)
+    static float uniform(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
 
     Draw draw(uint64_t window, int64_t T) const {
         Draw d;
         d.low = static_cast<uint32_t>(window), d.high = static_cast<uint32_t>(window >> 32);
         const Bits u = bits(d, window_draws, 0);
-        if (shift > 0)
-            d.shift =
-                static_cast<int32_t>(uint64_t(u[0]) * static_cast<uint64_t>(2 * shift + 1) >> 32) -
-                shift;
+        if (const int32_t most = shift_samples())
+            d.shift_samples =
+                static_cast<int32_t>(uint64_t(u[0]) * static_cast<uint64_t>(2 * most + 1) >> 32) -
+                most;
         if (scale > 0) d.scale = 1 + scale * (2 * uniform(u[1]) - 1);
         d.mirror = uniform(u[2]) < mirror;
         if (mask > 0) {
@@ -104,8 +150,9 @@ struct Augment {
             d.mask_start = static_cast<int64_t>(
                 uint64_t(v[1]) * static_cast<uint64_t>(T - d.mask_length + 1) >> 32);
         }
-        if (mix >
-            0)  // Johnk: two powers of uniforms, accepted where their sum is at most 1; then the larger weight is the window's own
+        // Johnk: two powers of uniforms, accepted where their sum is at most 1. The larger weight
+        // is the window's own.
+        if (mix > 0)
             for (uint32_t i = 0;; ++i) {
                 const Bits v = bits(d, mix_draws, i);
                 const double a = std::pow((v[0] + 0.5) * 0x1p-32, 1.0 / mix),
@@ -124,7 +171,8 @@ struct Augment {
                    dropout;
     }
 
-    // x (T) += level * normal. One Philox block gives 12 samples of 10 bits; 32 blocks run side by side.
+    // x (T) += level * normal. One Philox block gives 12 samples of 10 bits; 32 blocks run side by
+    // side.
     void add_noise(const Draw& d, int64_t channel, float level, float* x, int64_t T) const {
         static const NormalTable table;
         constexpr int lanes = 32;
@@ -145,8 +193,8 @@ struct Augment {
                 words[i] = a, words[lanes + i] = b, words[2 * lanes + i] = c,
                 words[3 * lanes + i] = e;
             }
-            for (int64_t k = 0; k < 24 && from + 16 * k < T;
-                 ++k) {  // 8 vectors of words, three times 10 of their bits
+            // 8 vectors of words, three times 10 of their bits
+            for (int64_t k = 0; k < 24 && from + 16 * k < T; ++k) {
                 words16 w;
                 std::memcpy(&w, words + 16 * (k % 8), 64);
                 w >>= static_cast<uint32_t>(10 * (k / 8));
@@ -166,6 +214,30 @@ struct Augment {
                 }
             }
         }
+    }
+
+    // What is done to x (T), the samples of one channel: z-scored or not, scaled, noise, masked.
+    void treat(const Draw& d, int64_t channel, bool zscore, float* x, int64_t T) const {
+        float level = 0;  // of the noise
+        if (zscore) {
+            const Moments m = moments(x, T);
+            const float gain = m.scale * d.scale;
+#pragma omp simd
+            for (int64_t t = 0; t < T; ++t) x[t] = (x[t] - m.mean) * gain;
+            level = m.scale == 0 ? 0 : noise;
+        } else {
+            if (noise > 0) {
+                const float one_over_std = moments(x, T).scale;
+                level = one_over_std == 0 ? 0 : noise / one_over_std;
+            }
+            if (scale > 0) {
+#pragma omp simd
+                for (int64_t t = 0; t < T; ++t) x[t] *= d.scale;
+            }
+        }
+        if (noise > 0) add_noise(d, channel, level * d.scale, x, T);
+        if (d.mask_length)
+            std::memset(x + d.mask_start, 0, static_cast<size_t>(d.mask_length) * sizeof(float));
     }
 };
 

@@ -1,9 +1,10 @@
-// BDF (24-bit BioSemi) files: a header that is believed only after it has been checked, and a decoder that touches
-// only the samples asked for.
+// BDF (24-bit BioSemi) files: a header that is believed only after it has been checked, and a
+// decoder that touches only the samples asked for.
 //
-// Shapes: a file is R records; a record holds, for each of S signals, its N samples of 3 bytes, one signal after the
-// other. A window is C chosen signals x T samples, written as (C, T), in microvolts.
-// value = (digital * gain + offset) * unit, in double, rounded once: the same numbers as MNE's.
+// Shapes: a file is R records; a record holds, for each of S signals, its N samples of 3 bytes, one
+// signal after the other. A window is C chosen signals x T samples, written as (C, T), in
+// microvolts. value = (digital * gain + offset) * unit, in double, rounded once: the same numbers
+// as MNE's.
 #pragma once
 
 #include <cmath>
@@ -19,7 +20,8 @@
 
 namespace eeg {
 
-// What is wrong with a file, in words for its owner. Derives from invalid_argument: a ValueError in Python.
+// What is wrong with a file, in words for its owner. Derives from invalid_argument: a ValueError in
+// Python.
 struct BadBdf : std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };
@@ -72,8 +74,9 @@ inline std::string seconds(double s) {
     return text;
 }
 
-// 8 samples a step: two 16-byte loads hold 4 samples (12 bytes) each, a shuffle puts every sample into the top of its own
-// 32-bit lane, a shift carries the sign down. The compiler makes AVX-512, two AVX2 or four NEON operations of it.
+// 8 samples a step: two 16-byte loads hold 4 samples (12 bytes) each, a shuffle puts every sample
+// into the top of its own 32-bit lane, a shift carries the sign down. The compiler makes AVX-512,
+// two AVX2 or four NEON operations of it.
 typedef uint8_t bytes16 __attribute__((vector_size(16)));
 typedef uint8_t bytes32 __attribute__((vector_size(32)));
 typedef int32_t ints8 __attribute__((vector_size(32)));
@@ -86,8 +89,8 @@ inline int32_t sample24(const uint8_t* p) {
            8;
 }
 
-// in: n samples; reads may go on to `end`. No fused multiply-add: it would round once where MNE rounds twice, and next to
-// an offset that cancels the product a value near 0 would be another.
+// in: n samples; reads may go on to `end`. No fused multiply-add: it would round once where MNE
+// rounds twice, and next to an offset that cancels the product a value near 0 would be another.
 __attribute__((optimize("fp-contract=off"), noinline)) inline void decode(
     const uint8_t* in, int64_t n, const uint8_t* end, const BdfSignal& s, float* out) {
     const double gain = s.gain, offset = s.offset, unit = s.unit;
@@ -108,10 +111,8 @@ __attribute__((optimize("fp-contract=off"), noinline)) inline void decode(
         std::memcpy(out + i, &f, 32);
     };
     int64_t i = 0;
-    if (n >= 8 &&
-        end - in >=
-            3 * n +
-                4) {  // the second load of a step ends 28 bytes after its start, 4 past its samples
+    // the second load of a step ends 28 bytes after its start, 4 past its samples
+    if (n >= 8 && end - in >= 3 * n + 4) {
         for (; i + 8 <= n; i += 8) eight(i);
         if (i < n) eight(n - 8);
         return;
@@ -121,8 +122,8 @@ __attribute__((optimize("fp-contract=off"), noinline)) inline void decode(
 
 }  // namespace detail
 
-// Checks the header of a BDF file of `size` bytes, of which `data` holds at least those of the header that it declares
-// (bdf_header_bytes) or all. Throws BadBdf with what is wrong.
+// Checks the header of a BDF file of `size` bytes, of which `data` holds at least those of the
+// header that it declares (bdf_header_bytes) or all. Throws BadBdf with what is wrong.
 inline int64_t bdf_header_bytes(const uint8_t* first256) {
     const int64_t count = std::atoll(detail::field(first256 + 252, 4).c_str());
     return 256 * (std::min<int64_t>(std::max<int64_t>(count, 0), 4096) + 1);
@@ -181,9 +182,8 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
         const double digital_min = number(text(120, 8, i), "the digital minimum" + who),
                      digital_max = number(text(128, 8, i), "the digital maximum" + who);
         double range = physical_max - physical_min;
-        if (range == 0 && s.label == "Cz")
-            range =
-                1;  // the reference is constant: some writers say so in this way, and MNE reads it in this
+        // the reference is constant: some writers mark it so, and MNE reads it so
+        if (range == 0 && s.label == "Cz") range = 1;
         if (range == 0 || digital_max == digital_min)
             throw BadBdf("channel " + s.label + " has no gain (its minimum and maximum are equal)");
         s.gain = range / (digital_max - digital_min);
@@ -214,10 +214,10 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
     return h;
 }
 
-// Decodes `n` windows. starts (n), channels (C) numbers into h.signals, out (n, C, T), Out is float or uint16_t (half).
-// records(first, count) gives the bytes of so many records, good until the next call.
-// Samples before the first and after the last repeat the nearest one: margins may reach over the edge.
-// Returns how many samples float16 could not hold (they become the largest it can).
+// Decodes `n` windows. starts (n), channels (C) numbers into h.signals, out (n, C, T), Out is float
+// or uint16_t (half). records(first, count) gives the bytes of so many records, good until the next
+// call. Samples before the first and after the last repeat the nearest one: margins may reach over
+// the edge. Returns how many samples float16 could not hold (they become the largest it can).
 template <class Out, class Records>
 int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts, int64_t n,
                      const int32_t* channels, int64_t C, int64_t T, Out* out) {

@@ -1,5 +1,6 @@
-// eeg._native: the list of what Python may call. This file alone knows pybind11; each entry checks its arguments,
-// takes pointers, lets go of the GIL and calls the kernel. Arrays are C-contiguous and never converted silently.
+// eeg._native: the list of what Python may call. This file alone knows pybind11; each entry checks
+// its arguments, takes pointers, lets go of the GIL and calls the kernel. Arrays are C-contiguous
+// and never converted silently.
 
 #include <memory>
 #include <optional>
@@ -68,8 +69,8 @@ class Bdf {
             if (channels.data()[i] < 0 || channels.data()[i] >= signals)
                 throw py::index_error("signal " + std::to_string(channels.data()[i]) + " of " +
                                       std::to_string(signals));
-        for (int64_t i = 0; i < n;
-             ++i)  // a window must touch the recording; its margins may reach over the edge
+        // a window must touch the recording; its margins may reach over the edge
+        for (int64_t i = 0; i < n; ++i)
             if (starts.data()[i] <= -T || starts.data()[i] >= header_.n_times())
                 throw py::index_error("a window at sample " + std::to_string(starts.data()[i]) +
                                       " of a recording of " + std::to_string(header_.n_times()));
@@ -146,12 +147,12 @@ void gather(const std::vector<py::array>& parts, array<int32_t> part, array<int6
             throw py::index_error("window " + std::to_string(b) + " is row " +
                                   std::to_string(row.data()[b]) + " of " +
                                   std::to_string(parts[static_cast<size_t>(p)].shape(0)));
-        if (int64_t(offset.data()[b]) - augment.shift < 0 ||
-            int64_t(offset.data()[b]) + augment.shift + T > S)
-            throw py::index_error("window " + std::to_string(b) + " from sample " +
-                                  std::to_string(offset.data()[b]) + " +- " +
-                                  std::to_string(augment.shift) + ", " + std::to_string(T) +
-                                  " long, leaves the " + std::to_string(S) + " stored");
+        if (int64_t(offset.data()[b]) - augment.shift_samples() < 0 ||
+            int64_t(offset.data()[b]) + augment.shift_samples() + T > S)
+            throw py::index_error(
+                "window " + std::to_string(b) + " from sample " + std::to_string(offset.data()[b]) +
+                " +- " + std::to_string(augment.shift_samples()) + ", " + std::to_string(T) +
+                " long, leaves the " + std::to_string(S) + " stored");
     }
     if (threads < 0)
         throw py::value_error("threads must be 0 (all) or more, got " + std::to_string(threads));
@@ -188,22 +189,29 @@ void read_direct(eeg::DirectFiles& files, array<int32_t> which, array<int64_t> o
 }
 #endif
 
-eeg::Augment make_augment(uint32_t seed, uint32_t epoch, int32_t shift, float scale, float dropout,
-                          float noise, float mask, float mirror, float mix) {
-    auto check = [](const char* name, float value, float most) {
+eeg::Augment make_augment(uint32_t seed, uint32_t epoch, const py::kwargs& strengths) {
+    eeg::Augment made;
+    made.seed = seed, made.epoch = epoch;
+    size_t known = 0;
+    for (const auto& [name, member, most] : eeg::Augment::strengths()) {
+        if (!strengths.contains(name)) continue;
+        const float value = py::cast<float>(strengths[name]);
         if (!(value >= 0 && value <= most))
             throw py::value_error(std::string(name) + " must lie from 0 to " +
                                   std::to_string(most) + ", got " + std::to_string(value));
-    };
-    check("scale", scale, 1), check("dropout", dropout, 1), check("noise", noise, 100),
-        check("mask", mask, 1), check("mirror", mirror, 1), check("mix", mix, 1);
-    if (shift < 0)
-        throw py::value_error("shift must be 0 or more samples, got " + std::to_string(shift));
-    return {seed,    epoch,
-            shift,   scale,
-            dropout, noise,
-            mask,    mirror,
-            mix,     scale > 0 || dropout > 0 || noise > 0 || mask > 0 || mirror > 0};
+        made.*member = value;
+        ++known;
+    }
+    if (known != strengths.size())
+        throw py::type_error("an augmentation that does not exist, among: " +
+                             py::cast<std::string>(py::str(py::list(strengths))));
+    return made;
+}
+
+std::vector<std::string> augmentation_names() {
+    std::vector<std::string> names;
+    for (const auto& strength : eeg::Augment::strengths()) names.push_back(strength.name);
+    return names;
 }
 
 void same_shape(const std::string& name, const py::array& a, const std::string& like,
@@ -409,9 +417,9 @@ PYBIND11_MODULE(_native, m) {
 
     py::class_<eeg::Augment>(
         m, "Augment", "What to draw for each window, see csrc/augment.hpp; everything 0 is off.")
-        .def(py::init(&make_augment), py::kw_only(), "seed"_a = 0, "epoch"_a = 0, "shift"_a = 0,
-             "scale"_a = 0.0f, "dropout"_a = 0.0f, "noise"_a = 0.0f, "mask"_a = 0.0f,
-             "mirror"_a = 0.0f, "mix"_a = 0.0f);
+        .def(py::init(&make_augment), "seed"_a = 0, "epoch"_a = 0);
+    m.attr("AUGMENTATIONS") = augmentation_names();
+    m.attr("FEATURES") = eeg::feature_names();
     m.def("gather", &gather, "parts"_a, "part"_a.noconvert(), "row"_a.noconvert(),
           "offset"_a.noconvert(), "window"_a.noconvert(), "mirror"_a.noconvert(),
           "out"_a.noconvert(), "shift"_a.noconvert(), "mix"_a.noconvert(), "zscore"_a, "augment"_a,

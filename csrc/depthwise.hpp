@@ -1,15 +1,17 @@
-// Depthwise convolution over time: every channel has a short filter of its own. Zeros before and after keep the length.
+// Depthwise convolution over time: every channel has a short filter of its own. Zeros before and
+// after keep the length.
 //
-//   x, y, gy, gx (B, T, C)   B windows, T samples, C channels, channels fastest; gy = dL/dy, gx = dL/dx
-//   w, gw (C, K)             K taps, odd; tap k reads k - K/2 steps of `dilation` samples ahead
-//   bias, gb (C)             each of bias, gx, gw, gb may be null
+//   x, y, gy, gx (B, T, C)   B windows, T samples, C channels, channels fastest; gy = dL/dy, gx =
+//   dL/dx w, gw (C, K)             K taps, odd; tap k reads k - K/2 steps of `dilation` samples
+//   ahead bias, gb (C)             each of bias, gx, gw, gb may be null
 //
 //   y[b,t,c]  = bias[c] + sum_k w[c,k] x[b, t + (k - K/2) dilation, c]
 //   gx[b,t,c] = sum_k w[c,k] gy[b, t - (k - K/2) dilation, c]
 //   gw[c,k]   = sum_bt gy[b,t,c] x[b, t + (k - K/2) dilation, c]      gb[c] = sum_bt gy[b,t,c]
 //
-// One window's `lanes` neighbouring channels are copied into a panel between rows of zeros: it stays in L1, aligned,
-// and no tap needs to ask where the signal ends. Whatever the number of threads, each sum is made in the same order.
+// One window's `lanes` neighbouring channels are copied into a panel between rows of zeros: it
+// stays in L1, aligned, and no tap needs to ask where the signal ends. Whatever the number of
+// threads, each sum is made in the same order.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +30,8 @@ constexpr int64_t lanes = 16;
 #else
 constexpr int64_t lanes = 8;
 #endif
-constexpr int64_t tile =
-    8;  // sums in registers: enough to hide the latency of a multiply-add, few enough for 16 registers
+// sums in registers: enough to hide the latency of a multiply-add, few enough for 16 registers
+constexpr int64_t tile = 8;
 
 struct Row {  // one sample, or one tap, of `lanes` channels
     typedef float floats __attribute__((vector_size(lanes * sizeof(float))));
@@ -40,9 +42,9 @@ inline int64_t whole_tiles(int64_t n) { return (n + tile - 1) / tile * tile; }
 
 struct Depthwise {
     int64_t B, T, C, K, dilation;
-    int64_t half =
-        std::min(K / 2, (T - 1) / dilation);          // taps further out than this meet only zeros
-    int64_t taps = 2 * half + 1, cut = K / 2 - half;  // so `cut` taps at each end are left out
+    // Taps further out than `half` meet only zeros, so `cut` taps at each end are left out.
+    int64_t half = std::min(K / 2, (T - 1) / dilation);
+    int64_t taps = 2 * half + 1, cut = K / 2 - half;
     int64_t step = half ? dilation : 1;
     int64_t blocks = (C + lanes - 1) / lanes;
     int64_t rows = whole_tiles(T) + (whole_tiles(taps) - 1) * step;  // of a panel

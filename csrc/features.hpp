@@ -1,11 +1,14 @@
-// What a physiologist would measure in a window: potentials, rhythms, flicker, and how rough the signal is.
+// What a physiologist would measure in a window: potentials, rhythms, flicker, and how rough the
+// signal is.
 //
-// Shapes: a window is C channels x T samples in microvolts at 100 Hz, read as it lies in a cache (float, or the bits of
-// float16; `stride` samples from one channel's first to the next one's). Groups are lists of channel numbers; M channels
-// are in any group. K bins k * 100 / T Hz reach 45 Hz. eeg/data/features.py says in one line what each feature is.
+// Shapes: a window is C channels x T samples in microvolts at 100 Hz, read as it lies in a cache
+// (float, or the bits of float16; `stride` samples from one channel's first to the next one's).
+// Groups are lists of channel numbers; M channels are in any group. K bins k * 100 / T Hz reach 45
+// Hz. eeg/models/features.py says in one line what each feature is.
 //
-// All arithmetic is double: a float DFT loses the weak gamma bins beside a strong delta. A channel that is flat or has a
-// sample that is not finite is left out of its groups; what then cannot be computed is NaN.
+// All arithmetic is double: a float DFT loses the weak gamma bins beside a strong delta. A channel
+// that is flat or has a sample that is not finite is left out of its groups; what then cannot be
+// computed is NaN.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -23,9 +27,45 @@
 
 namespace eeg {
 
-constexpr int n_bands = 5, n_groups = 5, n_channel_features = n_bands + 5,
-              n_features = 33 + n_groups * n_channel_features;
-enum Group { parietal, motor_left, motor_right, frontal, occipital };
+// The features of a window, in the order of eeg/models/features.py, which says what they are. A
+// new one is named here and written below; a test compares the two lists.
+#define EEG_QUARTERS(F, name) F(name##_1) F(name##_2) F(name##_3) F(name##_4)
+#define EEG_FEATURES(F)                                                                        \
+    F(p300_amplitude)                                                                          \
+    F(p300_latency)                                                                            \
+    F(n200_amplitude) F(cpp_slope) EEG_QUARTERS(F, cpp) F(motor_slope) F(motor_amplitude)      \
+        F(lrp_amplitude) F(lrp_onset) F(lrp_side) EEG_QUARTERS(F, mu) EEG_QUARTERS(F, beta)    \
+            F(alpha_suppression) F(theta_beta_ratio) F(ssvep20) F(ssvep25)                     \
+                EEG_QUARTERS(F, ssvep_difference) F(alpha_peak_frequency) F(alpha_peak_height) \
+                    F(aperiodic_slope) F(aperiodic_offset)
+// Of each group, and of each channel: power as log10 of it in a group's features.
+#define EEG_BANDS(F) F(delta) F(theta) F(alpha) F(beta) F(gamma)
+#define EEG_OWN(F) EEG_BANDS(F) F(log_power) F(mobility) F(complexity) F(line_length) F(kurtosis)
+#define EEG_GROUPS(F) F(parietal) F(motor_left) F(motor_right) F(frontal) F(occipital)
+
+#define EEG_ITEM(name) name,
+#define EEG_NAME(name) #name,
+enum Group { EEG_GROUPS(EEG_ITEM) n_groups };
+namespace own {
+enum Own { EEG_OWN(EEG_ITEM) n_channel_features };
+constexpr const char* names[] = {EEG_OWN(EEG_NAME)};
+}  // namespace own
+namespace of {
+enum Feature { EEG_FEATURES(EEG_ITEM) n_before_groups };
+constexpr const char* names[] = {EEG_FEATURES(EEG_NAME)};
+}  // namespace of
+constexpr const char* group_names[] = {EEG_GROUPS(EEG_NAME)};
+
+constexpr int n_bands = own::log_power, n_channel_features = own::n_channel_features,
+              n_features = of::n_before_groups + n_groups * n_channel_features;
+
+// The names of the columns that window_features writes, in their order.
+inline std::vector<std::string> feature_names() {
+    std::vector<std::string> all(of::names, of::names + of::n_before_groups);
+    for (const char* group : group_names)
+        for (const char* name : own::names) all.push_back(std::string(group) + "_" + name);
+    return all;
+}
 
 namespace feature {
 
@@ -33,11 +73,11 @@ constexpr double rate = 100, nan = std::numeric_limits<double>::quiet_NaN();  //
 constexpr double bands[n_bands][2] = {
     {0.5, 4}, {4, 8}, {8, 13}, {13, 30}, {30, 45}};  // Hz, both ends included
 constexpr double top = 45;
-constexpr int64_t smoothing =
-    10;  // samples; a mean over 100 ms is blind to 10, 20 and 30 Hz: alpha and the flicker
+// samples; a mean over 100 ms is blind to 10, 20 and 30 Hz: alpha and the flicker
+constexpr int64_t smoothing = 10;
 
-// W channels go side by side through everything that is done to each: no sum over a vector's lanes is ever needed.
-// `width` bins of their DFT are summed at once, in as many registers.
+// W channels go side by side through everything that is done to each: no sum over a vector's lanes
+// is ever needed. `width` bins of their DFT are summed at once, in as many registers.
 #if defined(__AVX512F__)
 constexpr int64_t W = 8, width = 24;
 #elif defined(__AVX__)
@@ -60,26 +100,30 @@ struct Range {
     int64_t first, last;
 };  // bins first ... last - 1
 
-// Bins of an n-sample periodogram from `low` to `high` Hz, both included; a hair of tolerance, for 4 Hz is 4 Hz.
+// Bins of an n-sample periodogram from `low` to `high` Hz, both included; a hair of tolerance, for
+// 4 Hz is 4 Hz.
 inline Range bins_between(double low, double high, int64_t n) {
     const double per_hertz = static_cast<double>(n) / rate;
     return {static_cast<int64_t>(std::ceil(low * per_hertz - 1e-9)),
             static_cast<int64_t>(std::floor(high * per_hertz + 1e-9)) + 1};
 }
 
-// The DFT of W channels at a time as four products with fixed tables. For even T the symmetries of sine and cosine
-// about T/4 and T/2 fold T terms into T/4 + 1: even and odd bins, cosine and sine, each see their own folded signal.
+// The DFT of W channels at a time as four products with fixed tables. For even T the symmetries of
+// sine and cosine about T/4 and T/2 fold T terms into T/4 + 1: even and odd bins, cosine and sine,
+// each see their own folded signal.
 struct Dft {
-    int64_t T, L, K,
-        P;  // samples, terms after folding, bins, bins of one parity padded to whole widths
+    int64_t T;  // samples
+    int64_t L;  // terms after folding
+    int64_t K;  // bins
+    int64_t P;  // bins of one parity, padded to whole widths
     bool folded;
-    std::vector<double>
-        table;  // (4, P / width, L, width): even cosine, even sine, odd cosine, odd sine
+    // (4, P / width, L, width): even cosine, even sine, odd cosine, odd sine
+    std::vector<double> table;
 
     explicit Dft(int64_t T_) : T(T_), folded(T_ % 2 == 0) {
         L = folded ? T / 4 + 1 : T;
-        K = std::min(bins_between(0, top, T).last + 1,
-                     T / 2 + 1);  // one more than needed: the Hann window looks at neighbours
+        // one more than needed: the Hann window looks at neighbours
+        K = std::min(bins_between(0, top, T).last + 1, T / 2 + 1);
         P = ((K + 1) / 2 + width - 1) / width * width;
         table.assign(static_cast<size_t>(4 * L * P), 0.0);
         for (int part = 0; part < 4; ++part)
@@ -114,7 +158,8 @@ struct Dft {
             lanes(os[t]) = difference + mirror_difference;
         }
     }
-    // n blocks of W channels: a (n, 4, L) -> out (n, 4, P). A slice of the table stays in the first cache while all pass it.
+    // n blocks of W channels: a (n, 4, L) -> out (n, 4, P). A slice of the table stays in the first
+    // cache while all pass it.
     void transform(const Lanes* a, int64_t n, Lanes* out) const {
         for (int64_t part = 0; part < 4; ++part)
             for (int64_t j = 0; j < P; j += width)
@@ -201,12 +246,13 @@ struct Plan {
     int64_t T;
     Dft dft;
     Range band[n_bands];
-    std::vector<int64_t>
-        aperiodic;  // bins of the 1/f line: 2-6 and 14-38 Hz, without the flicker at 20 and 25 Hz
+    // bins of the 1/f line: 2-6 and 14-38 Hz, without the flicker at 20 and 25 Hz
+    std::vector<int64_t> aperiodic;
     Range alpha_peak;  // 6-14 Hz
     Range mu, beta_quarter, alpha_half;
-    ShortDft whole, quarter,
-        half;  // whole: 20 and 25 Hz. quarter: mu, beta, 20 and 25 Hz. half: alpha
+    ShortDft whole;    // 20 and 25 Hz
+    ShortDft quarter;  // mu, beta, 20 and 25 Hz
+    ShortDft half;     // alpha
     std::vector<double> seconds, log_hertz;
 
     explicit Plan(int64_t T_)
@@ -243,7 +289,7 @@ struct Plan {
 // What one channel says by itself.
 struct Channel {
     bool usable;
-    double band[n_bands], power, mobility, complexity, line_length, kurtosis;
+    double value[n_channel_features];  // by own::Own
 };
 
 // W rows of T floats -> x (T), as doubles.
@@ -269,7 +315,8 @@ inline void side_by_side(const float* const* rows, int64_t T, Lanes* x) {
         for (int c = 0; c < W; ++c) x[t].value[c] = static_cast<double>(rows[c][t]);
 }
 
-// x (T) of W channels -> x less its mean, zero where it cannot be used; all of each Channel but its bands.
+// x (T) of W channels -> x less its mean, zero where it cannot be used; all of each Channel but its
+// bands.
 inline void describe(Lanes* x, int64_t T, Channel* channels) {
     const doubles first = lanes(x[0]), second = lanes(x[std::min<int64_t>(1, T - 1)]) - 2 * first,
                   last = lanes(x[T - 1]), end = last - lanes(x[std::max<int64_t>(T - 2, 0)]),
@@ -286,8 +333,8 @@ inline void describe(Lanes* x, int64_t T, Channel* channels) {
     const doubles mean = sum / n;
     const integers usable = (junk == 0) & (low < high);
     for (int64_t t = 0; t < T; ++t) lanes(x[t]) = usable ? lanes(x[t]) - mean : zero;
-    doubles s2 = {}, s4 = {}, steps = {}, steps2 = {},
-            bends2 = {};  // two samples a turn: a sum waits for itself
+    // two samples a turn: a sum waits for itself
+    doubles s2 = {}, s4 = {}, steps = {}, steps2 = {}, bends2 = {};
     const auto at = [&](int64_t t) -> const doubles& { return lanes(x[t]); };
     int64_t t = 0;
     for (; t + 2 <= T; t += 2) {
@@ -311,8 +358,9 @@ inline void describe(Lanes* x, int64_t T, Channel* channels) {
         steps += a < 0 ? -a : a;
         steps2 += a * a;
     }
-    // Hjorth as in mne-features: a zero stands before the signal, and another before its differences, so the first
-    // sample counts as a step. The sums are over T or T + 1 values, the variances divide by one less.
+    // Hjorth as in mne-features: a zero stands before the signal, and another before its
+    // differences, so the first sample counts as a step. The sums are over T or T + 1 values, the
+    // variances divide by one less.
     const doubles dx2 = first * first + steps2, ddx2 = first * first + second * second + bends2;
     const doubles var = (s2 + mean * mean * n / (n + 1)) / n;
     const doubles var_dx = (dx2 - last * last / n) / (n - 1),
@@ -323,19 +371,16 @@ inline void describe(Lanes* x, int64_t T, Channel* channels) {
                   kurtosis = n * s4 / (s2 * s2);
     for (int c = 0; c < W; ++c)
         channels[c] = {usable[c] != 0,
-                       {},
-                       power[c],
-                       std::sqrt(mobility2[c]),
-                       std::sqrt(complexity2[c]),
-                       line_length[c],
-                       kurtosis[c]};
+                       {0, 0, 0, 0, 0, power[c], std::sqrt(mobility2[c]), std::sqrt(complexity2[c]),
+                        line_length[c], kurtosis[c]}};
 }
 
 struct Scratch {
     int64_t T, K;
     std::vector<Channel> channel;  // those chosen, to whole blocks; then the mean of each group
-    std::vector<Lanes> d, folded, parts,
-        hann;  // (blocks, T) signals less their means; ...; (blocks, K) spectra
+    std::vector<Lanes> d;          // (blocks, T) signals less their means
+    std::vector<Lanes> folded, parts;
+    std::vector<Lanes> hann;  // (blocks, K) spectra
     std::vector<double> wave, smooth, spectrum, power, z, log_x, log_y;
     std::vector<float> rows;
 
@@ -356,9 +401,10 @@ struct Scratch {
           log_y(log_x),
           rows(static_cast<size_t>(W * T)) {}
 
+    // every W-th value
     const double* signal(int64_t m) const {
         return d[static_cast<size_t>(m / W * T)].value + m % W;
-    }  // every W-th value
+    }
     double hann_power(int64_t m, int64_t k) const {
         return hann[static_cast<size_t>(m / W * K + k)].value[m % W];
     }
@@ -367,7 +413,8 @@ struct Scratch {
     }
 };
 
-// A window's chosen channels (M; all of them where there is no list) -> s.d, s.channel and, where there is room for it, s.hann.
+// A window's chosen channels (M; all of them where there is no list) -> s.d, s.channel and, where
+// there is room for it, s.hann.
 template <class In>
 void describe_channels(const In* window, int64_t stride, const int32_t* chosen, int64_t M,
                        const Plan& p, Scratch& s) {
@@ -377,8 +424,8 @@ void describe_channels(const In* window, int64_t stride, const int32_t* chosen, 
         for (int64_t block = 0; block < n; ++block) {
             const float* rows[W];
             for (int64_t c = 0; c < W; ++c) {
-                const int64_t m = std::min((from + block) * W + c,
-                                           M - 1);  // the last one again where there are no more
+                // the last one again where there are no more
+                const int64_t m = std::min((from + block) * W + c, M - 1);
                 const In* x = window + stride * (chosen ? chosen[m] : m);
                 if constexpr (std::is_same<In, float>::value)
                     rows[c] = x;
@@ -392,8 +439,8 @@ void describe_channels(const In* window, int64_t stride, const int32_t* chosen, 
         }
         p.dft.transform(s.folded.data(), n, s.parts.data());
         for (int64_t block = 0; block < n; ++block) {
-            const Lanes* of =
-                s.parts.data() + block * 4 * P;  // cosine and sine of even bins, then of odd ones
+            // cosine and sine of even bins, then of odd ones
+            const Lanes* of = s.parts.data() + block * 4 * P;
             auto re = [&](int64_t k) -> const doubles& {
                 return lanes(of[(k & 1) * 2 * P + (k >> 1)]);
             };
@@ -404,11 +451,11 @@ void describe_channels(const In* window, int64_t stride, const int32_t* chosen, 
                 doubles sum = {};
                 for (int64_t k = p.band[b].first; k < p.band[b].last; ++k)
                     sum += re(k) * re(k) + im(k) * im(k);
-                const double scale = p.band[b].first < p.band[b].last
-                                         ? 2 / static_cast<double>(T * T)
-                                         : nan;  // no bin: nothing to say
+                const bool any = p.band[b].first < p.band[b].last;
+                const double scale = any ? 2 / static_cast<double>(T * T) : nan;
                 for (int c = 0; c < W; ++c)
-                    s.channel[static_cast<size_t>((from + block) * W + c)].band[b] = sum[c] * scale;
+                    s.channel[static_cast<size_t>((from + block) * W + c)].value[b] =
+                        sum[c] * scale;
             }
             if (s.hann.empty()) continue;
             for (int64_t k = 1; k + 1 < K; ++k) {  // a Hann window is three bins wide
@@ -443,7 +490,7 @@ inline Line aperiodic_line(const Plan& p, Scratch& s, const double* spectrum) {
 }
 
 // Potentials: the centro-parietal positivity, the motor potential, its lateralised part.
-inline double* potentials(const Plan& p, Scratch& s, double* out) {
+inline void potentials(const Plan& p, Scratch& s, double* out) {
     const int64_t T = p.T, quarter = T / 4;
     const double *cpp = s.wave.data() + parietal * T, *left = s.wave.data() + motor_left * T,
                  *right = s.wave.data() + motor_right * T;
@@ -453,40 +500,36 @@ inline double* potentials(const Plan& p, Scratch& s, double* out) {
     const bool seen = n > 0 && !std::isnan(cpp[0]);
     const int64_t peak = seen ? std::max_element(smooth, smooth + n) - smooth : 0;
     const int64_t rise = std::max<int64_t>(peak - 49, 0);
-    *out++ = seen ? smooth[peak] : nan;                                  // p300_amplitude
-    *out++ = seen ? seconds_at(peak) : nan;                              // p300_latency
-    *out++ = seen ? *std::min_element(smooth, smooth + peak + 1) : nan;  // n200_amplitude
-    *out++ =
-        seen ? fit(p.seconds.data(), smooth + rise, peak - rise + 1, 10).slope : nan;  // cpp_slope
+    if (seen) {
+        out[of::p300_amplitude] = smooth[peak];
+        out[of::p300_latency] = seconds_at(peak);
+        out[of::n200_amplitude] = *std::min_element(smooth, smooth + peak + 1);
+        out[of::cpp_slope] = fit(p.seconds.data(), smooth + rise, peak - rise + 1, 10).slope;
+    }
     for (int q = 0; q < 4; ++q)
-        *out++ =
-            total(cpp + q * quarter, quarter) / static_cast<double>(quarter);  // cpp_1 ... cpp_4
+        out[of::cpp_1 + q] = total(cpp + q * quarter, quarter) / static_cast<double>(quarter);
 
     double* wave = s.z.data();  // T values: s.z is made long enough
     for (int64_t t = 0; t < T; ++t) wave[t] = (left[t] + right[t]) / 2;
     n = smoothed(wave, T, smooth);
-    *out++ = fit(p.seconds.data(), wave, T, 2).slope;  // motor_slope
-    *out++ =
-        n && !std::isnan(wave[0]) ? *std::min_element(smooth, smooth + n) : nan;  // motor_amplitude
+    out[of::motor_slope] = fit(p.seconds.data(), wave, T, 2).slope;
+    if (n && !std::isnan(wave[0])) out[of::motor_amplitude] = *std::min_element(smooth, smooth + n);
 
     for (int64_t t = 0; t < T; ++t) wave[t] = left[t] - right[t];
     n = smoothed(wave, T, smooth);
-    if (!n || std::isnan(wave[0])) return std::fill(out, out + 3, nan), out + 3;
-    int64_t j = std::max_element(smooth, smooth + n,
-                                 [](double a, double b) { return std::fabs(a) < std::fabs(b); }) -
-                smooth;
+    if (!n || std::isnan(wave[0])) return;
+    const auto smaller = [](double a, double b) { return std::fabs(a) < std::fabs(b); };
+    int64_t j = std::max_element(smooth, smooth + n, smaller) - smooth;
     const double amplitude = std::fabs(smooth[j]), side = smooth[j] > 0 ? 1 : -1;
     while (j > 0 && side * smooth[j - 1] > amplitude / 2) --j;
-    *out++ = amplitude;  // lrp_amplitude
-    *out++ =
-        j > 0 ? seconds_at(j) : nan;  // lrp_onset: already there when the window opens -> not known
-    *out++ = side;                    // lrp_side
-    return out;
+    out[of::lrp_amplitude] = amplitude;
+    if (j > 0) out[of::lrp_onset] = seconds_at(j);  // else it began before the window
+    out[of::lrp_side] = side;
 }
 
 // Rhythms over parts of a window: mu and beta in quarters, alpha in halves, the flicker.
-inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const int64_t* offset,
-                       double* out) {
+inline void courses(const Plan& p, Scratch& s, const int32_t* members, const int64_t* offset,
+                    double* out) {
     const int64_t T = p.T, n_mu = p.n_mu(), n_beta = p.n_beta();
     double mu[4] = {}, beta[4] = {}, alpha[2] = {}, flicker[2], flickers[4][2],
            *power = s.power.data(), *z = s.z.data();
@@ -505,7 +548,8 @@ inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const 
             alpha[h] += total(power, p.half.count);
         }
     }
-    // The flicker has one phase everywhere in visual cortex: the group's mean signal keeps it and loses what has none.
+    // The flicker has one phase everywhere in visual cortex: the group's mean signal keeps it and
+    // loses what has none.
     const double* seen = s.wave.data() + occipital * T;
     p.whole(seen, 1, z, power);
     for (int f = 0; f < 2; ++f) flicker[f] = 2 * std::sqrt(power[f]) / p.whole.sum;
@@ -514,23 +558,25 @@ inline double* courses(const Plan& p, Scratch& s, const int32_t* members, const 
         for (int f = 0; f < 2; ++f)
             flickers[q][f] = 2 * std::sqrt(power[n_mu + n_beta + f]) / p.quarter.sum;
     }
-    for (double* course : {mu, beta})
-        for (int q = 0; q < 4; ++q) *out++ = std::log10(4 * course[q] / total(course, 4));
-    *out++ = std::log10(alpha[1] / alpha[0]);  // alpha_suppression
+    for (int q = 0; q < 4; ++q) {
+        out[of::mu_1 + q] = std::log10(4 * mu[q] / total(mu, 4));
+        out[of::beta_1 + q] = std::log10(4 * beta[q] / total(beta, 4));
+        out[of::ssvep_difference_1 + q] = flickers[q][0] - flickers[q][1];
+    }
+    out[of::alpha_suppression] = std::log10(alpha[1] / alpha[0]);
     const Channel& front = s.mean(frontal);
-    *out++ = std::log10(front.band[1] / front.band[3]);      // theta_beta_ratio
-    for (double amplitude : flicker) *out++ = amplitude;     // ssvep20, ssvep25
-    for (auto& both : flickers) *out++ = both[0] - both[1];  // ssvep_difference_1 ... 4
-    return out;
+    out[of::theta_beta_ratio] = std::log10(front.value[own::theta] / front.value[own::beta]);
+    out[of::ssvep20] = flicker[0];
+    out[of::ssvep25] = flicker[1];
 }
 
-// What carries age: the frequency of the occipital alpha peak and the fall of the whole scalp's spectrum.
-inline double* spectral_shape(const Plan& p, Scratch& s, const int32_t* members,
-                              const int64_t* offset, int64_t M, double* out) {
+// What carries age: the frequency of the occipital alpha peak and the fall of the whole scalp's
+// spectrum.
+inline void spectral_shape(const Plan& p, Scratch& s, const int32_t* members, const int64_t* offset,
+                           int64_t M, double* out) {
     const int64_t K = p.dft.K;
-    const double density =
-        2 / (rate * 0.375 *
-             static_cast<double>(p.T));  // |DFT|^2 -> uV^2/Hz; 3/8 is a Hann window's mean square
+    // |DFT|^2 -> uV^2/Hz; 3/8 is a Hann window's mean square
+    const double density = 2 / (rate * 0.375 * static_cast<double>(p.T));
     double* spectrum = s.spectrum.data();
     auto mean_spectrum = [&](const int32_t* list, int64_t n) {
         std::fill(spectrum, spectrum + K, 0.0);
@@ -551,25 +597,23 @@ inline double* spectral_shape(const Plan& p, Scratch& s, const int32_t* members,
         if (spectrum[k] > spectrum[k - 1] && spectrum[k] >= spectrum[k + 1] &&
             (peak < 0 || spectrum[k] > spectrum[peak]))
             peak = k;
-    *out = out[1] = nan;
     if (peak > 0) {
         const double low = std::log10(spectrum[peak - 1]), here = std::log10(spectrum[peak]),
                      high = std::log10(spectrum[peak + 1]);
         const double height =
             here - (line.at_zero + line.slope * p.log_hertz[static_cast<size_t>(peak)]);
-        if (height >
-            std::log10(
-                2.0)) {  // a bump of twice the 1/f line; the parabola through three bins is finer than a bin
-            *out = (static_cast<double>(peak) + 0.5 * (low - high) / (low - 2 * here + high)) *
-                   rate / static_cast<double>(p.T);
-            out[1] = height;
+        // A bump of twice the 1/f line. The parabola through three bins is finer than a bin.
+        if (height > std::log10(2.0)) {
+            const double bin =
+                static_cast<double>(peak) + 0.5 * (low - high) / (low - 2 * here + high);
+            out[of::alpha_peak_frequency] = bin * rate / static_cast<double>(p.T);
+            out[of::alpha_peak_height] = height;
         }
     }
     mean_spectrum(nullptr, M);
     line = aperiodic_line(p, s, spectrum);
-    out[2] = line.slope;
-    out[3] = line.at_zero;
-    return out + 4;
+    out[of::aperiodic_slope] = line.slope;
+    out[of::aperiodic_offset] = line.at_zero;
 }
 
 template <class In>
@@ -578,56 +622,54 @@ void features_of(const In* window, int64_t stride, const int32_t* chosen, int64_
                  float* result) {
     const int64_t T = p.T;
     describe_channels(window, stride, chosen, M, p, s);
-    for (int group = 0; group < n_groups;
-         ++group) {  // means over a group's usable channels; 0 / 0 is NaN where there are none
+    // means over a group's usable channels; 0 / 0 is NaN where there are none
+    for (int group = 0; group < n_groups; ++group) {
         double sum[n_channel_features] = {}, used = 0, *wave = s.wave.data() + group * T;
         std::fill(wave, wave + T, 0.0);
         for (int64_t i = offset[group]; i < offset[group + 1]; ++i) {
             const Channel& c = s.channel[static_cast<size_t>(members[i])];
             if (!c.usable) continue;
             ++used;
-            const double own[] = {c.band[0], c.band[1],  c.band[2],    c.band[3],     c.band[4],
-                                  c.power,   c.mobility, c.complexity, c.line_length, c.kurtosis},
-                         *d = s.signal(members[i]);
-            for (int f = 0; f < n_channel_features; ++f) sum[f] += own[f];
+            const double* d = s.signal(members[i]);
+            for (int f = 0; f < n_channel_features; ++f) sum[f] += c.value[f];
             for (int64_t t = 0; t < T; ++t) wave[t] += d[W * t];
         }
         for (int64_t t = 0; t < T; ++t) wave[t] /= used;
-        for (double& f : sum) f /= used;
-        s.mean(group) = {
-            used > 0, {sum[0], sum[1], sum[2], sum[3], sum[4]}, sum[5], sum[6], sum[7], sum[8],
-            sum[9]};
+        s.mean(group).usable = used > 0;
+        for (int f = 0; f < n_channel_features; ++f) s.mean(group).value[f] = sum[f] / used;
     }
-    double all[n_features], *out = potentials(p, s, all);
-    out = courses(p, s, members, offset, out);
-    out = spectral_shape(p, s, members, offset, M, out);
-    for (int group = 0; group < n_groups; ++group) {
-        const Channel& c = s.mean(group);
-        for (double power : c.band) *out++ = std::log10(power);
-        for (double value :
-             {std::log10(c.power), c.mobility, c.complexity, c.line_length, c.kurtosis})
-            *out++ = value;
-    }
+    double all[n_features];
+    std::fill(all, all + n_features, nan);
+    potentials(p, s, all);
+    courses(p, s, members, offset, all);
+    spectral_shape(p, s, members, offset, M, all);
+    for (int group = 0; group < n_groups; ++group)
+        for (int f = 0; f < n_channel_features; ++f) {
+            const double value = s.mean(group).value[f];
+            all[of::n_before_groups + group * n_channel_features + f] =
+                f <= own::log_power ? std::log10(value) : value;
+        }
     for (int f = 0; f < n_features; ++f)
         result[f] = std::isfinite(all[f]) ? static_cast<float>(all[f])
                                           : std::numeric_limits<float>::quiet_NaN();
 }
 
-// Runs work(window number, scratch) over all windows; a window belongs to one thread, so their number changes nothing.
+// Runs work(window number, scratch) over all windows; a window belongs to one thread, so their
+// number changes nothing.
 template <class Work>
 void over_windows(int64_t N, int threads, const Plan& p, int64_t M, bool spectra,
                   const Work& work) {
-    std::vector<Scratch> scratch(
-        static_cast<size_t>(threads),
-        Scratch(p, M, spectra));  // here, where running out of memory may throw
+    // here, where running out of memory may throw
+    std::vector<Scratch> scratch(static_cast<size_t>(threads), Scratch(p, M, spectra));
 #pragma omp parallel for schedule(dynamic, 16) num_threads(threads)
     for (int64_t w = 0; w < N; ++w) work(w, scratch[static_cast<size_t>(omp_get_thread_num())]);
 }
 
 }  // namespace feature
 
-// X (N, C, stride), of which samples `first` to `first + T` count -> out (N, n_features), NaN where a feature cannot be computed.
-// chosen (M): the channels of any group; members: positions in chosen, sizes (n_groups) of them a group.
+// X (N, C, stride), of which samples `first` to `first + T` count -> out (N, n_features), NaN where
+// a feature cannot be computed. chosen (M): the channels of any group; members: positions in
+// chosen, sizes (n_groups) of them a group.
 template <class In>
 void window_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T,
                      const int32_t* chosen, int64_t M, const int32_t* members, const int32_t* sizes,
@@ -641,7 +683,8 @@ void window_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t 
     });
 }
 
-// The same X -> out (N, C, 10): each channel's powers in the five bands, power (uV^2), mobility, complexity, line length, kurtosis.
+// The same X -> out (N, C, 10): each channel's powers in the five bands, power (uV^2), mobility,
+// complexity, line length, kurtosis.
 template <class In>
 void channel_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first, int64_t T,
                       int threads, float* out) {
@@ -651,11 +694,8 @@ void channel_features(const In* X, int64_t N, int64_t C, int64_t stride, int64_t
         for (int64_t c = 0; c < C; ++c) {
             const feature::Channel& one = s.channel[static_cast<size_t>(c)];
             float* at = out + (w * C + c) * n_channel_features;
-            const double values[] = {one.band[0],     one.band[1], one.band[2],  one.band[3],
-                                     one.band[4],     one.power,   one.mobility, one.complexity,
-                                     one.line_length, one.kurtosis};
             for (int f = 0; f < n_channel_features; ++f)
-                at[f] = one.usable ? static_cast<float>(values[f])
+                at[f] = one.usable ? static_cast<float>(one.value[f])
                                    : std::numeric_limits<float>::quiet_NaN();
         }
     });

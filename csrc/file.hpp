@@ -1,5 +1,6 @@
-// A file open for reading for as long as the object lives. Not mapped: at a few hundred KB a read, copying out of the
-// system's cache costs less than the page faults of a map, and a file that shrinks meanwhile is an error, not a signal.
+// A file open for reading for as long as the object lives. Not mapped: at a few hundred KB a read,
+// copying out of the system's cache costs less than the page faults of a map, and a file that
+// shrinks meanwhile is an error, not a signal.
 #pragma once
 
 #include <cerrno>
@@ -55,8 +56,9 @@ class File {
 };
 
 #ifdef __linux__
-// Files that are read past the system's cache, many pieces at a time: all are asked for at once and waited for once. Places,
-// lengths and addresses must be multiples of the disk's blocks. Linux alone, by its asynchronous reads, which need no library.
+// Files that are read past the system's cache, many pieces at a time: all are asked for at once and
+// waited for once. Places, lengths and addresses must be multiples of the disk's blocks. Linux
+// alone, by its asynchronous reads, which need no library.
 class DirectFiles {
   public:
     DirectFiles(const std::vector<std::string>& paths, int64_t most)
@@ -80,7 +82,8 @@ class DirectFiles {
     int64_t count() const { return static_cast<int64_t>(fds_.size()); }
     int64_t most() const { return static_cast<int64_t>(requests_.size()); }
 
-    // Row i of out (n, room) <- bytes[i] at offset[i] of file which[i]; got[i]: how many there were, or -errno. n <= most.
+    // Row i of out (n, room) <- bytes[i] at offset[i] of file which[i]; got[i]: how many there
+    // were, or -errno. n <= most.
     void read(const int32_t* which, const int64_t* offset, const int64_t* bytes, int64_t n,
               int64_t room, uint8_t* out, int64_t* got) {
         for (int64_t i = 0; i < n; ++i) {

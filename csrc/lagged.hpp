@@ -1,9 +1,11 @@
-// How each channel of a window goes with each other one some samples later: summaries of lagged correlations.
+// How each channel of a window goes with each other one some samples later: summaries of lagged
+// correlations.
 //
-// Shapes: X (N, C, stride), of which T samples count. The U usable channels (not flat, all finite) lie as (T, P), P = U
-// padded to whole tiles with zeros. For a lag, r (U, U) is the product of the first T - lag samples with the last T - lag,
-// each channel standardised over just those. r is summed up tile by tile in registers and never stored: one window's
-// work stays in the second cache, which a batched product of a BLAS, with its (N, C, C) result, does not.
+// Shapes: X (N, C, stride), of which T samples count. The U usable channels (not flat, all finite)
+// lie as (T, P), P = U padded to whole tiles with zeros. For a lag, r (U, U) is the product of the
+// first T - lag samples with the last T - lag, each channel standardised over just those. r is
+// summed up tile by tile in registers and never stored: one window's work stays in the second
+// cache, which a batched product of a BLAS, with its (N, C, C) result, does not.
 #pragma once
 
 #include <algorithm>
@@ -20,8 +22,8 @@
 
 namespace eeg {
 
-constexpr int n_lag_summaries =
-    4;  // mean |r|, mean of the diagonal, mean off it, normalised entropy of the shares of r^2
+// mean |r|, mean of the diagonal, mean off it, normalised entropy of the shares of r^2
+constexpr int n_lag_summaries = 4;
 
 namespace lag {
 
@@ -54,7 +56,8 @@ struct Scratch {
           row(static_cast<size_t>(T)) {}
 };
 
-// q -> ln q, for positive normal numbers, to 1e-7: the exponent, and the series of atanh for what is left in 0.7 ... 1.4.
+// q -> ln q, for positive normal numbers, to 1e-7: the exponent, and the series of atanh for what
+// is left in 0.7 ... 1.4.
 inline void take_log(floats& q) {
     const ints bits = reinterpret_cast<ints>(q), exponent = (bits - 0x3f3504f3) >> 23;
     const floats m = reinterpret_cast<floats>(bits - (exponent << 23)), s = (m - 1) / (m + 1),
@@ -63,7 +66,8 @@ inline void take_log(floats& q) {
         __builtin_convertvector(exponent, floats) * 0.69314718f;
 }
 
-// x (n, P) -> out (n, P): each channel without its mean, divided by its norm; zero where it is flat over these samples.
+// x (n, P) -> out (n, P): each channel without its mean, divided by its norm; zero where it is flat
+// over these samples.
 inline void standardise(const float* x, int64_t n, int64_t P, float* out, int64_t* used) {
     for (int64_t c = 0; c < P; c += size) {
         const auto at = [&](int64_t t) -> const floats& {
@@ -177,8 +181,8 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
             for (int k = 0; k < size; ++k) diagonal += static_cast<double>(sum[k]);
         }
         Sums sums;
-        for (int64_t j = 0; j < columns;
-             j += width)  // these columns of `late` stay in the first cache while all rows pass
+        // a tile's columns of `late` stay in the first cache while all rows pass
+        for (int64_t j = 0; j < columns; j += width)
             for (int64_t i = 0; i < usable; i += rows) tile(early, late, n, P, i, j, sums);
         out[0] = static_cast<float>(sums.absolute / (count * count));
         out[1] = static_cast<float>(diagonal / count);
@@ -190,7 +194,8 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
 
 }  // namespace lag
 
-// X (N, C, stride), of which samples `first` to `first + T` count -> out (N, n_lags, 4), NaN where there is nothing to say.
+// X (N, C, stride), of which samples `first` to `first + T` count -> out (N, n_lags, 4), NaN where
+// there is nothing to say.
 template <class In>
 void lagged_correlations(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first,
                          int64_t T, const int32_t* lags, int64_t n_lags, int threads, float* out) {

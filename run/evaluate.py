@@ -1,16 +1,17 @@
-"""NRMSE of finished runs on test releases, with 95 % intervals by subject, beside what labels alone can tell.
+"""NRMSE of finished runs on test releases, with 95 % intervals by subject and label-only baselines.
 
-    python run/evaluate.py                                    the best finished run of each challenge on R6 and R7
-    python run/evaluate.py --challenge 1 --release R6         one challenge, one release
-    python run/evaluate.py c1_tcn/20261121_101500             a run, by folder or by name under experiments/
-    python run/evaluate.py promoted_challenge_1               the run that run/compare.py --promote put there
-    python run/evaluate.py c1_tcn --ensemble average          all finished runs of a name, averaged
-    python run/evaluate.py c1_tcn --seed 0 1 2 --ensemble average      of those trained with these seeds
-    python run/evaluate.py c1_tcn/20261121..20261123          those begun in these days, each by itself
-    python run/evaluate.py c1_tcn --shift 0.05 --mirror       averaged over views of each window
+    python run/evaluate.py                                best run of each challenge, on R6 and R7
+    python run/evaluate.py --challenge 1 --release R6     one challenge, one release
+    python run/evaluate.py c1_tcn/20261121_101500         a run, by folder or by name
+    python run/evaluate.py promoted_challenge_1           the promoted run (run/compare.py)
+    python run/evaluate.py c1_tcn --ensemble average      all finished runs of a name, averaged
+    python run/evaluate.py c1_tcn --seed 0 1 2 --ensemble average      those with these seeds
+    python run/evaluate.py c1_tcn/20261121..20261123      those started on these days, one by one
+    python run/evaluate.py c1_tcn --shift 0.05 --mirror   averaged over views of each window
     python run/evaluate.py --json scores.json
 
-All windows are scored, copies and fast time line too, as the competition does; of challenge 2's 4 s windows, the same 2 s.
+All windows are scored, as the competition does: copies and fast time line, too. Challenge 2 cuts
+the same 2 s from each 4 s window.
 """
 
 import time
@@ -23,22 +24,28 @@ def arguments():
     p = cli.parser(__doc__)
     cli.add_runs(
         p,
-        "the best finished run of each challenge, by validation; with --ensemble a name stands for all of its finished runs",
+        "the best finished run of each challenge, by validation; "
+        "with --ensemble a name stands for all of its finished runs",
     )
-    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
-    cli.add_release(p, "test releases (default: what is cached of R6 and R7)")
+    p.add_argument(
+        "--challenge", type=cli.challenge, metavar="{1,2}", help="score this challenge alone"
+    )
+    cli.add_release(p, "test releases (default: those of R6 and R7 that are cached)")
     cli.add_mini(p)
     p.add_argument(
         "--ensemble",
         choices=("average", "weights", "stack"),
-        help="score the named runs as one: their average; non-negative weights; a ridge on their answers and time-head statistics. The last two are fitted on validation subjects, and refused where those would be scored",
+        help="score the named runs as one: their average, non-negative weights, or a ridge on "
+        "their answers and time-head statistics. The last two are fitted on validation subjects, "
+        "and refused where those would be scored",
     )
     p.add_argument(
         "--shift",
         type=cli.seconds,
         default=0.0,
         metavar="S",
-        help="average over views of each window this much earlier and later, too (challenge 1: the cache needs a margin)",
+        help="average over views of each window this much earlier and later, too "
+        "(challenge 1: the cache needs a margin)",
     )
     p.add_argument(
         "--mirror", action="store_true", help="average over each window and its mirror image"
@@ -46,9 +53,10 @@ def arguments():
     p.add_argument(
         "--subject-mean",
         action="store_true",
-        help="answer each window with the mean over all windows of its subject: more than the competition's server shows a model, so off by default",
+        help="answer each window with the mean over all windows of its subject "
+        "(default: off, because the competition's server does not show a model that much)",
     )
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the scores there, too")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the scores to this file, too")
     args = p.parse_args()
     cli.check_chosen(p, args)
     if args.ensemble and not args.runs:
@@ -58,19 +66,16 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.files import check_writable, write_whole, writing
+    from eeg.files import check_writable
     from eeg.machine.load import Load
 
     load = Load()
     if args.json:
         check_writable(args.json, "--json FILE")
-    import json
-
     import torch
 
     from eeg.data.windows import TARGETS
     from eeg.machine.device import cpu_threads, keep_freed_memory
-    from eeg.score.metrics import LEADERBOARD, overall
 
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(busy=load.cores()))
@@ -78,208 +83,239 @@ def main():
     for challenge, target in sorted({(run.challenge, learned(run)) for run in runs}):
         own = [run for run in runs if (run.challenge, learned(run)) == (challenge, target)]
         name = f"challenge{challenge}" + (f"_{target}" if target != TARGETS[challenge] else "")
-        scores[name] = evaluate(challenge, target, own, args)
+        scores[name] = evaluate(target, own, args)
     if {"challenge1", "challenge2"} <= scores.keys():
-        both = [scores["challenge1"], scores["challenge2"]]
-        one, two = (score["nrmse"] for score in both)
-        real = ", on real data" * any(score["simulated"] for score in both)
-        scores["overall"] = overall(one, two)
-        print(
-            f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {scores['overall']:.5f} (the final leaderboard's best{real}: {LEADERBOARD['overall']})"
-        )
+        scores["overall"] = print_overall(scores["challenge1"], scores["challenge2"])
     if args.json:
-        text = json.dumps(scores, indent=1) + "\n"
-        with writing(args.json, "--json FILE", len(text)):
-            write_whole(args.json, text)
-        print(f"scores   {args.json}")
+        write_scores(args.json, scores)
 
 
 def chosen_runs(args):
-    """The runs to score. Without names the best finished one of each challenge; one of them may be missing, which is said."""
-    from eeg.runs.choice import best_run, choose_runs
+    """The runs to score: the named ones, or the best of each challenge. A missing one is noted."""
+    from eeg.runs.choice import best_runs, choose_runs
 
     if args.runs:
-        runs = choose_runs(args.out, args.runs, args.seed, several=bool(args.ensemble))
-        for run in runs:
-            if args.challenge not in (None, run.challenge):
-                raise UserError(
-                    f"{run.name} is a run of challenge {run.challenge}, not {args.challenge}; leave --challenge {args.challenge} out, or name another run"
-                )
-        return runs
-    runs, missing = [], []
-    for challenge in [args.challenge] if args.challenge else (1, 2):
-        try:
-            runs.append(best_run(args.out, challenge))
-        except UserError as e:
-            missing.append(e)
+        several = bool(args.ensemble)
+        return choose_runs(args.out, args.runs, args.seed, several, args.challenge)
+    runs, missing = best_runs(args.out, [args.challenge] if args.challenge else (1, 2))
+    reasons = list(missing.values())
     if not runs:
-        raise missing[0]
-    for e in missing:
-        print(f"not scored: {e}\n")
-    return runs
+        raise reasons[0]
+    for reason in reasons:
+        print(f"not scored: {reason}\n")
+    return list(runs.values())
 
 
 def learned(run):
-    """What a run's first answer is: what the competition scores, or another target."""
+    """The target of a run's first answer: what the competition scores, or another."""
     from eeg.data.windows import TARGETS
 
     return TARGETS[run.challenge] if run.scored else run.config["target"]
 
 
-def evaluate(challenge, target, runs, args):
-    """Print the table of one challenge, or of another target of its runs. -> what --json says of it."""
-    import numpy as np
+def evaluate(target, runs, args):
+    """Print the table of runs of one challenge and target. -> what --json says about it."""
+    from eeg.score.metrics import auroc, nrmse
+    from eeg.score.predict import part_of, predict_run
+    from eeg.score.sides import title
 
-    from eeg.data.split import labels
-    from eeg.data.windows import TARGETS
-    from eeg.score.ensemble import combine_runs, subject_mean, wanted
-    from eeg.score.finished import predict_run
-    from eeg.score.metrics import LEADERBOARD, auroc, interval, nrmse
-    from eeg.score.sides import check_fitting, check_side, chosen_on, flattered, scored_side
-
-    cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
-    for run in runs:
-        check_side(run, cache, rows, also=(target,))
-    metric, competes = auroc if target == "correct" else nrmse, target == TARGETS[challenge]
-    if args.ensemble not in (None, "average") and not competes:
-        raise UserError(
-            f"--ensemble {args.ensemble} is fitted to what the competition scores, {runs[0].name} predicts {target}; average such runs with: --ensemble average"
-        )
-    if args.ensemble:
-        check_fitting(args.ensemble, runs, cache, rows)
-    rows = rows[np.isfinite(labels(cache, target)[rows, 0])]
-    y, metadata, release = labels(cache, target)[rows, 0], cache.metadata[rows], cache.release[rows]
-    subjects = metadata["subject"]
-    how = {"of": wanted(args.ensemble), "shift": args.shift, "mirror": args.mirror}
-
+    cache, scored = scored_windows(target, runs, args)
+    table = Table(cache, scored, target, auroc if target == "correct" else nrmse)
     start = time.perf_counter()
     with cli.Progress("windows") as progress:
         found = [
             predict_run(
                 run,
                 cache,
-                rows,
-                **how,
-                progress=lambda done, n, i=i: progress(i * n + done, len(runs) * n),
+                table.rows,
+                progress=part_of(progress, i, len(runs)),
+                **how(args),
             )
             for i, run in enumerate(runs)
         ]
     seconds = time.perf_counter() - start
-    scored = {f"{run.name}, epoch {run.best[0]}": p[:, 0] for run, p in zip(runs, found)}
-    if args.ensemble:
-        p, words = combine_runs(args.ensemble, runs, found, args.cache, **how)
-        scored = {f"ensemble: {words}": p} | scored
-    if args.subject_mean:
-        scored = {
-            f"{name}, mean of each subject": subject_mean(p, subjects) for name, p in scored.items()
-        }
-    name, p = next(iter(scored.items()))
 
-    table = []
+    heading = title(cache, table.rows, None if table.competes else target)
+    print(f"{heading:<72} {table.metric.__name__.upper()}    95 % interval (by subject)")
+    answers = named_answers(runs, found, table.subjects, args)
+    print_runs(table, answers, runs, args)
+    name, p = next(iter(answers.items()))
+    print_parts(table, name, p)
+    windows = cli.counted(len(runs) * len(table.y), "window")
+    print(f"  {windows} in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n", flush=True)
 
-    def line(name, y, p, subjects):
-        """Print and keep one line. Where a figure is not defined (one subject, labels that do not vary), its reason stands in its place."""
-        entry, text = {"name": name.strip(), "windows": len(y)}, ""
-        try:
-            entry[metric.__name__] = metric(y, p)
-            text = f"{entry[metric.__name__]:.5f}  "
-            entry["low"], entry["high"] = interval(y, p, subjects, metric)
-            text += f"{entry['low']:.3f} .. {entry['high']:.3f}"
-        except UserError as e:
-            text += str(e)
-        print(f"  {name:<70} {text}", flush=True)
-        table.append(entry)
-
-    releases = list(dict.fromkeys(release.tolist()))
-    what = "" if competes else f" {target},"
-    title = f"challenge {challenge},{what} {' + '.join(releases)}{' mini' * args.mini}{' (simulated)' * cache.simulated}: {cli.counted(len(y), 'window')}, {cli.counted(len(set(subjects)), 'subject')}"
-    print(f"{title:<72} {metric.__name__.upper()}    95 % interval (by subject)")
-    for each, q in scored.items():
-        line(each, y, q, subjects)
-    by_run = [bool(chosen_on(run, cache, rows)) for run in runs]
-    for entry, chosen in zip(table, [any(by_run), *by_run] if args.ensemble else by_run):
-        entry["chosen_on_these_subjects"] = chosen
-    for each, q in label_only(target, runs, args.cache, metadata, y).items():
-        line(each, y, q, subjects)
-    if competes:
-        print(
-            f"  {'the final leaderboard' + chr(39) + 's best' + ', on real data' * cache.simulated:<70} {LEADERBOARD[challenge]}"
-        )
-    if note := flattered(runs, cache, rows):
-        print(f"  note: {note}")
-    print(f"  of {name}:")
-    parts = {
-        "without fast time line and copies": ~metadata["fast"] & ~metadata["copy"],
-        "without fast time line": ~metadata["fast"],
-        "without copies": ~metadata["copy"],
-    }
-    parts |= {each: release == each for each in releases if len(releases) > 1}
-    for part, inside in parts.items():
-        if not inside.all():
-            line(
-                f"  {part}: {cli.counted(inside.sum(), 'window')}",
-                y[inside],
-                p[inside],
-                subjects[inside],
-            )
-    print(
-        f"  {cli.counted(len(runs) * len(y), 'window')} in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n",
-        flush=True,
-    )
-    about = {
-        metric.__name__: metric(y, p),
-        "target": target,
-        "run": name,
-        "releases": releases,
-        "windows": len(y),
-        "subjects": len(set(subjects)),
-        "simulated": cache.simulated,
-    }
-    about |= {"chosen_on_these_subjects": table[0]["chosen_on_these_subjects"], "table": table}
-    if factors := print_factors(runs, found, cache, rows, args):
+    about = table.about(name, p)
+    if factors := print_factors(runs, found, cache, table.rows, args):
         about["factors"] = factors
     return about
 
 
-def label_only(target, runs, folder, metadata, y):
-    """{name: predictions} of what training labels alone tell; none, which is said, where the training windows are not cached."""
-    import numpy as np
+def scored_windows(target, runs, args):
+    """(Cache, rows) of the windows to score. Raises UserError where the runs do not allow it."""
+    from eeg.data.windows import TARGETS
+    from eeg.score.sides import check_fitting, check_side, scored_side
 
-    from eeg.data.split import labels
-    from eeg.score.baselines import baselines
-    from eeg.score.sides import side
+    challenge = runs[0].challenge
+    cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
+    for run in runs:
+        check_side(run, cache, rows, also=(target,))
+    if args.ensemble not in (None, "average") and target != TARGETS[challenge]:
+        raise UserError(
+            f"--ensemble {args.ensemble} is fitted to what the competition scores, "
+            f"{runs[0].name} predicts {target}; average such runs with: --ensemble average"
+        )
+    if args.ensemble:
+        check_fitting(args.ensemble, runs, cache, rows)
+    return cache, rows
 
-    try:
-        train, rows = side(folder, runs, "train")
-    except UserError as e:  # a run may be scored where its training windows are not
-        print(f"  label-only baselines unavailable: {e}")
-        return {}
-    y_train = labels(train, target)[:, 0]
-    rows = rows[np.isfinite(y_train[rows])]
-    return baselines(runs[0].challenge, train.metadata[rows], y_train[rows], metadata, y)
+
+class Table:
+    """Prints the scores of one set of windows, line by line, and keeps them for --json.
+
+    y, metadata, release (N,): of the windows that have a label.
+    """
+
+    def __init__(self, cache, rows, target, metric):
+        import numpy as np
+
+        from eeg.data.split import labels
+        from eeg.data.windows import TARGETS
+
+        y = labels(cache, target)[:, 0]
+        self.cache, self.target, self.metric = cache, target, metric
+        self.rows = rows[np.isfinite(y[rows])]
+        self.y, self.metadata = y[self.rows], cache.metadata[self.rows]
+        self.release, self.subjects = cache.release[self.rows], self.metadata["subject"]
+        self.competes = target == TARGETS[cache.challenge]
+        self.entries = []
+
+    def line(self, name, p, inside=slice(None)):
+        """Print and keep one line. A reason takes the place of a score that is not defined."""
+        from eeg.score.scores import score
+
+        y = self.y[inside]
+        found = score(y, p[inside], self.subjects[inside], self.metric)
+        print(f"  {name:<70} {found}", flush=True)
+        entry = {"name": name.strip(), "windows": len(y)}
+        if found.value is not None:
+            entry[self.metric.__name__] = found.value
+        if found.interval:
+            entry["low"], entry["high"] = found.interval
+        self.entries.append(entry)
+
+    def about(self, name, p):
+        """What --json says: the score of the first line, and all lines."""
+        return {
+            self.metric.__name__: self.metric(self.y, p),
+            "target": self.target,
+            "run": name,
+            "releases": list(dict.fromkeys(self.release.tolist())),
+            "windows": len(self.y),
+            "subjects": len(set(self.subjects)),
+            "simulated": self.cache.simulated,
+            "chosen_on_these_subjects": self.entries[0]["chosen_on_these_subjects"],
+            "table": self.entries,
+        }
+
+
+def how(args):
+    """What is asked about each window, and over which views of it."""
+    from eeg.score.ensemble import wanted
+    from eeg.score.predict import Views
+
+    return {"of": wanted(args.ensemble), "views": Views(args.shift, args.mirror)}
+
+
+def named_answers(runs, found, subjects, args):
+    """{name: answers (N,)}, the ensemble first."""
+    from eeg.score.ensemble import combine_runs, subject_mean
+
+    answers = {f"{run.name}, epoch {run.best[0]}": p[:, 0] for run, p in zip(runs, found)}
+    if args.ensemble:
+        p, words = combine_runs(args.ensemble, runs, found, args.cache, **how(args))
+        answers = {f"ensemble: {words}": p} | answers
+    if not args.subject_mean:
+        return answers
+    means = {name: subject_mean(p, subjects) for name, p in answers.items()}
+    return {f"{name}, mean of each subject": p for name, p in means.items()}
+
+
+def print_runs(table, answers, runs, args):
+    """Print the runs, label-only baselines, the leaderboard's best, and what flatters a run."""
+    from eeg.score.baselines import label_only
+    from eeg.score.metrics import LEADERBOARD
+    from eeg.score.sides import chosen_on, flattered
+
+    for name, p in answers.items():
+        table.line(name, p)
+    chosen = [bool(chosen_on(run, table.cache, table.rows)) for run in runs]
+    for entry, flag in zip(table.entries, [any(chosen), *chosen] if args.ensemble else chosen):
+        entry["chosen_on_these_subjects"] = flag
+    alone = label_only(args.cache, runs, table.target, table.metadata, table.y)
+    for name, p in alone.items():
+        table.line(name, p)
+    if table.competes:
+        best = "the final leaderboard's best" + ", on real data" * table.cache.simulated
+        print(f"  {best:<70} {LEADERBOARD[table.cache.challenge]}")
+    if note := flattered(runs, table.cache, table.rows):
+        print(f"  note: {note}")
+
+
+def print_parts(table, name, p):
+    """Print the scores of the first line on parts of the windows."""
+    print(f"  parts of {name}:")
+    fast, copy = table.metadata["fast"], table.metadata["copy"]
+    parts = {
+        "without fast time line and copies": ~fast & ~copy,
+        "without fast time line": ~fast,
+        "without copies": ~copy,
+    }
+    releases = list(dict.fromkeys(table.release.tolist()))
+    if len(releases) > 1:
+        parts |= {release: table.release == release for release in releases}
+    for part, inside in parts.items():
+        if not inside.all():
+            table.line(f"  {part}: {cli.counted(inside.sum(), 'window')}", p, inside)
 
 
 def print_factors(runs, found, cache, rows, args):
-    """Print how well each factor is predicted by the runs that learned all four. -> {run: scores}"""
-    from eeg.score.factors import factor_rows, factor_scores
+    """Print the scores of each factor for runs that learned all four. -> {run: scores}"""
+    from eeg.score.scores import aligned, factor_rows, factor_scores
 
-    told = {}
+    by_run = {}
     for run, p in zip(runs, found):
         if run.config["target"] != "factors" or args.ensemble == "stack":
             continue
         scores, mean = factor_scores(cache, rows, p)
-        told[run.name] = scores | {"mean_pearson": mean}
+        by_run[run.name] = scores | {"mean_pearson": mean}
         print(f"  all four factors, {run.name}:")
-        for cells in factor_rows(scores, mean):
-            print(
-                "    "
-                + "  ".join(
-                    cell.ljust(width) for cell, width in zip(cells, (15, 8, 16, 8, 0))
-                ).rstrip(),
-                flush=True,
-            )
-        print()
-    return told
+        print(aligned(factor_rows(scores, mean), "    ") + "\n", flush=True)
+    return by_run
+
+
+def print_overall(challenge1, challenge2):
+    """Print the competition's final score. -> it"""
+    from eeg.score.metrics import LEADERBOARD, overall
+
+    one, two = challenge1["nrmse"], challenge2["nrmse"]
+    both = overall(one, two)
+    real = ", on real data" * (challenge1["simulated"] or challenge2["simulated"])
+    print(
+        f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {both:.5f} "
+        f"(the final leaderboard's best{real}: {LEADERBOARD['overall']})"
+    )
+    return both
+
+
+def write_scores(path, scores):
+    import json
+
+    from eeg.files import write_whole, writing
+
+    text = json.dumps(scores, indent=1) + "\n"
+    with writing(path, "--json FILE", len(text)):
+        write_whole(path, text)
+    print(f"scores   {path}")
 
 
 if __name__ == "__main__":

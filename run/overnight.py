@@ -1,14 +1,15 @@
-"""A night's work: caches, features, a network with and without neuroscience features, which is better, and a submission.
+"""Runs a night's work: caches, features, training with and without features, a submission.
 
-    python run/overnight.py --release R1 R2 R3 R4 --tmux                in a session of its own
-    python run/overnight.py --release R1 R2 --challenge 1               one challenge, in half the time
-    python run/overnight.py --release R1 --epochs 20 --batch-size 64    what is not known here goes to run/train.py
+    python run/overnight.py --release R1 R2 R3 R4 --tmux                in its own tmux session
+    python run/overnight.py --release R1 R2 --challenge 1               one challenge, half the time
+    python run/overnight.py --release R1 --epochs 20 --batch-size 64    passes options to train.py
 
-For each challenge it trains cnn and hybrid, which is cnn joined by the features and nothing else, compares them on R6 and R7, and
-promotes the one that is better by validation, unless R6 and R7 veto it. A submission answers both challenges, so both are the default; with one of them, the best run of the
-other that is there takes part. R5, on which runs are validated, and R6 and R7 take part where they are on disk.
+For each challenge it trains cnn and hybrid, which is cnn plus the neuroscience features. It
+compares both on R6 and R7 and promotes the one that is better by validation, unless R6 and R7 veto
+it. A submission answers both challenges, so both are the default; with only one, the best existing
+run of the other is submitted with it. R5 (validation), R6 and R7 are used where they are on disk.
 
-Started again with the same releases it resumes: what is up to date and what is trained is kept.
+Started again with the same releases it resumes: caches and runs that are complete are kept.
 """
 
 import shlex
@@ -22,17 +23,9 @@ from eeg import UserError, cli, hints
 
 HERE = Path(__file__).resolve().parent
 MODELS = {"cnn": "without features", "hybrid": "with features"}
-DECIDED = (
-    "--model",
-    "--features",
-    "--name",
-    "--train",
-    "--valid",
-    "--target",
-    "--cv",
-    "--resume",
-    "--list-models",
-)  # here, and not by the user
+# Options of run/train.py that are set here, not by the user
+DECIDED = ("--model", "--features", "--name", "--train", "--valid", "--target", "--cv", "--resume")
+DECIDED += ("--list-models",)
 
 
 def arguments():
@@ -45,7 +38,7 @@ def arguments():
         type=cli.challenge,
         default=[1, 2],
         metavar="{1,2}",
-        help="(default: both)",
+        help="challenges to train for (default: both)",
     )
     cli.add_out(p)
     p.add_argument(
@@ -53,17 +46,18 @@ def arguments():
         type=Path,
         default=Path("submission.zip"),
         metavar="FILE",
-        help="the submission (default: submission.zip)",
+        help="submission to write (default: submission.zip)",
     )
     p.add_argument(
         "--anyway",
         action="store_true",
-        help="submit models trained on simulated data, or no better than the mean of the training labels",
+        help="submit even models trained on simulated data, "
+        "or no better than the mean of the training labels",
     )
     p.add_argument(
         "--tmux",
         action="store_true",
-        help="do the same in a detached tmux session, and say how to attach",
+        help="run in a detached tmux session, and say how to attach",
     )
     args, args.further = p.parse_known_args()
     args.release, args.challenge = list(dict.fromkeys(args.release)), sorted(set(args.challenge))
@@ -72,38 +66,28 @@ def arguments():
 
 
 def check_further(p, args):
-    """A mistake among the options for run/train.py shows now, not in the middle of the night."""
-    from train import arguments as of_training
+    """Find mistakes in the options for run/train.py now, not in the middle of the night."""
+    from train import arguments as train_arguments
 
     if decided := [word for word in args.further if word.split("=")[0] in DECIDED]:
         p.error(
-            f"{decided[0]} is not yours to choose here: the night trains {' and '.join(MODELS)} on --release"
+            f"{decided[0]} cannot be chosen here: "
+            f"run/overnight.py trains {' and '.join(MODELS)} on the releases of --release"
         )
     for challenge in args.challenge:
-        of_training(["--challenge", str(challenge), *args.further])
+        train_arguments(["--challenge", str(challenge), *args.further])
 
 
 def main():
     args = arguments()
-    if simulated := [name for name in on_disk(args.release, args) if is_simulated(name, args)]:
-        if not args.anyway:
-            raise UserError(
-                f"{', '.join(simulated)} is simulated, and a submission trained on it is worth nothing; for a trial run of the night add --anyway"
-            )
-    if args.tmux:
-        from eeg.runs.tmux import start
-
-        print(
-            start(
-                "overnight",
-                [
-                    sys.executable,
-                    HERE / "overnight.py",
-                    *(word for word in sys.argv[1:] if word != "--tmux"),
-                ],
-                args.out,
-            )
+    simulated = [name for name in on_disk(args.release, args) if is_simulated(name, args)]
+    if simulated and not args.anyway:
+        raise UserError(
+            f"{', '.join(simulated)} is simulated, and a submission trained on it is worth "
+            "nothing; for a trial run add --anyway"
         )
+    if args.tmux:
+        print(detach(args.out))
         return
     began = time.monotonic()
     for number, (what, command) in enumerate(stages(args), 1):
@@ -114,104 +98,100 @@ def main():
             return
         if code:
             raise UserError(
-                f"stage {number}, {what}, ended with exit code {code}, its reason stands above; when that is solved, the same command resumes there"
+                f"stage {number}, {what}, ended with exit code {code}, its reason stands above; "
+                "when that is solved, the same command resumes there"
             )
         print(f"[{number}] {what}: {(time.monotonic() - start) / 60:.1f} min", flush=True)
-    print(f"\nthe night's work is done, in {(time.monotonic() - began) / 60:.1f} min", flush=True)
+    print(f"\nall stages are done, in {(time.monotonic() - began) / 60:.1f} min", flush=True)
+
+
+def detach(out):
+    """Start the same command in a tmux session. -> how to attach to it"""
+    from eeg.runs.tmux import start
+
+    words = [word for word in sys.argv[1:] if word != "--tmux"]
+    return start("overnight", [sys.executable, HERE / "overnight.py", *words], out)
 
 
 def stages(args):
-    """What is to be done, each asked for when the one before has ended: (what, command)."""
-    valid, test = on_disk(["R5"], args), on_disk(["R6", "R7"], args)
-    valid, test = ([name for name in names if name not in args.release] for names in (valid, test))
-    everything = [*args.release, *valid, *test]
+    """Yields (what, command) of each stage, when the one before has ended."""
+    valid, test = (
+        [name for name in on_disk(names, args) if name not in args.release]
+        for names in (["R5"], ["R6", "R7"])
+    )
+    releases = ["--release", *args.release, *valid, *test]
     for challenge in args.challenge:
         common = shared_options(args, challenge)
-        yield f"caches of challenge {challenge}", script("cache", "--release", *everything, *common)
-        if (
-            challenge == 1
-        ):  # where the hybrid takes them from; in challenge 2 a window is cut at random, and its features are computed
-            yield "features", script("features", "--release", *everything, *common)
+        yield f"caches of challenge {challenge}", script("cache", *releases, *common)
+        # In challenge 2 a window is cut at random, so the hybrid computes its features
+        if challenge == 1:
+            yield "features", script("features", *releases, *common)
         names = {model: run_name(challenge, model, args) for model in MODELS}
         for model, name in names.items():
-            if not trained(name, args):
-                sides = ["--train", *args.release, *(["--valid", *valid] if valid else [])]
-                features = ["--features", "layer"] if (challenge, model) == (2, "hybrid") else []
-                out = ["--out", str(args.out), "--resume"]
-                yield (
-                    f"{model}, {MODELS[model]}",
-                    script(
-                        "train",
-                        "--model",
-                        model,
-                        *features,
-                        "--name",
-                        name,
-                        *sides,
-                        *common,
-                        *out,
-                        *args.further,
-                    ),
-                )
-                if not trained(name, args):
-                    raise UserError(
-                        f"{model} has stopped before its end, its reason stands above; the same command resumes it"
-                    )
-            print(f"{model} is trained: {args.out / name}", flush=True)
+            yield from training(challenge, model, name, valid, args)
         if test:
-            yield (
-                f"comparison of challenge {challenge}",
-                script("compare", *names.values(), "--promote", *common, "--out", str(args.out)),
-            )
+            words = [*names.values(), "--promote", *common, "--out", str(args.out)]
+            yield f"comparison of challenge {challenge}", script("compare", *words)
         else:
             print(
-                f"no comparison: neither R6 nor R7 is on disk; get one, or simulate one with: {hints.command('synth', '--release', 'R6')}",
+                "no comparison: neither R6 nor R7 is on disk; get one, or simulate one with: "
+                f"{hints.command('synth', '--release', 'R6')}",
                 flush=True,
             )
     yield from submission(args)
 
 
+def training(challenge, model, name, valid, args):
+    """The stage that trains a model, where it is not trained yet."""
+    if not trained(name, args):
+        features = ["--features", "layer"] if (challenge, model) == (2, "hybrid") else []
+        words = ["--model", model, *features, "--name", name, "--train", *args.release]
+        words += ["--valid", *valid] if valid else []
+        words += [*shared_options(args, challenge), "--out", str(args.out), "--resume"]
+        yield f"{model}, {MODELS[model]}", script("train", *words, *args.further)
+        if not trained(name, args):
+            raise UserError(
+                f"{model} has stopped before its end, its reason stands above; "
+                "the same command resumes it"
+            )
+    print(f"{model} is trained: {args.out / name}", flush=True)
+
+
 def submission(args):
-    """The stage that writes the zip. What is missing for it is said."""
+    """The stage that writes the zip. Prints what is missing for it."""
     runs = {challenge: best(challenge, args) for challenge in (1, 2)}
-    places = [
-        "--data",
-        str(args.data),
-        "--cache",
-        str(args.cache),
-        "--out",
-        str(args.out),
-        "--zip",
-        str(args.zip),
-        *["--anyway"] * args.anyway,
-    ]
     named = [str(run) for run in runs.values() if run]
+    anyway = ["--anyway"] * args.anyway
     if missing := [challenge for challenge, run in runs.items() if not run]:
-        more = [] if args.zip == Path("submission.zip") else ["--zip", args.zip]
-        command = hints.command(
-            "submit", *named, *more, *["--anyway"] * args.anyway, "--constant", missing[0]
-        )
+        words = [] if args.zip == Path("submission.zip") else ["--zip", args.zip]
+        words += [*anyway, "--constant", missing[0]]
         print(
-            f"no submission: it answers both challenges, and there is no finished run of challenge {missing[0]}; let a constant stand in with: {command}",
+            "no submission: it answers both challenges, and there is no finished run of challenge "
+            f"{missing[0]}; let a constant stand in with: "
+            f"{hints.command('submit', *named, *words)}",
             flush=True,
         )
         return
-    yield "submission", script("submit", *named, *places)
+    places = ["--data", args.data, "--cache", args.cache, "--out", args.out, "--zip", args.zip]
+    yield "submission", script("submit", *named, *map(str, places), *anyway)
 
 
 def best(challenge, args):
-    """The folder of the promoted run; where there is none, of the better one of the night's runs, or of all runs, by validation. None where nothing has finished."""
+    """The folder of the run to submit, None where nothing has finished.
+
+    It is the promoted run; where there is none, the best by validation of this command's runs, or
+    of all runs for a challenge that is not trained here.
+    """
     from eeg.runs.choice import best_run, choose_runs
-    from eeg.score.finished import promoted_folder
+    from eeg.runs.promoted import promoted_folder
 
     promoted = promoted_folder(args.out, challenge)
     if promoted.exists():
         return promoted
     try:
         if challenge in args.challenge:
-            runs = choose_runs(
-                args.out, [run_name(challenge, model, args) for model in MODELS], several=True
-            )
+            names = [run_name(challenge, model, args) for model in MODELS]
+            runs = choose_runs(args.out, names, several=True)
             return min(runs, key=lambda run: run.best[1]).folder
         return best_run(args.out, challenge).folder
     except UserError:
@@ -223,15 +203,8 @@ def run_name(challenge, model, args):
 
 
 def shared_options(args, challenge):
-    return [
-        "--challenge",
-        str(challenge),
-        "--data",
-        str(args.data),
-        "--cache",
-        str(args.cache),
-        *["--mini"] * args.mini,
-    ]
+    words = ["--challenge", challenge, "--data", args.data, "--cache", args.cache]
+    return [*map(str, words), *["--mini"] * args.mini]
 
 
 def on_disk(releases, args):
@@ -263,7 +236,7 @@ def script(name, *words):
 
 
 def run(command):
-    """-> (exit code, whether somebody has asked to stop). A stage that is asked to stop saves what it has; this waits for it."""
+    """(exit code, whether somebody asked to stop). Waits until a stage that is stopped has saved."""
     asked, child = [], None
 
     def on_signal(number, frame):
@@ -271,10 +244,8 @@ def run(command):
         if child and number != signal.SIGINT:  # which the terminal sends to both
             child.send_signal(number)
 
-    handlers = {
-        number: signal.signal(number, on_signal)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    handlers = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         child = subprocess.Popen(command)
         return child.wait(), bool(asked)

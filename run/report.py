@@ -1,17 +1,18 @@
-"""report.html in a run's folder: how it learned, how well it answers and for whom, what it looks at, what happened on the way.
+"""Writes report.html into a run's folder: how it learned, how well it answers, what it looks at.
 
     python run/report.py                             the best finished run of each challenge
     python run/report.py c1_tcn/20261121_101500      a run, by folder or by name under experiments/
     python run/report.py --release R6                answers to windows of these releases
-    python run/report.py --quick                     without what the model looks at, which takes longest
+    python run/report.py --quick                     without what the model looks at, the slow part
 
-One file that needs nothing else: it can be sent, and opened years later. Answers are those to the test releases (what is cached
-of R6 and R7), else to the run's validation subjects, which it says.
+The file needs nothing else: it can be sent, and opened years later. It shows the answers to the
+test releases (those of R6 and R7 that are cached), else to the run's validation subjects; the page
+says which.
 """
 
 import time
 
-from eeg import UserError, cli
+from eeg import cli
 
 
 def arguments():
@@ -19,7 +20,8 @@ def arguments():
     cli.add_runs(p, "the best finished run of each challenge")
     cli.add_release(
         p,
-        "whose windows are answered (default: what is cached of R6 and R7, else the validation side)",
+        "releases to answer "
+        "(default: those of R6 and R7 that are cached, else the validation side)",
     )
     cli.add_mini(p)
     p.add_argument(
@@ -35,9 +37,8 @@ def arguments():
 def main():
     args = arguments()
     from eeg.machine.load import Load
-    from eeg.runs.choice import choose_runs
 
-    load, runs = Load(), choose_runs(args.out, args.runs, args.seed) or best_runs(args.out)
+    load, runs = Load(), chosen_runs(args)
     import torch
 
     from eeg.machine.device import cpu_threads, keep_freed_memory
@@ -48,25 +49,20 @@ def main():
     for run in runs:
         start = time.perf_counter()
         path, done = report.write(run, args.cache, args.data, args.release, args.mini, args.quick)
-        print(
-            f"{run.name}: {done}\n{path}  {path.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.0f} s",
-            flush=True,
-        )
+        seconds, size = time.perf_counter() - start, path.stat().st_size / 1e6
+        print(f"{run.name}: {done}\n{path}  {size:.1f} MB, {seconds:.0f} s", flush=True)
 
 
-def best_runs(out):
-    """The best finished run of each challenge; the reason, where there is none of any."""
-    from eeg.runs.choice import best_run
+def chosen_runs(args):
+    """The named runs, or the best of each challenge. Raises UserError where there is none."""
+    from eeg.runs.choice import best_runs, choose_runs
 
-    runs, reasons = [], []
-    for challenge in (1, 2):
-        try:
-            runs.append(best_run(out, challenge))
-        except UserError as e:
-            reasons.append(e)
+    if args.runs:
+        return choose_runs(args.out, args.runs, args.seed)
+    runs, missing = best_runs(args.out)
     if not runs:
-        raise reasons[0]
-    return runs
+        raise missing[1]
+    return list(runs.values())
 
 
 if __name__ == "__main__":

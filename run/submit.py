@@ -1,18 +1,20 @@
-"""submission.zip for the competition's server, checked: unpacked alone, run by a fresh interpreter, compared with the runs.
+"""Writes submission.zip for the competition's server, and checks it.
 
-python run/submit.py                                      the best finished run of each challenge
-python run/submit.py c1_tcn/20261121_101500               this one, and the best of the other challenge
-python run/submit.py c1_tcn/20261121..20261123 c1_unet    several of a challenge are averaged
-python run/submit.py c1_tcn --seed 0 1 2                  those trained with these seeds
-python run/submit.py --constant 2                         the mean of the training labels stands in for challenge 2
-python run/submit.py --check submission.zip               the check alone, of a zip that is there
+    python run/submit.py                              the best finished run of each challenge
+    python run/submit.py c1_tcn/20261121_101500       this run, and the best of the other challenge
+    python run/submit.py c1_tcn/20261121..20261123 c1_unet    the average of several runs
+    python run/submit.py c1_tcn --seed 0 1 2          the average of those trained with these seeds
+    python run/submit.py --constant 2                 the mean of the labels for challenge 2
+    python run/submit.py --check submission.zip       checks a zip, and writes nothing
+
+The zip is unpacked alone, run by a fresh interpreter and compared with the runs' own answers.
 """
 
 from pathlib import Path
 
 from eeg import UserError, cli, hints
 
-OTHER_WINDOWS = 10_000  # of which the time is told
+SERVER_WINDOWS = 10_000  # of each challenge, for which the time is estimated
 
 
 def arguments():
@@ -23,7 +25,7 @@ def arguments():
         type=Path,
         default=Path("submission.zip"),
         metavar="FILE",
-        help="what to write (default: submission.zip)",
+        help="file to write (default: submission.zip)",
     )
     p.add_argument(
         "--constant",
@@ -36,13 +38,14 @@ def arguments():
     p.add_argument(
         "--anyway",
         action="store_true",
-        help="submit a model that does not beat the mean of its training labels on its validation subjects, or that was trained on simulated data",
+        help="submit even a model that does not beat the mean of its training labels on its "
+        "validation subjects, or that was trained on simulated data",
     )
-    p.add_argument("--check", type=Path, metavar="FILE", help="write nothing: check this zip")
+    p.add_argument("--check", type=Path, metavar="FILE", help="check this zip, write nothing")
     args = p.parse_args()
     cli.check_chosen(p, args)
     if args.check and (args.runs or args.constant):
-        p.error("--check looks at a zip that is there: it takes neither RUN nor --constant")
+        p.error("--check reads an existing zip: it takes neither RUN nor --constant")
     if args.zip.suffix != ".zip" or args.zip.is_dir():
         p.error(f"--zip {args.zip}: name a .zip file")
     return args
@@ -50,108 +53,122 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.files import check_writable, publishing
-    from eeg.score.submission import check, constant_entry, doubts, entry, write_zip
+    from eeg.files import check_writable
+    from eeg.score.submission import check
 
     if args.check:
-        tell(check(args.check), args.check)
+        print_check(check(args.check), args.check)
         return
     check_writable(args.zip, "--zip FILE")
-    runs = choose(args)
+    entries, reasons = make_entries(choose(args), args.cache)
+    if reasons and not args.anyway:
+        raise UserError(
+            f"{args.zip} is not written: {'; '.join(reasons)}; "
+            "to write it all the same, add --anyway"
+        )
+    for reason in reasons:
+        print(f"warning: {reason}", flush=True)
+    print_check(publish(args.zip, entries), args.zip)
+
+
+def choose(args):
+    """{1: runs, 2: runs}, none where a constant stands in. The default is the best finished run."""
+    from eeg.runs.choice import best_runs, choose_runs
+
+    chosen = choose_runs(args.out, args.runs, args.seed)
+    runs = {c: [run for run in chosen if run.challenge == c] for c in (1, 2)}
+    for challenge in args.constant:
+        if runs[challenge]:
+            raise UserError(
+                f"{runs[challenge][0].name} is a run of challenge {challenge}, and "
+                f"--constant {challenge} was asked for: name one of them"
+            )
+    open_challenges = [c for c in (1, 2) if not runs[c] and c not in args.constant]
+    best, missing = best_runs(args.out, open_challenges)
+    if len(missing) == 2:
+        raise UserError(f"there is nothing to submit: {missing[1]}")
+    for challenge, reason in missing.items():
+        raise UserError(
+            "a submission answers both challenges, and there is none for challenge "
+            f"{challenge}: {reason}; or let a constant stand in with: "
+            f"{hints.this('submit', '--constant', challenge)}"
+        )
+    return runs | {challenge: [run] for challenge, run in best.items()}
+
+
+def make_entries(runs, cache_folder):
+    """({1: Entry, 2: Entry}, reasons against submitting them). Prints what they are."""
+    from eeg.score.submission import constant_entry, doubts, entry
+
     entries, reasons = {}, []
     for challenge, chosen in runs.items():
         if chosen:
             entries[challenge] = entry(chosen)
-            describe(challenge, chosen, entries[challenge])
+            print_models(challenge, chosen, entries[challenge])
             reasons += [reason for run in chosen for reason in doubts(run)]
-        else:
-            entries[challenge], whose, simulated = constant_entry(args.cache, challenge)
-            print(
-                f"challenge {challenge}  no model: every window is answered {entries[challenge].constant:.4f}, the mean of {whose}",
-                flush=True,
-            )
-            reasons += [
-                f"the constant of challenge {challenge} is the mean of simulated labels"
-            ] * simulated
-    if reasons and not args.anyway:
-        raise UserError(
-            f"{args.zip} is not written: {'; '.join(reasons)}; to write it all the same, add --anyway"
+            continue
+        entries[challenge], whose, simulated = constant_entry(cache_folder, challenge)
+        print(
+            f"challenge {challenge}  no model: every window is answered "
+            f"{entries[challenge].constant:.4f}, the mean of {whose}",
+            flush=True,
         )
-    for reason in reasons:
-        print(f"warning: {reason}", flush=True)
-    with publishing(args.zip) as partial:
-        write_zip(partial, entries)
-        checked = check(partial, entries)
-    tell(checked, args.zip)
+        if simulated:
+            reasons.append(f"the constant of challenge {challenge} is the mean of simulated labels")
+    return entries, reasons
 
 
-def describe(challenge, runs, entry):
-    """Print what each model is, and what it scores on its validation subjects beside the mean of its training labels."""
+def print_models(challenge, runs, entry):
+    """Print each model and its validation score beside that of the mean of its training labels."""
     for run, model in zip(runs, entry.models.values()):
         epoch, nrmse = run.best
         simulated = " (simulated)" * bool(run.config.get("simulated"))
-        parameters = sum(p.numel() for p in model.parameters())
+        parameters = cli.counted(sum(p.numel() for p in model.parameters()), "parameter")
+        name = f"challenge {challenge}  {run.name}, epoch {epoch}"
+        print(f"{name}: {model.settings['name']}, {parameters}")
         print(
-            f"challenge {challenge}  {run.name}, epoch {epoch}: {model.settings['name']}, {cli.counted(parameters, 'parameter')}"
-        )
-        print(
-            f"             validation NRMSE {nrmse:.5f}, the mean of its training labels {run.mean_predictor:.5f}{simulated}",
+            f"             validation NRMSE {nrmse:.5f}, the mean of its training labels "
+            f"{run.mean_predictor:.5f}{simulated}",
             flush=True,
         )
     if len(runs) > 1:
         print(f"             the average of these {len(runs)}")
 
 
-def choose(args):
-    """-> {1: runs, 2: runs}, none where a constant stands in. What was not named is the best finished run."""
-    from eeg.runs.choice import best_run, choose_runs
+def publish(path, entries):
+    """Write the zip, check it, and only then give it its name. -> what the check found"""
+    from eeg.files import publishing
+    from eeg.score.submission import check, write_zip
 
-    chosen = choose_runs(args.out, args.runs, args.seed)
-    runs, missing = {}, []
-    for challenge in (1, 2):
-        runs[challenge] = [run for run in chosen if run.challenge == challenge]
-        if challenge in args.constant:
-            if runs[challenge]:
-                raise UserError(
-                    f"{runs[challenge][0].name} is a run of challenge {challenge}, and --constant {challenge} was asked for: name one of them"
-                )
-        elif not runs[challenge]:
-            try:
-                runs[challenge] = [best_run(args.out, challenge)]
-            except UserError as e:
-                missing.append((challenge, e))
-    if len(missing) == 2:
-        raise UserError(f"there is nothing to submit: {missing[0][1]}")
-    for challenge, reason in missing:
-        raise UserError(
-            f"a submission answers both challenges, and there is none for challenge {challenge}: {reason}; or let a constant stand in with: {hints.this('submit', '--constant', challenge)}"
-        )
-    return runs
+    with publishing(path) as partial:
+        write_zip(partial, entries)
+        return check(partial, entries)
 
 
-def tell(checked, path):
+def print_check(checked, path):
     from eeg.machine.device import cpu_cores
     from eeg.machine.load import is_busy
 
+    line = "unpacked alone, in a fresh interpreter: batches of 1 and 64 windows in volts"
+    if checked.differences:
+        most = max(checked.differences.values())
+        line += f"; answers differ from the runs' by at most {most:.1g} standard deviations"
+    print(f"checked      {line}")
+    size, files = checked.size_bytes / 1e6, cli.counted(checked.files, "file")
+    print(f"size         {size:.2f} MB, {files}")
+    parts = " + ".join(f"{1e3 * seconds:.1f}" for seconds in checked.seconds.values())
+    minutes = SERVER_WINDOWS * sum(checked.seconds.values()) / 60
     print(
-        "checked      unpacked alone, in a fresh interpreter: batches of 1 and 64 windows in volts"
-        + (
-            f"; answers differ from the runs' by at most {max(checked.differences.values()):.1g} standard deviations"
-            if checked.differences
-            else ""
-        )
-    )
-    seconds = sum(checked.seconds.values())
-    parts = " + ".join(f"{1e3 * s:.1f}" for s in checked.seconds.values())
-    print(f"size         {checked.size / 1e6:.2f} MB, {cli.counted(checked.files, 'file')}")
-    print(
-        f"server       {parts} ms for a window of each challenge, one at a time on this CPU: {OTHER_WINDOWS * seconds / 60:.1f} minutes for {OTHER_WINDOWS:,} of each; peak memory {checked.memory / 1e6:.0f} MB"
+        f"server       {parts} ms for a window of each challenge, one at a time on this CPU: "
+        f"{minutes:.1f} minutes for {SERVER_WINDOWS:,} of each; "
+        f"peak memory {checked.memory_bytes / 1e6:.0f} MB"
     )
     if is_busy(checked.busy, cores := cpu_cores()):
         print(
-            f"             measured while other programs kept {checked.busy:.1f} of {cores} cores busy: on a machine of its own it takes less time"
+            f"             measured while other programs kept {checked.busy:.1f} of {cores} cores "
+            "busy: an idle machine takes less time"
         )
-    print("             (the rules say one GPU with 20 GB; of a time limit they say nothing)")
+    print("             (the rules name one GPU with 20 GB and no time limit)")
     print(path)
 
 

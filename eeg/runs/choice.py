@@ -37,6 +37,19 @@ def best_run(out: Path, challenge: int, say: Callable[[str], object] = print) ->
     raise UserError(f"no finished run of challenge {challenge} in {out}/; {help}")
 
 
+def best_runs(
+    out: Path, challenges: Sequence[int] = (1, 2)
+) -> tuple[dict[int, Run], dict[int, UserError]]:
+    """{challenge: its best run}, and {challenge: why it has none}."""
+    runs, missing = {}, {}
+    for challenge in challenges:
+        try:
+            runs[challenge] = best_run(out, challenge)
+        except UserError as e:
+            missing[challenge] = e
+    return runs, missing
+
+
 def competing(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """Those of a challenge's runs that were validated alike, whose scores can be compared; the others.
 
@@ -145,13 +158,17 @@ def _between(runs, name, first, last):
 
 
 def choose_runs(
-    out: Path, texts: Sequence[str], seeds: Sequence[int] | None = None, several: bool = False
+    out: Path,
+    texts: Sequence[str],
+    seeds: Sequence[int] | None = None,
+    several: bool = False,
+    challenge: int | None = None,
 ) -> list[Run]:
     """The runs that RUN arguments mean, each once.
 
     A name stands for its newest finished run, with `several` for all that have finished. A range of
     stamps stands for all of its finished runs, as a name does with `seeds`, which keep the runs
-    trained with one of them that are no folds.
+    trained with one of them that are no folds. Raises UserError where one is not of `challenge`.
     """
     chosen: dict[Path, Run] = {}
     for text in texts:
@@ -161,7 +178,14 @@ def choose_runs(
         if not (several or seeds or RANGE.fullmatch(text)):
             finished = finished[-1:]
         chosen |= {run.folder.resolve(): run for run in finished}
-    return _with_seeds(list(chosen.values()), seeds) if seeds else list(chosen.values())
+    runs = _with_seeds(list(chosen.values()), seeds) if seeds else list(chosen.values())
+    for run in runs:
+        if challenge not in (None, run.challenge):
+            raise UserError(
+                f"{run.name} is a run of challenge {run.challenge}, not {challenge}; "
+                f"leave --challenge {challenge} out, or name other runs"
+            )
+    return runs
 
 
 def _with_seeds(runs, seeds):

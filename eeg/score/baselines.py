@@ -1,33 +1,54 @@
-"""What can be predicted from labels alone, without EEG: a model that scores no better has learned nothing from the signal.
+"""What labels alone predict, without EEG: a model that scores no better learned nothing from it.
 
-Each takes the metadata and labels of training windows and the metadata (and, where it uses earlier trials, labels) of the
-windows to predict, as a cache has them, and gives predictions (N,).
+Each baseline takes the metadata and labels of training windows and the metadata of the windows to
+predict (and their labels where it uses earlier trials), as a cache has them. It returns
+predictions (N,).
 """
+
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from eeg.score.ridge import fit_ridge
+from eeg import UserError
+from eeg.data.split import labels
+from eeg.score.sides import side
+
+TRAINING_MEAN = "the mean of the training labels"
+# Added to the correlations of the standardised columns; the strongest of equals wins
+STRENGTHS = np.logspace(3, -4, 15)
+FOLDS = 5
 
 
-def baselines(challenge, train, y_train, test, y_test):
+def label_only(folder: Path, runs, target: str, metadata, y, say=print) -> dict:
+    """{name: predictions (N,)} for windows with this metadata and labels y, from the runs' labels.
+
+    Empty where the runs' training windows are not cached in `folder`; say(line) is told so.
+    """
+    try:
+        train, rows = side(folder, runs, "train")
+    except UserError as e:  # a run may be scored where its training windows are not
+        say(f"  label-only baselines unavailable: {e}")
+        return {}
+    y_train = labels(train, target)[:, 0]
+    rows = rows[np.isfinite(y_train[rows])]
+    return baselines(runs[0].challenge, train.metadata[rows], y_train[rows], metadata, y)
+
+
+def baselines(challenge: int, train, y_train, test, y_test) -> dict:
     """{name: predictions (N,)} of those that the challenge's metadata allows."""
-    found = {"the mean of the training labels": train_mean(y_train, test)}
+    found = {TRAINING_MEAN: np.full(len(test), y_train.mean())}
     if challenge == 1:
         found["label-only: the fast time line alone"] = fast_flag(train, y_train, test)
-        found["label-only: the subject's earlier trials"] = earlier_trials(
-            train, y_train, test, y_test
-        )
+        earlier = earlier_trials(train, y_train, test, y_test)
+        found["label-only: the subject's earlier trials"] = earlier
     else:
         found["label-only: age and sex"] = age_and_sex(train, y_train, test)
     return found
 
 
-def train_mean(y_train, test):
-    return np.full(len(test), y_train.mean())
-
-
-def fast_flag(train, y_train, test):
+def fast_flag(train, y_train, test) -> np.ndarray:
     """The mean of the training labels on the same time line."""
     level = [
         y_train[train["fast"] == fast].mean() if (train["fast"] == fast).any() else y_train.mean()
@@ -36,8 +57,11 @@ def fast_flag(train, y_train, test):
     return np.where(test["fast"], level[1], level[0])
 
 
-def earlier_trials(train, y_train, test, y_test):
-    """The mean of the subject's n earlier trials, drawn towards the training mean as if that were `weight` more trials; weight is fitted on training subjects."""
+def earlier_trials(train, y_train, test, y_test) -> np.ndarray:
+    """The mean of the subject's earlier trials, drawn towards the training mean.
+
+    The training mean counts as `weight` more trials; weight is fitted on training subjects.
+    """
     level = y_train.mean()
     n, total = _earlier(train, y_train - level)
     loss = lambda log: ((y_train - level - total / (n + np.exp(log))) ** 2).sum()
@@ -47,7 +71,7 @@ def earlier_trials(train, y_train, test, y_test):
 
 
 def _earlier(metadata, y):
-    """For each window the number (N,) of earlier windows of its subject, by run and start, and the sum (N,) of their labels."""
+    """(N,) how many earlier windows its subject has, by run and start; (N,) the sum of their y."""
     order = np.lexsort((metadata["start"], metadata["run"], metadata["subject"]))
     subject = metadata["subject"][order]
     first = np.flatnonzero(np.append(True, subject[1:] != subject[:-1]))
@@ -58,9 +82,44 @@ def _earlier(metadata, y):
     return n, total
 
 
-def age_and_sex(train, y_train, test):
+def age_and_sex(train, y_train, test) -> np.ndarray:
     """Ridge regression on age and sex."""
     columns = lambda rows: np.stack(
         [rows["age"], np.select([rows["sex"] == b"M", rows["sex"] == b"F"], [1.0, 0.0], np.nan)], 1
     )
     return fit_ridge(columns(train), y_train, train["subject"])(columns(test))
+
+
+def fit_ridge(x, y, subjects) -> Callable:
+    """Ridge regression: a function (M, K) -> (M,), its strength chosen by folds of subjects.
+
+    x (N, K), NaN where unknown (the column's mean stands in), y (N,), subjects (N,).
+    """
+    mean, spread = np.nanmean(x, 0), np.nanstd(x, 0)
+    spread = np.where(spread > 0, spread, 1)
+    standard = lambda x: np.nan_to_num((x - mean) / spread)
+    z, level = standard(x), y.mean()
+
+    names, which = np.unique(subjects, return_inverse=True)
+    fold = np.random.default_rng(0).permutation(len(names))[which] % min(FOLDS, len(names))
+    squares = np.zeros(len(STRENGTHS))
+    for i in range(fold.max() + 1):
+        if (fold != i).any():
+            squares += [_fold_squares(z, y, fold == i, strength) for strength in STRENGTHS]
+    weights = _weights(z, y, STRENGTHS[squares.argmin()])
+    return lambda x: level + (standard(x) - z.mean(0)) @ weights
+
+
+def _fold_squares(z, y, out, strength):
+    """The sum of squared errors on the windows `out` (N,) of a fit on the others."""
+    mean_z, mean_y = z[~out].mean(0), y[~out].mean()
+    error = y[out] - mean_y - (z[out] - mean_z) @ _weights(z[~out], y[~out], strength)
+    return (error**2).sum()
+
+
+def _weights(z, y, strength):
+    z = z - z.mean(0)
+    correlations = z.T @ z / len(z)
+    return np.linalg.solve(
+        correlations + strength * np.eye(z.shape[1]), z.T @ (y - y.mean()) / len(z)
+    )

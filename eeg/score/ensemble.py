@@ -1,54 +1,61 @@
-"""Several models' predictions as one. What is fitted, is fitted on validation subjects that no member was trained on.
+"""Several models' predictions as one. Fitting uses validation subjects no member was trained on.
 
-Predictions are a list, one member each, of (N, K): the answer first, then, for the stack, the statistics of the member's time head.
+Predictions are a list, one member each, of (N, K): the answer first, then, for the stack, the
+statistics of the member's time head.
 """
+
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 
 from eeg import cli
-from eeg.score.finished import predict_run
-from eeg.score.predict import all_answers, answers_and_times
-from eeg.score.ridge import fit_ridge
+from eeg.score.baselines import fit_ridge
+from eeg.score.predict import all_answers, answers_and_times, predict_run
 from eeg.score.sides import side
 
+WAYS = ("average", "weights", "stack")
 
-def wanted(way):
-    """What `predict` is to say of each window for this way of combining, see `predict(of=)`."""
+
+def wanted(way: str | None):
+    """The `of` of `predict` whose answers this way of combining needs."""
     return answers_and_times if way == "stack" else all_answers
 
 
-def combine_runs(way, runs, test, folder, **how):
-    """`combine` of what the runs say of the windows to predict, `test`; the caches in `folder` give the validation windows, predicted with the same `how`."""
+def combine_runs(way: str, runs, test: list, folder: Path, **how) -> tuple[np.ndarray, str]:
+    """`combine` of the runs' predictions `test`.
+
+    The caches in `folder` give the validation windows, predicted with the same `how`.
+    """
     if way == "average":
         return combine(way, test)
     cache, rows = side(folder, runs, "valid")
-    return combine(
-        way,
-        test,
-        [predict_run(run, cache, rows, **how) for run in runs],
-        cache.y[rows],
-        cache.metadata["subject"][rows],
-    )
+    valid = [predict_run(run, cache, rows, **how) for run in runs]
+    return combine(way, test, valid, cache.y[rows], cache.metadata["subject"][rows])
 
 
-def combine(way, test, valid=None, y=None, subjects=None):
-    """-> (predictions (N,) for `test`, what was done in a few words). valid, y, subjects: the validation windows that weights and stack are fitted on."""
+def combine(way: str, test: list, valid=None, y=None, subjects=None) -> tuple[np.ndarray, str]:
+    """(predictions (N,) for `test`, what was done in a few words).
+
+    valid, y, subjects: the validation windows that weights and stack are fitted on.
+    """
     answer = np.stack([p[:, 0] for p in test], 1)
     if way == "average":
         return answer.mean(1), f"average of {len(test)}"
     if way == "weights":
         known = np.stack([p[:, 0] for p in valid], 1)
         weights, _ = nnls(known - known.mean(0), y - y.mean())
-        return y.mean() + (answer - known.mean(0)) @ weights, "weights " + " ".join(
-            f"{w:.2f}" for w in weights
-        )
-    return fit_ridge(np.hstack(valid), y, subjects)(
-        np.hstack(test)
-    ), f"ridge on {cli.counted(sum(p.shape[1] for p in test), 'number')}"
+        words = "weights " + " ".join(f"{weight:.2f}" for weight in weights)
+        return y.mean() + (answer - known.mean(0)) @ weights, words
+    columns = np.hstack(test)
+    words = f"ridge on {cli.counted(columns.shape[1], 'number')}"
+    return fit_ridge(np.hstack(valid), y, subjects)(columns), words
 
 
-def subject_mean(p, subjects):
-    """(N,): the mean prediction of each window's subject. It uses all of the subject's windows for each of them, which the competition's server does not offer a model."""
+def subject_mean(p, subjects) -> np.ndarray:
+    """(N,) the mean prediction over each window's subject.
+
+    It uses all windows of a subject, which the competition's server does not offer a model.
+    """
     _, which = np.unique(subjects, return_inverse=True)
     return (np.bincount(which, p) / np.bincount(which))[which]

@@ -1,25 +1,26 @@
-"""The metrics, written here and nowhere else, and how sure they are: 95 % intervals by subject.
+"""The metrics, written here and nowhere else, and their 95 % intervals by subject.
 
-y (N,) labels, p (N,) predictions, subjects (N,) anything that names whose window it is. Windows of one subject resemble each
-other, so an interval comes from leaving out one subject at a time (a jackknife), with Student's t. `python run/bench.py coverage`
-shows how often such an interval holds the truth. All metrics but the AUROC follow from a few sums over windows, from which those
+y (N,) labels, p (N,) predictions, subjects (N,) anything that names whose window it is. Windows of
+one subject resemble each other, so an interval comes from leaving out one subject at a time (a
+jackknife), with Student's t. `python run/bench.py coverage` shows how often such an interval
+contains the truth. All metrics but the AUROC follow from a few sums over windows, from which those
 of the subject that is left out are subtracted.
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import scipy.stats
 
 from eeg import UserError
 
-LEADERBOARD = {
-    1: 0.88668,
-    2: 0.97843,
-    "overall": 0.96381,
-}  # the best of the competition's final leaderboard, on its hidden release
-FEW = 10  # subjects, below which an interval says too little: there its coverage is not what it promises
-LEAST_FREEDOM = 3  # degrees of freedom of Student's t where a few subjects decide everything
+# The best of the competition's final leaderboard, on its hidden release
+LEADERBOARD = {1: 0.88668, 2: 0.97843, "overall": 0.96381}
+# With fewer subjects an interval contains the truth less often than it promises
+FEW = 10
+# Degrees of freedom of Student's t where a few subjects decide everything
+LEAST_FREEDOM = 3
 
 
 class TooFew(UserError):
@@ -30,28 +31,31 @@ def _checked(y, p):
     y, p = np.asarray(y, float), np.asarray(p, float)
     if y.ndim != 1 or y.shape != p.shape:
         raise UserError(
-            f"labels of shape {y.shape} and predictions of shape {p.shape} do not belong together; expected one number a window in both"
+            f"labels of shape {y.shape} and predictions of shape {p.shape} do not belong "
+            "together; expected one number a window in both"
         )
     if len(y) == 0:
         raise UserError("there is no window to score")
     for what, values in (("labels", y), ("predictions", p)):
         if bad := int((~np.isfinite(values)).sum()):
             raise UserError(
-                f"{bad} of {len(values)} {what} are NaN or infinite; nothing can be scored with them"
+                f"{bad} of {len(values)} {what} are NaN or infinite, which cannot be scored"
             )
     return y, p
 
 
 class _Sums:
-    """What the metrics are made of: sums over windows, each a number or an array (draws,). y and p are centred first, which keeps the digits of their variances."""
+    """What the metrics are made of: sums over windows, each a number or an array (draws,).
 
-    def __init__(self, table):  # (..., 8)
+    table (..., 8): `_table` summed. y and p are centred there, which keeps the digits of their
+    variances.
+    """
+
+    def __init__(self, table):
         self.n, y, p, yy, pp, yp, self.squares, self.absolute = np.moveaxis(table, -1, 0)
-        self.var_y, self.var_p, self.cov = (
-            yy / self.n - (y / self.n) ** 2,
-            pp / self.n - (p / self.n) ** 2,
-            yp / self.n - y * p / self.n**2,
-        )
+        self.var_y = yy / self.n - (y / self.n) ** 2
+        self.var_p = pp / self.n - (p / self.n) ** 2
+        self.cov = yp / self.n - y * p / self.n**2
 
 
 def _table(y, p):
@@ -61,7 +65,10 @@ def _table(y, p):
 
 
 def _metric(varied="", bounds=(0, np.inf)):
-    """Turns a formula on _Sums into a metric of (y, p). varied: y or p, or both, must not be constant. bounds: the values it can have."""
+    """Turns a formula on _Sums into a metric of (y, p).
+
+    varied: which of y and p must not be constant. bounds: the values the metric can have.
+    """
 
     def decorate(formula):
         @functools.wraps(formula)
@@ -70,7 +77,8 @@ def _metric(varied="", bounds=(0, np.inf)):
             for name, what, values in (("y", "labels", y), ("p", "predictions", p)):
                 if name in varied and np.ptp(values) == 0:
                     raise UserError(
-                        f"all {len(y)} {what} are {values[0]:g}: {formula.__name__} is not defined where they do not vary"
+                        f"all {len(y)} {what} are {values[0]:g}: "
+                        f"{formula.__name__} is not defined where they do not vary"
                     )
             return float(formula(_Sums(_table(y, p).sum(0))))
 
@@ -88,7 +96,7 @@ def rmse(s):
 
 @_metric("y")
 def nrmse(s):
-    """nrmse(y, p): the competition's metric, RMSE over the population standard deviation of the labels."""
+    """nrmse(y, p): the competition's metric, RMSE / population standard deviation of the labels."""
     return np.sqrt(s.squares / s.n / s.var_y)
 
 
@@ -110,10 +118,10 @@ def r2(s):
     return 1 - s.squares / s.n / s.var_y
 
 
-def auroc(y, p):
-    """How often of two windows, one with a label above the median and one not, the first has the higher prediction (a tie counts half).
+def auroc(y, p) -> float:
+    """How often a window with a label above the median has a higher prediction than one without.
 
-    Labels 0 and 1 are split between 0 and 1, wherever their median is.
+    A tie counts half. Labels 0 and 1 are split between 0 and 1, wherever their median is.
     """
     y, p = _checked(y, p)
     median = np.median(y)
@@ -131,22 +139,22 @@ def auroc(y, p):
 auroc.bounds = (0, 1)
 
 
-def overall(challenge1, challenge2):
-    """The competition's final score of two NRMSE."""
+def overall(challenge1: float, challenge2: float) -> float:
+    """The competition's final score from the NRMSE of both challenges."""
     return 0.3 * challenge1 + 0.7 * challenge2
 
 
-def describe(y, p):
-    """{name: value} of all metrics. Correlation is NaN where all predictions are the same, which a model that has learned nothing may give."""
+def describe(y, p) -> dict[str, float]:
+    """{name: value} of all metrics. The correlation is NaN where all predictions are the same."""
     found = {metric.__name__: metric(y, p) for metric in (nrmse, rmse, mae, r2, auroc)}
     return found | {"pearson": pearson(y, p) if np.ptp(np.asarray(p, float)) > 0 else float("nan")}
 
 
-def interval(y, p, subjects, metric=nrmse, least=FEW):
-    """-> (low, high): the 95 % interval of a metric in a large population of such subjects.
+def interval(y, p, subjects, metric: Callable = nrmse, least: int = FEW) -> tuple[float, float]:
+    """(low, high): the 95 % interval of a metric in a large population of such subjects.
 
-    metric: any function of (y, p), whose first axes are windows. Raises TooFew where there are fewer than `least` subjects, and
-    UserError where the metric is not defined without one of them.
+    metric: any function of (y, p), whose first axes are windows. Raises TooFew where there are
+    fewer than `least` subjects, and UserError where the metric is not defined without one of them.
     """
     whole, without = _left_out(y, p, subjects, metric, least)
     own_mean = whole * _own_mean(np.asarray(y, float), subjects) if metric is nrmse else 0.0
@@ -155,18 +163,24 @@ def interval(y, p, subjects, metric=nrmse, least=FEW):
     return max(low, smallest), min(high, largest)
 
 
-def interval_difference(y, p, q, subjects, metric=nrmse, least=FEW):
-    """-> (low, high): the 95 % interval of metric(y, p) - metric(y, q), both without the same subject each time."""
+def interval_difference(
+    y, p, q, subjects, metric: Callable = nrmse, least: int = FEW
+) -> tuple[float, float]:
+    """(low, high): the 95 % interval of metric(y, p) - metric(y, q).
+
+    Both are computed without the same subject each time.
+    """
     with_p, with_q = (_left_out(y, each, subjects, metric, least) for each in (p, q))
     return student(with_p[0] - with_q[0], with_p[1] - with_q[1])
 
 
-def student(whole, without, surplus=0.0):
-    """-> (low, high): the 95 % interval of an estimate from its values without each of G subjects, `without` (G,).
+def student(whole: float, without: np.ndarray, surplus: float = 0.0) -> tuple[float, float]:
+    """(low, high): the 95 % interval of an estimate, from its values (G,) without each subject.
 
-    Half the width is Student's t times the jackknife's standard error. Where a few subjects make up most of that error, it is
-    itself uncertain, and t has fewer degrees of freedom than G - 1: as many as give the variance of a variance at the
-    kurtosis of the values (Satterthwaite). surplus: variance that the jackknife is known to count too much.
+    Half the width is Student's t times the jackknife's standard error. Where a few subjects make up
+    most of that error, it is itself uncertain, and t has fewer degrees of freedom than G - 1: as
+    many as give the variance of a variance at the kurtosis of the values (Satterthwaite).
+    surplus: variance that the jackknife is known to add.
     """
     subjects, from_mean = len(without), without - without.mean()
     most = np.abs(from_mean).max()
@@ -183,10 +197,12 @@ def student(whole, without, surplus=0.0):
 
 
 def _own_mean(y, subjects):
-    """By what share a sample's NRMSE exceeds its population's, because labels vary less around the sample's own mean.
+    """By what share a sample's NRMSE exceeds its population's.
 
-    The excess is a squared error of that mean, and the jackknife overestimates the variance of a square. It matters where the
-    NRMSE is near 1 and subjects are few: intervals by the jackknife alone then hold the truth in 99 % of cases instead of 95.
+    Labels vary less around the sample's own mean. The excess is a squared error of that mean, and
+    the jackknife overestimates the variance of a square. It matters where the NRMSE is near 1 and
+    subjects are few: intervals by the jackknife alone then contain the truth in 99 % of cases
+    instead of 95.
     """
     names, which = np.unique(np.asarray(subjects), return_inverse=True)
     by_subject = np.bincount(which, y - y.mean(), len(names))
@@ -195,14 +211,12 @@ def _own_mean(y, subjects):
 
 
 def _left_out(y, p, subjects, metric, least):
-    """-> (the metric, its values (G,) without each of the G subjects)."""
+    """(the metric, its values (G,) without each of the G subjects)."""
     y, p = np.asarray(y), np.asarray(p)
     whole = metric(y, p)  # raises where the whole cannot be scored
     names, which = np.unique(np.asarray(subjects), return_inverse=True)
     if len(which) != len(y):
-        raise UserError(
-            f"{len(which)} names of subjects and {len(y)} windows do not belong together"
-        )
+        raise UserError(f"{len(which)} subject names and {len(y)} windows do not belong together")
     if len(names) < least:
         raise TooFew(f"too few subjects to say ({len(names)})")
     if hasattr(metric, "formula"):
@@ -213,7 +227,7 @@ def _left_out(y, p, subjects, metric, least):
         name = names[np.isnan(found).argmax()]
         name = name.decode() if isinstance(name, bytes) else name
         raise UserError(
-            f"no interval, for without {name} nothing varies, and {metric.__name__} is not defined"
+            f"no interval: without {name} nothing varies, and {metric.__name__} is not defined"
         )
     return whole, found
 

@@ -1,7 +1,10 @@
-"""The figures of a report. Each takes numbers and returns a matplotlib Figure; what the numbers are is decided in report.py.
+"""The figures of a report. Each takes numbers from report_numbers.py and returns a Figure.
 
-One or two panels a figure, small and with large type: on a telephone each is scaled to the width of the screen.
+They have one to three panels, are small and have large type: on a phone each is scaled to the width
+of the screen.
 """
+
+import functools
 
 import matplotlib
 import mne
@@ -10,6 +13,7 @@ from matplotlib.figure import Figure
 
 from eeg import cli
 
+MANY = 2500  # windows, above which cells are drawn and not dots
 BLUE, ORANGE, GREY, DARK = "#3b6ea5", "#cf6f2e", "#9aa0a6", "#30343a"
 STYLE = {
     "figure.dpi": 150,
@@ -33,156 +37,122 @@ STYLE = {
 }
 
 
-def drawn(make):
-    """Turns make(axes, ...) on `panels` axes into a function that returns the Figure, in the report's style."""
+def drawn(panels=1, size=None):
+    """Turns make(axes, ...) into a function that returns the Figure, in the report's style.
 
-    def figure(*args, panels=1, size=None, **settings):
-        with matplotlib.rc_context(STYLE):
-            fig = Figure(figsize=size or (6, 3.6 * panels), layout="constrained")
-            make(fig.subplots(panels, 1, squeeze=False)[:, 0], *args, **settings)
-        return fig
+    panels: the number of axes, one above the other. size: width and height in inches.
+    """
 
-    return figure
+    def decorate(make):
+        @functools.wraps(make)
+        def figure(*numbers):
+            with matplotlib.rc_context(STYLE):
+                fig = Figure(figsize=size or (6, 3.6 * panels), layout="constrained")
+                make(fig.subplots(panels, 1, squeeze=False)[:, 0], *numbers)
+            return fig
+
+        return figure
+
+    return decorate
 
 
-def _band(ax, x, mean, low, high, colour=BLUE, **settings):
+def _band(ax, x, mean, low, high, label=None):
     """Means as dots on a line, their 95 % intervals as bars."""
-    ax.errorbar(
-        x,
-        mean,
-        [np.maximum(0, mean - low), np.maximum(0, high - mean)],
-        fmt="o-",
-        color=colour,
-        ms=4,
-        lw=1.2,
-        elinewidth=1,
-        capsize=2,
-        **settings,
-    )
+    bars = [np.maximum(0, mean - low), np.maximum(0, high - mean)]
+    look = {"color": BLUE, "ms": 4, "lw": 1.2, "elinewidth": 1, "capsize": 2}
+    ax.errorbar(x, mean, bars, fmt="o-", label=label, **look)
 
 
-def _beyond(values, margin=0.04):
+def _intervals(ax, x, value, low, high):
+    """Intervals over the bars of a chart."""
+    bars = [np.maximum(0, value - low), np.maximum(0, high - value)]
+    ax.errorbar(x, value, bars, fmt="none", ecolor=DARK, elinewidth=1, capsize=2)
+
+
+def _beyond(values, share=0.04):
     """(low, high): limits of an axis on which no mark of these values is cut."""
     low, high = np.min(values), np.max(values)
-    room = margin * (high - low) or 1.0
+    room = share * (high - low) or 1.0
     return low - room, high + room
 
 
-@drawn
-def learning(axes, epochs, metric, events):
-    """epochs: the entries of history.json; events: its events, as upright lines."""
-    number = [entry["epoch"] for entry in epochs]
-    curve = lambda side, name: [entry.get(side, {}).get(name, np.nan) for entry in epochs]
+def _epochs(axes, number, events):
+    """Prepares axes over the epochs `number`, with events as upright lines."""
     for ax in axes:
         for event in events:
             ax.axvline(event["epoch"], color=ORANGE, lw=0.8, ls=":")
         ax.set_xlim(min(number) - 0.3, max(number) + 0.3)
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
+@drawn(panels=3, size=(6, 7.2))
+def learning(axes, epochs, metric, events):
+    """epochs: the entries of history.json; events: its events."""
+    number = [entry["epoch"] for entry in epochs]
+    curve = lambda side, name: [entry.get(side, {}).get(name, np.nan) for entry in epochs]
+    _epochs(axes, number, events)
     top, middle, low = axes
-    marker = "o" if len(number) < 40 else None
-    top.plot(
-        number,
-        curve("train", metric),
-        color=GREY,
-        marker=marker,
-        ms=3,
-        label="training (as it went, augmented)",
-    )
+    dots = {"marker": "o" if len(number) < 40 else None, "ms": 3}
+    while_training = "training (during the epoch, augmented)"
+    top.plot(number, curve("train", metric), color=GREY, label=while_training, **dots)
     valid = np.array(curve("valid", metric), float)
-    top.plot(number, valid, color=BLUE, marker=marker, ms=3, label="validation")
+    top.plot(number, valid, color=BLUE, label="validation", **dots)
     if np.isfinite(valid).any():
         best = (np.nanargmax if metric == "auroc" else np.nanargmin)(valid)
-        top.plot(
-            number[best],
-            valid[best],
-            "o",
-            ms=9,
-            mfc="none",
-            mec=BLUE,
-            label=f"best: epoch {number[best]}, {valid[best]:.4f}",
-        )
-    chance = 0.5 if metric == "auroc" else epochs[-1].get("valid", {}).get("mean_predictor") or 1.0
-    top.axhline(
-        chance,
-        color=DARK,
-        lw=0.8,
-        ls="--",
-        label="by chance" if metric == "auroc" else "the training labels' mean",
-    )
+        label = f"best: epoch {number[best]}, {valid[best]:.4f}"
+        top.plot(number[best], valid[best], "o", ms=9, mfc="none", mec=BLUE, label=label)
+    chance, label = 0.5, "chance"
+    if metric != "auroc":
+        chance = epochs[-1].get("valid", {}).get("mean_predictor") or 1.0
+        label = "the mean of the training labels"
+    top.axhline(chance, color=DARK, lw=0.8, ls="--", label=label)
     top.set_ylabel(metric.upper())
     top.legend(loc="best")
-    middle.plot(number, curve("train", "loss"), color=GREY, marker=marker, ms=3)
+    middle.plot(number, curve("train", "loss"), color=GREY, **dots)
     middle.set_ylabel("training loss")
-    low.plot(number, [entry.get("lr", np.nan) for entry in epochs], color=DARK, marker=marker, ms=3)
-    low.set(
-        ylabel="learning rate at its end",
-        xlabel="epoch",
-        yscale="log" if all(entry.get("lr", 0) > 0 for entry in epochs) else "linear",
-    )
+    rates = [entry.get("lr", np.nan) for entry in epochs]
+    low.plot(number, rates, color=DARK, **dots)
+    scale = "log" if all(entry.get("lr", 0) > 0 for entry in epochs) else "linear"
+    low.set(ylabel="learning rate\nat the end", xlabel="epoch", yscale=scale)
 
 
-@drawn
+@drawn(panels=2, size=(6, 5))
 def course(axes, epochs, events):
     """Speed and memory of each epoch, from timing.json."""
     number = [entry["epoch"] for entry in epochs]
-    for ax in axes:
-        for event in events:
-            ax.axvline(event["epoch"], color=ORANGE, lw=0.8, ls=":")
-        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        ax.set_xlim(min(number) - 0.3, max(number) + 0.3)
+    _epochs(axes, number, events)
     top, low = axes
     for device in dict.fromkeys(entry.get("device", "") for entry in epochs):
         own = [entry for entry in epochs if entry.get("device", "") == device]
-        top.plot(
-            [entry["epoch"] for entry in own],
-            [entry.get("windows_per_second", np.nan) for entry in own],
-            "o-",
-            ms=3,
-            label=device or "?",
-        )
-    top.set(ylabel="windows a second", ylim=(0, None))
-    top.legend(title="on", loc="lower left")
-    low.plot(
-        number, [entry.get("memory", np.nan) / 1e9 for entry in epochs], "o-", ms=3, color=DARK
-    )
-    low.set(
-        xlabel="epoch",
-        ylabel="peak of the process's\nown memory (GB)",
-        ylim=(0, 1.1 * max(entry.get("memory", 0) / 1e9 for entry in epochs) or 1),
-    )
+        speed = [entry.get("windows_per_second", np.nan) for entry in own]
+        top.plot([entry["epoch"] for entry in own], speed, "o-", ms=3, label=device or "?")
+    top.set(ylabel="windows per second", ylim=(0, None))
+    top.legend(title="device", loc="lower left")
+    memory = [entry.get("memory", np.nan) / 1e9 for entry in epochs]
+    low.plot(number, memory, "o-", ms=3, color=DARK)
+    highest = max(entry.get("memory", 0) / 1e9 for entry in epochs)
+    ylabel = "peak of the process's\nown memory (GB)"
+    low.set(xlabel="epoch", ylabel=ylabel, ylim=(0, 1.1 * highest or 1))
 
 
-@drawn
+@drawn(size=(5.6, 5.2))
 def against(axes, y, p, what, unit):
     """Predicted against true, each window."""
     ax = axes[0]
     low, high = _beyond(np.concatenate([y, p]))
-    if len(y) > 2500:
-        ax.hexbin(
-            y,
-            p,
-            gridsize=45,
-            extent=(low, high, low, high),
-            mincnt=1,
-            bins="log",
-            cmap="Blues",
-            linewidths=0,
-        )
+    if len(y) > MANY:
+        cells = {"gridsize": 45, "extent": (low, high, low, high), "mincnt": 1, "bins": "log"}
+        ax.hexbin(y, p, cmap="Blues", linewidths=0, **cells)
     else:
         ax.plot(y, p, ".", color=BLUE, ms=5, alpha=0.45, mew=0)
     ax.plot([low, high], [low, high], color=DARK, lw=0.9, ls="--", label="perfect prediction")
     ax.axhline(y.mean(), color=ORANGE, lw=0.9, label="the mean of these labels")
-    ax.set(
-        xlabel=f"true {what} ({unit})",
-        ylabel=f"predicted {what} ({unit})",
-        xlim=(low, high),
-        ylim=(low, high),
-        aspect="equal",
-    )
+    ax.set(xlabel=f"true {what} ({unit})", ylabel=f"predicted {what} ({unit})")
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     ax.legend(loc="upper left")
 
 
-@drawn
+@drawn(panels=2)
 def by_label(axes, x, bias, rmse, counts, what, unit, std):
     """Error in bins of the label; bias and rmse are (mean, low, high) of each bin."""
     top, low = axes
@@ -191,41 +161,36 @@ def by_label(axes, x, bias, rmse, counts, what, unit, std):
     top.set_ylabel(f"predicted minus true,\nmean ({unit})")
     _band(low, x, *rmse)
     low.axhline(std, color=ORANGE, lw=0.9, label="std of all labels: the mean predictor's RMSE")
-    low.set(
-        ylabel=f"RMSE ({unit})",
-        xlabel=f"true {what} ({unit}), {cli.counted(len(x), 'bin')} of {min(counts):,} to {max(counts):,} windows",
-        ylim=(0, None),
-    )
+    bins = f"{cli.counted(len(x), 'bin')} of {min(counts):,} to {max(counts):,} windows"
+    low.set(ylabel=f"RMSE ({unit})", xlabel=f"true {what} ({unit}), {bins}", ylim=(0, None))
     low.legend(loc="best")
 
 
-@drawn
+@drawn(panels=2)
 def by_subject(axes, rmse, counts, mean_y, mean_p, what, unit, std):
     """RMSE of each subject, sorted; mean answer of each against its mean label."""
     top, low = axes
     top.bar(np.arange(1, len(rmse) + 1), np.sort(rmse), 0.8 if len(rmse) < 80 else 1, color=BLUE)
     top.axhline(std, color=ORANGE, lw=0.9, label="std of all labels")
-    top.set(
-        xlabel="subject, from best to worst",
-        ylabel=f"RMSE ({unit})",
-        xlim=(0, len(rmse) + 1),
-        ylim=(0, 1.2 * max(std, rmse.max())),
-    )
+    top.set(xlabel="subject, from best to worst", ylabel=f"RMSE ({unit})")
+    top.set(xlim=(0, len(rmse) + 1), ylim=(0, 1.2 * max(std, rmse.max())))
     top.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     top.legend(loc="upper left")
     top.grid(axis="x", visible=False)
     ends = _beyond(np.concatenate([mean_y, mean_p]))
     low.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="perfect prediction")
     low.scatter(mean_y, mean_p, 6 + 60 * counts / counts.max(), color=BLUE, alpha=0.6, linewidths=0)
-    low.set(
-        xlabel=f"a subject's mean {what} ({unit}); size: windows", ylabel=f"mean answer ({unit})"
-    )
+    xlabel = f"a subject's mean {what} ({unit}); size: windows"
+    low.set(xlabel=xlabel, ylabel=f"mean answer ({unit})")
     low.legend(loc="upper left")
 
 
-@drawn
+@drawn(panels=2)
 def by_age(axes, ages, rmse, mean_y, mean_p, groups, what, unit):
-    """Each subject's RMSE, mean label and mean answer over age; lines: means of the groups, where there are several."""
+    """Each subject's RMSE, mean label and mean answer over age.
+
+    Lines are means of the groups, where there are several.
+    """
     top, low = axes
     means = lambda values: [values[groups == group].mean() for group in range(groups.max() + 1)]
     for ax, values, colour, name in (
@@ -233,16 +198,8 @@ def by_age(axes, ages, rmse, mean_y, mean_p, groups, what, unit):
         (low, mean_y, GREY, "true"),
         (low, mean_p, BLUE, "predicted"),
     ):
-        ax.plot(
-            ages,
-            values,
-            "o",
-            color=colour,
-            ms=4.5,
-            alpha=0.6,
-            mew=0,
-            label=None if groups.max() else name,
-        )
+        label = None if groups.max() else name
+        ax.plot(ages, values, "o", color=colour, ms=4.5, alpha=0.6, mew=0, label=label)
         if groups.max():
             ax.plot(means(ages), means(values), color=colour, label=name)
     top.set(ylabel=f"RMSE of a subject ({unit})", ylim=(0, 1.1 * rmse.max()))
@@ -250,7 +207,7 @@ def by_age(axes, ages, rmse, mean_y, mean_p, groups, what, unit):
     low.legend(loc="best")
 
 
-@drawn
+@drawn()
 def calibration(axes, p, y, what, unit):
     """Mean label where the model answers about p: p (bins), y (mean, low, high)."""
     ax = axes[0]
@@ -261,19 +218,15 @@ def calibration(axes, p, y, what, unit):
     ax.legend(loc="best")
 
 
-@drawn
+@drawn(size=(5.2, 4.8))
 def coverage(axes, levels, shares):
-    """How often the label lies in the central interval that should hold it `levels` of the time."""
+    """How often the label lies in the central interval that should contain it with each level."""
     ax = axes[0]
     ax.plot([0, 100], [0, 100], color=DARK, lw=0.9, ls="--", label="perfect calibration")
     ax.plot(100 * levels, 100 * shares, "o-", color=BLUE, ms=4, label="time head")
-    ax.set(
-        xlabel="central interval of the time head's distribution (%)",
-        ylabel="windows whose response lies in it (%)",
-        xlim=(-3, 103),
-        ylim=(-3, 103),
-        aspect="equal",
-    )
+    ax.set(xlabel="central interval of the time head's distribution (%)")
+    ax.set(ylabel="windows whose response lies in it (%)")
+    ax.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
     ax.legend(loc="upper left")
 
 
@@ -290,7 +243,7 @@ def examples(moments, chances, y, p):
             ax.axvline(answer, color=DARK, lw=1.2, ls="--", label="answer")
             ax.set(ylim=(0, 1.08 * density.max()), xlim=(low, high))
             ax.grid(axis="y", visible=False)
-            ax.set_title(f"off by {abs(answer - true):.2f} s", loc="right", fontsize=9)
+            ax.set_title(f"error {abs(answer - true):.2f} s", loc="right", fontsize=9)
         axes[len(axes) // 2].set_ylabel("probability per second")
         axes[-1].set_xlabel("time from the stimulus (s)")
         axes[0].legend(loc="upper left", ncols=2)
@@ -298,7 +251,10 @@ def examples(moments, chances, y, p):
 
 
 def scalp(increase, channels, names, top, low, high):
-    """Above: the increase of each electrode on the scalp (from above, nose up); below: the `top` electrodes with their intervals."""
+    """Above: the increase of each electrode on the scalp, seen from above, nose up.
+
+    Below: the `top` electrodes with their intervals.
+    """
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(6, 7.2), layout="constrained")
         head, bars = fig.subplots(2, 1, height_ratios=(1.4, 1))
@@ -306,55 +262,30 @@ def scalp(increase, channels, names, top, low, high):
         info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
         placed = np.array([not np.isnan(channel["loc"][:3]).any() for channel in info["chs"]])
         limit = max(np.abs(increase).max(), 1e-9)
+        look = {"cmap": "RdBu_r", "contours": 0, "sensors": "k.", "extrapolate": "head"}
+        info = mne.pick_info(info, np.flatnonzero(placed))
         image, _ = mne.viz.plot_topomap(
-            increase[placed],
-            mne.pick_info(info, np.flatnonzero(placed)),
-            axes=head,
-            show=False,
-            cmap="RdBu_r",
-            vlim=(-limit, limit),
-            contours=0,
-            sensors="k.",
-            extrapolate="head",
+            increase[placed], info, axes=head, show=False, vlim=(-limit, limit), **look
         )
         fig.colorbar(image, ax=head, shrink=0.75, label="increase in NRMSE")
-        bars.bar(np.arange(len(top)), increase[top], color=BLUE)
-        bars.errorbar(
-            np.arange(len(top)),
-            increase[top],
-            [np.maximum(0, increase[top] - low), np.maximum(0, high - increase[top])],
-            fmt="none",
-            ecolor=DARK,
-            elinewidth=1,
-            capsize=2,
-        )
+        place = np.arange(len(top))
+        bars.bar(place, increase[top], color=BLUE)
+        _intervals(bars, place, increase[top], low, high)
         bars.axhline(0, color=DARK, lw=0.8)
-        bars.set_xticks(
-            np.arange(len(top)),
-            [names.get(channels[i], channels[i]) for i in top],
-            rotation=45,
-            ha="right",
-        )
+        labels = [names.get(channels[i], channels[i]) for i in top]
+        bars.set_xticks(place, labels, rotation=45, ha="right")
         bars.set_ylabel("increase in NRMSE")
         bars.grid(axis="x", visible=False)
     return fig
 
 
-@drawn
+@drawn()
 def times(axes, edges, increase, low, high, xlabel):
     """Increase for each stretch of time between edges (s)."""
     ax = axes[0]
     middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
     ax.bar(middle, increase, 0.9 * width, color=BLUE)
-    ax.errorbar(
-        middle,
-        increase,
-        [np.maximum(0, increase - low), np.maximum(0, high - increase)],
-        fmt="none",
-        ecolor=DARK,
-        elinewidth=1,
-        capsize=2,
-    )
+    _intervals(ax, middle, increase, low, high)
     ax.axhline(0, color=DARK, lw=0.8)
     ax.set(xlabel=xlabel, ylabel="increase in NRMSE", xlim=(edges[0], edges[-1]))
     ax.grid(axis="x", visible=False)

@@ -1,135 +1,126 @@
-"""Predictions over a cache, in the competition's way: every window, copies and fast time line included.
+"""Answers of models and of finished runs over a cache, in the competition's way.
 
-Challenge 1 takes the window itself. Challenge 2 stores 4 s windows of which 2 s are scored: a recording's i-th window is cut
-at the i-th randint(0, 200) of Python's random.Random(42), begun anew for every recording.
+Every window is answered, copies and fast time line included. Challenge 1 takes the window itself.
+Challenge 2 stores 4 s windows of which 2 s are scored: a recording's i-th window is cut at the i-th
+randint(0, 200) of Python's random.Random(42), started again for every recording.
 
 Windows are read a batch at a time, ahead of the model: memory does not grow with the release.
 """
 
+import pickle
 import random
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 import eeg.models
-from eeg import UserError
+from eeg import UserError, hints
 from eeg.data.augment import mirrored
 from eeg.data.batches import Batches
 from eeg.data.rebuild import rebuild, rebuild_known
 from eeg.machine.memory import fits
+from eeg.runs.run import Run
+from eeg.score.shrinkage import cross_fitted
 
 BATCH = 64
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 TIME_STATISTICS = (
-    tuple(f"soft-argmax, temperature {t:g}" for t in TEMPERATURES)
-    + ("entropy", "peak", "score of the peak")
-    + tuple(f"quantile {q:g}" for q in QUANTILES)
+    *(f"soft-argmax, temperature {t:g}" for t in TEMPERATURES),
+    *("entropy", "peak", "score of the peak"),
+    *(f"quantile {q:g}" for q in QUANTILES),
 )
 
 
-def answers(model, x, features):
-    """(B, 1): what the model answers."""
+@dataclass(frozen=True)
+class Views:
+    """Test-time augmentation: answers are averaged over views of the same window.
+
+    shift_s: the window also opened this much earlier and later (a response time that moves one way
+    in one view moves the other way in the other, so the average stays). mirror: each view also
+    with left and right exchanged.
+    """
+
+    shift_s: float = 0.0
+    mirror: bool = False
+
+
+def answers(model, x, features) -> torch.Tensor:
+    """(B, 1): the model's answer."""
     return model(x, features)[:, :1]
 
 
-def all_answers(model, x, features):
-    """(B, n_outputs): all that the model answers."""
+def all_answers(model, x, features) -> torch.Tensor:
+    """(B, n_outputs): everything the model answers."""
     return model(x, features)
 
 
-def answers_and_times(model, x, features):
-    """(B, 1 + 12): what the model answers, then TIME_STATISTICS where it has a time head."""
+def answers_and_times(model, x, features) -> torch.Tensor:
+    """(B, 1 + 12): the model's answer, then TIME_STATISTICS where it has a time head."""
     raw = model.raw(x, features)
     answer = model.answer(raw)[:, :1]
-    return (
-        torch.cat([answer, time_statistics(raw, model.moments)], 1)
-        if model.head == "time"
-        else answer
-    )
+    if model.head != "time":
+        return answer
+    return torch.cat([answer, time_statistics(raw, model.moments)], 1)
 
 
-def time_statistics(scores, moments):
-    """(B, 12): TIME_STATISTICS of the scores (B, T) that a time head gives the moments (T,) of a window; times in s, entropy in nats."""
+def time_statistics(scores, moments) -> torch.Tensor:
+    """(B, 12): TIME_STATISTICS of a time head's scores (B, T) of the moments (T,) of a window.
+
+    Times are in s, entropy in nats.
+    """
     p = scores.softmax(1)
     expected = [(scores / t).softmax(1) @ moments for t in TEMPERATURES]
     entropy = -(p * p.clamp_min(1e-30).log()).sum(1)
-    at = torch.searchsorted(
-        p.cumsum(1), p.new_tensor(QUANTILES).expand(len(p), -1).contiguous()
-    ).clamp_max(len(moments) - 1)
-    return torch.cat(
-        [torch.stack([*expected, entropy, moments[scores.argmax(1)], p.amax(1)], 1), moments[at]], 1
-    )
+    quantiles = p.new_tensor(QUANTILES).expand(len(p), -1).contiguous()
+    at = torch.searchsorted(p.cumsum(1), quantiles).clamp_max(len(moments) - 1)
+    single = torch.stack([*expected, entropy, moments[scores.argmax(1)], p.amax(1)], 1)
+    return torch.cat([single, moments[at]], 1)
 
 
 def predict(
     model,
     cache,
     rows=None,
-    of=answers,
-    shift=0.0,
-    mirror=False,
-    batch=BATCH,
+    of: Callable = answers,
+    views: Views = Views(),
+    batch: int = BATCH,
     device="cpu",
-    progress=None,
-    leave_out=False,
-):
-    """What `of` says of windows `rows` (all, if None) of a cache: (N, K) float64. The model is taken as it is in inference, whatever its mode.
+    progress: Callable | None = None,
+    leave_out: bool = False,
+) -> np.ndarray:
+    """(N, K) float64: what `of` says about windows `rows` (all, if None) of a cache.
 
-    Test-time augmentation averages over views of the same window: opened `shift` s earlier and later too (a time that moves one
-    way in one of them moves the other way in the other, and the average stays), and with left and right exchanged too.
-    progress(done, total) is called after each batch. A window that holds NaN or infinity is named in a UserError; with leave_out NaN is said of it.
+    The model is taken as it is in inference, whatever its mode. progress(done, total) is called
+    after each batch. A window that holds NaN or infinity is named in a UserError; with leave_out
+    its answer is NaN.
     """
     rows = np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
-    length, step = model.settings["n_times"], round(shift * cache.sfreq)
-    features = _features(model, cache, shift or mirror)
-    starts, last = _starts(cache), cache.parts[0].shape[2] - length
-    if last < 0 or cache.challenge == 1 and cache.window_samples != length:
-        raise UserError(
-            f"{cache.paths[0]} has windows of {cache.window_samples} samples, the model takes {length}: it was made for others"
-        )
-    if cache.challenge == 1 and step > cache.margin_samples:
-        raise UserError(
-            f"views {shift:g} s earlier and later were asked for, {cache.paths[0]} has {cache.margin_samples / cache.sfreq:g} s around its windows; rebuild it with: {rebuild(cache, margin_s=shift)}"
-        )
+    features = _features(model, cache, views)
+    length, shift_samples = _checked(model, cache, views)
     if len(rows) == 0:
         return np.empty((0, 1))
-    moves = (-step, 0, step) if step else (0,)
-    order = torch.from_numpy(mirrored(cache.channels).astype(np.int64))
+    order = mirrored(cache.channels).astype(np.int64) if views.mirror else None
     model = eeg.models.fold(model).to(device)
     found, done = [], 0
-    with torch.inference_mode(), ExitStack() as stack:
-        how = {
-            "shuffle": False,
-            "direct": not fits(rows.size * cache[0].nbytes),
-            "threads": int(torch.device(device).type == "cpu"),
-        }
-        moved = [
-            Batches(
-                cache, rows, batch, length=length, starts=np.clip(starts + move, 0, last), **how
-            )
-            for move in moves
-        ]
-        for same in zip(
-            *(stack.enter_context(closing(batches.epoch(0))) for batches in moved), strict=True
-        ):
+    reader = _views(cache, rows, length, shift_samples, batch, torch.device(device))
+    with torch.inference_mode(), closing(reader):
+        for same in reader:
             chosen, finite = same[0].rows, np.all([one.finite for one in same], 0)
             if not finite.all() and not leave_out:
-                first = int(chosen[~finite][0])
-                part = np.searchsorted(cache.first, first, "right") - 1
-                raise UserError(
-                    f"{cache.damage(first)}; rebuild it with: {rebuild_known(cache.paths[part], cache.attributes[part])}"
-                )
+                raise _damage(cache, int(chosen[~finite][0]))
             given = None if features is None else torch.from_numpy(features[chosen]).to(device)
-            views = []
+            said = []
             for x in (torch.from_numpy(one.x) for one in same):
-                views.append(of(model, x.to(device), given))
-                if mirror:
-                    views.append(of(model, x[:, order].to(device), given))
-            found.append(
-                np.where(finite[:, None], torch.stack(views).cpu().double().mean(0).numpy(), np.nan)
-            )
+                said.append(of(model, x.to(device), given))
+                if views.mirror:
+                    said.append(of(model, x[:, order].to(device), given))
+            mean = torch.stack(said).cpu().double().mean(0).numpy()
+            found.append(np.where(finite[:, None], mean, np.nan))
             done += len(chosen)
             if progress:
                 progress(done, len(rows))
@@ -140,11 +131,54 @@ def _features(model, cache, views):
     """(N, F) float32 of the cache for a model that takes them, else None."""
     if model.features != "file":
         return None
-    if views:
+    if views != Views():
         raise UserError(
-            "this model takes the stored features of each window, and there are none of a shifted or mirrored one; leave out --shift and --mirror"
+            "this model takes the stored features of each window, and a shifted or mirrored window "
+            "has none; leave out --shift and --mirror"
         )
     return cache.needed_features()
+
+
+def _checked(model, cache, views):
+    """(samples the model takes, samples of a shift). Raises UserError if the cache lacks them."""
+    length, shift_samples = model.settings["n_times"], round(views.shift_s * cache.sfreq)
+    fits_window = cache.challenge != 1 or cache.window_samples == length
+    if cache.parts[0].shape[2] < length or not fits_window:
+        raise UserError(
+            f"{cache.paths[0]} has windows of {cache.window_samples} samples, "
+            f"the model takes {length}: it was made for others"
+        )
+    if cache.challenge == 1 and shift_samples > cache.margin_samples:
+        raise UserError(
+            f"views {views.shift_s:g} s earlier and later were asked for, {cache.paths[0]} has "
+            f"{cache.margin_samples / cache.sfreq:g} s around its windows; "
+            f"rebuild it with: {rebuild(cache, margin_s=views.shift_s)}"
+        )
+    return length, shift_samples
+
+
+def _views(cache, rows, length, shift_samples, batch, device):
+    """Yields tuples of batches of the same windows: earlier, in place and later, or in place."""
+    starts, last = _starts(cache), cache.parts[0].shape[2] - length
+    settings = {
+        "shuffle": False,
+        "direct": not fits(rows.size * cache[0].nbytes),
+        "threads": int(device.type == "cpu"),
+    }
+    with ExitStack() as stack:
+        moved = []
+        for move in (-shift_samples, 0, shift_samples) if shift_samples else (0,):
+            cut = np.clip(starts + move, 0, last)
+            batches = Batches(cache, rows, batch, length=length, starts=cut, **settings)
+            moved.append(stack.enter_context(closing(batches.epoch(0))))
+        yield from zip(*moved, strict=True)
+
+
+def _damage(cache, row):
+    """The UserError for a window that holds NaN or infinity."""
+    part = np.searchsorted(cache.first, row, "right") - 1
+    again = rebuild_known(cache.paths[part], cache.attributes[part])
+    return UserError(f"{cache.damage(row)}; rebuild it with: {again}")
 
 
 def _starts(cache):
@@ -152,13 +186,84 @@ def _starts(cache):
     if cache.challenge == 1:
         return np.full(len(cache), cache.margin_samples)
     starts = np.empty(len(cache), np.int64)
-    keys = np.stack(
-        [np.repeat(np.arange(len(cache.paths)), np.diff(cache.first)), cache.metadata["recording"]],
-        1,
-    )
+    part = np.repeat(np.arange(len(cache.paths)), np.diff(cache.first))
+    keys = np.stack([part, cache.metadata["recording"]], 1)
     _, which, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     draw = random.Random(42)
     cuts = np.array([draw.randint(0, 200) for _ in range(counts.max())])
     order = np.argsort(which, kind="stable")  # recording by recording, in each as stored
     starts[order] = np.concatenate([cuts[:n] for n in counts])
     return starts + cache.margin_samples
+
+
+# ---------------------------------------------------------------------------------- finished runs
+
+
+def load_model(path: Path):
+    """A Model in eval mode from exported weights {"settings", "state"}.
+
+    Nothing but tensors and plain values is read from the file.
+    """
+    unreadable = pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError
+    try:
+        saved = dict(torch.load(path, map_location="cpu", weights_only=True))
+        settings, state = saved["settings"], saved["state"]
+    except unreadable as e:
+        raise UserError(
+            f"{path} cannot be read as weights ({_words(e)}); train another with: {_again(path)}"
+        ) from None
+    try:
+        model = eeg.models.build(**settings)
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError, TypeError) as e:
+        raise UserError(
+            f"the weights in {path} do not fit the model that this version of eeg builds from "
+            f"their settings ({_words(e)}); train another with: {_again(path)}"
+        ) from None
+    return model.eval()
+
+
+def _again(path):
+    """The command that trains another run like the one whose weights these are."""
+    folder = Path(path).parent
+    if (folder / "config.json").exists():
+        return Run(folder).again()
+    return hints.command("train", "--challenge", 1)
+
+
+def _words(e):
+    """The first words of a long message, in one line."""
+    words = str(e).split() or [type(e).__name__]
+    return " ".join(words[:25]) + " ..." * (len(words) > 25)
+
+
+def predict_run(run: Run, cache, rows, **how) -> np.ndarray:
+    """`predict` by a run's best epoch. Raises UserError where an answer is not finite."""
+    return _finite(run, predict(load_model(run.weights), cache, rows, **how))
+
+
+def part_of(progress: Callable, number: int, count: int) -> Callable:
+    """progress(done, total) of one of `count` runs on the same windows, as part of all."""
+    return lambda done, total: progress(number * total + done, count * total)
+
+
+def predict_validation(run: Run, cache, rows) -> np.ndarray:
+    """(N,) answers to a run's validation windows as training scores them.
+
+    Those of challenge 2 are shrunk with the strength that fits other subjects.
+    """
+    model = load_model(run.weights)
+    if run.challenge == 1:
+        return _finite(run, predict(model, cache, rows))[:, 0]
+    model.shrink.fill_(1)
+    p = _finite(run, predict(model, cache, rows))[:, 0]
+    return cross_fitted(p, cache.y[rows], cache.metadata["subject"][rows], float(model.center[0]))
+
+
+def _finite(run, p):
+    if bad := int((~np.isfinite(p).all(1)).sum()):
+        raise UserError(
+            f"{run.name} answers NaN or infinity for {bad} of {len(p)} windows; "
+            f"its weights are of no use, train another with: {run.again()}"
+        )
+    return p

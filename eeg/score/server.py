@@ -1,6 +1,7 @@
-"""The submission.py of a submission: run/submit.py packs this file, the networks and their weights side by side, in no folder.
+"""The submission.py of a submission. run/submit.py packs it beside the networks and their weights.
 
-It needs torch and numpy alone; torch 2.2.2 will do. Windows (B, 129, 200) at 100 Hz, in volts or microvolts -> (B, 1).
+Windows (B, 129, 200) at 100 Hz, in volts or microvolts -> (B, 1).
+It needs only torch and numpy; torch 2.2.2 will do.
 """
 
 import importlib.util
@@ -10,22 +11,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-RATE = (
-    100  # Hz: filters, and the moments that a time head scores, are counted in samples of this rate
-)
-PLACES = [
-    Path(__file__).resolve().parent,
-    Path("/app/input/res"),
-    Path("/app/input"),
-]  # where the server may unpack what was submitted
+# Hz: filters and the moments that a time head scores are counted in samples of this rate
+RATE = 100
+# where the server may unpack a submission
+PLACES = [Path(__file__).resolve().parent, Path("/app/input/res"), Path("/app/input")]
 
 
 class Submission:
     def __init__(self, SFREQ, DEVICE):
         if SFREQ != RATE:
-            raise ValueError(
-                f"SFREQ is {SFREQ}: these models were trained on windows at {RATE} Hz and answer no others"
-            )
+            raise ValueError(f"SFREQ is {SFREQ}, these models need windows at {RATE} Hz")
         self.device = DEVICE
 
     def get_model_challenge_1(self):
@@ -58,7 +53,7 @@ class Constant(nn.Module):
 
 
 def _load(name):
-    """{"constant": value}, or {"members": [{"settings", "state"}, ...]} -> the module that answers."""
+    """The module saved as {"constant": value} or {"members": [{"settings", "state"}, ...]}."""
     saved = torch.load(_find(name), map_location="cpu", weights_only=True)
     if "constant" in saved:
         return Constant(saved["constant"])
@@ -71,11 +66,12 @@ def _load(name):
 
 
 def _models():
-    """The package of networks: models.py is what it opens with, the files beside it are its modules."""
+    """The package of networks: models.py is its __init__, the files beside it are its modules."""
     name = "submitted_models"
     if name not in sys.modules:
+        folders = [str(folder) for folder in PLACES]
         spec = importlib.util.spec_from_file_location(
-            name, _find("models.py"), submodule_search_locations=[str(folder) for folder in PLACES]
+            name, _find("models.py"), submodule_search_locations=folders
         )
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])

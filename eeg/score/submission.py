@@ -1,10 +1,12 @@
-"""submission.zip, and the proof that it runs: unpacked alone, loaded by a fresh interpreter, it must answer as the runs do.
+"""submission.zip, and the check that it runs.
 
     submission.py                     eeg/score/server.py
-    models.py  layers.py  model.py    eeg/models/__init__.py and the modules that the submitted networks need, as they are
-    weights_challenge_1.pt  _2.pt     {"members": [{"settings", "state"}, ...]}, averaged, or {"constant": value}
+    models.py  layers.py  model.py    eeg/models/__init__.py and the modules the networks need
+    weights_challenge_1.pt  _2.pt     {"members": [{"settings", "state"}, ...]}, averaged,
+                                      or {"constant": value}
 
-All at the top: the server looks into no folder.
+All files are at the top: the server looks into no folder. Unpacked alone and loaded by a fresh
+interpreter, the submission must give the same answers as the runs.
 """
 
 import ast
@@ -29,22 +31,14 @@ from eeg.data.split import split
 from eeg.data.windows import TARGETS
 from eeg.files import writing
 from eeg.machine.load import Load
-from eeg.score.finished import load_model
+from eeg.score.predict import load_model
 
 WEIGHTS = {1: "weights_challenge_1.pt", 2: "weights_challenge_2.pt"}
-TOLERANCE = 1e-4  # by which answers may differ, in standard deviations of the training labels: rounding, and nothing else
-ABSENT = (
-    "eeg",
-    "h5py",
-    "mne",
-    "scipy",
-    "matplotlib",
-    "tqdm",
-    "braindecode",
-    "eegdash",
-    "sklearn",
-    "pandas",
-)  # installed here perhaps, and hidden from the check
+# Answers may differ by rounding, this much in standard deviations of the training labels
+TOLERANCE = 1e-4
+# Perhaps installed here, and hidden from the check
+ABSENT = ("eeg", "h5py", "mne", "scipy", "matplotlib", "tqdm")
+ABSENT += ("braindecode", "eegdash", "sklearn", "pandas")
 
 
 @dataclass
@@ -55,15 +49,12 @@ class Entry:
     constant: float = 0.0
 
     @property
-    def saved(self):
+    def saved(self) -> dict:
+        """The content of the weights file."""
         if not self.models:
             return {"constant": self.constant}
-        return {
-            "members": [
-                {"settings": model.settings, "state": model.state_dict()}
-                for model in self.models.values()
-            ]
-        }
+        models = self.models.values()
+        return {"members": [{"settings": m.settings, "state": m.state_dict()} for m in models]}
 
     def __call__(self, x):
         """x (B, C, T) -> (B, 1), by the runs' own models."""
@@ -72,23 +63,25 @@ class Entry:
         return torch.stack([model(x)[:, :1] for model in self.models.values()]).mean(0)
 
     @property
-    def scale(self):
+    def scale(self) -> float:
         """The standard deviation of the training labels."""
         return min((float(model.scale[0]) for model in self.models.values()), default=1.0)
 
 
-def entry(runs):
-    """-> the Entry of these finished runs. Raises UserError where one cannot be submitted."""
+def entry(runs) -> Entry:
+    """The Entry of these finished runs. Raises UserError where one cannot be submitted."""
     models = {run.name: _alone(run, load_model(run.weights)) for run in runs}
     for run, model in zip(runs, models.values()):
         if not run.scored:
             raise UserError(
-                f"{run.name} was trained for {run.config['target']}; the competition asks for {TARGETS[run.challenge]}"
+                f"{run.name} was trained for {run.config['target']}; "
+                f"the competition asks for {TARGETS[run.challenge]}"
             )
         shape = model.settings["n_chans"], model.settings["n_times"]
         if shape != (129, 200):
             raise UserError(
-                f"{run.name} takes windows of {shape[0]} channels x {shape[1]} samples; the server gives 129 x 200"
+                f"{run.name} takes windows of {shape[0]} channels x {shape[1]} samples; "
+                "the server gives 129 x 200"
             )
     return Entry(models)
 
@@ -96,14 +89,14 @@ def entry(runs):
 def _alone(run, model):
     """The model that answers from windows alone, as the server gives them.
 
-    In challenge 1 stored features are those of the very window: computed in the model they are the same, to rounding. In
-    challenge 2 they are of 4 s, and the server gives 2 s.
+    In challenge 1 stored features are those of the same window: computed in the model they are
+    equal, to rounding. In challenge 2 they are of 4 s, and the server gives 2 s.
     """
     if model.features != "file":
         return model
     if run.challenge == 2:
         raise UserError(
-            f"{run.name} takes features of stored windows of 4 s, and the server gives windows of 2 s alone; "
+            f"{run.name} takes features of stored windows of 4 s, and the server gives 2 s; "
             f"train one that computes them with: {run.again(features='layer')}"
         )
     computing = eeg.models.build(**model.settings | {"features": "layer"})
@@ -111,39 +104,43 @@ def _alone(run, model):
     return computing.eval()
 
 
-def doubts(run):
-    """Why this run should not be submitted: sentences, none where nothing speaks against it."""
+def doubts(run) -> list[str]:
+    """Why this run should not be submitted, in sentences."""
     epoch, nrmse = run.best
     found = []
     if run.config.get("simulated"):
         found.append(f"{run.name} was trained on simulated data and knows nothing about real EEG")
     if not nrmse < run.mean_predictor:
         found.append(
-            f"{run.name} does not beat the mean of its training labels on its validation subjects "
-            f"(NRMSE {nrmse:.5f}, the mean {run.mean_predictor:.5f})"
+            f"{run.name} does not beat the mean of its training labels on its validation "
+            f"subjects (NRMSE {nrmse:.5f}, the mean {run.mean_predictor:.5f})"
         )
     return found
 
 
-def constant_entry(folder, challenge):
-    """-> (the Entry that answers with the mean of the training labels cached in folder, whose mean that is in a few words, whether they are simulated)."""
+def constant_entry(folder: Path, challenge: int) -> tuple[Entry, str, bool]:
+    """(Entry, whose labels in a few words, whether they are simulated).
+
+    It answers with the mean of the training labels cached in `folder`.
+    """
     sides = split(folder, challenge, *choose_releases(folder, challenge, None, None, False, None))
     cache, rows = sides.cache, sides.train
-    whose = f"{cli.counted(len(rows), 'training label')} of {' '.join(sides.describe('train')['releases'])}{' (simulated)' if cache.simulated else ''}"
+    releases = " ".join(sides.describe("train")["releases"]) + " (simulated)" * cache.simulated
+    whose = f"{cli.counted(len(rows), 'training label')} of {releases}"
     return Entry({}, float(cache.y[rows].mean())), whose, cache.simulated
 
 
-# ---------------------------------------------------------------------------------------------------- packing
+# ---------------------------------------------------------------------------------------- packing
 
 
-def write_zip(path, entries):
+def write_zip(path: Path, entries: dict) -> None:
     """entries: {1: Entry, 2: Entry}. Raises UserError where the file cannot be written."""
-    content = zip_bytes(entries)
+    content = _zip_bytes(entries)
     with writing(path, "--zip FILE", len(content)):
         Path(path).write_bytes(content)
 
 
-def zip_bytes(entries):
+def _zip_bytes(entries):
     content = io.BytesIO()
     names = {model.settings["name"] for each in entries.values() for model in each.models.values()}
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -158,11 +155,9 @@ def zip_bytes(entries):
 
 
 def _needed(names):
-    """The modules of eeg.models that these networks need: theirs, and whatever those import with a leading dot."""
-    found, ahead = (
-        set(),
-        ["__init__", *(eeg.models.MODELS[name][0] for name in names)] if names else [],
-    )
+    """The modules of eeg.models that these networks need: theirs, and what those import from it."""
+    found = set()
+    ahead = ["__init__", *(eeg.models.MODELS[name][0] for name in names)] if names else []
     while ahead:
         module = ahead.pop()
         if module not in found:
@@ -180,45 +175,42 @@ def _source(module):
     return Path(eeg.models.__file__).with_name(f"{module}.py")
 
 
-# ---------------------------------------------------------------------------------------------------- checking
+# --------------------------------------------------------------------------------------- checking
 
 
 @dataclass
 class Checked:
-    """What a fresh interpreter made of a submission."""
+    """What a fresh interpreter made of a submission.
 
-    size: int  # bytes, of the zip
+    seconds: {challenge: median seconds a window, given one at a time}. busy: cores that other
+    programs used meanwhile. differences: {challenge: largest difference between its answers and
+    the runs', in standard deviations of the training labels}.
+    """
+
+    size_bytes: int
     files: int
-    seconds: dict  # challenge -> median seconds a window, given one at a time
-    memory: int  # bytes, peak of the whole process
-    busy: float  # cores that other programs kept at work meanwhile
-    differences: dict  # challenge -> how far its answers are from the runs', in standard deviations of the training labels
+    seconds: dict
+    memory_bytes: int
+    busy: float
+    differences: dict
 
 
-def check(path, entries=None):
-    """-> Checked. Raises UserError where the zip is not what the server expects, does not run, or answers otherwise than `entries`."""
+def check(path: Path, entries: dict | None = None) -> Checked:
+    """Run a submission as the server would, and compare its answers with those of `entries`.
+
+    Raises UserError where the zip is not what the server expects, does not run, or answers
+    differently.
+    """
     names = _check_layout(path)
     x = example_windows()
     answers, facts = _run_alone(path, x)
     differences = {}
     for challenge in (1, 2):
         found = answers[f"alone_{challenge}"], answers[f"batch_{challenge}"]
-        for p, n in zip(found, (1, len(x) - 1)):
-            if p.shape != (n, 1) or not np.isfinite(p).all():
-                raise UserError(
-                    f"{path} answers {n} windows of challenge {challenge} with {_described(p)}, expected finite numbers ({n}, 1)"
-                )
+        _check_answers(path, challenge, found, (1, len(x) - 1))
         if entries:
-            with torch.inference_mode():
-                expected = entries[challenge](torch.from_numpy(x)).numpy()
-            differences[challenge] = (
-                float(np.abs(np.concatenate(found) - expected).max()) / entries[challenge].scale
-            )
-            if differences[challenge] > TOLERANCE:
-                who = " + ".join(entries[challenge].models)
-                raise UserError(
-                    f"{path} answers otherwise than {who}: by up to {differences[challenge]:.2g} standard deviations of the labels, where {TOLERANCE:g} are allowed"
-                )
+            own = entries[challenge]
+            differences[challenge] = _check_difference(path, np.concatenate(found), own, x)
     return Checked(
         os.path.getsize(path),
         len(names),
@@ -229,16 +221,36 @@ def check(path, entries=None):
     )
 
 
-def _described(p):
-    return (
-        f"an array {p.shape}"
-        if np.isfinite(p).all()
-        else f"{int((~np.isfinite(p)).sum())} numbers that are not finite"
-    )
+def _check_answers(path, challenge, found, counts):
+    """Raises UserError where answers are not finite numbers, (n, 1) for each n of `counts`."""
+    for p, n in zip(found, counts):
+        if not np.isfinite(p).all():
+            what = f"{int((~np.isfinite(p)).sum())} numbers that are not finite"
+        elif p.shape != (n, 1):
+            what = f"an array {p.shape}"
+        else:
+            continue
+        raise UserError(
+            f"{path} answers {n} windows of challenge {challenge} with {what}, "
+            f"expected finite numbers ({n}, 1)"
+        )
+
+
+def _check_difference(path, found, entry, x):
+    """The largest difference from the entry's answers. Raises UserError beyond TOLERANCE."""
+    with torch.inference_mode():
+        expected = entry(torch.from_numpy(x)).numpy()
+    difference = float(np.abs(found - expected).max()) / entry.scale
+    if difference > TOLERANCE:
+        raise UserError(
+            f"{path} answers differently from {' + '.join(entry.models)}: by up to "
+            f"{difference:.2g} standard deviations of the labels, where {TOLERANCE:g} are allowed"
+        )
+    return difference
 
 
 def _check_layout(path):
-    """-> the names in the zip: flat, and complete."""
+    """The names in the zip. Raises UserError where it is nested, incomplete or damaged."""
     help = f"make one with: {hints.command('submit', '--zip', path)}"
     try:
         with zipfile.ZipFile(path) as archive:
@@ -251,25 +263,28 @@ def _check_layout(path):
         raise UserError(f"{path} is damaged ({broken}); {help}")
     if nested := [name for name in names if "/" in name or "\\" in name]:
         raise UserError(
-            f"{path} is nested ({nested[0]}): the server looks for submission.py at the top of the zip; zip the files and not their folder, or {help}"
+            f"{path} is nested ({nested[0]}): the server looks for submission.py at the top of the "
+            f"zip; zip the files and not their folder, or {help}"
         )
     if missing := [name for name in ("submission.py", *WEIGHTS.values()) if name not in names]:
         raise UserError(f"{path} lacks {' and '.join(missing)}; {help}")
     return names
 
 
-def example_windows():
-    """(65, 129, 200) float32, volts: noise that wanders like an EEG of tens of microvolts, Cz zero, an electrode that fell off in one window."""
-    rng = np.random.default_rng(0)
-    x = 4e-6 * np.cumsum(rng.standard_normal((65, 129, 200)), 2) + 1e-5 * rng.standard_normal(
-        (65, 129, 200)
-    )
+def example_windows() -> np.ndarray:
+    """(65, 129, 200) float32, volts: noise that wanders like an EEG of tens of microvolts.
+
+    Cz is zero, and in one window an electrode fell off.
+    """
+    rng, shape = np.random.default_rng(0), (65, 129, 200)
+    x = 4e-6 * np.cumsum(rng.standard_normal(shape), 2) + 1e-5 * rng.standard_normal(shape)
     x[:, 128] = 0
     x[3, 7] += 0.3 * rng.standard_normal(200)
     return x.astype(np.float32)
 
 
-# The check's program, in an interpreter that sees neither this project nor what it depends on. Arguments: windows, answers, what is absent.
+# The check's program, for an interpreter that sees neither this project nor what it depends on.
+# Arguments: the unpacked folder, files of windows and answers, modules that are absent.
 _ALONE = """
 import json, resource, sys, time
 folder, windows, answers, absent = sys.argv[1:]
@@ -281,21 +296,24 @@ from submission import Submission
 x, found, seconds = torch.from_numpy(np.load(windows)), {}, {}
 submission = Submission(100, torch.device("cpu"))
 with torch.inference_mode():
-    for challenge, model in (1, submission.get_model_challenge_1()), (2, submission.get_model_challenge_2()):
+    for challenge in (1, 2):
+        model = getattr(submission, f"get_model_challenge_{challenge}")()
         assert not model.training, f"the model of challenge {challenge} is not in eval mode"
-        found[f"alone_{challenge}"], found[f"batch_{challenge}"] = model.forward(x[:1]).numpy(), model.forward(x[1:]).numpy()
+        found[f"alone_{challenge}"] = model.forward(x[:1]).numpy()
+        found[f"batch_{challenge}"] = model.forward(x[1:]).numpy()
         ends = [time.perf_counter()]
         for i in range(10):
             model.forward(x[i : i + 1])
             ends.append(time.perf_counter())
         seconds[challenge] = float(np.median(np.diff(ends)))
 np.savez(answers, **found)
-print(json.dumps({"seconds": seconds, "memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"seconds": seconds, "memory": memory}))
 """
 
 
 def _run_alone(path, x):
-    """-> ({name: answers}, {"seconds", "memory"}) of the zip, unpacked into an empty folder, run from another."""
+    """({name: answers}, {"seconds", "memory", "busy"}) of the zip, unpacked in an empty folder."""
     with (
         writing(tempfile.gettempdir(), "the variable TMPDIR", 2 * x.nbytes),
         tempfile.TemporaryDirectory() as unpacked,
@@ -304,24 +322,16 @@ def _run_alone(path, x):
         with zipfile.ZipFile(path) as archive:
             archive.extractall(unpacked)
         np.save(f"{elsewhere}/windows.npy", x)
-        command = [
-            sys.executable,
-            "-I",
-            "-c",
-            _ALONE,
-            unpacked,
-            f"{elsewhere}/windows.npy",
-            f"{elsewhere}/answers.npz",
-            ",".join(ABSENT),
-        ]
+        files = [f"{elsewhere}/windows.npy", f"{elsewhere}/answers.npz"]
+        command = [sys.executable, "-I", "-c", _ALONE, unpacked, *files, ",".join(ABSENT)]
         load = Load()
         done = subprocess.run(
             command, cwd=elsewhere, capture_output=True, encoding="utf-8", errors="replace"
         )
         if done.returncode:
-            said = done.stderr.strip().splitlines()
+            said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
             raise UserError(
-                f"{path}, unpacked and loaded by a fresh interpreter, fails: {said[-1] if said else f'it ended with {done.returncode}'}"
+                f"{path}, unpacked and loaded by a fresh interpreter, fails: {said[-1]}"
             )
         busy = load.cores()
         with np.load(f"{elsewhere}/answers.npz") as answers:

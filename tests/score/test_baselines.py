@@ -8,9 +8,15 @@ import pytest
 from eeg.data.cache import METADATA
 from eeg.data.release import Release
 from eeg.data.trials import build_trials, flag_copies, read_events
-from eeg.score.baselines import age_and_sex, baselines, earlier_trials, fast_flag
+from eeg.score.baselines import (
+    STRENGTHS,
+    age_and_sex,
+    baselines,
+    earlier_trials,
+    fast_flag,
+    fit_ridge,
+)
 from eeg.score.metrics import nrmse
-from eeg.score.ridge import STRENGTHS, fit_ridge
 
 
 def trials(rng, subjects, per_run=(4, 3), own=0.3):

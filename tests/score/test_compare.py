@@ -101,7 +101,7 @@ def test_validation_promotes_and_not_the_test_releases(script, tmp_path):
     )
     printed = script("compare", "--out", tmp_path, "--promote")
     assert (
-        f"the promoted run has the lowest validation NRMSE, 0.90000 on 4 subjects of R5; {tmp_path}/promoted_challenge_1/ stays"
+        f"the promoted run has the lowest validation NRMSE, 0.90000 on 4 subjects of R5; {tmp_path}/promoted_challenge_1/ is kept"
         in printed
     )
 
@@ -113,7 +113,7 @@ def test_the_test_releases_can_veto(script, tmp_path):
     printed = script("compare", "--out", tmp_path, "--promote")
     assert (
         "the test releases veto it: worse: c1_odd/1 than the promoted run, by" in printed
-        and "stays as it is" in printed
+        and "is kept" in printed
     )
     assert told(tmp_path)["run"] == "c1_good/1"
     write_run(tmp_path, "c1_near/1", center=1.63, seed=3, nrmse=0.4)
@@ -145,7 +145,7 @@ def test_what_is_validated_on_other_subjects_is_not_promoted(script, tmp_path):
     printed = script(
         "compare", "--out", tmp_path, "c1_cv", "--promote"
     )  # alone it does not compete with the promoted one either
-    assert "stays as it is" in printed and told(tmp_path)["run"] == "c1_tcn/1"
+    assert "is kept" in printed and told(tmp_path)["run"] == "c1_tcn/1"
 
 
 def test_what_validation_cannot_compare_with_the_promoted_run_needs_no_veto(script, tmp_path):

@@ -6,8 +6,8 @@ from scipy.optimize import lsq_linear
 
 from eeg import UserError
 from eeg.score.ensemble import combine, combine_runs, subject_mean, wanted
-from eeg.score.finished import predict_run
 from eeg.score.metrics import nrmse
+from eeg.score.predict import predict_run
 from eeg.score.sides import scored_side, side
 from tests.score.conftest import subject_names, write_run
 

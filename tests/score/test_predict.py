@@ -14,7 +14,14 @@ from eeg import UserError
 from eeg.data.augment import PAIRS
 from eeg.data.cache import Cache, Settings, build
 from eeg.data.release import find_release
-from eeg.score.predict import QUANTILES, TEMPERATURES, TIME_STATISTICS, answers_and_times, predict
+from eeg.score.predict import (
+    QUANTILES,
+    TEMPERATURES,
+    TIME_STATISTICS,
+    Views,
+    answers_and_times,
+    predict,
+)
 from tests.conftest import LABELS, trial_events, write_participants, write_recording
 
 
@@ -120,13 +127,13 @@ def test_views(data, model):
         for rows in (list(range(129)), swapped)
     ]
     np.testing.assert_allclose(
-        predict(model, cache, of=seen, shift=0.2, mirror=True),
+        predict(model, cache, of=seen, views=Views(0.2, True)),
         np.mean(views, 0).reshape(len(X), -1),
         rtol=1e-5,
         atol=1e-5,
     )
     np.testing.assert_allclose(
-        predict(model, cache, of=seen, mirror=True),
+        predict(model, cache, of=seen, views=Views(mirror=True)),
         np.mean(views[2:4], 0).reshape(len(X), -1),
         rtol=1e-5,
         atol=1e-5,
@@ -135,7 +142,7 @@ def test_views(data, model):
 
 def test_views_of_challenge_2_stay_within_the_stored_window(data, model):
     cache = cached(data, 2)
-    found, draw = predict(model, cache, of=seen, shift=1.0), random.Random(42)
+    found, draw = predict(model, cache, of=seen, views=Views(1.0)), random.Random(42)
     cuts = [draw.randint(0, 200) for _ in range(17)]
     assert min(cuts) < 100 < max(cuts)
     for i, cut in enumerate(cuts):  # the first recording
@@ -186,7 +193,7 @@ def test_mistakes(data, model):
         UserError,
         match="0.25 s around its windows; .*run/cache.py --release R1 R2 --margin 0.3 --force",
     ):
-        predict(model, cached(data, 1, margin_s=0.25), shift=0.3)
+        predict(model, cached(data, 1, margin_s=0.25), views=Views(0.3))
     with pytest.raises(UserError, match="windows of 200 samples, the model takes 100"):
         predict(eeg.models.build("tcn", n_times=100), cached(data, 1))
     with pytest.raises(UserError, match="windows of 400 samples, the model takes 500"):
@@ -198,4 +205,4 @@ def test_mistakes(data, model):
     with pytest.raises(UserError, match="run/features.py --release R1 R2 --challenge 2"):
         predict(takes_features, cached(data, 2))
     with pytest.raises(UserError, match="leave out --shift and --mirror"):
-        predict(takes_features, cached(data, 2), mirror=True)
+        predict(takes_features, cached(data, 2), views=Views(mirror=True))

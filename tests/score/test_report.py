@@ -11,8 +11,8 @@ from torch import nn
 
 from eeg import UserError
 from eeg.data.cache import Cache, cache_path, find_caches
-from eeg.score import plots as figures
-from eeg.score import report
+from eeg.score import plots, report, sides
+from eeg.score import report_numbers as numbers
 from eeg.score.metrics import nrmse
 from tests.conftest import LABELS
 from tests.score.conftest import by_hand, subject_names, write_run
@@ -47,7 +47,7 @@ def informative(caches):
 
 def test_the_only_informative_electrode_and_times_rank_first(informative):
     probe = Probe(41, 60, 80)
-    found = report.importance(probe, informative, np.arange(len(informative)))
+    found = numbers.importance(probe, informative, np.arange(len(informative)))
     assert found.windows == len(informative) and found.top[0] == 41
     others = np.arange(129) != 41
     assert found.channels[41] > 1 and np.abs(found.channels[others]).max() < 1e-6
@@ -70,7 +70,7 @@ def test_of_few_subjects_no_interval_is_drawn(informative, monkeypatch):
     few = informative.metadata.copy()
     few["subject"] = [f"S{i % 9}" for i in range(len(few))]
     monkeypatch.setattr(informative, "metadata", few)
-    found = report.importance(Probe(41, 60, 80), informative, np.arange(len(informative)))
+    found = numbers.importance(Probe(41, 60, 80), informative, np.arange(len(informative)))
     assert (
         found.channels[41] > 1
         and np.isnan([*found.top_low, *found.top_high, *found.times_low]).all()
@@ -86,7 +86,7 @@ def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_we
             seen.append(x.clone())
             return x.sum((1, 2))[:, None]
 
-    out = report.occluded(Watch(), x, None, step=10)
+    out = numbers.occluded(Watch(), x, None, step=10)
     assert out.shape == (3, 1 + 5 + 3) and torch.equal(x, before) and torch.equal(seen[0], before)
     for c in range(5):
         expected = before.numpy().copy()
@@ -99,22 +99,24 @@ def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_we
 
 
 def test_it_ends_when_patience_does(informative, monkeypatch):
-    monkeypatch.setattr(report, "BLOCK", 3)
-    monkeypatch.setattr(report, "LEAST", 5)
+    monkeypatch.setattr(numbers, "BLOCK", 3)
+    monkeypatch.setattr(numbers, "LEAST", 5)
     rows = np.arange(2, len(informative))
-    assert report.importance(Probe(41, 60, 80), informative, rows, patience=0, top=3).windows == 5
-    monkeypatch.setattr(report, "MOST", 7)
-    found = report.importance(Probe(41, 60, 80), informative, rows, top=3)
+    assert (
+        numbers.importance(Probe(41, 60, 80), informative, rows, patience_s=0, top=3).windows == 5
+    )
+    monkeypatch.setattr(numbers, "MOST", 7)
+    found = numbers.importance(Probe(41, 60, 80), informative, rows, top=3)
     assert found.windows == 7 and len(found.top) == len(found.top_low) == 3 and found.top[0] == 41
 
 
 def test_bins_hold_as_many_each():
     x = np.random.default_rng(0).permutation(103).astype(float)
-    which = report.bins_of(x, 10)
+    which = numbers.bins_of(x, 10)
     assert set(np.bincount(which)) <= {10, 11} and (np.diff(which[np.argsort(x)]) >= 0).all()
-    ties = report.bins_of(np.repeat([1.0, 2.0], [95, 5]), 10)
+    ties = numbers.bins_of(np.repeat([1.0, 2.0], [95, 5]), 10)
     assert set(ties) == {0, 1} and (ties == 1).sum() == 5
-    assert set(report.bins_of(np.ones(7), 10)) == {0}
+    assert set(numbers.bins_of(np.ones(7), 10)) == {0}
 
 
 def test_means_of_bins_and_their_intervals_by_subject():
@@ -122,7 +124,7 @@ def test_means_of_bins_and_their_intervals_by_subject():
     subjects = np.repeat(np.arange(40), 25)
     values = rng.normal(size=40)[subjects] + 0.1 * rng.normal(size=1000)
     which = np.tile([0, 1, 1, 0, 1], 200)
-    mean, low, high = report.bin_means(which, values, subjects)
+    mean, low, high = numbers.bin_means(which, values, subjects)
     for b in (0, 1):
         inside = which == b
         assert mean[b] == pytest.approx(values[inside].mean())
@@ -132,7 +134,7 @@ def test_means_of_bins_and_their_intervals_by_subject():
         )  # subjects have the same number of windows here: an ordinary standard error of their means
         assert (high[b] - low[b]) / (2 * 1.96 * error) == pytest.approx(1, abs=0.15)
     few = np.arange(9).repeat(2)
-    mean, low, high = report.bin_means(
+    mean, low, high = numbers.bin_means(
         np.tile([0, 1], 9), np.arange(18.0), few
     )  # bins of 9 subjects
     np.testing.assert_allclose(mean, [8, 9])
@@ -140,7 +142,7 @@ def test_means_of_bins_and_their_intervals_by_subject():
 
 
 def test_means_of_subjects():
-    names, counts, first, second = report.subject_means(
+    names, counts, first, second = numbers.subject_means(
         np.array([b"b", b"a", b"b"]), np.array([1.0, 2.0, 4.0]), np.array([0.0, 7.0, 1.0])
     )
     assert (
@@ -159,19 +161,19 @@ def test_coverage_of_a_head_that_knows_is_right():
         moments - 0.005, centre[:, None], spread
     )
     y = centre + spread * rng.normal(size=4000)
-    np.testing.assert_allclose(report.coverage(chances, moments, y), report.LEVELS, atol=0.03)
-    too_sure = report.coverage(chances, moments, centre + 3 * spread * rng.normal(size=4000))
-    assert (too_sure < report.LEVELS - 0.05).all()
+    np.testing.assert_allclose(numbers.coverage(chances, moments, y), numbers.LEVELS, atol=0.03)
+    too_sure = numbers.coverage(chances, moments, centre + 3 * spread * rng.normal(size=4000))
+    assert (too_sure < numbers.LEVELS - 0.05).all()
     assert (
-        report.coverage(chances, moments, np.full(4000, 0.1)).max() == 0
+        numbers.coverage(chances, moments, np.full(4000, 0.1)).max() == 0
     )  # before the window opens
 
 
 @pytest.fixture
 def page(caches, monkeypatch):
     """write(run, ...) -> (the html, what was said to be done). Small pictures of few windows: they are drawn, not looked at."""
-    monkeypatch.setitem(figures.STYLE, "figure.dpi", 30)
-    monkeypatch.setattr(report, "MOST", 4)
+    monkeypatch.setitem(plots.STYLE, "figure.dpi", 30)
+    monkeypatch.setattr(numbers, "MOST", 4)
 
     def write(run, **settings):
         path, done = report.write(run, caches, caches.parent / "data", **settings)
@@ -242,7 +244,7 @@ def test_a_page_is_complete_and_self_contained(page, caches, tmp_path):
         "Times",
         "Speed and memory",
         "Events",
-        "Of the training",
+        "Training settings",
     ):
         assert title in text.replace("&#39;", "'"), title
     assert "done in &lt;2&gt; halves" in text and "python run/train.py --challenge 1" in text
@@ -260,7 +262,7 @@ def test_resources_are_seen():
 
 
 def test_challenge_2_on_the_validation_side(page, no_occlusion, caches, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "TEST", ("R8",))
+    monkeypatch.setattr(sides, "TEST", ("R8",))
     run = write_run(tmp_path, "c2_tcn/20260101_000000", challenge=2)
     html, done = page(run)
     text = text_of(html)
@@ -321,7 +323,7 @@ def test_progress_is_shown(page, caches, tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr("eeg.cli.Progress", Recorder)
-    monkeypatch.setattr(report, "MOST", 40)
+    monkeypatch.setattr(numbers, "MOST", 40)
     run = write_run(tmp_path, "c1_tcn/20260101_000000")
     page(run)
     n = len(by_hand(run, caches, ["R6", "R7"])[0])
@@ -347,24 +349,22 @@ def test_no_mark_is_cut_at_the_edge():
 
     for some in (slice(None), slice(2900, None)):  # cells, and dots
         inside(
-            figures.against(y[some], p[some], "response time", "s").axes[0],
+            plots.against(y[some], p[some], "response time", "s").axes[0],
             np.append(y[some], p[some]),
             np.append(y[some], p[some]),
         )
     shares = np.linspace(0, 1, 9)
-    inside(figures.coverage(report.LEVELS, shares).axes[0], 100 * report.LEVELS, 100 * shares)
+    inside(plots.coverage(numbers.LEVELS, shares).axes[0], 100 * numbers.LEVELS, 100 * shares)
     moments = 0.5 + np.arange(200) / 100
     early_and_late = np.array([0.05, 2.9])
-    for ax in figures.examples(
+    for ax in plots.examples(
         moments, np.full((2, 200), 0.005), early_and_late, np.array([1.5, 1.5])
     ).axes:
         low, high = ax.get_xlim()
         assert low < 0.05 - 0.01 and high > 2.9 + 0.01
     ages, error = np.array([6.0, 10.0, 20.0]), np.array([0.1, 0.5, 0.9])
     inside(
-        figures.by_age(
-            ages, error, error, error, np.zeros(3, int), "response time", "s", panels=2
-        ).axes[0],
+        plots.by_age(ages, error, error, error, np.zeros(3, int), "response time", "s").axes[0],
         ages,
         error,
     )
@@ -417,11 +417,11 @@ def test_the_script(page, no_occlusion, script, caches, tmp_path):
 def test_ages_of_challenge_1_come_from_the_release(caches, tmp_path):
     cache = find_caches(caches, 1, ["R6", "R7"])
     rows = np.arange(len(cache))
-    ages = report._ages(cache, rows, caches.parent / "data")
+    ages = numbers.ages_of(cache, rows, caches.parent / "data")
     for release in ("R6", "R7"):
         for i, name in enumerate(subject_names(release)):
             assert set(ages[cache.metadata["subject"] == name.encode()]) == {8.0 + i}
-    assert report._ages(cache, rows, tmp_path) is None
+    assert numbers.ages_of(cache, rows, tmp_path) is None
 
 
 def test_the_montage_knows_every_electrode():

@@ -124,5 +124,5 @@ def test_what_may_be_scored(caches, tmp_path):
     check_side(write_run(tmp_path, "a/2", 2, target="factors"), *scored_side(caches, 2))
     run = write_run(tmp_path, "a/3")
     del run.config["split"]
-    with pytest.raises(UserError, match="config.json says nothing of split"):
+    with pytest.raises(UserError, match="config.json lacks split"):
         check_side(run, *scored_side(caches, 1))

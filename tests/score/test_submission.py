@@ -139,7 +139,7 @@ def submit(monkeypatch, capsys, tmp_path):
 def test_a_time_told_under_load_says_so(runs, submit, monkeypatch, busy):
     monkeypatch.setattr(Load, "cores", lambda self: busy)
     monkeypatch.setattr("eeg.machine.device.cpu_cores", lambda: 2)
-    line = "measured while other programs kept 1.3 of 2 cores busy: on a machine of its own it takes less time"
+    line = "measured while other programs kept 1.3 of 2 cores busy: an idle machine takes less time"
     assert (line in submit("c1_tcn", "c2_conformer", "--out", runs)) == (busy > 0)
 
 
@@ -455,7 +455,7 @@ def test_a_zip_that_answers_otherwise_is_not_done(runs, tmp_path):
     entries = {1: Entry({}, 1.6), 2: Entry({}, 0.1)}
     write_zip(tmp_path / "a.zip", entries)
     assert check(tmp_path / "a.zip", entries).differences == {1: 0.0, 2: 0.0}
-    with pytest.raises(UserError, match="answers otherwise than c2_conformer"):
+    with pytest.raises(UserError, match="answers differently from c2_conformer"):
         check(tmp_path / "a.zip", entries | {2: entry([Run(next(runs.glob("c2*/*")))])})
     with pytest.raises(UserError, match="numbers that are not finite"):
         write_zip(tmp_path / "b.zip", entries | {1: Entry({}, float("nan"))})

@@ -158,7 +158,7 @@ def four(caches, tmp_path):
 
 def factors_by_hand(run, folder):
     """{factor: (windows, NRMSE, r)}, from predictions of the project: what is checked is what is made of them."""
-    from eeg.score.finished import predict_run
+    from eeg.score.predict import predict_run
     from eeg.score.sides import scored_side
 
     cache, rows = scored_side(folder, 2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eeg.score.metrics import nrmse
-from eeg.score.verdict import verdict
+from eeg.score.scores import verdict
 
 
 def simulated(seed, subjects=40, windows=15, p_noise=0.3, q_noise=0.3):
@@ -76,7 +76,7 @@ def test_few_subjects_say_nothing(subjects):
 def test_an_interval_that_holds_0():
     y, p, q, who = simulated(4, subjects=10, windows=4)
     better, sentence = verdict("a", p, "b", q, y, who)
-    low, high = re.search(r"interval (\S+) \.\. (\S+) holds 0", sentence).groups()
+    low, high = re.search(r"interval (\S+) \.\. (\S+) contains 0", sentence).groups()
     assert not better and float(low) <= 0 <= float(high) and low[0] == "-" and high[0] == "+"
     assert float(re.search(r"b, (\S+) NRMSE", sentence)[1]) == pytest.approx(
         nrmse(y, q) - nrmse(y, p), abs=1e-5

@@ -1,16 +1,11 @@
-"""Weights that fit and weights that do not; promotion in one step."""
-
-import json
+"""Finished runs: weights that fit and weights that do not, and their predictions."""
 
 import numpy as np
 import pytest
 import torch
 
 from eeg import UserError
-from eeg.runs.choice import choose_runs
-from eeg.runs.run import find_runs
-from eeg.score.finished import load_model, predict_run, predict_validation, promote, promoted_folder
-from eeg.score.predict import predict
+from eeg.score.predict import load_model, predict, predict_run, predict_validation
 from eeg.score.sides import scored_side, side
 from tests.score.conftest import by_hand, write_run
 
@@ -102,29 +97,4 @@ def test_validation_answers_of_challenge_2_are_shrunk_as_fits_other_subjects(cac
     windows = side(caches, [one], "valid")
     np.testing.assert_array_equal(
         predict_validation(one, *windows), predict_run(one, *windows)[:, 0]
-    )
-
-
-def test_promote(caches, tmp_path):
-    first, second = write_run(tmp_path, "a/1", seed=1), write_run(tmp_path, "a/2", seed=2)
-    for run in (first, second):
-        folder = promote(run, tmp_path, {"nrmse": 0.9})
-        assert folder == promoted_folder(tmp_path, 1) and json.loads(
-            (folder / "promoted.json").read_text()
-        ) == {"run": run.name, "nrmse": 0.9}
-        now = choose_runs(tmp_path, ["promoted_challenge_1"])[0]
-        assert (
-            now.finished
-            and now.weights.read_bytes() == run.weights.read_bytes()
-            and now.config == run.config
-            and now.best == run.best
-        )
-    assert [run.name for run in find_runs(tmp_path)] == ["a/1", "a/2"]  # it is not counted twice
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "promoted_challenge_1"]
-    second.weights.unlink()
-    with pytest.raises(UserError, match="lost its weights file"):
-        promote(second, tmp_path, {})
-    assert (
-        choose_runs(tmp_path, ["promoted_challenge_1"])[0].finished
-        and len(list(tmp_path.iterdir())) == 2
     )

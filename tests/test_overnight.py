@@ -12,7 +12,7 @@ import pytest
 
 from tests.children import Child
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 # Notes its arguments; as train.py it makes the run folder, finished or as MODE says, and as compare.py it promotes
 STAND_IN = """
@@ -188,8 +188,8 @@ def test_without_test_releases_the_better_by_validation_is_submitted(night, tmp_
             1,
             "error: unrecognized arguments: --epohcs",
         ),  # of the stand-in; the true one ends with 2
-        (["--model", "tcn"], 2, "error: --model is not yours to choose here"),
-        (["--target=correct"], 2, "error: --target=correct is not yours to choose here"),
+        (["--model", "tcn"], 2, "error: --model cannot be chosen here"),
+        (["--target=correct"], 2, "error: --target=correct cannot be chosen here"),
     ],
 )
 def test_mistakes_show_before_the_night_begins(night, tmp_path, words, code, says):

@@ -1,0 +1,115 @@
+"""Scores in words: a metric with its interval, tables, the four factors, which of two is better."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from eeg import UserError
+from eeg.data.split import EXTERNALIZING_FIRST, labels
+from eeg.score.metrics import TooFew, interval, interval_difference, nrmse, pearson
+
+
+@dataclass
+class Score:
+    """A metric and its 95 % interval by subject. What is not defined is None; reason says why."""
+
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    reason: str = ""
+
+    def __str__(self):
+        value = "" if self.value is None else f"{self.value:.5f}  "
+        return value + (f"{_ends(self.interval)}" if self.interval else self.reason)
+
+
+def score(y, p, subjects, metric: Callable = nrmse) -> Score:
+    """The Score of predictions p (N,) for labels y (N,)."""
+    try:
+        value = metric(y, p)
+    except UserError as e:
+        return Score(reason=str(e))
+    try:
+        return Score(value, interval(y, p, subjects, metric))
+    except UserError as e:
+        return Score(value, reason=str(e))
+
+
+def _ends(interval):
+    return f"{interval[0]:.3f} .. {interval[1]:.3f}"
+
+
+def aligned(rows: list[list[str]], indent: str = "  ") -> str:
+    """Rows of text as lines with aligned columns. A row may be shorter than the first."""
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
+    return "\n".join((indent + line).rstrip() for line in lines)
+
+
+def factor_scores(cache, rows, p) -> tuple[dict, float | None]:
+    """The four factors of `--target factors`, each scored by itself.
+
+    p (N, 4): a model's answers for windows `rows`, externalizing first. -> ({factor: scores}, the
+    mean correlation). Scores are {"windows", "nrmse", "nrmse_interval", "pearson",
+    "pearson_interval"}; what is not defined is missing, and "reason" says why. The mean correlation
+    is None where no factor has one. Windows without a factor do not count for it.
+    """
+    y, subjects = labels(cache, "factors")[rows], cache.metadata["subject"][rows]
+    found = {}
+    for k, name in enumerate(EXTERNALIZING_FIRST):
+        known = np.isfinite(y[:, k])
+        found[name] = _factor(y[known, k], p[known, k], subjects[known])
+    correlations = [scores["pearson"] for scores in found.values() if "pearson" in scores]
+    return found, float(np.mean(correlations)) if correlations else None
+
+
+def _factor(y, p, subjects):
+    found = {"windows": len(y)}
+    for metric in (nrmse, pearson):
+        name, own = metric.__name__, score(y, p, subjects, metric)
+        if own.value is not None:
+            found[name] = own.value
+        if own.interval:
+            found[f"{name}_interval"] = list(own.interval)
+        if own.reason:
+            found.setdefault("reason", own.reason)
+    return found
+
+
+def factor_rows(found: dict, mean: float | None) -> list[list[str]]:
+    """What `factor_scores` returns as rows of text, with the reason for a missing interval."""
+    rows = [["factor", "NRMSE", "95 % interval", "r", "95 % interval"]]
+    for name, scores in found.items():
+        cells = [name]
+        for metric in ("nrmse", "pearson"):
+            interval = scores.get(f"{metric}_interval")
+            cells.append(f"{scores[metric]:.5f}" if metric in scores else "-")
+            cells.append(_ends(interval) if interval else "")
+        rows.append([*cells[:-1], cells[-1] or scores.get("reason", "")])
+    return [*rows, ["mean", "", "", "-" if mean is None else f"{mean:.5f}", ""]]
+
+
+def verdict(first: str, p, second: str, q, y, subjects) -> tuple[bool, str]:
+    """(whether p (N,) is better than q (N,), a sentence that says so). first, second: their names.
+
+    Better means that the 95 % interval by subject of the gain in NRMSE lies above 0. With few
+    subjects nothing is better or worse.
+    """
+    if np.array_equal(p, q):
+        return False, f"not distinguishable: {first} and {second} predict the same"
+    gain = nrmse(y, q) - nrmse(y, p)
+    try:
+        low, high = interval_difference(y, q, p, subjects)
+    except TooFew as e:
+        where = "below" if gain > 0 else "above"
+        return False, f"{e}: {first} scores {abs(gain):.5f} NRMSE {where} {second}"
+    except UserError as e:
+        return False, f"not distinguishable: {first} and {second}, {gain:+.5f} NRMSE, {e}"
+    if low > 0:
+        ends = f"95 % interval {low:.5f} .. {high:.5f}"
+        return True, f"better: {first} than {second}, by {gain:.5f} NRMSE, {ends}"
+    if high < 0:
+        ends = f"95 % interval {-high:.5f} .. {-low:.5f}"
+        return False, f"worse: {first} than {second}, by {-gain:.5f} NRMSE, {ends}"
+    ends = f"the 95 % interval {low:+.5f} .. {high:+.5f} contains 0"
+    return False, f"not distinguishable: {first} and {second}, {gain:+.5f} NRMSE, and {ends}"

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_an_example_runs(section, copy, caches):
 
 
 def test_the_page_has_an_example_of_each():
-    expected = ("model", "loss", "augmentation", "feature", "command", "bench row")
+    expected = ("model", "loss", "augmentation", "with its kernel", "command", "bench row")
     for thing in expected:
         assert any(name.endswith(thing) for name in SECTIONS), thing
 
@@ -66,12 +67,53 @@ def test_what_the_page_names_exists():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("section", ["An augmentation", "A feature"])
-def test_the_names_in_a_list_are_in_its_files(section):
-    """- `FILE`: ... `NAME` ..."""
-    items = re.findall(r"^- `([^`]+)`: (.*?)(?=^- |\n\n|\Z)", SECTIONS[section], re.M | re.S)
-    assert items
-    for path, text in items:
-        source = (ROOT / path).read_text(encoding="utf-8")
-        for name in re.findall(r"`([^`]+)`", text):
-            assert name in source, f"{name} is not in {path}"
+def squeezed(line):
+    return " ".join(line.split())
+
+
+def patched(block, root):
+    """Applies a diff to the file that its first line names. -> the file."""
+    name, *lines = block.splitlines()
+    path = root / name
+    source = path.read_text(encoding="utf-8").splitlines()
+    for hunk in "\n".join(lines).split("\n@@\n"):
+        hunk = hunk.splitlines()
+        old = [squeezed(line[1:]) for line in hunk if line[0] in " -"]
+        new = [line[1:] for line in hunk if line[0] in " +"]
+        starts = range(len(source) - len(old) + 1)
+        found = [at for at in starts if list(map(squeezed, source[at : at + len(old)])) == old]
+        assert len(found) == 1, f"{name}: {len(found)} places for {old}"
+        source[found[0] : found[0] + len(old)] = new
+    path.write_text("\n".join(source) + "\n", encoding="utf-8")
+    return path
+
+
+USE = {
+    "An augmentation": """
+        from eeg.data.augment import AUGMENTATIONS, Augment
+        assert "invert" in AUGMENTATIONS and Augment(invert=0.5).invert == 0.5
+    """,
+    "A feature with its kernel": """
+        import torch
+        from eeg.models.features import FEATURES
+        from eeg.models.neuro import NeuroFeatures
+        values = NeuroFeatures()(torch.randn(2, 129, 200))
+        a, b, c = (values[:, list(FEATURES).index(f"ssvep{n}")] for n in ("20", "25", "_sum"))
+        assert values.shape == (2, len(FEATURES)) and torch.allclose(a + b, c)
+    """,
+}
+
+
+@pytest.mark.parametrize("section", USE)
+def test_an_example_with_a_kernel(section, copy):
+    """The Python part runs; the C++ part compiles, without being built into the extension."""
+    shutil.copytree(ROOT / "csrc", copy / "csrc")
+    for block in blocks(section, "diff"):
+        path = patched(block, copy)
+        if path.suffix == ".hpp":
+            compiler = os.environ.get("CXX", "g++")
+            check = ["-std=c++17", "-fopenmp", "-fsyntax-only", "-x", "c++"]
+            subprocess.run([compiler, *check, path], check=True)
+    code = textwrap.dedent(USE[section])
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=copy, env=environment)

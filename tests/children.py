@@ -7,7 +7,7 @@ import pytest
 
 
 class Child(subprocess.Popen):
-    """A process whose output, errors too, goes to a file (`output`) that can be read while it runs."""
+    """A process whose output, errors too, goes to a file (`output`), readable while it runs."""
 
     def __init__(self, command, output, **settings):
         self.output = output
@@ -18,7 +18,9 @@ class Child(subprocess.Popen):
         return self.output.read_text()
 
     def wait_until(self, true, seconds=120):
-        """Wait until true(). Where the process ends before, or the time is up, the test fails and shows the output."""
+        """Wait until true(). Where the process ends before, or the time is up, the test fails and
+        shows the output.
+        """
         deadline = time.monotonic() + seconds
         while True:
             ended = self.poll() is not None
@@ -26,7 +28,8 @@ class Child(subprocess.Popen):
                 return
             if ended:
                 pytest.fail(
-                    f"the child ended with exit code {self.returncode}; it printed:\n{self.printed()}"
+                    f"the child ended with exit code {self.returncode}; it "
+                    f"printed:\n{self.printed()}"
                 )
             if time.monotonic() > deadline:
                 self.kill()

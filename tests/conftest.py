@@ -1,4 +1,6 @@
-"""What the tests share: small BDF files and releases written here, by other code than the project's, and the real metadata."""
+"""What the tests share: small BDF files and releases written here, by other code than the
+project's, and the real metadata.
+"""
 
 import importlib.util
 import signal
@@ -29,7 +31,9 @@ SHARED = ROOT.parent / "shared"
 
 
 def pytest_configure():
-    """Signals that whoever started the tests has ignored (nohup, a shell's &) are heeded: tests send them to themselves and to children."""
+    """Signals that whoever started the tests has ignored (nohup, a shell's &) are heeded: tests
+    send them to themselves and to children.
+    """
     for number, usual in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGHUP, signal.SIG_DFL),
@@ -43,7 +47,8 @@ def hbn():
     """Real events and participants of HBN-EEG (no signals), where they lie beside the project."""
     if not (SHARED / "hbn").is_dir():
         pytest.skip(
-            "no real HBN metadata beside the project (shared/hbn); tests/fixtures/odd_release.py has its oddities"
+            "no real HBN metadata beside the project (shared/hbn); tests/fixtures/odd_release.py "
+            "has its oddities"
         )
     return SHARED / "hbn"
 
@@ -58,7 +63,9 @@ def eeg_files():
 
 @pytest.fixture(scope="session")
 def odd_release(tmp_path_factory):
-    """A release written by tests that has what is odd in real ones (tests/fixtures/odd_release.py): its folder."""
+    """A release written by tests that has what is odd in real ones (tests/fixtures/odd_release.py):
+    its folder.
+    """
     from tests.fixtures.odd_release import write_release
 
     return write_release(tmp_path_factory.mktemp("odd"))
@@ -75,7 +82,7 @@ def bdf_bytes(
     records=None,
     samples=None,
 ):
-    """A BDF file as bytes. digital (S, N) integers; everything the header says can be said wrongly."""
+    """A BDF file as bytes. digital (S, N) integers; everything in the header can be wrong."""
     digital = np.asarray(digital)
     labels = labels or LABELS[: len(digital)]
     S, R = len(digital), digital.shape[1] // record
@@ -183,7 +190,9 @@ def release_folder(tmp_path):
 
 @pytest.fixture(scope="session")
 def caches(tmp_path_factory):
-    """The folder with caches of both challenges of simulated R1 (6 subjects) and R5 (3); challenge 1 with 0.1 s margin and features."""
+    """The folder with caches of both challenges of simulated R1 (6 subjects) and R5 (3); challenge
+    1 with 0.1 s margin and features.
+    """
     root = tmp_path_factory.mktemp("train")
     for name, subjects in (("R1", 6), ("R5", 3)):
         simulate_release(root / "data", name, subjects, 0, 1.0, ("contrastChangeDetection",), 1)
@@ -217,7 +226,9 @@ def command(caches, out, *arguments):
 
 @pytest.fixture
 def train(monkeypatch, caches, tmp_path, capsys):
-    """Calls run/train.py in this process: train(*arguments) -> what it printed. Raises what it raises. Runs lie in tmp_path/out."""
+    """Calls run/train.py in this process: train(*arguments) -> what it printed. Raises what it
+    raises. Runs lie in tmp_path/out.
+    """
     import torch
 
     from eeg.machine import device

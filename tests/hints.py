@@ -1,4 +1,6 @@
-"""Commands as a user pastes them out of a message: the scripts called in this process, from the folder the user is in."""
+"""Commands as a user pastes them out of a message: the scripts called in this process, from the
+folder the user is in.
+"""
 
 import contextlib
 import importlib.util
@@ -22,7 +24,9 @@ def suggested(text):
 
 
 class Desk:
-    """Where a user types commands. places: --data, --cache and --out, given with each script that is called by name."""
+    """Where a user types commands. places: --data, --cache and --out, given with each script that
+    is called by name.
+    """
 
     def __init__(self, monkeypatch, folder, places):
         self.patch, self.folder, self.places = monkeypatch, Path(folder), places
@@ -33,13 +37,15 @@ class Desk:
         monkeypatch.chdir(folder)
 
     def type(self, name, *words):
-        """-> (whether it succeeded, all it printed and its error) of run/<name>.py with the user's places."""
+        """-> (whether it succeeded, all it printed and its error) of run/<name>.py with the user's
+        places.
+        """
         known = {"data", "cache", *hints.HEEDS[name]}
         own = [word for place in sorted(known) for word in (f"--{place}", self.places[place])]
         return self._call(hints.script(name), [*map(str, words), *own])
 
     def paste(self, command, *more):
-        """The same of a command line out of a message, with more words after it: fewer epochs, say."""
+        """The same of a command line out of a message, with more words after it."""
         for part in command.split(" && "):
             program, *words = shlex.split(part)
             if program != "python":

@@ -1,4 +1,6 @@
-"""What cannot be written: the message says which file, how much room is missing, and which option names another place."""
+"""What cannot be written: the message says which file, how much room is missing, and which option
+names another place.
+"""
 
 import errno
 import json
@@ -55,7 +57,8 @@ def test_a_full_disk(tmp_path, monkeypatch, size, words):
         full()
     assert (
         str(caught.value)
-        == f"there is no room for {tmp_path}/new/x.zip: {words}free some, or name another place with --zip FILE"
+        == f"there is no room for {tmp_path}/new/x.zip: {words}free some, or name another place "
+        f"with --zip FILE"
     )
 
 
@@ -109,7 +112,8 @@ def test_synth(tmp_path, monkeypatch):
     free(monkeypatch, MB)
     with pytest.raises(
         UserError,
-        match=r"no room for .*R1_L100_bdf: it takes (\d+\.\d) MB, .* MB more than the disk has free; free some, or name another place with --data DIR",
+        match=r"no room for .*R1_L100_bdf: it takes (\d+\.\d) MB, .* MB more than the disk has "
+        r"free; free some, or name another place with --data DIR",
     ) as caught:
         synth.simulate_release(tmp_path, "R1", 8, 0, 1.0, runs=1, jobs=1)
     takes = float(str(caught.value).split("it takes ")[1].split()[0])
@@ -124,7 +128,9 @@ def test_the_weights_at_the_end_of_training(train, monkeypatch):  # noqa: F811
     free(monkeypatch, 1000)
     with pytest.raises(
         UserError,
-        match=r"no room for .*weights_challenge_1.pt: it takes .* kB more than the disk has free; .*--out DIR in a new run; when there is room, resume this one with: python run/train.py --resume",
+        match=r"no room for .*weights_challenge_1.pt: it takes .* kB more than the disk has free; "
+        r".*--out DIR in a new run; when there is room, resume this one with: python "
+        r"run/train.py --resume",
     ):
         train("--challenge", 1, "--epochs", 1, "--max-recordings", 4)
     [run] = find_runs(train.out)
@@ -147,7 +153,8 @@ def test_a_run_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "write_json", full)
     with pytest.raises(
         UserError,
-        match="no room for .*/c1_tcn/: the disk has .* free; free some, or name another place with --out DIR",
+        match="no room for .*/c1_tcn/: the disk has .* free; free some, or name another place "
+        "with --out DIR",
     ):
         journal.claim(tmp_path, "c1_tcn", {})
     assert list(tmp_path.rglob("*")) == [tmp_path / "c1_tcn"]
@@ -187,7 +194,8 @@ def test_submit(tmp_path, caches, monkeypatch):  # noqa: F811
     entry = submission.Entry({}, 1.5)
     with pytest.raises(
         UserError,
-        match=r"no room for .*x.zip: it takes .* kB, .* more than the disk has free; free some, or name another place with --zip FILE",
+        match=r"no room for .*x.zip: it takes .* kB, .* more than the disk has free; free some, "
+        r"or name another place with --zip FILE",
     ):
         submission.write_zip(tmp_path / "x.zip", {1: entry, 2: entry})
     done = command("submit", "--out", tmp_path, "--zip", tmp_path / "absent" / "x.zip")
@@ -211,7 +219,13 @@ def read_only(tmp_path):
         ("tune", ("--challenge", "1", "--out"), "--out DIR"),
     ],
 )
-def test_a_folder_that_cannot_be_written_names_the_option(caches, read_only, name, words, option):  # noqa: F811
+def test_a_folder_that_cannot_be_written_names_the_option(
+    caches,  # noqa: F811
+    read_only,
+    name,
+    words,
+    option,
+):
     data = () if name == "synth" else ("--data", caches.parent / "data")
     cache = () if name == "cache" else ("--cache", caches)
     done = command(name, *data, *cache, *words, read_only)

@@ -1,4 +1,6 @@
-"""--help of every command answers at once: nothing heavy has been imported when it has been printed."""
+"""--help of every command answers at once: nothing heavy has been imported when it has been
+printed.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Every command that a message suggests is pasted: it works, on the user's own files, and then what had failed works too."""
+"""Every command that a message suggests is pasted: it works, on the user's own files, and then what
+had failed works too.
+"""
 
 import json
 import shutil
@@ -19,7 +21,9 @@ SMALL = ("--subjects", "3", "--runs", "1")
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with `my data` and `my cache`: R1 and R5, both challenges. Challenge 1: float16, 0.1 s margin, features of R1."""
+    """A folder with `my data` and `my cache`: R1 and R5, both challenges. Challenge 1: float16, 0.1
+    s margin, features of R1.
+    """
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         desk = Desk(patch, folder, PLACES)
@@ -35,7 +39,9 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def desk(world, tmp_path, monkeypatch):
-    """A user in a copy of that world. What belongs to the defaults must not be touched: it is not there, and stays so."""
+    """A user in a copy of that world. What belongs to the defaults must not be touched: it is not
+    there, and stays so.
+    """
     for name in ("my data", "my cache"):
         shutil.copytree(world / name, tmp_path / name, symlinks=True)
     for path in (tmp_path / "my cache").glob("*.h5"):  # as if they had been built here
@@ -62,7 +68,9 @@ def train(desk, *words):
 
 
 def helps(desk, failing, number=0, more=(), of=None):
-    """What fails suggests a command, which works, and then it does not fail. -> (the error, the command)"""
+    """What fails suggests a command, which works, and then it does not fail. -> (the error, the
+    command)
+    """
     good, error = desk.type(*failing)
     assert not good, error
     commands = suggested(error)
@@ -74,7 +82,7 @@ def helps(desk, failing, number=0, more=(), of=None):
     return error, commands[number]
 
 
-# ---------------------------------------------------------------------------------------------------- data and caches
+# ---------------------------------------------------------------------------------- data and caches
 
 
 def test_no_release(desk):
@@ -194,7 +202,7 @@ def test_windows_that_the_competition_does_not_score(desk):
     helps(desk, ["evaluate", "--challenge", "2", "--release", "R6"])
 
 
-# ---------------------------------------------------------------------------------------------------- replacing a cache
+# -------------------------------------------------------------------------------- replacing a cache
 
 
 def test_a_cache_of_other_settings_is_not_replaced(desk):
@@ -203,8 +211,8 @@ def test_a_cache_of_other_settings_is_not_replaced(desk):
     good, error = desk.type("cache", "--release", "R1")
     assert not good and path.read_bytes() == before
     assert (
-        "windows with their features, made with a margin of 0.1 s instead of 0 s, float16 instead of float32: they would be lost"
-        in error
+        "windows with their features, made with a margin of 0.1 s instead of 0 s, float16 instead "
+        "of float32: they would be lost" in error
     )
     keep, replace = suggested(error)
     good, said = desk.paste(keep)
@@ -287,7 +295,7 @@ def test_an_old_cache_that_says_less(desk):
     assert "is up to date" in desk.paste(suggested(error)[0])[1]
 
 
-# ---------------------------------------------------------------------------------------------------- runs
+# --------------------------------------------------------------------------------------------- runs
 
 
 def test_no_run(desk):
@@ -434,7 +442,7 @@ def test_features_from_a_file_cannot_be_submitted(desk):
     assert find_runs("my runs")[-1].config["model"]["features"] == "layer"
 
 
-# ---------------------------------------------------------------------------------------------------- what only shows
+# ---------------------------------------------------------------------------------- what only shows
 
 
 @pytest.mark.parametrize("words", [["--model", "resnet"], ["--model", "cnn", "--loss", "time"]])

@@ -1,4 +1,6 @@
-"""`git clone` makes a folder called eeg: from the one that holds it, `import eeg` must find the package, not that folder."""
+"""`git clone` makes a folder called eeg: from the one that holds it, `import eeg` must find the
+package, not that folder.
+"""
 
 import os
 import shutil

@@ -14,7 +14,8 @@ from tests.children import Child
 
 ROOT = Path(__file__).parents[1]
 
-# Notes its arguments; as train.py it makes the run folder, finished or as MODE says, and as compare.py it promotes
+# Notes its arguments; as train.py it makes the run folder, finished or as MODE says, and as
+# compare.py it promotes
 STAND_IN = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -121,7 +122,8 @@ def test_all_stages_in_order_and_what_is_done_is_kept(night):
         assert option(stage, "--name") == [f"overnight_c{challenge}_R1_R2_{model}"]
         assert option(stage, "--train", 2) == ["R1", "R2"] and option(stage, "--valid") == ["R5"]
         assert stage[-3:] == ["--resume", "--epochs", "3"]
-    # the features make all the difference; those of challenge 2 are computed, for the server has no file
+    # the features make all the difference; those of challenge 2 are computed, for the server has no
+    # file
     cnn, hybrid = ([word.replace("hybrid", "cnn") for word in stage] for stage in trains[:2])
     assert cnn == hybrid and "--features" not in trains[0]
     assert option(trains[3], "--features") == ["layer"]

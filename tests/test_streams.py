@@ -1,4 +1,6 @@
-"""Printing is never what a command fails at: closed streams, terminals without bars and umlauts, paths of any bytes."""
+"""Printing is never what a command fails at: closed streams, terminals without bars and umlauts,
+paths of any bytes.
+"""
 
 import json
 import os
@@ -38,7 +40,17 @@ def test_closed_streams(tmp_path, redirection):
 
 
 def test_what_is_printed_does_not_land_in_a_file_that_took_the_number_of_a_closed_stream(tmp_path):
-    code = "from eeg import cli\ndef main():\n file = open('file', 'w')\n print('words')\n import os\n os.system('echo child')\ncli.run(main)\n"
+    code = """
+import os
+from eeg import cli
+
+def main():
+    file = open("file", "w")
+    print("words")
+    os.system("echo child")
+
+cli.run(main)
+"""
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code],
         cwd=tmp_path,

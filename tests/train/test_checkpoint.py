@@ -1,4 +1,4 @@
-"""Checkpoints that survive: torn files, foreign files, a kill between any two steps, a full disk."""
+"""Checkpoints survive torn files, foreign files, a kill between any two steps, a full disk."""
 
 import json
 import os

@@ -18,7 +18,9 @@ from tests.train.trained import left_behind, the_run, weights
 
 
 def damaged(caches, tmp_path, release, windows, value=np.nan, challenge=1):
-    """The caches, of which these windows of one have `value` in channel E3, and the last of them in E7, too."""
+    """The caches, of which these windows of one have `value` in channel E3, and the last of them in
+    E7, too.
+    """
     folder = tmp_path / "cache"
     if not folder.exists():
         shutil.copytree(caches, folder)
@@ -31,7 +33,9 @@ def damaged(caches, tmp_path, release, windows, value=np.nan, challenge=1):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_windows_with_nan_or_infinity_are_left_out_and_named(train, caches, tmp_path, value):
-    """The run is as if the cache had never had them, but for what it says. One batch is all of them: its step is skipped."""
+    """The run is as if the cache had never had them, but for what it says. One batch is all of
+    them: its step is skipped.
+    """
     rows = np.flatnonzero(~Cache(cache_path(caches, 1, "R1")).metadata["copy"])
     some = [int(row) for row in rows[[3, 40, 41, 90]]]
     folder = damaged(caches, tmp_path, "R1", some, value)
@@ -43,7 +47,8 @@ def test_windows_with_nan_or_infinity_are_left_out_and_named(train, caches, tmp_
     found = [
         int(
             re.match(
-                rf"{path}: window (\d+) \(sub-NDAR\w+, contrastChangeDetection run \d\) holds NaN or infinity in (?:channel E3|channels E3, E7), left out of training",
+                rf"{path}: window (\d+) \(sub-NDAR\w+, contrastChangeDetection run \d\) holds NaN "
+                rf"or infinity in (?:channel E3|channels E3, E7), left out of training",
                 text,
             )[1]
         )
@@ -55,7 +60,8 @@ def test_windows_with_nan_or_infinity_are_left_out_and_named(train, caches, tmp_
         and events[2].endswith("; what follows is counted only")
     )
     assert re.search(
-        rf"left out 4 windows with NaN or infinity: 4 of {path}, rebuild it with: python run/cache.py .*--release R1 .*--force",
+        rf"left out 4 windows with NaN or infinity: 4 of {path}, rebuild it with: python "
+        rf"run/cache.py .*--release R1 .*--force",
         printed,
     )
     assert all(
@@ -65,7 +71,9 @@ def test_windows_with_nan_or_infinity_are_left_out_and_named(train, caches, tmp_
 
 
 def test_windows_that_are_left_out_change_nothing_else(train, caches, tmp_path):
-    """A batch without its damaged windows is what a batch of the others would have been: by the trainer, and by a copy of it that never saw them."""
+    """A batch without its damaged windows is what a batch of the others would have been: by the
+    trainer, and by a copy of it that never saw them.
+    """
     row = int(np.flatnonzero(~Cache(cache_path(caches, 1, "R1")).metadata["copy"])[3])
     seen, work = [], module.Trainer._step
 

@@ -1,4 +1,5 @@
-"""A run whose device fails at any statement that touches it ends with the weights of a run that was left in peace.
+"""A run whose device fails at any statement that touches it ends with the weights of a run that was
+left in peace.
 
 The device is a stand-in: the CPU, whose contents are lost (NaN) with every error but one of memory.
 """
@@ -16,7 +17,8 @@ OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB
 CRASH = RuntimeError("HIP error: an illegal memory access was encountered")
 ERRORS = {"error": (CRASH, True), "out of memory": (OOM, True), "dead device": (CRASH, False)}
 
-# Where it fails: what is called there, whether the error shows at its end, and its how manieth call fails.
+# Where it fails: what is called there, whether the error shows at its end, and its how manieth call
+# fails.
 PLACES = {
     "first pass": (module.Trainer, "_step", True, 5),
     "between the passes": (optim.SAM, "ascend", True, 3),
@@ -113,7 +115,8 @@ def undisturbed():
     [("sam", place) for place in PLACES] + [("adamw", place) for place in WITHOUT_SAM],
 )
 def test_a_fault_changes_nothing(train, monkeypatch, undisturbed, optimizer, place, kind):
-    """Bit for bit, but where memory runs out in a pass: half batches add up to the whole one but for rounding.
+    """Bit for bit, but where memory runs out in a pass: half batches add up to the whole one but
+    for rounding.
 
     Attention's bias of keys has no gradient but rounding, which AdamW makes as large as any other.
     """

@@ -65,7 +65,9 @@ def test_what_a_run_leaves(train, caches):
 
 
 def test_it_learns(train):
-    """A window's answer is drawn toward what its label was: a few epochs on six simulated subjects suffice to see it."""
+    """A window's answer is drawn toward what its label was: a few epochs on six simulated subjects
+    suffice to see it.
+    """
     train("--challenge", 1, "--epochs", 12, "--lr", 0.01, "--augment", "--ema", 0.5)
     epochs = the_run(train.out).history["epochs"]
     assert epochs[-1]["train"]["loss"] < 0.8 * epochs[0]["train"]["loss"]
@@ -113,7 +115,8 @@ def test_challenge_2(train, caches, options):
     assert ((p - y) ** 2).mean() <= (
         (center + best(slice(None)) * (full - center) - y) ** 2
     ).mean() + 1e-6
-    # the figure is of subjects on which the strength was not fitted: the one with most windows against the other two
+    # the figure is of subjects on which the strength was not fitted: the one with most windows
+    # against the other two
     most = known.metadata["subject"][rows] == max(
         np.unique(known.metadata["subject"][rows]),
         key=lambda name: (known.metadata["subject"][rows] == name).sum(),

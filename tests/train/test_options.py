@@ -67,7 +67,8 @@ def test_arguments_that_cannot_be(train, options):
     [
         (
             ("--model", "resnet"),
-            "--model: there is no model 'resnet'; there are tcn, eegnex, unet, cnn, hybrid, transformer, conformer",
+            "--model: there is no model 'resnet'; there are tcn, eegnex, unet, cnn, hybrid, "
+            "transformer, conformer",
         ),
         (
             ("--set", "wdith=8"),
@@ -75,7 +76,8 @@ def test_arguments_that_cannot_be(train, options):
         ),
         (
             ("--set", "normalize=none"),
-            "--set normalize=none: tcn has no setting 'normalize'; it has head, width, depth, kernel, dropout",
+            "--set normalize=none: tcn has no setting 'normalize'; it has head, width, depth, "
+            "kernel, dropout",
         ),
         (("--set", "width=abc"), "--set width=abc: tcn takes a whole number from 1 to 2048"),
         (("--set", "width=0"), "--set width=0: tcn takes a whole number from 1 to 2048"),
@@ -126,6 +128,7 @@ def test_features_that_are_not_there(train, caches, tmp_path):
         del f["neuro_features"]
     with pytest.raises(
         UserError,
-        match="takes the features of each window.*--features layer, .*run/features.py --release R1 R5",
+        match="takes the features of each window.*--features layer, .*run/features.py --release "
+        "R1 R5",
     ):
         train("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--cache", folder)

@@ -10,7 +10,8 @@ import torch
 from tests.conftest import ROOT, command
 from tests.train.trained import the_run, weights
 
-# run/train.py, but that the second process dies in its second batch, and once torchrun has begun anew runs out of memory, as late as it can; the first is asked to stop in epoch 2
+# run/train.py, but that the second process dies in its second batch, and once torchrun has begun
+# anew runs out of memory, as late as it can; the first is asked to stop in epoch 2
 IN_TROUBLE = """
 import os, runpy, signal, sys
 import torch
@@ -38,7 +39,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_two_processes_take_the_steps_of_one(caches, tmp_path):
-    """For a model without batch norm, at the same global batch, whatever happens to one of them; and they stop together."""
+    """For a model without batch norm, at the same global batch, whatever happens to one of them;
+    and they stop together.
+    """
     options = [
         "--challenge",
         1,

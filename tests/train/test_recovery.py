@@ -1,4 +1,6 @@
-"""Gradients on a device that fails: a stand-in, which is the CPU with errors thrown in at chosen calls."""
+"""Gradients on a device that fails: a stand-in, which is the CPU with errors thrown in at chosen
+calls.
+"""
 
 import copy
 import gc
@@ -15,7 +17,8 @@ from eeg.train.recovery import CALM, Recovery, answers, outcome
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
 CRASH = RuntimeError(
-    "HIP error: an illegal memory access was encountered\nHIP kernel errors might be asynchronously reported"
+    "HIP error: an illegal memory access was encountered\nHIP kernel errors might be "
+    "asynchronously reported"
 )
 
 
@@ -48,10 +51,11 @@ class Network(nn.Module):
 
 
 class Card:
-    """The step of a trainer, on a stand-in for a card: the CPU. plan: {call: error} or a function (call, windows) -> error or None.
+    """The step of a trainer, on a stand-in for a card: the CPU. plan: {call: error} or a function
+    (call, windows) -> error or None.
 
-    A pass that fails leaves what failing passes leave: gradients, updated statistics, random numbers drawn. After an error that
-    is not one of memory the card's contents are lost: NaN.
+    A pass that fails leaves what failing passes leave: gradients, updated statistics, random
+    numbers drawn. After an error that is not one of memory the card's contents are lost: NaN.
     """
 
     def __init__(self, plan):
@@ -160,7 +164,9 @@ def test_the_gradient_is_that_of_an_undisturbed_pass(plan, kinds):
 
 
 def train(model, plan, steps=6, updates=None, **settings):
-    """Six AdamW steps, and averaged weights. updates: {update: (error, whether before or after its work)}. -> (guard, card, events, average)."""
+    """Six AdamW steps, and averaged weights. updates: {update: (error, whether before or after its
+    work)}. -> (guard, card, events, average).
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     average = [p.detach().clone() for p in model.parameters()]
     moments = lambda: [value for slot in optimizer.state.values() for value in slot.values()]
@@ -318,7 +324,8 @@ def test_reading_from_a_card_that_is_gone_gives_what_was_there():
     assert events == [
         (
             "moved to cpu",
-            "cpu is given up, it does not answer any more: HIP error: an illegal memory access was encountered",
+            "cpu is given up, it does not answer any more: HIP error: an illegal memory access "
+            "was encountered",
         )
     ]
 
@@ -411,7 +418,8 @@ def test_on_the_cpu_for_good_a_further_error_ends_the_run():
         (MemoryError(), True, False),
         (
             RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+                "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't "
+                "allocate memory: you tried to allocate 8 bytes"
             ),
             True,
             False,

@@ -104,7 +104,9 @@ def test_resumed_from_another_folder_and_by_options_that_are_newer(
 
 @pytest.mark.parametrize("first, then", [("fp16", "fp32"), ("fp32", "fp16")])
 def test_resumed_in_another_precision(train, monkeypatch, first, then):
-    """A loss scale of float16 is no concern of float32, nor the other way about. (The CPU can do the loss scale of float16, not float16.)"""
+    """A loss scale of float16 is no concern of float32, nor the other way about. (The CPU can do
+    the loss scale of float16, not float16.)
+    """
     finish = module.Trainer._finish
 
     def killed(self):
@@ -180,7 +182,8 @@ def test_threads_are_kept_by_a_run_and_its_plan(train, monkeypatch, caches):
     train("--resume", first.folder, "--epochs", 2)
     assert (
         settled[6:] == [2]
-        and "2 threads as before, while other programs keep 3.0 of 4 cores busy: --threads 1 may be faster"
+        and "2 threads as before, while other programs keep 3.0 of 4 cores busy: --threads 1 may "
+        "be faster"
         in last_device_line(first)
     )
 
@@ -197,7 +200,9 @@ def test_windows_that_have_changed_since(train, caches, tmp_path):
 
 
 def test_a_release_that_was_made_again_under_a_run(train, tmp_path):
-    """As many windows of the same subjects, with the same labels, but other signals: of the training side, then of the validation side."""
+    """As many windows of the same subjects, with the same labels, but other signals: of the
+    training side, then of the validation side.
+    """
     data, folder = tmp_path / "data", tmp_path / "cache"
 
     def make(name, seed, snr):
@@ -216,7 +221,9 @@ def test_a_release_that_was_made_again_under_a_run(train, tmp_path):
         assert np.array_equal(Cache(path).y, labels) and path.read_bytes() != before
         with pytest.raises(
             UserError,
-            match=rf"^{path} has been rebuilt from other files or with other settings since {run.folder} began; .*--cache DIR, or train a new one with: python \S*run/train.py .*--challenge 1",
+            match=rf"^{path} has been rebuilt from other files or with other settings since "
+            rf"{run.folder} began; .*--cache DIR, or train a new one with: python "
+            rf"\S*run/train.py .*--challenge 1",
         ):
             train("--resume", run.folder, "--epochs", 2, "--cache", folder)
         path.write_bytes(before)

@@ -74,13 +74,16 @@ def test_a_batch_larger_than_memory(caches, tmp_path):
     assert run.finished and run.state["batches"] == 1 and not run.history["events"]
     done = trained(100_000_000)
     assert done.returncode == 1 and re.fullmatch(
-        rf"error: training on batches of {windows} windows takes at least .* free to take; free some, .*",
+        rf"error: training on batches of {windows} windows takes at least .* free to take; free "
+        rf"some, .*",
         done.stderr.strip(),
     )
 
 
 def test_parts_belong_to_a_run(train, monkeypatch):
-    """Batch norm sees one at a time: a run that is resumed where there is more room goes on with the parts it had."""
+    """Batch norm sees one at a time: a run that is resumed where there is more room goes on with
+    the parts it had.
+    """
     monkeypatch.setattr(module, "largest_part", lambda model, size, held, room: (5, 1e9))
     train("--challenge", 1, "--epochs", 2)
     whole = left_behind(the_run(train.out).folder)

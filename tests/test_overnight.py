@@ -31,7 +31,8 @@ def make(run, status):
     target = {1: "rt_from_stimulus", 2: "externalizing"}[challenge]
     nrmse = 0.8 if "hybrid" in run.parent.name else 0.9
     (run / "config.json").write_text(json.dumps({"challenge": challenge, "target": target}))
-    (run / "history.json").write_text(json.dumps({"epochs": [{"epoch": 1, "train": {}, "valid": {"nrmse": nrmse}, "lr": 0.1, "best": True}], "events": []}))
+    epoch = {"epoch": 1, "train": {}, "valid": {"nrmse": nrmse}, "lr": 0.1, "best": True}
+    (run / "history.json").write_text(json.dumps({"epochs": [epoch], "events": []}))
     (run / "state.json").write_text(json.dumps({"status": status}))
     if status == "finished":
         (run / f"weights_challenge_{challenge}.pt").touch()
@@ -44,7 +45,8 @@ def main():
         run = Path(after("--out")) / after("--name") / "20261121_101500"
         make(run, "stopped")
         if mode == "waits":
-            signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), print("saved", flush=True), sys.exit()))
+            saves = lambda *_: (time.sleep(0.3), print("saved", flush=True), sys.exit())
+            signal.signal(signal.SIGTERM, saves)
             print("training", flush=True)
             time.sleep(30)
         if mode != "stops":
@@ -155,7 +157,8 @@ def test_one_challenge_alone(night):
     start, log = night
     out, err = start("", "--challenge", "1").communicate(timeout=60)
     assert [stage[0] for stage in log()] == ["cache", "features", "train", "train", "compare"], err
-    command = f"python {ROOT}/run/submit.py experiments/promoted_challenge_1 --constant 2"  # all else is the default
+    # all else is the default
+    command = f"python {ROOT}/run/submit.py experiments/promoted_challenge_1 --constant 2"
     assert (
         f"there is no finished run of challenge 2; let a constant stand in with: {command}" in out
     )

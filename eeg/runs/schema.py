@@ -97,7 +97,7 @@ OPTIONS = {  # of run/train.py, as it checks them itself
     "clip?": numbers(0, 1e9),
     "warmup?": numbers(0, 1e9),
     "ema?": numbers(0, 1),
-    "loss?": or_null(choice("mse", "huber", "mae", "focal", "time")),
+    "loss?": or_null(TEXT),
     "optimizer?": choice("adamw", "sam"),
     "schedule?": choice("cosine", "onecycle", "plateau", "constant"),
     "amp?": choice("auto", "off", "fp16", "bf16"),

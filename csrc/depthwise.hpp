@@ -1,9 +1,10 @@
 // Depthwise convolution over time: every channel has a short filter of its own. Zeros before and
 // after keep the length.
 //
-//   x, y, gy, gx (B, T, C)   B windows, T samples, C channels, channels fastest; gy = dL/dy, gx =
-//   dL/dx w, gw (C, K)             K taps, odd; tap k reads k - K/2 steps of `dilation` samples
-//   ahead bias, gb (C)             each of bias, gx, gw, gb may be null
+//   x, y, gy, gx (B, T, C)   B windows, T samples, C channels, channels fastest;
+//                            gy = dL/dy, gx = dL/dx
+//   w, gw (C, K)             K taps, odd; tap k reads k - K/2 steps of `dilation` samples ahead
+//   bias, gb (C)             each of bias, gx, gw, gb may be null
 //
 //   y[b,t,c]  = bias[c] + sum_k w[c,k] x[b, t + (k - K/2) dilation, c]
 //   gx[b,t,c] = sum_k w[c,k] gy[b, t - (k - K/2) dilation, c]

@@ -1,9 +1,9 @@
 // Gather: windows of mapped caches into a batch, converted, z-scored and augmented on the way, in
 // one pass.
 //
-// Shapes: a cache part is (N, C, S), float or half, S >= T samples stored a window. A batch is (B,
-// C, T) float. Window b takes the T samples from offset[b] + shift of its stored ones; shift is
-// part of what augment.hpp draws.
+// Shapes: a cache part is (N, C, S), float or half, S >= T samples stored a window.
+// A batch is (B, C, T) float. Window b takes the T samples from offset[b] + shift of its stored
+// ones; shift is part of what augment.hpp draws.
 #pragma once
 
 #include <cmath>

@@ -1,9 +1,11 @@
-"""Windows of a release -> cache/challenge1_R1_windows.h5, an HDF5 file whose X can be memory-mapped.
+"""Windows of a release -> cache/challenge1_R1_windows.h5, an HDF5 file whose X can be
+memory-mapped.
 
-python run/cache.py --release R1                       challenge 1: 129 x 200 from 0.5 s after each stimulus
-python run/cache.py --release R1 R2 --challenge 2      challenge 2: 129 x 400 every 2 s
-python run/cache.py --release R5 --mini --plot c.png   the 20-subject release, with a picture of what is in it
-python run/cache.py --release R1 --margin 0.25         0.25 s more on both sides, for time-shift augmentation
+python run/cache.py --release R1                       challenge 1: 129 x 200 from 0.5 s after each
+stimulus python run/cache.py --release R1 R2 --challenge 2      challenge 2: 129 x 400 every 2 s
+python run/cache.py --release R5 --mini --plot c.png   the 20-subject release, with a picture of
+what is in it python run/cache.py --release R1 --margin 0.25         0.25 s more on both sides, for
+time-shift augmentation
 """
 
 import time
@@ -21,7 +23,8 @@ def arguments():
         nargs="+",
         default=["contrastChangeDetection"],
         metavar="TASK",
-        help="challenge 2: the tasks to cut windows from, or 'all' (default: contrastChangeDetection, which the competition scores)",
+        help="challenge 2: the tasks to cut windows from, or 'all' "
+        "(default: contrastChangeDetection, which the competition scores)",
     )
     p.add_argument(
         "--dtype",
@@ -86,7 +89,8 @@ def main():
         count = len(release.recordings(tasks)[: args.max_recordings])
         if not count:
             raise UserError(
-                f"{release.folder} has no recording of {', '.join(tasks)} (looked for sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)"
+                f"{release.folder} has no recording of {', '.join(tasks)} (looked for "
+                "sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)"
             )
         what = cli.counted(
             count, "contrast-change recording" if args.challenge == 1 else "recording"
@@ -114,7 +118,9 @@ def main():
 
 
 def fault(reason):
-    """Whether a recording was skipped because something is wrong with it, and not because it has nothing to give."""
+    """Whether a recording was skipped because something is wrong with it, and not because it has
+    nothing to give.
+    """
     return "no valid trial" not in reason and "factor (n/a" not in reason
 
 
@@ -122,7 +128,8 @@ def describe(report, settings, seconds, peak):
     """The closing lines: what was kept, dropped, flagged and skipped, by reason."""
     if not report.built:
         print(
-            f"{report.path} is up to date: {cli.counted(report.windows, 'window')}, {report.bytes / 1e6:,.0f} MB (--force rebuilds it)"
+            f"{report.path} is up to date: {cli.counted(report.windows, 'window')}, "
+            f"{report.bytes / 1e6:,.0f} MB (--force rebuilds it)"
         )
         return
     if report.reason:
@@ -130,7 +137,9 @@ def describe(report, settings, seconds, peak):
     if report.windows:
         samples = round(100 * 2 * (settings.challenge + settings.margin_s))
         print(
-            f"kept      {cli.counted(report.windows, 'window')} of {cli.counted(report.subjects, 'subject')} (129 x {samples} {settings.dtype}, {report.bytes / 1e6:,.0f} MB)"
+            f"kept      {cli.counted(report.windows, 'window')} of "
+            f"{cli.counted(report.subjects, 'subject')} (129 x {samples} {settings.dtype}, "
+            f"{report.bytes / 1e6:,.0f} MB)"
         )
     if report.dropped:
         print(
@@ -149,7 +158,8 @@ def describe(report, settings, seconds, peak):
         )
     if report.clipped:
         print(
-            f"clipped   {cli.counted(report.clipped, 'sample')} beyond the 65,504 uV that float16 holds"
+            f"clipped   {cli.counted(report.clipped, 'sample')} beyond the 65,504 uV that float16 "
+            "holds"
         )
     if report.skipped:
         print(f"skipped   {cli.counted(len(report.skipped), 'recording')}:")

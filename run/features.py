@@ -1,4 +1,5 @@
-"""Neuroscience features of cached windows -> `neuro_features` in the cache: potentials, rhythms, flicker, spectra, correlations.
+"""Neuroscience features of cached windows -> `neuro_features` in the cache: potentials, rhythms,
+flicker, spectra, correlations.
 
 python run/features.py --release R1                        challenge 1
 python run/features.py --release R1 R2 --challenge 2
@@ -56,7 +57,8 @@ def main():
             report = add(path, args.challenge, args.force, args.jobs, progress)
         if not report.computed:
             print(
-                f"{path} has up-to-date features of {cli.counted(report.windows, 'window')} (--force computes them anew)"
+                f"{path} has up-to-date features of {cli.counted(report.windows, 'window')} "
+                "(--force computes them anew)"
             )
             continue
         print(f"features  {len(FEATURES)} of {cli.counted(report.windows, 'window')}")
@@ -65,7 +67,8 @@ def main():
             for name, n in sorted(report.missing.items(), key=lambda item: -item[1]):
                 print(f"          {name:24s}{n:9,}  {100 * n / report.windows:5.1f} %")
         print(
-            f"{path}  {time.perf_counter() - start:.1f} s, peak memory {progress.peak / 1e6:.0f} MB",
+            f"{path}  {time.perf_counter() - start:.1f} s, peak memory {progress.peak / 1e6:.0f} "
+            "MB",
             flush=True,
         )
     if args.plot:

@@ -70,7 +70,9 @@ def main():
         print(f"{folder} is there already, simulated with these settings")
         return
     print(
-        f"{folder}  simulated: {cli.counted(args.subjects, 'subject')}, {cli.counted(made['recordings'], 'recording')}, {cli.counted(made['trials'], 'trial')}, {made['bytes'] / 1e6:,.0f} MB, {time.perf_counter() - start:.1f} s"
+        f"{folder}  simulated: {cli.counted(args.subjects, 'subject')}, "
+        f"{cli.counted(made['recordings'], 'recording')}, {cli.counted(made['trials'], 'trial')}, "
+        f"{made['bytes'] / 1e6:,.0f} MB, {time.perf_counter() - start:.1f} s"
     )
 
 

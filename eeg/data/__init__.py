@@ -1,1 +1,3 @@
-"""From a release on disk to batches: release, recording, trials, windows, cache, batches, features, synth."""
+"""From a release on disk to batches: release, recording, trials, windows, cache, batches, features,
+synth.
+"""

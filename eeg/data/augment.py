@@ -1,13 +1,16 @@
-"""What is done to training windows, and how strongly; the work itself is fused into the gather (csrc/augment.hpp).
+"""What is done to training windows, and how strongly; the work itself is fused into the gather
+(csrc/augment.hpp).
 
-Draws are keyed by (seed, epoch, window): a window gets the same whatever batch, thread or resumed run it is in.
+Draws are keyed by (seed, epoch, window): a window gets the same whatever batch, thread or resumed
+run it is in.
 """
 
 from dataclasses import dataclass, fields
 
 from eeg import UserError
 
-# electrodes of the HydroCel net that mirror each other; the others (E6, E11, ... Cz) lie on the midline
+# electrodes of the HydroCel net that mirror each other; the others (E6, E11, ... Cz) lie on the
+# midline
 PAIRS = (
     (1, 32),
     (2, 26),

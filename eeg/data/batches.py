@@ -1,7 +1,9 @@
-"""Batches of a cache: shuffled by a seed, augmented, filled ahead of the model by one thread, restarted anywhere.
+"""Batches of a cache: shuffled by a seed, augmented, filled ahead of the model by one thread,
+restarted anywhere.
 
-No worker processes: a batch takes the native gather some milliseconds of one core. Where the model computes on the CPU,
-threads=1 leaves it the others: a second thread would spin on a core of the model's between batches (15 % of an epoch).
+No worker processes: a batch takes the native gather some milliseconds of one core. Where the model
+computes on the CPU, threads=1 leaves it the others: a second thread would spin on a core of the
+model's between batches (15 % of an epoch).
 """
 
 import mmap
@@ -33,12 +35,14 @@ class Batch:
 class Batches:
     """The batches of some windows of a cache.
 
-    rows: the windows to go through (default all). length: samples a window (default the cache's own). starts: (len(cache),)
-    the stored sample at which each is cut, by default such that its middle is taken and Augment.shift may move it either way.
-    shuffle: a permutation by (seed, epoch); off, the windows come in order. balance: subjects are drawn equally often,
-    windows with replacement. rank, world: this process takes every world-th window of each global batch of
-    batch_size * world. An epoch has the same number of batches in every process; shuffled, the last incomplete global batch
-    is left out, in order it is kept (and may be empty). direct: read past the system's cache of files, if that is possible.
+    rows: the windows to go through (default all). length: samples a window (default the cache's
+    own). starts: (len(cache),) the stored sample at which each is cut, by default such that its
+    middle is taken and Augment.shift may move it either way. shuffle: a permutation by (seed,
+    epoch); off, the windows come in order. balance: subjects are drawn equally often, windows with
+    replacement. rank, world: this process takes every world-th window of each global batch of
+    batch_size * world. An epoch has the same number of batches in every process; shuffled, the last
+    incomplete global batch is left out, in order it is kept (and may be empty). direct: read past
+    the system's cache of files, if that is possible.
     """
 
     def __init__(
@@ -60,65 +64,54 @@ class Batches:
         direct=False,
         threads=0,
     ):
-        self.cache, self.rows = (
-            cache,
-            np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64),
-        )
-        if self.rows.ndim != 1 or len(self.rows) == 0:
-            raise UserError("there is no window to make batches of")
-        if self.rows.min() < 0 or self.rows.max() >= len(cache):
-            raise UserError(
-                f"windows {self.rows.min()} to {self.rows.max()} were asked for of a cache of {len(cache)}"
-            )
-        if batch_size < 1 or not 0 <= rank < world:
-            raise UserError(f"a batch of {batch_size} for process {rank} of {world} makes no sense")
-        self.batch_size, self.seed, self.augment, self.zscore = batch_size, seed, augment, zscore
-        (
-            self.shuffle,
-            self.balance,
-            self.rank,
-            self.world,
-            self.ahead,
-            self.pin,
-            self.direct,
-            self.threads,
-        ) = (
-            shuffle,
-            balance,
-            rank,
-            world,
-            ahead,
-            pin,
-            direct and opened(cache, 1) is not None,
-            threads,
-        )
+        self.cache, self.batch_size, self.seed = cache, batch_size, seed
+        self.augment, self.zscore, self.shuffle, self.balance = augment, zscore, shuffle, balance
+        self.rank, self.world, self.ahead, self.pin, self.threads = rank, world, ahead, pin, threads
+        self.rows = np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
         _, self.channels, stored = cache.parts[0].shape
         self.length = length or cache.window_samples
+        middle = (stored - self.length) // 2
+        self.starts = np.full(len(cache), middle, np.int32)
+        if starts is not None:
+            self.starts = np.asarray(starts, np.int32)
+        self._check(stored)
+        self.direct = direct and opened(cache, 1) is not None
+        if balance:
+            release, subject = cache.release[self.rows], cache.metadata["subject"][self.rows]
+            names = np.char.add(release.astype(str), subject.astype(str))
+            self._subjects = np.unique(names, return_inverse=True)[1]
+        self._mirror = mirrored(cache.channels)
+        self._parts = [_bits(X) for X in cache.parts]
+        # Windows are asked for one by one, ahead of use: reading on beyond them would only push
+        # out what others need.
+        for X in cache.parts:
+            X._mmap.madvise(mmap.MADV_RANDOM)
+
+    def _check(self, stored):
+        """Raise UserError where there are no such batches. stored: samples of a stored window."""
+        cache, rows = self.cache, self.rows
+        if rows.ndim != 1 or len(rows) == 0:
+            raise UserError("there is no window to make batches of")
+        if rows.min() < 0 or rows.max() >= len(cache):
+            raise UserError(
+                f"windows {rows.min()} to {rows.max()} were asked for of a cache of {len(cache)}"
+            )
+        if self.batch_size < 1 or not 0 <= self.rank < self.world:
+            raise UserError(
+                f"a batch of {self.batch_size} for process {self.rank} of {self.world} "
+                "makes no sense"
+            )
         if self.length > stored:
             raise UserError(
                 f"windows of {self.length} samples were asked for, the cache stores {stored}"
             )
-        self.starts = (
-            np.full(len(cache), (stored - self.length) // 2, np.int32)
-            if starts is None
-            else np.asarray(starts, np.int32)
-        )
-        used, wanted = self.starts[self.rows], round(augment.shift * cache.sfreq)
+        shift_s, used = self.augment.shift, self.starts[rows]
         room = min(used.min(), stored - self.length - used.max())
-        if wanted > room:
+        if round(shift_s * cache.sfreq) > room:
             raise UserError(
-                f"a time shift of {augment.shift} s was asked for, the cache has {room / cache.sfreq} s around its windows; rebuild it with: {rebuild(cache, margin_s=augment.shift)}"
+                f"a time shift of {shift_s} s was asked for, the cache has {room / cache.sfreq} s "
+                f"around its windows; rebuild it with: {rebuild(cache, margin_s=shift_s)}"
             )
-        if balance:
-            names = np.char.add(
-                cache.release[self.rows].astype(str),
-                cache.metadata["subject"][self.rows].astype(str),
-            )
-            self._subjects = np.unique(names, return_inverse=True)[1]
-        self._mirror = mirrored(cache.channels)
-        self._parts = [_bits(X) for X in cache.parts]
-        for X in cache.parts:  # windows are asked for one by one, ahead of use: reading on beyond them would only push out what others need
-            X._mmap.madvise(mmap.MADV_RANDOM)
 
     def __len__(self):
         whole, rest = divmod(len(self.rows), self.batch_size * self.world)
@@ -135,7 +128,9 @@ class Batches:
         return self.rows[rng.choice(len(self.rows), len(self.rows), p=weight / weight.sum())]
 
     def epoch(self, epoch, start=0):
-        """Go through the batches of an epoch, from batch `start` on. The thread that fills them ends with the loop, however that ends."""
+        """Go through the batches of an epoch, from batch `start` on. The thread that fills them
+        ends with the loop, however that ends.
+        """
         order = self.order(epoch)
         buffers = [
             self._buffer() for _ in range(self.ahead + 2)

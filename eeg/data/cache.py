@@ -1,8 +1,9 @@
 """The cache: every window of a release in one HDF5 file whose X can be memory-mapped.
 
-`build` writes it. Events are cheap to read, so the number of windows is known before any sample is: the file is laid
-out first (metadata written, X's blocks reserved), and the recordings are decoded straight into their places.
-`Cache` reads one or several such files as one. h5py alone can read the file.
+`build` writes it. Events are cheap to read, so the number of windows is known before any sample is:
+the file is laid out first (metadata written, X's blocks reserved), and the recordings are decoded
+straight into their places. `Cache` reads one or several such files as one. h5py alone can read the
+file.
 """
 
 import errno
@@ -11,8 +12,9 @@ import os
 import shutil
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -26,7 +28,7 @@ from eeg import UserError, files, hints
 from eeg.data import rebuild
 from eeg.data.rebuild import CONTRAST
 from eeg.data.recording import open_signal
-from eeg.data.release import FACTORS, BadRecording, cache_path
+from eeg.data.release import FACTORS, BadRecording, Release, cache_path
 from eeg.data.trials import build_trials, flag_copies, read_events
 from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, fixed_windows, stimulus_windows
 from eeg.models.montage import CHANNELS
@@ -86,7 +88,7 @@ class Report:
     clipped: int = 0  # samples beyond what float16 holds
 
 
-# ---------------------------------------------------------------------------------------------------- planning
+# ----------------------------------------------------------------------------------------- planning
 
 
 @dataclass
@@ -105,7 +107,9 @@ def _trials(recording):
 
 
 def _plan(recording, trials, challenge, participants):
-    """-> (the _Plan of one recording, {reason: dropped trials}). Raises BadRecording where it cannot be used."""
+    """-> (the _Plan of one recording, {reason: dropped trials}). Raises BadRecording where it
+    cannot be used.
+    """
     if isinstance(trials, BadRecording):
         raise trials
     n_times = open_signal(recording).n_times
@@ -160,7 +164,9 @@ def _attempt(work, *arguments):
 
 
 def _make_plans(release, settings, report):
-    """The plans of the recordings with at least one window: their events, headers and flags are read, no samples."""
+    """The plans of the recordings with at least one window: their events, headers and flags are
+    read, no samples.
+    """
     recordings = release.recordings(settings.tasks)[: settings.max_recordings]
     participants = release.participants() if settings.challenge == 2 else {}
     tables = [_attempt(_trials, recording) for recording in recordings]
@@ -186,7 +192,7 @@ def _make_plans(release, settings, report):
 
 
 def _fingerprint(release, settings):
-    """A digest of the settings and of the name, size and time of every file a cache is made from."""
+    """A digest of the settings and of name, size and time of each file a cache is made from."""
     # Spelled out: it must not change when a field of Settings is renamed.
     made_with = (
         f"Settings(challenge={settings.challenge!r}, tasks={settings.tasks!r}, "
@@ -207,24 +213,29 @@ def _fingerprint(release, settings):
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------ writing
 
 
 def second_file(partial):
-    """The file that the windows move to where a recording failed: it lives only while `partial` is held."""
+    """The file that the windows move to where a recording failed: it lives only while `partial` is
+    held.
+    """
     return partial.with_name(partial.name + "2")
 
 
 @contextmanager
 def partial_file(path):
-    """Hold path.partial alone, as files.exclusive_partial. Raises UserError if another process does."""
+    """Hold path.partial alone, as files.exclusive_partial. Raises UserError if another process
+    does.
+    """
     with ExitStack() as held:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = held.enter_context(files.exclusive_partial(path))
         except OSError as e:
             raise UserError(
-                f"cannot write in {path.parent}/: {e.strerror}; name another folder with --cache DIR"
+                f"cannot write in {path.parent}/: {e.strerror}; name another folder with --cache "
+                "DIR"
             ) from None
         if partial is None:
             raise UserError(
@@ -236,14 +247,16 @@ def partial_file(path):
             second_file(partial).unlink(missing_ok=True)
 
 
-def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
+def _lay_out(partial, shape, layout, labels, rows):
     """Write all of a cache but X's samples, and reserve their place. -> its offset in the file."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    dtype = np.dtype(layout.dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
     folder = partial.parent
     help = "free some, or name another folder with --cache DIR"
     if shutil.disk_usage(folder).free < size + (1 << 20):
         raise UserError(
-            f"{folder}/ has {shutil.disk_usage(folder).free / 1e6:,.0f} MB free, the cache takes {size / 1e6:,.0f} MB; {help}"
+            f"{folder}/ has {shutil.disk_usage(folder).free / 1e6:,.0f} MB free, the cache takes "
+            f"{size / 1e6:,.0f} MB; {help}"
         )
     with h5py.File(
         partial,
@@ -253,22 +266,19 @@ def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
         alignment_threshold=1 << 16,
         alignment_interval=4096,
     ) as f:
-        f.attrs.update(attributes)
-        f["y"], f["metadata"], f["recordings"] = labels, rows, recordings
-        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        layout.set_layout(h5py.h5d.CONTIGUOUS)
-        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        layout.set_obj_track_times(False)  # the same release makes the same bytes
-        h5py.h5d.create(
-            f.id, b"X", h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape), layout
-        )
+        f.attrs.update(layout.attributes)
+        f["y"], f["metadata"], f["recordings"] = labels, rows, layout.recordings
+        place = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        place.set_layout(h5py.h5d.CONTIGUOUS)
+        place.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        place.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        place.set_obj_track_times(False)  # the same release makes the same bytes
+        h5py.h5d.create(f.id, b"X", h5py.h5t.py_create(dtype), h5py.h5s.create_simple(shape), place)
         offset = f["X"].id.get_offset()
     with open(partial, "r+b") as f:
         try:
-            os.posix_fallocate(
-                f.fileno(), offset, size
-            )  # a full disk is an error now, and not after minutes of work
+            # a full disk is an error now, and not after minutes of work
+            os.posix_fallocate(f.fileno(), offset, size)
         except OSError as e:
             if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -278,41 +288,34 @@ def _lay_out(partial, shape, dtype, attributes, labels, rows, recordings):
     return offset
 
 
-def _fill(partial, offset, window, dtype, plans, margin, jobs, report, progress):
-    """Decode each recording's windows, all cores at once, and write them to their place. -> the plans that could be read.
+def _fill(partial, offset, shape, dtype, plans, margin_samples, jobs):
+    """Decode each recording's windows, all cores at once, and write them to their place.
 
-    Through a buffer that stays in a core's cache and pwrite: a map of the file would be a page fault every 4 KB.
+    shape: of one window. Yields (plan, BadRecording or samples clipped, bytes) as each is done.
+    Through a buffer that stays in a core's cache and pwrite: a map would fault every 4 KB.
     """
     own = threading.local()
-    size = int(np.prod(window)) * np.dtype(dtype).itemsize
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     many = max(1, 500_000 // size)
-    failed = set()
     with open(partial, "r+b") as file, ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
 
         def read(plan):
             if not hasattr(own, "buffer"):
-                own.buffer = np.empty((many, *window), dtype)
+                own.buffer = np.empty((many, *shape), dtype)
             signal, clipped = open_signal(plan.recording), 0
             for i in range(0, len(plan.starts), many):
                 out = own.buffer[: len(plan.starts) - i]
-                clipped += signal.read(plan.starts[i : i + many] - margin, out)
+                clipped += signal.read(plan.starts[i : i + many] - margin_samples, out)
                 os.pwrite(file.fileno(), out, offset + (plan.first + i) * size)
             return clipped
 
         futures = {pool.submit(_attempt, read, plan): plan for plan in plans}
         try:
-            for done, future in enumerate(as_completed(futures), 1):
-                result, plan = future.result(), futures[future]
-                if isinstance(result, BadRecording):
-                    report.skipped.append((plan.recording, str(result)))
-                    failed.add(id(plan))
-                else:
-                    report.clipped += result
-                if progress:
-                    progress(done, len(plans), len(plan.starts) * size)
+            for future in as_completed(futures):
+                plan = futures[future]
+                yield plan, future.result(), len(plan.starts) * size
         finally:
             pool.shutdown(cancel_futures=True)
-    return [plan for plan in plans if id(plan) not in failed]
 
 
 def _write_through(path):
@@ -331,115 +334,151 @@ def _write_through(path):
     threading.Thread(target=wait, name=f"write {path.name} through").start()
 
 
-def build(release, settings, folder, jobs=None, force=False, progress=None):
-    """Write the cache of a release, unless an up-to-date one is there. -> Report; where it counts no windows, nothing was written.
+def build(
+    release: Release,
+    settings: Settings,
+    folder: Path,
+    jobs: int | None = None,
+    force: bool = False,
+    progress: Callable | None = None,
+) -> Report:
+    """Write the cache of a release, unless an up-to-date one is there.
 
-    progress(done, total, bytes) is called as each recording is finished. Raises UserError where the file cannot be written,
-    and, without `force`, where it was built with other settings or from another release.
+    Where the report counts no windows, nothing was written. progress(done, total, bytes) is called
+    as each recording is finished. Raises UserError where the file cannot be written, and, without
+    `force`, where it was built with other settings or from another release.
     """
-    path = cache_path(folder, settings.challenge, release.name, release.mini)
-    report = Report(path)
+    report = Report(cache_path(folder, settings.challenge, release.name, release.mini))
     fingerprint = _fingerprint(release, settings)
-    if path.exists() and not force:
-        try:
-            there = rebuild.look(path)
-        except (OSError, KeyError, ValueError):
-            report.reason = "the file there cannot be read"
-        else:
-            if there.fingerprint == fingerprint:
-                report.built, report.windows, report.bytes = (
-                    False,
-                    there.windows,
-                    path.stat().st_size,
-                )
-                return report
-            report.reason = rebuild.permit(
-                there, release, settings
-            )  # where only the release's files have changed
-
-    margin = round(settings.margin_s * SFREQ)
-    window = (len(CHANNELS), LENGTH[settings.challenge] + 2 * margin)
-    attributes = {
-        "format": FORMAT,
-        "version": VERSION,
-        "challenge": settings.challenge,
-        "release": release.name,
-        "mini": release.mini,
-        "simulated": release.simulated,
-        "sfreq": float(SFREQ),
-        "unit": "uV",
-        "channels": np.array(CHANNELS, "S4"),
-        "tasks": np.array(settings.tasks, "S24"),
-        "max_recordings": settings.max_recordings or 0,
-        "data": np.bytes_(os.fsencode(os.path.abspath(release.folder.parent))),
-        "target": TARGETS[settings.challenge],
-        "window_samples": LENGTH[settings.challenge],
-        "margin_samples": margin,
-        "windowing": f"from stimulus + {OFFSET} samples"
-        if settings.challenge == 1
-        else f"every {STRIDE} samples",
-        "filter": "none for files at 100 Hz; files at other rates are filtered to 0.5-50 Hz and resampled to 100 Hz",
-        "package": eeg.__version__,
-        "fingerprint": fingerprint,
-    }
-
-    def lay_out(file, plans):
-        for plan, first in zip(plans, np.cumsum([0] + [len(plan.starts) for plan in plans])):
-            plan.first = int(first)
-        rows, labels = (
-            np.concatenate([getattr(plan, name) for plan in plans]) for name in ("rows", "labels")
-        )
-        names = np.array(
-            [
-                str(r.signal.relative_to(release.folder)).encode()
-                for r in release.recordings(settings.tasks)[: settings.max_recordings]
-            ]
-        )
-        return _lay_out(
-            file, (len(rows), *window), settings.dtype, attributes, labels, rows, names
-        ), rows
-
-    plans = _make_plans(release, settings, report)
-    if not plans:
+    if (
+        report.path.exists()
+        and not force
+        and _is_up_to_date(release, settings, fingerprint, report)
+    ):
         return report
-    with partial_file(path) as partial:
-        offset, rows = lay_out(partial, plans)
-        kept = _fill(partial, offset, window, settings.dtype, plans, margin, jobs, report, progress)
-        if not kept:
-            return report
-        if len(kept) < len(
-            plans
-        ):  # rare: some could not be read after all. Move the others together, in a second file
-            whole = np.memmap(partial, settings.dtype, "r", offset, (len(rows), *window))
-            parts = [whole[plan.first : plan.first + len(plan.starts)] for plan in kept]
-            second = second_file(partial)
-            offset, rows = lay_out(second, kept)
-            with open(second, "r+b") as file:
-                file.seek(offset)
-                for part in parts:
-                    file.write(part)
-            os.replace(second, partial)
-        os.replace(partial, path)
-    _write_through(path)
-    report.windows, report.subjects, report.bytes = (
-        len(rows),
-        len(np.unique(rows["subject"])),
-        path.stat().st_size,
-    )
-    report.flagged.update(
-        {flag: int(rows[flag].sum()) for flag in ("copy", "fast") if rows[flag].any()}
-    )
+    plans = _make_plans(release, settings, report)
+    if plans:
+        layout = _Layout(release, settings, fingerprint)
+        with partial_file(report.path) as partial:
+            rows = _write(partial, layout, plans, report, jobs, progress)
+            if rows is None:
+                return report
+            os.replace(partial, report.path)
+        _write_through(report.path)
+        report.windows, report.bytes = len(rows), report.path.stat().st_size
+        report.subjects = len(np.unique(rows["subject"]))
+        flagged = {flag: int(rows[flag].sum()) for flag in ("copy", "fast")}
+        report.flagged.update({flag: n for flag, n in flagged.items() if n})
     return report
 
 
-# ---------------------------------------------------------------------------------------------------- reading
+def _is_up_to_date(release, settings, fingerprint, report):
+    """Whether the file there is what would be built; if not, report.reason says why it may be
+    replaced.
+    """
+    try:
+        there = rebuild.look(report.path)
+    except (OSError, KeyError, ValueError):
+        report.reason = "the file there cannot be read"
+        return False
+    if there.fingerprint == fingerprint:
+        report.built, report.windows = False, there.windows
+        report.bytes = report.path.stat().st_size
+        return True
+    report.reason = rebuild.permit(there, release, settings)
+    return False
+
+
+class _Layout:
+    """What a cache's file holds besides its windows: shape, attributes, recordings."""
+
+    def __init__(self, release, settings, fingerprint):
+        self.dtype = settings.dtype
+        self.margin_samples = round(settings.margin_s * SFREQ)
+        length = LENGTH[settings.challenge]
+        self.shape = (len(CHANNELS), length + 2 * self.margin_samples)
+        recordings = release.recordings(settings.tasks)[: settings.max_recordings]
+        names = [str(r.signal.relative_to(release.folder)).encode() for r in recordings]
+        self.recordings = np.array(names)
+        self.attributes = {
+            "format": FORMAT,
+            "version": VERSION,
+            "challenge": settings.challenge,
+            "release": release.name,
+            "mini": release.mini,
+            "simulated": release.simulated,
+            "sfreq": float(SFREQ),
+            "unit": "uV",
+            "channels": np.array(CHANNELS, "S4"),
+            "tasks": np.array(settings.tasks, "S24"),
+            "max_recordings": settings.max_recordings or 0,
+            "data": np.bytes_(os.fsencode(os.path.abspath(release.folder.parent))),
+            "target": TARGETS[settings.challenge],
+            "window_samples": length,
+            "margin_samples": self.margin_samples,
+            "windowing": f"from stimulus + {OFFSET} samples"
+            if settings.challenge == 1
+            else f"every {STRIDE} samples",
+            "filter": "none for files at 100 Hz; files at other rates are filtered to 0.5-50 Hz "
+            "and resampled to 100 Hz",
+            "package": eeg.__version__,
+            "fingerprint": fingerprint,
+        }
+
+    def write(self, file, plans):
+        """Write all but the samples of these plans' windows. -> (offset of X, rows of METADATA)."""
+        first = 0
+        for plan in plans:
+            plan.first, first = first, first + len(plan.starts)
+        rows = np.concatenate([plan.rows for plan in plans])
+        labels = np.concatenate([plan.labels for plan in plans])
+        return _lay_out(file, (len(rows), *self.shape), self, labels, rows), rows
+
+
+def _write(partial, layout, plans, report, jobs, progress):
+    """Write the whole file. -> its rows of METADATA, None where no recording could be read."""
+    offset, rows = layout.write(partial, plans)
+    failed = set()
+    results = _fill(partial, offset, layout.shape, layout.dtype, plans, layout.margin_samples, jobs)
+    with closing(results):
+        for done, (plan, result, size) in enumerate(results, 1):
+            if isinstance(result, BadRecording):
+                report.skipped.append((plan.recording, str(result)))
+                failed.add(id(plan))
+            else:
+                report.clipped += result
+            if progress:
+                progress(done, len(plans), size)
+    if not failed:
+        return rows
+    kept = [plan for plan in plans if id(plan) not in failed]
+    return _move_together(partial, layout, offset, len(rows), kept) if kept else None
+
+
+def _move_together(partial, layout, offset, windows, kept):
+    """Move the windows together in a second file: some recordings could not be read after all."""
+    whole = np.memmap(partial, layout.dtype, "r", offset, (windows, *layout.shape))
+    parts = [whole[plan.first : plan.first + len(plan.starts)] for plan in kept]
+    second = second_file(partial)
+    offset, rows = layout.write(second, kept)
+    with open(second, "r+b") as file:
+        file.seek(offset)
+        for part in parts:
+            file.write(part)
+    os.replace(second, partial)
+    return rows
+
+
+# ------------------------------------------------------------------------------------------ reading
 
 
 class Cache:
-    """One or several cache files as one: len() windows, `X` mapped and never read whole, labels and metadata in memory.
+    """One or several cache files as one: len() windows, `X` mapped and never read whole, labels and
+    metadata in memory.
 
-    parts: the (N_i, C, T) arrays of the files, in order; first (files + 1): the number of each one's first window.
-    Opening costs the same for any size; a Cache can be used in, and sent to, other processes.
+    parts: the (N_i, C, T) arrays of the files, in order; first (files + 1): the number of each
+    one's first window. Opening costs the same for any size; a Cache can be used in, and sent to,
+    other processes.
     """
 
     def __init__(self, paths):
@@ -491,7 +530,8 @@ class Cache:
             ):
                 if found[key] != wanted[key]:
                     raise UserError(
-                        f"{path} has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they cannot be used together; rebuild it with: {alike(path, found)}"
+                        f"{path} has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they "
+                        f"cannot be used together; rebuild it with: {alike(path, found)}"
                     )
             if (
                 X.dtype != self.parts[0].dtype
@@ -499,7 +539,9 @@ class Cache:
                 or (found["channels"] != wanted["channels"]).any()
             ):
                 raise UserError(
-                    f"{path} holds windows {X.shape[1:]} of {X.dtype}, {self.paths[0]} {self.parts[0].shape[1:]} of {self.parts[0].dtype}; rebuild it with: {alike(path, found)}"
+                    f"{path} holds windows {X.shape[1:]} of {X.dtype}, {self.paths[0]} "
+                    f"{self.parts[0].shape[1:]} of {self.parts[0].dtype}; rebuild it with: "
+                    f"{alike(path, found)}"
                 )
 
     def __len__(self):
@@ -516,13 +558,17 @@ class Cache:
         return bool(np.isfinite(self[i]).all())
 
     def damage(self, i):
-        """Where a window is that holds NaN or infinity, for a message: its file, number, recording and channels."""
+        """Where a window is that holds NaN or infinity, for a message: its file, number, recording
+        and channels.
+        """
         bad = ~np.isfinite(self[i]).all(1)
         part = int(np.searchsorted(self.first, i, "right")) - 1
         names = [name for name, is_bad in zip(self.channels, bad) if is_bad]
         of = f"channel{'s' * (len(names) > 1)} {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
         row = self.metadata[i]
-        return f"{self.paths[part]}: window {i - self.first[part]} (sub-{row['subject'].decode()}, {row['task'].decode()} run {row['run']}) holds NaN or infinity in {of}"
+        recording = f"sub-{row['subject'].decode()}, {row['task'].decode()} run {row['run']}"
+        number = i - self.first[part]
+        return f"{self.paths[part]}: window {number} ({recording}) holds NaN or infinity in {of}"
 
     @cached_property
     def y(self):
@@ -554,7 +600,8 @@ class Cache:
             )
             command = hints.command("features", *words, cache=self.paths[0].parent)
             raise UserError(
-                f"this model takes the features of each window, and {self.paths[0]}, or one beside it, has none; train one with --features layer, or add them with: {command}"
+                f"this model takes the features of each window, and {self.paths[0]}, or one beside "
+                f"it, has none; train one with --features layer, or add them with: {command}"
             )
         return self.features
 
@@ -572,7 +619,7 @@ class Cache:
 
 
 def find_caches(folder, challenge, releases, mini=False):
-    """The Cache of these releases. Raises UserError with the command that builds what is missing."""
+    """The Cache of these releases. Raises UserError naming what is missing."""
     paths = [cache_path(folder, challenge, release, mini) for release in releases]
     missing = [release for release, path in zip(releases, paths) if not path.exists()]
     if missing:
@@ -581,7 +628,8 @@ def find_caches(folder, challenge, releases, mini=False):
             folder, rebuild.neighbour(folder, challenge, mini) | {"release": missing}
         )
         raise UserError(
-            f"no cache of {', '.join(missing)} for challenge {challenge} in {folder}/ (looked for {absent.name}); build it with: {command}"
+            f"no cache of {', '.join(missing)} for challenge {challenge} in {folder}/ (looked for "
+            f"{absent.name}); build it with: {command}"
         )
     return Cache(paths)
 
@@ -593,14 +641,17 @@ def _open(path):
             attributes = dict(f.attrs)
             if attributes.get("format") != FORMAT:
                 raise UserError(
-                    f"{path} is not a cache of windows (its format is {attributes.get('format')!r}, expected {FORMAT!r}); rebuild it with: {rebuild.rebuild_file(path)}"
+                    f"{path} is not a cache of windows (its format is "
+                    f"{attributes.get('format')!r}, expected {FORMAT!r}); rebuild it with: "
+                    f"{rebuild.rebuild_file(path)}"
                 )
             X = f["X"]
             offset, shape, dtype = X.id.get_offset(), X.shape, X.dtype
             attributes["dtype"] = str(dtype)
             if attributes["version"] != VERSION:
                 raise UserError(
-                    f"{path} is a cache of version {attributes['version']}, this program reads version {VERSION}; rebuild it with: {rebuild.rebuild_known(path, attributes)}"
+                    f"{path} is a cache of version {attributes['version']}, this program reads "
+                    f"version {VERSION}; rebuild it with: {rebuild.rebuild_known(path, attributes)}"
                 )
     except FileNotFoundError:
         raise UserError(
@@ -608,10 +659,12 @@ def _open(path):
         ) from None
     except (OSError, KeyError) as e:
         raise UserError(
-            f"{path} cannot be read as a cache ({' '.join(str(e).split())}); rebuild it with: {rebuild.rebuild_file(path)}"
+            f"{path} cannot be read as a cache ({' '.join(str(e).split())}); rebuild it with: "
+            f"{rebuild.rebuild_file(path)}"
         ) from None
     if offset is None:
         raise UserError(
-            f"{path} holds its windows in chunks, which cannot be mapped; rebuild it with: {rebuild.rebuild_known(path, attributes)}"
+            f"{path} holds its windows in chunks, which cannot be mapped; rebuild it with: "
+            f"{rebuild.rebuild_known(path, attributes)}"
         )
     return np.memmap(path, dtype, "r", offset, shape), attributes

@@ -1,6 +1,7 @@
 """Windows read from the disk past the system's cache of files: for a cache that memory cannot hold.
 
-There a page is pushed out before it is wanted again, and making room for the next costs more than reading it does.
+There a page is pushed out before it is wanted again, and making room for the next costs more than
+reading it does.
 """
 
 import errno
@@ -23,7 +24,9 @@ REFUSED = (
 
 
 def opened(cache, most):
-    """A Direct, or None where the system or the file system of a cache does not read in such a way, or not now."""
+    """A Direct, or None where the system or the file system of a cache does not read in such a way,
+    or not now.
+    """
     if not hasattr(_native, "DirectFiles"):
         return None
     try:
@@ -57,7 +60,9 @@ class Direct:
         self._files = _native.DirectFiles([os.fsencode(path) for path in cache.paths], most)
 
     def windows(self, part, row):
-        """Window row[i] of file part[i], for each i: list of (1, C, S) arrays as stored, good until the next call."""
+        """Window row[i] of file part[i], for each i: list of (1, C, S) arrays as stored, good until
+        the next call.
+        """
         begin = self._begin[part] + row * self._size
         skip = begin % BLOCK
         wanted, got = skip + self._size, np.empty(len(row), np.int64)
@@ -68,7 +73,8 @@ class Direct:
             if got[i] < 0:
                 raise OSError(-got[i], os.strerror(-got[i]), str(self._paths[part[i]]))
             raise UserError(
-                f"{self._paths[part[i]]} ends within its window {row[i]}: it was cut off while it was read; rebuild it with: {rebuild(self._cache)}"
+                f"{self._paths[part[i]]} ends within its window {row[i]}: it was cut off while it "
+                f"was read; rebuild it with: {rebuild(self._cache)}"
             )
         return [
             room[first:last].view(self._dtype).reshape(self._shape)

@@ -26,14 +26,16 @@ from eeg.models.montage import CHANNELS, GROUPS, LAGS, SFREQ
 VERSION = 1  # of the arithmetic: raise it when a feature changes and its definition does not
 
 
-# ---------------------------------------------------------------------------------------------------- computing
+# ---------------------------------------------------------------------------------------- computing
 
 
 def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
-    """Features of X (N, C, samples), float32 or float16, microvolts at 100 Hz. -> (N, F) float32 in the order of FEATURES.
+    """Features of X (N, C, samples), float32 or float16, microvolts at 100 Hz. -> (N, F) float32 in
+    the order of FEATURES.
 
-    first, length: the samples that count, for windows stored with a margin. A channel that is flat or not finite is left
-    out of its groups; a feature that then cannot be computed is NaN. The result is the same for any number of threads.
+    first, length: the samples that count, for windows stored with a margin. A channel that is flat
+    or not finite is left out of its groups; a feature that then cannot be computed is NaN. The
+    result is the same for any number of threads.
     """
     from eeg import _native
 
@@ -61,7 +63,7 @@ def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
     return np.hstack([out, late.reshape(len(X), 4 * len(LAGS))])
 
 
-# ---------------------------------------------------------------------------------------------------- into a cache
+# ------------------------------------------------------------------------------------- into a cache
 
 
 @dataclass
@@ -77,8 +79,9 @@ class Report:
 def add(path, challenge=None, force=False, threads=None, progress=None, chunk=512):
     """Add `neuro_features` to a cache, unless it has them as they would be computed now. -> Report.
 
-    X is read from its map, `chunk` windows at a time. progress(done, total, bytes) is called after each.
-    Raises UserError where the file is not a cache of these channels, cannot be written, or another process is at it.
+    X is read from its map, `chunk` windows at a time. progress(done, total, bytes) is called after
+    each. Raises UserError where the file is not a cache of these channels, cannot be written, or
+    another process is at it.
     """
     from eeg.data.cache import Cache, partial_file
 
@@ -86,11 +89,13 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
     path, attributes = Path(path), cache.attributes[0]
     if challenge is not None and cache.challenge != challenge:
         raise UserError(
-            f"{path} is a cache for challenge {cache.challenge}, not {challenge}; name it with --challenge {cache.challenge}"
+            f"{path} is a cache for challenge {cache.challenge}, not {challenge}; name it with "
+            f"--challenge {cache.challenge}"
         )
     if tuple(cache.channels) != CHANNELS or cache.sfreq != SFREQ:
         raise UserError(
-            f"{path} holds {len(cache.channels)} channels ({', '.join(cache.channels[:3])} ...) at {cache.sfreq:g} Hz; features need E1 ... E128 and Cz at {SFREQ} Hz"
+            f"{path} holds {len(cache.channels)} channels ({', '.join(cache.channels[:3])} ...) at "
+            f"{cache.sfreq:g} Hz; features need E1 ... E128 and Cz at {SFREQ} Hz"
         )
     X = cache.parts[0]
     identity = repr((VERSION, FEATURES, GROUPS, attributes["fingerprint"], X.shape, str(X.dtype)))
@@ -105,7 +110,8 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
             )  # before the work, so that a file that cannot be written is refused at once
         except OSError as e:
             raise UserError(
-                f"{path} cannot be written ({e.strerror}); make it writable with: chmod u+w {shlex.quote(str(path))}"
+                f"{path} cannot be written ({e.strerror}); make it writable with: chmod u+w "
+                f"{shlex.quote(str(path))}"
             ) from None
         try:
             values = np.empty((len(X), len(FEATURES)), np.float32)
@@ -121,7 +127,9 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
                 if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
                 raise UserError(
-                    f"{path.parent}/ has no room for {values.nbytes / 1e6:,.1f} MB of features; free some, or name a copy of the caches elsewhere with --cache DIR. The cache is as it was"
+                    f"{path.parent}/ has no room for {values.nbytes / 1e6:,.1f} MB of features; "
+                    "free some, or name a copy of the caches elsewhere with --cache DIR. The "
+                    "cache is as it was"
                 ) from None
         finally:
             os.close(fd)
@@ -142,12 +150,13 @@ def _count(values):
     return {name: int(n) for name, n in zip(FEATURES, np.isnan(values).sum(0)) if n}
 
 
-# X may be tens of GB, so the dataset is added to the file that is there, and yet in one step. HDF5 works on a _Shadow of
-# the file. What it appends goes to the disk at once: readers see nothing of it, for the superblock says where the file
-# ends. What it changes in place is held back: the superblock and the root group's header, which the cache's layout puts
-# into the first 4096 bytes. They are written last, in a single call within one page, which a kill cannot divide. Should
-# another layout need changes elsewhere, the file is copied and the copy renamed instead: slower, no less safe.
-# A feature set that is replaced stays in the file as dead bytes, 412 a window.
+# X may be tens of GB, so the dataset is added to the file that is there, and yet in one step. HDF5
+# works on a _Shadow of the file. What it appends goes to the disk at once: readers see nothing of
+# it, for the superblock says where the file ends. What it changes in place is held back: the
+# superblock and the root group's header, which the cache's layout puts into the first 4096 bytes.
+# They are written last, in a single call within one page, which a kill cannot divide. Should
+# another layout need changes elsewhere, the file is copied and the copy renamed instead: slower, no
+# less safe. A feature set that is replaced stays in the file as dead bytes, 412 a window.
 _PAGE = 4096
 
 
@@ -210,7 +219,8 @@ def _publish(path, fd, partial, values, fingerprint):
     def put(f):
         new = f.create_dataset("neuro_features.new", data=values)
         new.attrs["names"], new.attrs["fingerprint"] = np.array(list(FEATURES), "S32"), fingerprint
-        f.flush()  # the new one has its place before the old one's is free: nothing old is written over
+        # the new one has its place before the old one's is free: nothing old is written over
+        f.flush()
         if "neuro_features" in f:
             del f["neuro_features"]
         f.move("neuro_features.new", "neuro_features")

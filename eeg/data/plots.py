@@ -8,7 +8,9 @@ from eeg.models.montage import CHANNELS, GROUPS
 
 
 def plot_cache(cache, file):
-    """Response times, windows a subject, grand averages at Pz, C3 and C4 (challenge 1), bad channels on the scalp -> an image file."""
+    """Response times, windows a subject, grand averages at Pz, C3 and C4 (challenge 1), bad
+    channels on the scalp -> an image file.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -18,7 +20,8 @@ def plot_cache(cache, file):
     fig, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
     kind = " (simulated)" if cache.simulated else ""
     fig.suptitle(
-        f"challenge {cache.challenge}, {' '.join(dict.fromkeys(cache.release))}{kind}: {cli.counted(len(cache), 'window')} of {cli.counted(len(subjects), 'subject')}"
+        f"challenge {cache.challenge}, {' '.join(dict.fromkeys(cache.release))}{kind}: "
+        f"{cli.counted(len(cache), 'window')} of {cli.counted(len(subjects), 'subject')}"
     )
 
     ax = axes[0, 0]
@@ -108,7 +111,9 @@ def _averages(cache, ax):
 
 
 def bad_channels(cache, windows=4):
-    """(recordings, 129) bool: flat, or five times as large as the recording's median channel, in `windows` windows of each."""
+    """(recordings, 129) bool: flat, or five times as large as the recording's median channel, in
+    `windows` windows of each.
+    """
     keys = np.char.add(cache.release.astype(str), cache.metadata["recording"].astype(str))
     bad = []
     for key in dict.fromkeys(keys):
@@ -147,7 +152,9 @@ def _bad_channels(cache, ax):
 
 
 def plot_features(cache, file):
-    """Challenge 1: the features that go best with response time, C3 - C4 by hand, spectra by response time, how features go together."""
+    """Challenge 1: the features that go best with response time, C3 - C4 by hand, spectra by
+    response time, how features go together.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -171,7 +178,9 @@ def plot_features(cache, file):
     kind = " (simulated)" if cache.simulated else ""
     people = len(np.unique(cache.metadata["subject"]))
     fig.suptitle(
-        f"features, {' '.join(dict.fromkeys(cache.release))}{kind}: {cli.counted(len(cache), 'window')} of {cli.counted(people, 'subject')}; correlations are Spearman's, over windows, subjects not separated"
+        f"features, {' '.join(dict.fromkeys(cache.release))}{kind}: "
+        f"{cli.counted(len(cache), 'window')} of {cli.counted(people, 'subject')}; correlations "
+        "are Spearman's, over windows, subjects not separated"
     )
 
     ax = axes[0, 0]

@@ -1,4 +1,6 @@
-"""The commands that build caches with the settings of caches that are there, for messages, and how two such settings differ."""
+"""The commands that build caches with the settings of caches that are there, for messages, and how
+two such settings differ.
+"""
 
 import os
 import re
@@ -15,7 +17,9 @@ _NAME = re.compile(r"challenge([12])_(R[1-9][0-9]?)(_mini)?_windows\.h5")
 
 
 def settings(attributes):
-    """What a cache was built with and from, of its attributes (and "dtype"): those that say it. Old caches say less."""
+    """What a cache was built with and from, of its attributes (and "dtype"): those that say it. Old
+    caches say less.
+    """
     known = {
         "release": str(attributes["release"]),
         "mini": bool(attributes["mini"]),
@@ -52,7 +56,9 @@ def words(
 
 
 def build(folder, known, force=False):
-    """The command that builds caches in `folder` with these settings; "data" among them is where the releases lie."""
+    """The command that builds caches in `folder` with these settings; "data" among them is where
+    the releases lie.
+    """
     known = dict(known)
     data = known.pop("data", None)
     return hints.command("cache", *words(**known), *["--force"] * force, data=data, cache=folder)
@@ -72,7 +78,9 @@ def rebuild(cache, **changed):
 
 
 def rebuild_known(path, attributes):
-    """The command that rebuilds one file by its attributes, of which another version of eeg may write others."""
+    """The command that rebuilds one file by its attributes, of which another version of eeg may
+    write others.
+    """
     try:
         return build(path.parent, settings(attributes), force=True)
     except (KeyError, ValueError):
@@ -80,7 +88,9 @@ def rebuild_known(path, attributes):
 
 
 def rebuild_file(path):
-    """The command that rebuilds a file which says nothing of itself: what its name says, with the settings of caches beside it."""
+    """The command that rebuilds a file which says nothing of itself: what its name says, with the
+    settings of caches beside it.
+    """
     path = Path(path)
     if not (match := _NAME.fullmatch(path.name)):
         return hints.command("cache", "--release", "R1", cache=path.parent)
@@ -93,7 +103,9 @@ def rebuild_file(path):
 
 
 def neighbour(folder, challenge, mini):
-    """The settings of another cache of this challenge in the folder, with which a new one can be used together."""
+    """The settings of another cache of this challenge in the folder, with which a new one can be
+    used together.
+    """
     for path in sorted(Path(folder).glob(f"challenge{challenge}_R*_windows.h5")):
         try:
             with h5py.File(path, "r", locking=False) as f:
@@ -105,7 +117,7 @@ def neighbour(folder, challenge, mini):
     return {"challenge": challenge, "mini": mini}
 
 
-# ---------------------------------------------------------------------------------------------------- replacing
+# ---------------------------------------------------------------------------------------- replacing
 
 
 @dataclass(frozen=True)
@@ -139,7 +151,9 @@ def look(path):
 
 
 def permit(there, release, wanted):
-    """-> why a cache is rebuilt with the settings `wanted`: files of its release have changed. Raises UserError where other things have."""
+    """-> why a cache is rebuilt with the settings `wanted`: files of its release have changed.
+    Raises UserError where other things have.
+    """
     known = {"release": release.name, "mini": release.mini, "data": release.folder.parent}
     known |= {
         name: getattr(wanted, name)
@@ -158,7 +172,9 @@ def permit(there, release, wanted):
             build(there.path.parent, known, force=True),
         )
         raise UserError(
-            f"{there.path} holds {lost}, made with {', '.join(found)}: they would be lost; keep it with: {keep}, or replace it with: {replace}, or build in another folder with --cache DIR"
+            f"{there.path} holds {lost}, made with {', '.join(found)}: they would be lost; keep it "
+            f"with: {keep}, or replace it with: {replace}, or build in another folder with --cache "
+            "DIR"
         )
     new, gone = len(set(names) - set(there.recordings)), len(set(there.recordings) - set(names))
     which = [

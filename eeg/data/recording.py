@@ -1,6 +1,8 @@
-"""The signal of one recording, whatever its format: BDF through the native reader, EEGLAB .set and EDF through MNE.
+"""The signal of one recording, whatever its format: BDF through the native reader, EEGLAB .set and
+EDF through MNE.
 
-Both have `n_times` and `read(starts, out)`; the signal is that of the competition: 129 channels, 100 Hz, microvolts.
+Both have `n_times` and `read(starts, out)`; the signal is that of the competition: 129 channels,
+100 Hz, microvolts.
 """
 
 import os
@@ -33,7 +35,8 @@ def _order(names):
     missing = [name for name in CHANNELS if name not in place]
     if missing:
         raise BadRecording(
-            f"it has {len(names)} channels, not the 129 of the net (no {missing[0]}{' ...' if len(missing) > 1 else ''})"
+            f"it has {len(names)} channels, not the 129 of the net (no "
+            f"{missing[0]}{' ...' if len(missing) > 1 else ''})"
         )
     return [place[name] for name in CHANNELS]
 
@@ -48,14 +51,18 @@ class _Bdf:
         self._channels = np.array(_order(self._bdf.labels), np.int32)
 
     def read(self, starts, out):
-        """Windows from these samples (n) into out (n, 129, T), float32 or float16. -> how many samples float16 could not hold."""
+        """Windows from these samples (n) into out (n, 129, T), float32 or float16. -> how many
+        samples float16 could not hold.
+        """
         return self._bdf.read(
             starts, self._channels, out.view(np.uint16) if out.dtype == np.float16 else out
         )
 
 
 class _Mne:
-    """At another rate than 100 Hz it is filtered to 0.5-50 Hz and resampled, as the competition's own files were."""
+    """At another rate than 100 Hz it is filtered to 0.5-50 Hz and resampled, as the competition's
+    own files were.
+    """
 
     def __init__(self, path):
         self._path = path
@@ -94,7 +101,8 @@ class _Mne:
         if not np.isfinite(signal).all():
             bad = np.flatnonzero(~np.isfinite(signal).all(1))
             raise BadRecording(
-                f"{(~np.isfinite(signal)).sum()} of its samples are not finite (first in {CHANNELS[bad[0]]})"
+                f"{(~np.isfinite(signal)).sum()} of its samples are not finite (first in "
+                f"{CHANNELS[bad[0]]})"
             )
         limit = np.finfo(out.dtype).max
         clipped = 0

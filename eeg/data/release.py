@@ -1,4 +1,5 @@
-"""A release on disk: its folder, recordings and participants, and which releases are used by default.
+"""A release on disk: its folder, recordings and participants, and which releases are used by
+default.
 
 Imports nothing heavy: a command knows its releases before torch, h5py or numpy are loaded.
 """
@@ -78,7 +79,9 @@ class Release:
             return False
 
     def recordings(self, tasks):
-        """The recordings of these tasks for which a signal file exists, sorted as their file names are."""
+        """The recordings of these tasks for which a signal file exists, sorted as their file names
+        are.
+        """
         found = {}
         for subject in sorted(
             e.name for e in os.scandir(self.folder) if e.name.startswith("sub-") and e.is_dir()
@@ -98,7 +101,9 @@ class Release:
         return list(found.values())
 
     def participants(self):
-        """subject -> {"age": float, "sex": "M" or "F", and the four factors}; NaN and "" where the file says n/a. {} without the file."""
+        """subject -> {"age": float, "sex": "M" or "F", and the four factors}; NaN and "" where the
+        file says n/a. {} without the file.
+        """
         path = self.folder / "participants.tsv"
         if not path.exists():
             return {}
@@ -140,7 +145,9 @@ def folder_names(name, mini):
 
 
 def find_release(name, data, mini=False):
-    """The release in the data root. Raises UserError with the folders looked for and the commands that would make it."""
+    """The release in the data root. Raises UserError with the folders looked for and the commands
+    that would make it.
+    """
     if not re.fullmatch(r"R[1-9][0-9]?", name):
         raise UserError(f"'{name}' is not a release; releases are called R1, R2, ... R12")
     names = folder_names(name, mini)
@@ -154,13 +161,14 @@ def find_release(name, data, mini=False):
         if hints.script(how).exists()
     ]
     raise UserError(
-        f"no release {name}{' mini' if mini else ''} under {data}/ (looked for {', '.join(names)}); "
+        f"no release {name}{' mini' if mini else ''} under {data}/ (looked for "
+        f"{', '.join(names)}); "
         f"name another folder with --data DIR, or {', or '.join(offers)}"
     )
 
 
 def read_tsv(path):
-    """A table of tab-separated text as {column: list of str}. Raises BadRecording where it is none."""
+    """A tab-separated table as {column: list of str}. Raises BadRecording where it is none."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -174,7 +182,8 @@ def read_tsv(path):
     short = next((i for i, row in enumerate(rows) if len(row) < len(names)), None)
     if short is not None:
         raise BadRecording(
-            f"{path.name} has {len(rows[short])} columns in row {short} and {len(names)} in its first"
+            f"{path.name} has {len(rows[short])} columns in row {short} and {len(names)} in its "
+            "first"
         )
     return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
 

@@ -1,4 +1,6 @@
-"""Which windows are trained on and which validate: by release and by subject, no subject ever on both sides."""
+"""Which windows are trained on and which validate: by release and by subject, no subject ever on
+both sides.
+"""
 
 from dataclasses import dataclass
 
@@ -13,7 +15,10 @@ SHARE = 0.2  # of the subjects, where no release validates
 
 # recordings of these are known to be unusable
 BAD = frozenset(
-    "NDARWV769JM7 NDARME789TD2 NDARUA442ZVF NDARJP304NK1 NDARTY128YLU NDARDW550GU6 NDARLD243KRE NDARUJ292JXV NDARBA381JGH".split()
+    (
+        "NDARWV769JM7 NDARME789TD2 NDARUA442ZVF NDARJP304NK1 NDARTY128YLU NDARDW550GU6 "
+        "NDARLD243KRE NDARUJ292JXV NDARBA381JGH"
+    ).split()
 )
 
 EXTERNALIZING_FIRST = ("externalizing", *(name for name in FACTORS if name != "externalizing"))
@@ -57,16 +62,19 @@ def split(
     max_recordings=None,
     max_subjects=None,
 ):
-    """-> Split. train, valid: releases, see eeg.data.release; fold: (number, of) of a cross-validation by subject;
-    max_recordings, max_subjects: of each release, the first ones. Raises UserError where a side is empty."""
+    """-> Split. train, valid: releases, see eeg.data.release; fold: (number, of) of a
+    cross-validation by subject; max_recordings, max_subjects: of each release, the first ones.
+    Raises UserError where a side is empty."""
     if both := sorted(set(train) & set(valid)):
         raise UserError(
-            f"{', '.join(both)} is named for training and for validation; a subject may be on one side only"
+            f"{', '.join(both)} is named for training and for validation; a subject may be on one "
+            "side only"
         )
     cache = find_caches(folder, challenge, [*train, *valid], mini)
     if cache.challenge != challenge:
         raise UserError(
-            f"{cache.paths[0]} holds windows of challenge {cache.challenge}, expected {challenge}; rebuild it with: {rebuild(cache, challenge=challenge)}"
+            f"{cache.paths[0]} holds windows of challenge {cache.challenge}, expected {challenge}; "
+            f"rebuild it with: {rebuild(cache, challenge=challenge)}"
         )
     metadata = cache.metadata
     keep, dropped = np.ones(len(cache), bool), {}
@@ -102,7 +110,9 @@ def split(
             where = ", ".join(train if side == "train" or not valid else valid)
             many = len(names(cache, rows)) if len(rows) else 0
             raise UserError(
-                f"no subject is left for the {'training' if side == 'train' else 'validation'} side ({where}: {cli.counted(many, 'subject')} in all after {dropped or 'nothing'} was left out); name more releases with --train and --valid"
+                f"no subject is left for the {'training' if side == 'train' else 'validation'} "
+                f"side ({where}: {cli.counted(many, 'subject')} in all after "
+                f"{dropped or 'nothing'} was left out); name more releases with --train and --valid"
             )
     shared = names(cache, found.train) & names(cache, found.valid)
     assert not shared, f"subjects on both sides of the split: {sorted(shared)}"
@@ -110,11 +120,14 @@ def split(
 
 
 def subject_folds(subjects, count):
-    """(N,) the fold, from 0, of each window's subject: subjects with most windows first, each to the fold with fewest windows so far."""
+    """(N,) the fold, from 0, of each window's subject: subjects with most windows first, each to
+    the fold with fewest windows so far.
+    """
     found, which, windows = np.unique(subjects, return_inverse=True, return_counts=True)
     if len(found) < count:
         raise UserError(
-            f"{count} folds by subject need as many subjects, these windows have {len(found)}; ask for fewer with --cv N, or name more releases with --train"
+            f"{count} folds by subject need as many subjects, these windows have {len(found)}; ask "
+            "for fewer with --cv N, or name more releases with --train"
         )
     load, fold = np.zeros(count, np.int64), np.empty(len(found), np.int64)
     for subject in np.argsort(-windows, kind="stable"):
@@ -124,7 +137,9 @@ def subject_folds(subjects, count):
 
 
 def labels(cache, target):
-    """(N, K) float64: what is learned, NaN where a window does not say it. K is 4 for "factors" (externalizing first), else 1. "correct" is 1 or 0."""
+    """(N, K) float64: what is learned, NaN where a window does not say it. K is 4 for "factors"
+    (externalizing first), else 1. "correct" is 1 or 0.
+    """
     if target == "factors":
         return np.stack([cache.metadata[name] for name in EXTERNALIZING_FIRST], 1)
     if target == "rt_from_trialstart":

@@ -1,7 +1,10 @@
-"""A simulated release: files that a reader cannot tell from real ones, signals with known physiology in them.
+"""A simulated release: files that a reader cannot tell from real ones, signals with known
+physiology in them.
 
-For work without data and for tests whose answer is known. Everything about subject i follows from (seed, release, i):
-the same bytes come out whatever the number of subjects or threads. dataset_description.json says that it is simulated.
+For work without data and for tests whose answer is known. Everything about subject i follows from
+(seed, release, i):
+the same bytes come out whatever the number of subjects or threads. dataset_description.json says
+that it is simulated.
 """
 
 import json
@@ -81,7 +84,9 @@ ODDITIES = (
 
 
 def draw_subject(release, index, seed):
-    """Who subject `index` of this release is. The first six show one oddity each, a fifth of the others one by chance."""
+    """Who subject `index` of this release is. The first six show one oddity each, a fifth of the
+    others one by chance.
+    """
     rng = np.random.default_rng([seed, int(release[1:]), index])
     letters, digits = "ABCDEFGHJKLMNPRTUVWXYZ", "0123456789"
     pick = lambda pool, n: "".join(rng.choice(list(pool), n))
@@ -108,11 +113,13 @@ def draw_subject(release, index, seed):
     )
 
 
-# ---------------------------------------------------------------------------------------------------- events
+# ------------------------------------------------------------------------------------------- events
 
 
 def contrast_block(rng, subject, number, begin, fast=False, answers=True):
-    """One block of 24 trials from `begin` s. -> (events [(onset, value, feedback)], trials [(stimulus, side, response or nan, hand)], end)."""
+    """One block of 24 trials from `begin` s. -> (events [(onset, value, feedback)], trials
+    [(stimulus, side, response or nan, hand)], end).
+    """
     pace = 0.68 if fast else 1.0
     events, trials = [(begin, f"contrastChangeB{number}_start", "n/a")], []
     t = begin + 5.9 * pace
@@ -214,7 +221,9 @@ def other_recording(rng):
 
 
 def events_text(events, feedback):
-    """events.tsv as the 100 Hz tree has it: no sample column, onsets on the 2 ms grid of the 500 Hz originals."""
+    """events.tsv as the 100 Hz tree has it: no sample column, onsets on the 2 ms grid of the 500 Hz
+    originals.
+    """
     lines = ["onset\tduration\tvalue\tevent_code" + "\tfeedback" * feedback]
     for onset, value, answer in sorted(events, key=lambda e: round(e[0] * 500)):
         onset = f"{round(onset * 500) / 500:.3f}".rstrip("0").rstrip(".")
@@ -222,11 +231,13 @@ def events_text(events, feedback):
     return "\n".join(lines) + "\n"
 
 
-# ---------------------------------------------------------------------------------------------------- signals
+# ------------------------------------------------------------------------------------------ signals
 
 
 class Head:
-    """Where the electrodes are, and smooth topographies over them. xyz (129, 3) on the unit sphere: x right, y front, z up."""
+    """Where the electrodes are, and smooth topographies over them. xyz (129, 3) on the unit sphere:
+    x right, y front, z up.
+    """
 
     def __init__(self):
         import mne
@@ -237,7 +248,9 @@ class Head:
         self.xyz = xyz / np.linalg.norm(xyz, axis=1, keepdims=True)
 
     def over(self, *names, width=0.5):
-        """(129,): a bump of this width (radians) over the mean place of these electrodes, 1 at its top."""
+        """(129,): a bump of this width (radians) over the mean place of these electrodes, 1 at its
+        top.
+        """
         centre = self.xyz[[CHANNELS.index(name) for name in names]].mean(0)
         return self.around(centre / np.linalg.norm(centre), width)
 
@@ -248,7 +261,7 @@ class Head:
 
 
 def coloured(rng, rows, n, shape):
-    """(rows, n) float32 noise of unit variance whose amplitude spectrum is shape(frequency in Hz)."""
+    """(rows, n) float32 noise of unit variance; its amplitude spectrum is shape(hertz)."""
     m = scipy.fft.next_fast_len(n, real=True)
     spectrum = rng.standard_normal((rows, m // 2 + 1, 2), dtype=np.float32).view(np.complex64)[
         ..., 0
@@ -269,7 +282,9 @@ def ramp(t, points):
 
 
 def signals(rng, head, subject, seconds, trials=(), closed=(), fast=False, snr=1.0):
-    """(129, N) float32 microvolts against Cz. trials as contrast_block makes them; closed: spans of closed eyes."""
+    """(129, N) float32 microvolts against Cz. trials as contrast_block makes them; closed: spans of
+    closed eyes.
+    """
     n = int(round(seconds * SFREQ))
     t = np.arange(n) / SFREQ
     age, young = subject.age, np.exp(-(subject.age - 5) / 6)
@@ -284,7 +299,8 @@ def signals(rng, head, subject, seconds, trials=(), closed=(), fast=False, snr=1
     slope = 0.55 + 0.3 * young + 0.03 * rng.standard_normal()
     x += maps @ (coloured(rng, 30, n, lambda f: f**-slope) * np.float32(3.0 + 2.0 * young))
 
-    # alpha: 8 Hz at 5 years to 10 Hz grown up, stronger with closed eyes; frontal theta carries the trait
+    # alpha: 8 Hz at 5 years to 10 Hz grown up, stronger with closed eyes; frontal theta carries the
+    # trait
     open_eyes = np.ones(n, np.float32)
     for a, b in closed:
         open_eyes[int(a * SFREQ) : int(b * SFREQ)] = 2.2
@@ -395,7 +411,7 @@ def signals(rng, head, subject, seconds, trials=(), closed=(), fast=False, snr=1
     return x
 
 
-# ---------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------- files
 
 TOP, DIGITAL = (
     8388.6,
@@ -464,13 +480,14 @@ def write_recording(folder, subject, task, run, x, events):
 
 
 def simulate_subject(folder, head, release, index, seed, snr, tasks, runs):
-    """Write one subject's recordings. -> (its row of participants.tsv, recordings, trials, bytes)."""
+    """Write one subject's recordings. -> (row of participants.tsv, recordings, trials, bytes)."""
     subject = draw_subject(release, index, seed)
     rng = subject.rng
     eeg = folder / f"sub-{subject.name}" / "eeg"
     eeg.mkdir(parents=True)
     made, n_trials = [], 0
-    for task in TASKS:  # in a fixed order and with a generator each: one task's signals do not depend on the others asked for
+    # In a fixed order and with a generator each: one task's signals do not depend on the others.
+    for task in TASKS:
         own = np.random.default_rng([seed, int(release[1:]), index, TASKS.index(task)])
         if task not in tasks:
             continue
@@ -495,9 +512,8 @@ def simulate_subject(folder, head, release, index, seed, snr, tasks, runs):
         for run in range(1, runs + 1):
             events, trials, seconds, fast = contrast_recording(own, subject, run, runs)
             x = signals(own, head, subject, seconds, trials, fast=fast, snr=snr)
-            if (
-                previous is not None
-            ):  # the next run, whole, once more at the end of this one: that is how real releases hold it
+            # The next run, whole, once more at the end of this one: real releases hold it so.
+            if previous is not None:
                 before, earlier_events = previous
                 at = before.shape[1] / SFREQ
                 earlier_events += [(at + onset, value, answer) for onset, value, answer in events]
@@ -568,7 +584,9 @@ def simulate_release(
     force=False,
     progress=None,
 ):
-    """Write a simulated release into the data root. -> (its folder, {"recordings", "trials", "bytes"}, or None if it was there already)."""
+    """Write a simulated release into the data root. -> (its folder, {"recordings", "trials",
+    "bytes"}, or None if it was there already).
+    """
     folder = data / folder_names(release, mini)[0]
     settings = {
         "subjects": subjects,
@@ -586,13 +604,15 @@ def simulate_release(
             simulated = False
         if not simulated:
             raise UserError(
-                f"{folder} exists and was not simulated by this program; it is left as it is (name another folder with --data)"
+                f"{folder} exists and was not simulated by this program; it is left as it is (name "
+                "another folder with --data)"
             )
         if found.get("settings") == settings and not force:
             return folder, None
         if not force:
             raise UserError(
-                f"{folder} exists, simulated with other settings ({found.get('settings')}); replace it with --force"
+                f"{folder} exists, simulated with other settings ({found.get('settings')}); "
+                "replace it with --force"
             )
     totals = {"recordings": 0, "trials": 0, "bytes": 0, "subjects": 0}
     with writing(
@@ -603,7 +623,9 @@ def simulate_release(
 
 
 def _write_release(folder, release, settings, tasks, jobs, totals, progress):
-    """Write all subjects' files beside `folder`, then put them in its place. totals: counted as it goes."""
+    """Write all subjects' files beside `folder`, then put them in its place. totals: counted as it
+    goes.
+    """
     subjects, seed, snr, runs = (settings[name] for name in ("subjects", "seed", "snr", "runs"))
     head, rows = Head(), []
     with publishing(folder) as partial:
@@ -645,7 +667,8 @@ def _write_release(folder, release, settings, tasks, jobs, totals, progress):
         description["GeneratedBy"] = [
             {
                 "Name": "eeg simulation",
-                "Description": "No person was recorded: every signal, event and label is simulated.",
+                "Description": "No person was recorded: every signal, event and label is "
+                "simulated.",
                 "settings": settings,
             }
         ]

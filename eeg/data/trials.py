@@ -1,8 +1,10 @@
-"""The trials of a contrast-change recording, as the competition's own builder makes them, and two flags it does not make.
+"""The trials of a contrast-change recording, as the competition's own builder makes them, and two
+flags it does not make.
 
-A trial starts at a contrastTrial_start and ends at the next; the last has no end and is dropped, unless an
-end_experiment follows it. Its stimulus is the first target in it, its response the first button press at or after the
-stimulus (in a trial without a stimulus: the first press), both strictly before the trial's end.
+A trial starts at a contrastTrial_start and ends at the next; the last has no end and is dropped,
+unless an end_experiment follows it. Its stimulus is the first target in it, its response the first
+button press at or after the stimulus (in a trial without a stimulus: the first press), both
+strictly before the trial's end.
 """
 
 import numpy as np
@@ -28,7 +30,9 @@ _MISSING = ("n/a", "N/A", "NA", "na", "NaN", "nan", "")
 
 
 def read_events(path):
-    """(onsets (n) float64 seconds with NaN where the file has n/a, values (n) str, feedback (n) str), in order of onset."""
+    """(onsets (n) float64 seconds with NaN where the file has n/a, values (n) str, feedback (n)
+    str), in order of onset.
+    """
     table = read_tsv(path)
     for column in ("onset", "value"):
         if column not in table:
@@ -50,7 +54,9 @@ def read_events(path):
 
 
 def build_trials(onsets, values, feedback):
-    """The trial table (n) of TRIAL from the events of one recording. Events without an onset are in no trial."""
+    """The trial table (n) of TRIAL from the events of one recording. Events without an onset are in
+    no trial.
+    """
     starts = onsets[values == "contrastTrial_start"]
     stops = np.append(starts, np.nan)[1:]
     ends = onsets[values == "end_experiment"]
@@ -84,7 +90,9 @@ def build_trials(onsets, values, feedback):
 
 
 def _first_from(times, lower, upper):
-    """For each pair of bounds the first of the sorted times with lower <= time < upper, and its number; NaN and -1 where there is none."""
+    """For each pair of bounds the first of the sorted times with lower <= time < upper, and its
+    number; NaN and -1 where there is none.
+    """
     at = np.searchsorted(times, lower, side="left")
     inside = (at < len(times)) & ~np.isnan(lower)
     inside[inside] = times[at[inside]] < upper[inside]
@@ -94,16 +102,20 @@ def _first_from(times, lower, upper):
 
 
 def is_fast(trials):
-    """Whether the recording runs on the fast time line: the next trial starts 1.63 s after the stimulus instead of 2.40 s."""
+    """Whether the recording runs on the fast time line: the next trial starts 1.63 s after the
+    stimulus instead of 2.40 s.
+    """
     gaps = (trials["stop"] - trials["stimulus"])[~np.isnan(trials["stimulus"])]
     return bool(len(gaps)) and bool(np.median(gaps) < 2.0)
 
 
 def flag_copies(tables):
-    """Set `copy` in the trial tables of one subject's recordings, in order, where a block was recorded twice.
+    """Set `copy` in the trial tables of one subject's recordings, in order, where a block was
+    recorded twice.
 
-    A block that was copied into the next run repeats its trials with all times moved by one constant. The later trial
-    is flagged where at least 4 trials of an earlier recording return with the same response time and the same offset.
+    A block that was copied into the next run repeats its trials with all times moved by one
+    constant. The later trial is flagged where at least 4 trials of an earlier recording return with
+    the same response time and the same offset.
     """
     tolerance = 0.005  # onsets are rounded to 2 ms in each file
     for b, later in enumerate(tables):

@@ -1,5 +1,5 @@
-"""What each neuroscience feature of a window is, in one table. The kernels (csrc/features.hpp) and the layer (neuro.py)
-compute them; tests compare both with this table, name by name."""
+"""What each neuroscience feature of a window is, in one table. The kernels (csrc/features.hpp) and
+the layer (neuro.py) compute them; tests compare both with this table, name by name."""
 
 from .montage import BANDS, GROUPS, LAGS
 
@@ -26,7 +26,8 @@ def _potentials():
             for q in QUARTERS
         },
         "motor_slope": "uV/s, least squares over the window, mean of left and right motor groups",
-        "motor_amplitude": f"uV, lowest value of the mean of left and right motor groups ({smooth})",
+        "motor_amplitude": "uV, lowest value of the mean of left and right motor groups "
+        f"({smooth})",
         "lrp_amplitude": "uV, largest magnitude of left less right motor group, "
         f"C3 - C4 ({smooth})",
         "lrp_onset": "s from the start of the window to where it stays above half of that; "

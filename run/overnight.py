@@ -236,7 +236,7 @@ def script(name, *words):
 
 
 def run(command):
-    """(exit code, whether somebody asked to stop). Waits until a stage that is stopped has saved."""
+    """(exit code, whether somebody asked to stop). Waits until a stopped stage has saved."""
     asked, child = [], None
 
     def on_signal(number, frame):

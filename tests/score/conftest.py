@@ -1,4 +1,4 @@
-"""What the tests of scoring share: caches of small releases of noise, run folders as the trainer leaves them, and scripts called in this process."""
+"""Shared by the tests of scoring: caches of noise, run folders, scripts called in this process."""
 
 import importlib.util
 import json
@@ -33,7 +33,10 @@ def subject_names(release):
 
 @pytest.fixture(scope="session")
 def caches(tmp_path_factory):
-    """The folder with caches of both challenges (challenge 1: 0.1 s margin) of R1, R5, R6 and R7: noise, response times and factors that differ between subjects."""
+    """The folder with caches of R1, R5, R6 and R7 for both challenges (challenge 1: 0.1 s margin).
+
+    Signals are noise; response times and factors differ between subjects.
+    """
     root = tmp_path_factory.mktemp("score")
     for r, name in enumerate(PEOPLE):
         folder = root / "data" / f"{name}_L100_bdf"
@@ -76,7 +79,11 @@ def write_run(
     train=None,
     **changed,
 ):
-    """A finished run of a tiny untrained network. train: settings of its training. center: it answers this number for every window. sides: {"train": subjects, "valid": subjects} instead of R1's and R5's."""
+    """A finished run of a tiny untrained network.
+
+    center: its answer to every window. sides: {"train": subjects, "valid": subjects} instead of
+    R1's and R5's. train: settings of its training. changed: entries of config.json.
+    """
     torch.manual_seed(seed)
     heads = {"head": head if challenge == 1 else "number"} if network == "tcn" else {}
     model = eeg.models.build(network, width=8, depth=1, **heads)
@@ -144,7 +151,10 @@ def by_hand(run, folder, releases, challenge=1):
 
 @pytest.fixture
 def script(monkeypatch, caches, capsys):
-    """Calls run/<name>.py in this process: script("evaluate", *arguments) -> what it printed. Raises what it raises."""
+    """script("evaluate", *arguments) calls run/evaluate.py in this process. -> what it printed
+
+    It raises what the script raises.
+    """
 
     def call(name, *arguments):
         spec = importlib.util.spec_from_file_location(name, ROOT / "run" / f"{name}.py")

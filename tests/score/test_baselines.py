@@ -1,4 +1,4 @@
-"""Label-only baselines: trial by trial as one would do it by hand, causal, and on the real events near what is known of them."""
+"""Label-only baselines: by hand, trial by trial; causal; and near what is known of real events."""
 
 import re
 
@@ -20,7 +20,7 @@ from eeg.score.metrics import nrmse
 
 
 def trials(rng, subjects, per_run=(4, 3), own=0.3):
-    """Metadata and response times of subjects with a speed of their own, in an order that is not theirs in time."""
+    """Metadata and response times of subjects with their own speed, not ordered in time."""
     rows, y = [], []
     for s in range(subjects):
         speed = rng.normal(1.6, own)
@@ -113,7 +113,7 @@ def test_age_and_sex():
     np.testing.assert_allclose(age_and_sex(train, y_train, unknown), y_train.mean(), atol=1e-9)
 
 
-def test_ridge_is_least_squares_where_there_is_much_data_and_the_mean_where_there_is_nothing_to_see():
+def test_ridge_is_least_squares_with_much_data_and_the_mean_with_nothing_to_see():
     rng = np.random.default_rng(4)
     x = rng.normal(3, [1, 20, 0], (500, 3))  # the third never varies
     y = x @ [0.5, 0.1, 1] + rng.normal(0, 0.1, 500)
@@ -124,7 +124,7 @@ def test_ridge_is_least_squares_where_there_is_much_data_and_the_mean_where_ther
 
 
 def test_ridge_folds_hold_subjects_together():
-    """Columns that name the subject explain everything within known subjects and nothing of others: the strongest ridge must win."""
+    """Columns that name the subject explain nothing of others: the strongest ridge must win."""
     rng = np.random.default_rng(5)
     who = np.repeat(np.arange(30), 20)
     level = rng.normal(size=30)
@@ -153,7 +153,10 @@ def test_which_a_challenge_has():
 
 
 def test_response_times_of_real_events(hbn):
-    """The table in the project's notes says 1.000, 0.965 to 0.968, 0.905 to 0.912 for whole releases; here are 25 subjects, each predicted from four fifths of the others."""
+    """Whole releases give 1.000, 0.965 to 0.968, 0.905 to 0.912.
+
+    Here are 25 subjects, each predicted from four fifths of the others.
+    """
     rows, y = [], []
     for subject in sorted(hbn.glob("R*/sub-*")):
         events = sorted((subject / "eeg").glob("*contrastChange*_events.tsv"))
@@ -184,7 +187,7 @@ def test_response_times_of_real_events(hbn):
 
 
 def test_externalizing_of_real_participants(hbn):
-    """Whole releases, a participant a row (the notes' 0.964 to 0.975 weigh by windows and know handedness)."""
+    """Whole releases, a participant a row (by windows, with handedness: 0.964 to 0.975)."""
     people = {}
     for name in ("R1", "R2", "R3", "R4", "R10", "R11"):
         known = [

@@ -37,7 +37,8 @@ def test_the_better_of_two(script, caches, tmp_path):
         in printed
     )
     assert re.search(
-        "(better|worse): c1_tcn/1 than the mean of the training labels|not distinguishable: c1_tcn/1 and the mean of the training labels",
+        "(better|worse): c1_tcn/1 than the mean of the training labels"
+        "|not distinguishable: c1_tcn/1 and the mean of the training labels",
         printed,
     )
     assert re.search("c1_tcn/1 (than|and) label-only: the subject's earlier trials", printed)
@@ -54,7 +55,10 @@ def test_identical_runs_are_not_distinguishable(script, tmp_path):
 
 
 def test_an_ensemble_stands_in_the_table(script, caches, tmp_path):
-    """One run answers too much, one too little: their average beats both beyond doubt, and is judged where it is not among the best, too."""
+    """One run answers too much, one too little: their average beats both beyond doubt.
+
+    It is judged where it is not among the best, too.
+    """
     write_run(tmp_path, "c1_tcn/1", center=0.5)
     run = write_run(tmp_path, "c1_tcn/2", center=2.7)
     y = by_hand(run, caches, ["R6", "R7"])[0]
@@ -83,7 +87,7 @@ def told(out):
 
 
 def test_validation_promotes_and_not_the_test_releases(script, tmp_path):
-    """The run that is best on the test releases was promoted, though the other has the lower validation NRMSE."""
+    """The lower validation NRMSE is promoted, though another run is better on R6 and R7."""
     write_run(tmp_path, "c1_lucky/1", center=1.63, nrmse=0.95)
     write_run(tmp_path, "c1_tcn/1", center=1.6, seed=2, nrmse=0.9)
     printed = script("compare", "--out", tmp_path, "--promote")
@@ -101,8 +105,8 @@ def test_validation_promotes_and_not_the_test_releases(script, tmp_path):
     )
     printed = script("compare", "--out", tmp_path, "--promote")
     assert (
-        f"the promoted run has the lowest validation NRMSE, 0.90000 on 4 subjects of R5; {tmp_path}/promoted_challenge_1/ is kept"
-        in printed
+        "the promoted run has the lowest validation NRMSE, 0.90000 on 4 subjects of R5; "
+        f"{tmp_path}/promoted_challenge_1/ is kept" in printed
     )
 
 
@@ -165,8 +169,8 @@ def test_what_validation_cannot_compare_with_the_promoted_run_needs_no_veto(scri
     write_run(tmp_path, "c1_tcn/1", center=1.59, seed=2, nrmse=0.9)
     printed = script("compare", "--out", tmp_path, "c1_tcn", "--promote")
     assert (
-        "the promoted run was validated on one of 5 folds, so its validation NRMSE is left out, too\n"
-        in printed
+        "the promoted run was validated on one of 5 folds, "
+        "so its validation NRMSE is left out, too\n" in printed
     )
     assert told(tmp_path)["run"] == "c1_tcn/1"
 
@@ -228,7 +232,10 @@ def test_an_ensemble_cannot_be_promoted(script, tmp_path, capsys):
 
 
 def test_a_hybrid_without_its_features_is_left_out(script, caches, tmp_path):
-    """The caches of these tests have none. Whether it is named, or its validation windows alone lack them, the others are compared."""
+    """The caches of these tests have no features, and the other runs are compared.
+
+    The same where only its validation windows lack them.
+    """
     write_run(tmp_path, "c1_tcn/1")
     write_run(tmp_path, "c1_hybrid/1", network="hybrid")
     for words in ([], ["c1_tcn", "c1_hybrid"]):

@@ -102,7 +102,10 @@ def test_an_ensemble_is_not_scored_where_it_is_fitted(script, tmp_path, name, wa
     for i in range(2):
         write_run(tmp_path, f"c1_tcn/{i}", seed=i)
     arguments = (name, "--out", tmp_path, "c1_tcn", "--ensemble")
-    reason = f"--ensemble {way} is fitted on the validation subjects of its runs, and 4 of .*NDARR5000XX.*--release.*--ensemble average"
+    reason = (
+        f"--ensemble {way} is fitted on the validation subjects of its runs, "
+        "and 4 of .*NDARR5000XX.*--release.*--ensemble average"
+    )
     for releases in (["R5"], ["R5", "R6"]):
         with pytest.raises(UserError, match=reason):
             script(*arguments, way, "--release", *releases)

@@ -1,4 +1,4 @@
-"""run/evaluate.py: its figures against h5py, torch and NumPy alone, and every way to ask for what cannot be."""
+"""run/evaluate.py: its figures against h5py, torch and NumPy alone, and every mistake."""
 
 import json
 import os
@@ -149,8 +149,8 @@ def test_a_run_scored_on_its_validation_subjects_says_so(script, tmp_path):
         )
     found, printed = scores(script, tmp_path, "c1_tcn", "--ensemble", "average", "--release", "R5")
     assert (
-        "note: the epoch of c1_tcn/1, c1_tcn/2 was chosen on some of these subjects, which flatters them\n"
-        in printed
+        "note: the epoch of c1_tcn/1, c1_tcn/2 was chosen on some of these subjects, "
+        "which flatters them\n" in printed
     )
     assert [entry.get("chosen_on_these_subjects") for entry in found["challenge1"]["table"]][
         :4
@@ -245,7 +245,8 @@ def test_labels_alone_need_the_training_cache(script, tmp_path, caches):
         (["c2_tcn", "--challenge", "1"], "c2_tcn/1 is a run of challenge 2, not 1"),
         (
             ["c1_stopped"],
-            "c1_stopped/1 has not finished .it was stopped.; resume with: python run/train.py --resume",
+            "c1_stopped/1 has not finished .it was stopped.; "
+            "resume with: python run/train.py --resume",
         ),
         (["c1_other"], "labels are 1: auroc is not defined where they do not vary"),
         (["c2_tcn", "--release", "R8"], "no cache of R8 for challenge 2"),

@@ -1,6 +1,9 @@
-"""The start kit's own scoring against this project's predictions and metric: what it said once, and run as it is on a submission.zip.
+"""The start kit's own scoring against this project's predictions and metric.
 
-The latter needs the peers' environment (`make peers` makes it) and the file: EEG_LOCAL_SCORING=.../local_scoring.py, from the competition's start kit.
+What it said once is stored in tests/fixtures; it is also run, unchanged, on a submission.zip.
+
+That needs the peers' environment (`make peers` makes it) and the competition's file:
+EEG_LOCAL_SCORING=.../local_scoring.py.
 """
 
 import os
@@ -29,7 +32,8 @@ def script():
     path = Path(os.environ.get("EEG_LOCAL_SCORING", ""))
     if not path.is_file():
         pytest.skip(
-            "no local_scoring.py (name the start kit's with EEG_LOCAL_SCORING); what it said is in tests/fixtures"
+            "no local_scoring.py (name the start kit's with EEG_LOCAL_SCORING); "
+            "what it said is in tests/fixtures"
         )
     if not PEERS.exists():
         pytest.skip("no peers' environment (build/peers; `make peers` makes it)")
@@ -37,7 +41,7 @@ def script():
 
 
 def same_scoring(cache, ours, y, p, printed):
-    """The start kit's labels, predictions and printed NRMSE are ours. It lists recordings in an order of its own."""
+    """The start kit's labels, predictions and NRMSE are ours, in another order of recordings."""
     order = lambda y, p: np.lexsort((p.round(4), y.round(4)))
     assert len(y) == len(cache)
     np.testing.assert_allclose(y[order(y, p)], cache.y[order(cache.y, ours)], atol=1e-5)
@@ -49,7 +53,7 @@ def same_scoring(cache, ours, y, p, printed):
 
 
 def test_scores_equal_those_that_the_start_kit_printed(tmp_path):
-    """Of tests/fixtures/submission.py, on a release written by tests; the start kit's numbers are stored beside it."""
+    """tests/fixtures/submission.py on a release written by tests, and the start kit's numbers."""
     stored = np.load(make.HERE / "scoring.npz")
     assert make.digest(make.write_scored_release(tmp_path), "**/*") == stored["release"], (
         "run: python tests/fixtures/make.py --local-scoring FILE"
@@ -96,5 +100,6 @@ def test_the_start_kits_scoring_equals_ours(script, tmp_path):
         assert len(cache) > 100
         same_scoring(cache, ours, y, p, theirs[challenge - 1])
         print(
-            f"challenge {challenge}: {len(y)} windows, theirs {theirs[challenge - 1]}, ours {nrmse(cache.y, ours):.6f}"
+            f"challenge {challenge}: {len(y)} windows, theirs {theirs[challenge - 1]}, "
+            f"ours {nrmse(cache.y, ours):.6f}"
         )

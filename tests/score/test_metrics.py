@@ -1,4 +1,4 @@
-"""Metrics against cases worked by hand and definitions written out; intervals against leaving out windows one subject at a time, and the truth."""
+"""Metrics against cases worked by hand and definitions; intervals against a jackknife."""
 
 import numpy as np
 import pytest
@@ -131,7 +131,7 @@ def test_the_interval_is_of_subjects_and_not_of_windows():
     ],
 )
 def test_the_intervals_cover(name, subjects):
-    """Of 95 % intervals of simulated test sets of few subjects about 95 % hold the truth; of a percentile bootstrap's 74 to 90 %."""
+    """About 95 % of the intervals contain the truth; of a percentile bootstrap's 74 to 90 %."""
     one, difference = coverage(POPULATIONS[name], subjects, 300)
     assert 0.92 <= one <= 0.985 and 0.92 <= difference <= 0.985
 
@@ -179,7 +179,7 @@ def test_describe_has_all_of_them():
             lambda: interval_difference([1, 2], [1, 3], [1, 3], ["a", "b"]),
             r"too few subjects to say \(2\)",
         ),
-        (lambda: interval([1, 2], [1, 3], ["a", "b", "c"]), "3 names of subjects and 2 windows"),
+        (lambda: interval([1, 2], [1, 3], ["a", "b", "c"]), "3 subject names and 2 windows"),
         (lambda: interval([2, 2], [1, 3], ["a", "b"]), "all 2 labels"),
         (
             lambda: interval([2] * 9 + [3], range(10), list("abcdefghij")),

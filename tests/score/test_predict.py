@@ -1,4 +1,4 @@
-"""Predictions: the windows that the competition scores, cut by a loop written here from its rules, and what is said of them."""
+"""Predictions: the windows that the competition scores, cut by a loop written from its rules."""
 
 import random
 import shutil
@@ -27,7 +27,7 @@ from tests.conftest import LABELS, trial_events, write_participants, write_recor
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Two releases of noise, of recordings of different lengths: R1 of two subjects, one with two runs, R2 of one."""
+    """Two releases of noise: R1 of two subjects, one with two runs, R2 of one. Lengths differ."""
     root = tmp_path_factory.mktemp("predict")
     for name, subjects in (("R1", ["NDARAA001AAA", "NDARBB002BBB"]), ("R2", ["NDARCC003CCC"])):
         folder = root / "data" / f"{name}_L100_bdf"
@@ -67,7 +67,8 @@ def test_a_window_that_is_damaged_is_named(data, tmp_path, model, value):
     row = len(cache.parts[0]) + 2
     with pytest.raises(
         UserError,
-        match=rf"^{paths[1]}: window 2 \(sub-NDARCC003CCC, contrastChangeDetection run 1\) holds NaN or infinity in channel E5; rebuild it with: python run/cache.py .*R2",
+        match=rf"^{paths[1]}: window 2 \(sub-NDARCC003CCC, contrastChangeDetection run 1\) "
+        "holds NaN or infinity in channel E5; rebuild it with: python run/cache.py .*R2",
     ):
         predict(model, cache)
     answered = predict(model, cache, leave_out=True)

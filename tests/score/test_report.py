@@ -1,4 +1,4 @@
-"""The numbers behind a report's figures, each computed again by other means, and the page: complete, self-contained, honest about its data."""
+"""A report's numbers, each computed again by other means, and its page, complete in itself."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from tests.score.conftest import by_hand, subject_names, write_run
 
 
 class Probe(nn.Module):
-    """Looks at the standard deviation of one electrode in one stretch of time, in microvolts, and at nothing else."""
+    """Answers the standard deviation of one electrode in one stretch of time, in microvolts."""
 
     def __init__(self, channel, first, last):
         super().__init__()
@@ -35,7 +35,7 @@ class Probe(nn.Module):
 
 @pytest.fixture(scope="module")
 def informative(caches):
-    """A cache, of 10 subjects, whose labels are exactly what a Probe at electrode 41, 0.60 to 0.80 s into the window, answers."""
+    """A cache of 10 subjects whose labels a Probe at electrode 41, from 0.60 to 0.80 s, answers."""
     cache = Cache([cache_path(caches, 1, "R6"), cache_path(caches, 1, "R7")])
     cache.metadata = cache.metadata.copy()
     cache.metadata["subject"] = [f"S{i % 10}" for i in range(len(cache))]
@@ -129,9 +129,8 @@ def test_means_of_bins_and_their_intervals_by_subject():
         inside = which == b
         assert mean[b] == pytest.approx(values[inside].mean())
         own = [values[inside & (subjects == s)].mean() for s in range(40)]
-        error = stats.sem(
-            own
-        )  # subjects have the same number of windows here: an ordinary standard error of their means
+        # subjects have as many windows here: an ordinary standard error of their means
+        error = stats.sem(own)
         assert (high[b] - low[b]) / (2 * 1.96 * error) == pytest.approx(1, abs=0.15)
     few = np.arange(9).repeat(2)
     mean, low, high = numbers.bin_means(
@@ -171,7 +170,7 @@ def test_coverage_of_a_head_that_knows_is_right():
 
 @pytest.fixture
 def page(caches, monkeypatch):
-    """write(run, ...) -> (the html, what was said to be done). Small pictures of few windows: they are drawn, not looked at."""
+    """write(run, ...) -> (the html, what was said to be done), with small pictures."""
     monkeypatch.setitem(plots.STYLE, "figure.dpi", 30)
     monkeypatch.setattr(numbers, "MOST", 4)
 
@@ -201,7 +200,8 @@ def resources(page):
         r"<script[^>]*>.*?</script>", lambda m: m[0][: m[0].index(">") + 1], page, flags=re.S
     )
     found = re.findall(
-        r"<(?:script|img|link|iframe|source|video|audio|object|embed)\b[^>]*?\b(?:src|href|data)\s*=\s*[\"']([^\"']*)",
+        r"<(?:script|img|link|iframe|source|video|audio|object|embed)\b[^>]*?"
+        r"\b(?:src|href|data)\s*=\s*[\"']([^\"']*)",
         markup,
     )
     styles = " ".join(re.findall(r"<style.*?</style>", page, flags=re.S))
@@ -257,7 +257,8 @@ def test_a_page_is_complete_and_self_contained(page, caches, tmp_path):
 
 def test_resources_are_seen():
     assert resources(
-        '<script src="https://a/b.js">x</script><img alt="" src="c.png"><style>@import "d.css"; p {background: url(http://e)}</style>'
+        '<script src="https://a/b.js">x</script><img alt="" src="c.png">'
+        '<style>@import "d.css"; p {background: url(http://e)}</style>'
     ) == ["https://a/b.js", "c.png", "http://e", "d.css"]
 
 
@@ -335,7 +336,7 @@ def test_progress_is_shown(page, caches, tmp_path, monkeypatch):
 
 
 def test_no_mark_is_cut_at_the_edge():
-    """Outliers and marks at the ends of an axis lie inside its limits, with room for half a mark."""
+    """Outliers and marks at the ends of an axis lie inside its limits, with room for half."""
     rng = np.random.default_rng(0)
     y, p = (
         np.append(rng.uniform(1, 2, 3000), [0.1, 4.0]),

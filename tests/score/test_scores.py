@@ -1,4 +1,4 @@
-"""Better, worse, or not distinguishable: against other intervals written out, and under noise of which nothing should come."""
+"""Better, worse, or not distinguishable: against other intervals, and under mere noise."""
 
 import re
 
@@ -49,7 +49,10 @@ def test_an_average_of_five_beats_its_best_member():
 
 
 def test_equally_good_is_seldom_called_better():
-    """Of 200 pairs that are equally good, 5 on each side would come out as different; of 10 subjects a percentile bootstrap calls 17 so."""
+    """Of 200 equally good pairs about 5 on each side come out as different.
+
+    With 10 subjects a percentile bootstrap calls 17 so.
+    """
     pairs = (simulated(seed, subjects=10) for seed in range(200))
     said = [verdict("a", p, "b", q, y, who)[1].split(":")[0] for y, p, q, who in pairs]
     assert (

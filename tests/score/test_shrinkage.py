@@ -18,7 +18,7 @@ def test_the_strength_is_the_best_between_0_and_1(slope, strength):
 
 
 def test_a_model_that_knows_nothing_does_not_beat_the_mean():
-    """Answers that have nothing to do with the label: the strength fitted on the same subjects makes them look better than the mean."""
+    """The strength fitted on the same subjects makes random answers look better than the mean."""
     same, cross = [], []
     for seed in range(100):
         rng = np.random.default_rng(seed)

@@ -89,11 +89,13 @@ def test_nobody_is_fitted_on_whom_a_member_was_trained_on(caches, tmp_path):
     [
         (
             {"input": {"sfreq": 200.0, "window_samples": 200, "channels": LABELS}},
-            "is sampled at 100 Hz, a/1 was trained at 200 Hz; train another with: python run/train.py --challenge 1",
+            "is sampled at 100 Hz, a/1 was trained at 200 Hz; "
+            "train another with: python run/train.py --challenge 1",
         ),
         (
             {"input": {"sfreq": 100.0, "window_samples": 150, "channels": LABELS}},
-            "has windows of 200 samples, a/1 was trained on 150; train another with: python run/train.py --challenge 1",
+            "has windows of 200 samples, a/1 was trained on 150; "
+            "train another with: python run/train.py --challenge 1",
         ),
         (
             {"input": {"sfreq": 100.0, "window_samples": 200, "channels": LABELS[:64]}},

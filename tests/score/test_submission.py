@@ -1,4 +1,4 @@
-"""submission.zip: what is in it, that it answers alone as the runs do, and what is refused. The zip is loaded by a fresh interpreter, by code of this file."""
+"""submission.zip: its content, its answers in a fresh interpreter, and what is refused."""
 
 import ast
 import importlib.util
@@ -43,14 +43,16 @@ for challenge, get in (1, "get_model_challenge_1"), (2, "get_model_challenge_2")
     assert isinstance(model, torch.nn.Module) and not model.training
     model.eval()
     with torch.inference_mode():
-        for name, windows, sizes in ("volts", x, (1, 3, 5)), ("microvolts", x * 1e6, (5,)), ("double", x.double(), (4,)):
+        cases = ("volts", x, (1, 3, 5)), ("microvolts", x * 1e6, (5,)), ("double", x.double(), (4,))
+        for name, windows, sizes in cases:
             for size in sizes:
                 parts = [model.forward(part) for part in windows.split(size)]
                 assert all(part.shape[1:] == (1,) and part.dtype == torch.float32 for part in parts)
                 found[f"{challenge} {name} {size}"] = torch.cat(parts).numpy()
         assert model(x[:0]).shape == (0, 1)
 np.savez("found.npz", **found)
-print(sorted(name for name, module in sys.modules.items() if module and name.split(".")[0] in ("scipy", "h5py", "mne", "eeg")))
+absent = "scipy", "h5py", "mne", "eeg"
+print(sorted(name for name in sys.modules if sys.modules[name] and name.split(".")[0] in absent))
 """
 
 
@@ -121,7 +123,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def submit(monkeypatch, capsys, tmp_path):
-    """run/submit.py in an empty folder: submit(*arguments) -> what it prints. What it raises comes out."""
+    """submit(*arguments) calls run/submit.py in an empty folder. -> what it prints"""
     spec = importlib.util.spec_from_file_location("submit", ROOT / "run" / "submit.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -202,7 +204,7 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
 
 
 def test_a_hybrid_with_stored_features_answers_alone_as_with_them(submit, tmp_path):
-    """Its answers to windows in volts, without features, against its own to the same windows with the features that run/features.py would store."""
+    """In volts without features it answers as with those that run/features.py would store."""
     run = write_run(tmp_path / "experiments", "c1_hybrid/1", name="hybrid", features="file")
     saved = torch.load(run.weights, weights_only=True)
     rng = np.random.default_rng(0)
@@ -239,7 +241,8 @@ TINY = {"name": "tcn", "width": 8, "depth": 1, "head": "number"}
         ({"simulated": True}, "c2_tcn/1 was trained on simulated data"),
         (
             {"nrmse": 1.021},
-            r"c2_tcn/1 does not beat the mean of its training labels on its validation subjects \(NRMSE 1.02100, the mean 1.02000\)",
+            "c2_tcn/1 does not beat the mean of its training labels on its validation subjects "
+            r"\(NRMSE 1.02100, the mean 1.02000\)",
         ),
         (
             {"nrmse": 1.02},

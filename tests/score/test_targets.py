@@ -1,4 +1,4 @@
-"""Targets that the competition does not score, and the four factors: run/evaluate.py and report against SciPy, NumPy and h5py alone."""
+"""Targets the competition does not score, and the four factors: evaluate and report, by hand."""
 
 import json
 import re
@@ -86,7 +86,7 @@ def by_pairs(hit, p):
 
 
 def test_the_auroc_has_an_interval_by_subject(script, hits, tmp_path):
-    """Around the AUROC, as wide as Student's t times its jackknife error over subjects, written down here; none of few subjects."""
+    """As wide as Student's t times the jackknife error over subjects; none for few subjects."""
     run = write_run(tmp_path, "c1_correct/1", head="number", target="correct")
     found, printed = evaluated(script, tmp_path, hits, "c1_correct", "--release", "R7")
     assert (
@@ -123,7 +123,8 @@ def test_what_is_fitted_to_response_times_is_not_for_hits(script, hits, tmp_path
         write_run(tmp_path, f"c1_correct/{i}", seed=i, head="number", target="correct")
     with pytest.raises(
         UserError,
-        match="--ensemble stack is fitted to what the competition scores, c1_correct/1 predicts correct",
+        match="--ensemble stack is fitted to what the competition scores, "
+        "c1_correct/1 predicts correct",
     ):
         evaluated(script, tmp_path, hits, "c1_correct", "--ensemble", "stack")
     found, _ = evaluated(script, tmp_path, hits, "c1_correct", "--ensemble", "average")
@@ -132,7 +133,7 @@ def test_what_is_fitted_to_response_times_is_not_for_hits(script, hits, tmp_path
 
 @pytest.fixture
 def four(caches, tmp_path):
-    """(a run of all four factors, caches of challenge 2 in which they vary and one subject lacks one)."""
+    """(a run of all four factors, caches in which they vary and one subject lacks one)."""
     folder = copied(caches, tmp_path / "cache", 2)
     for release in ("R6", "R7"):
         for k, name in enumerate(("p_factor", "attention")):
@@ -157,7 +158,7 @@ def four(caches, tmp_path):
 
 
 def factors_by_hand(run, folder):
-    """{factor: (windows, NRMSE, r)}, from predictions of the project: what is checked is what is made of them."""
+    """{factor: (windows, NRMSE, r)}, from the project's own predictions."""
     from eeg.score.predict import predict_run
     from eeg.score.sides import scored_side
 

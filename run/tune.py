@@ -62,6 +62,7 @@ def arguments():
 def main():
     args = arguments()
     from eeg.runs.study import Study, options
+    from eeg.train.options import search_rules
 
     wanted = {
         name: getattr(args, name)
@@ -70,6 +71,7 @@ def main():
     study = Study.open(
         args.out / args.name,
         wanted | {"space": read_space(args.space)},
+        search_rules(),
         ("--cache", str(args.cache), "--data", str(args.data)),
     )
     print(

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,66 +23,36 @@ import numpy as np
 
 from eeg import UserError, cli
 from eeg.files import locked, write_json
-from eeg.models.settings import SETTINGS, tuned
 from eeg.runs import schema
 from eeg.runs.run import STAMP, Run, readable
 
 TRAIN = Path(__file__).resolve().parents[2] / "run" / "train.py"
 HOPELESS = 3  # failed trials, and no other, after which no more are tried
 WAIT = 1.0  # s between looks at what other workers do
-OURS = (
-    "challenge",
-    "epochs",
-    "name",
-    "seed",
-    "out",
-    "cache",
-    "data",
-    "resume",
-    "tmux",
-    "cv",
-    "list-models",
-)  # options that a study sets itself, or that make no sense in it
-SAME = (
-    "target",
-    "valid",
-    "mini",
-    "max-recordings",
-    "max-subjects",
-    "keep-copies",
-    "keep-bad",
-)  # options that change what a score is of: all trials share them
 
-MODEL = "tcn"  # of run/train.py, where none is named
-SPACES = {  # where the user names none; with it what the model says of itself
-    1: {
-        "lr": {"log": [3e-4, 5e-3]},
-        "weight-decay": {"log": [1e-3, 0.3]},
-        "batch-size": [32, 64, 128],
-        "ema": [0.9, 0.99, 0.995],
-    },
-    2: {
-        "lr": {"log": [1e-4, 3e-3]},
-        "weight-decay": {"log": [1e-2, 1]},
-        "batch-size": [32, 64, 128],
-        "ema": [0.9, 0.99, 0.995],
-    },
-}
+
+@dataclass(frozen=True)
+class Rules:
+    """What a search needs to know of the options of run/train.py, by their names in Python."""
+
+    ours: frozenset  # a study sets them itself, or they make no sense in it
+    shared: frozenset  # they change what a score is of: all trials have the same
+    usual_space: Callable  # (challenge, model or None) -> {option: values}
 
 
 # ---------------------------------------------------------------------------------------------------- the question
 
 
-def check_space(space):
+def check_space(space, rules):
     """Raises UserError where this is not {"option": values} with values a list, {"range": [low, high]}, {"log": [low, high]}, {"int": [low, high]} or a constant."""
     if not isinstance(space, dict) or not space:
         raise UserError(
             'a space is a JSON object of options of run/train.py, such as {"lr": {"log": [1e-4, 1e-2]}, "batch-size": [32, 64]}'
         )
     for option, values in space.items():
-        if option.split(".")[0].replace("_", "-") in OURS:
+        if _plain(option.split(".")[0]) in rules.ours:
             raise UserError(f"'{option}' in the space: a study sets that itself")
-        if option.replace("_", "-") in SAME:
+        if _plain(option) in rules.shared:
             raise UserError(
                 f"'{option}' in the space: scores of trials that differ in it cannot be compared; name it after --"
             )
@@ -172,10 +143,9 @@ def _parsed(words):
     return found
 
 
-def _of_model(fixed):
-    """What a search varies of the model that is trained. A model that does not exist is left to run/train.py to name."""
-    name = (_parsed(fixed).get("model") or [MODEL])[-1]
-    return {f"set.{key}": values for key, values in tuned(name).items()} if name in SETTINGS else {}
+def _plain(option):
+    """The name that an option has in Python."""
+    return option.replace("-", "_")
 
 
 def _shared(space, fixed):
@@ -213,7 +183,7 @@ class Study:
     train: Path = TRAIN
 
     @classmethod
-    def open(cls, folder, wanted, *more):
+    def open(cls, folder, wanted, rules, *more):
         """Begin a study, or join one that was begun with the same question. wanted: "challenge", and of "space" and DEFAULTS what was asked for; None is as good as absent."""
         folder.mkdir(parents=True, exist_ok=True)
         path, wanted = (
@@ -231,19 +201,20 @@ class Study:
             else:
                 plan = DEFAULTS | wanted
                 if "space" not in plan:
-                    usual = SPACES[plan["challenge"]] | _of_model(plan["fixed"])
+                    model = _parsed(plan["fixed"]).get("model") or [None]
+                    usual = rules.usual_space(plan["challenge"], model[-1])
                     plan["space"] = {
                         option: usual[option]
                         for option in usual
                         if option not in _shared(usual, plan["fixed"])
                     }
-                check_space(plan["space"])
+                check_space(plan["space"], rules)
                 if both := _shared(plan["space"], plan["fixed"]):
                     raise UserError(
                         f"'{both[0]}' stands in the space and after --: leave it in one of them"
                     )
                 if ours := [
-                    option for option in _parsed(plan["fixed"]) if option.replace("_", "-") in OURS
+                    option for option in _parsed(plan["fixed"]) if _plain(option) in rules.ours
                 ]:
                     raise UserError(
                         f"--{ours[0]} after --: a study sets that itself; say it before --"

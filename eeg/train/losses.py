@@ -1,83 +1,136 @@
 """What training minimises. B windows, K outputs, S moments.
 
-A loss is told the model, its raw numbers, the labels y (B, K) in their own units and each window's share of its label: with
-mixup a window is `mix` of itself and the rest of a partner, whose label is `other`. It returns one number, the mean over windows.
+LOSSES is the list: a loss that is added there is known to --loss, its help and the trainer. A loss is given a `Batch` and returns
+one number, the mean over its windows. torch is imported where it is needed: run/train.py shows the list before it is loaded.
 """
 
-import torch
-from torch.nn import functional as F
+from collections.abc import Callable
+from dataclasses import dataclass
 
-LOSSES = {
-    "mse": "squared error",
-    "huber": "squared error up to one standard deviation of the labels, absolute error beyond",
-    "mae": "absolute error",
-    "focal": "squared error, weighed up where it is large and where the answer is too low",
-    "time": "cross-entropy of the time scores with the label smoothed by 0.15 s, and RMSE of the expected time (models with a time head)",
-    "cross-entropy": "of hit against error, both classes with the same weight (--target correct)",
-}
-
-SMOOTH = 0.15  # s: spread of the Gaussian that stands for a response's moment
+SMOOTH_S = 0.15  # spread of the Gaussian that stands for a response's moment
 ENTROPY = 0.3  # weight of the cross-entropy beside the RMSE, in s
 AUX = 0.3  # weight of what is learned beside the answer
-FOCUS, TOO_LOW = (
-    1.0,
-    0.6,
-)  # focal: exponent of the weight by size, share of the weight that answers below the label get
+FOCUS = 1.0  # focal: exponent of the weight by size
+TOO_LOW = 0.6  # focal: share of the weight for answers below the label
 
 
-def pointwise(kind, error):
-    """Loss of each error, in standard deviations of the labels (answer minus label). Same shape."""
-    if kind == "mse":
-        return error.square()
-    if kind == "huber":
-        return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")
-    if kind == "mae":
-        return error.abs()
-    if kind == "focal":
-        size = 1 - torch.exp(-error.detach().abs())
-        low = (error.detach() < 0).to(error.dtype)
-        side = 2 * (low * TOO_LOW + (1 - low) * (1 - TOO_LOW))
-        return size**FOCUS * side * error.square()
-    raise ValueError(f"there is no loss '{kind}'; there are {', '.join(LOSSES)}")
+@dataclass
+class Batch:
+    """What a loss may use.
+
+    y, other (B, K + aux): labels in their own units, then those of `aux`, standardised, NaN where unknown. With mixup a
+    window is `mix` (B,) of itself and the rest of a partner, whose label is `other`.
+    """
+
+    model: object  # a Model
+    raw: object  # (B, S) or (B, K + aux): the network's numbers
+    y: object
+    mix: object = None
+    other: object = None
+    positive: float = 1.0  # cross-entropy's weight of label 1; that of 0 is 1
+    average: Callable | None = None  # a mean over this process's windows -> one over all processes'
+
+    @property
+    def mixed(self):
+        """(B, K + aux): the labels of what the model sees."""
+        return self.mixture(self.y, self.other)
+
+    def mixture(self, own, partner):
+        if self.mix is None:
+            return own
+        weight = self.mix[:, None]
+        return weight * own + (1 - weight) * partner
+
+
+def squared(error):
+    return error.square()
+
+
+def huber(error):
+    from torch.nn import functional as F
+
+    return F.smooth_l1_loss(error, error.new_zeros(()).expand_as(error), reduction="none")
+
+
+def absolute(error):
+    return error.abs()
+
+
+def focal(error):
+    size = 1 - (-error.detach().abs()).exp()
+    low = (error.detach() < 0).to(error.dtype)
+    side = 2 * (low * TOO_LOW + (1 - low) * (1 - TOO_LOW))
+    return size**FOCUS * side * error.square()
+
+
+def of_errors(pointwise: Callable) -> Callable:
+    """The loss that sums pointwise(errors), which are in standard deviations of the labels, answer minus label."""
+
+    def loss_of(batch):
+        model, mixed, k = batch.model, batch.mixed, batch.model.n_outputs
+        total = pointwise((model.answer(batch.raw) - mixed[:, :k]) / model.scale).mean()
+        if model.aux:
+            known = ~mixed[:, k:].isnan()
+            error = (batch.raw[:, k:] - mixed[:, k:]).where(known, 0.0)
+            total = total + AUX * error.square().sum() / known.sum().clamp_min(1)
+        return total
+
+    return loss_of
 
 
 def smoothed(moments, y):
-    """(B, S): for each label the distribution over moments that the time scores should give, its sum 1."""
-    distance = (moments - y) / SMOOTH
-    return torch.softmax(
-        -0.5 * distance.square(), 1
-    )  # a label far outside the window then falls on its nearest edge, and not on nothing
+    """(B, S): for each label the distribution over moments that the time scores should give, its sum 1.
 
-
-def loss(kind, model, raw, y, mix=None, other=None, positive=1.0, average=None):
-    """-> scalar. y, other (B, K + aux): labels, then those of `aux`, standardised, NaN where unknown. mix (B,): share of y, the rest is of `other`.
-
-    positive: cross-entropy's weight of label 1 (that of 0 is 1). average: makes a mean over this process's windows one over all processes'.
+    A label far outside the window falls on its nearest edge.
     """
-    if mix is not None:
-        weight = mix[:, None]
-        mixed = weight * y + (1 - weight) * other
-    else:
-        mixed = y
-    k = model.n_outputs
-    if kind == "time":
-        expected = model.answer(raw)
-        target = smoothed(model.moments, y[:, :1])
-        if mix is not None:
-            target = weight * target + (1 - weight) * smoothed(model.moments, other[:, :1])
-        entropy = -(target * raw.log_softmax(1)).sum(1).mean()
-        square = (expected - mixed).square().mean()
-        rms = (average(square.detach()) if average else square.detach()).sqrt().clamp_min(1e-6)
-        return (
-            ENTROPY * entropy + square / (2 * rms) + rms / 2
-        )  # the value and gradient of sqrt(square), whoever holds the other windows
-    if kind == "cross-entropy":
-        return F.binary_cross_entropy_with_logits(
-            raw[:, :k], mixed[:, :k], pos_weight=raw.new_tensor(positive)
-        )
-    total = pointwise(kind, (model.answer(raw) - mixed[:, :k]) / model.scale).mean()
-    if model.aux:
-        known = ~mixed[:, k:].isnan()
-        error = torch.where(known, raw[:, k:] - mixed[:, k:], 0.0)
-        total = total + AUX * error.square().sum() / known.sum().clamp_min(1)
-    return total
+    distance = (moments - y) / SMOOTH_S
+    return (-0.5 * distance.square()).softmax(1)
+
+
+def time(batch):
+    model, raw, mixed = batch.model, batch.raw, batch.mixed
+    expected = model.answer(raw)
+    target = smoothed(model.moments, batch.y[:, :1])
+    if batch.mix is not None:
+        target = batch.mixture(target, smoothed(model.moments, batch.other[:, :1]))
+    entropy = -(target * raw.log_softmax(1)).sum(1).mean()
+    square = (expected - mixed).square().mean()
+    mean = batch.average(square.detach()) if batch.average else square.detach()
+    rms = mean.sqrt().clamp_min(1e-6)
+    # the value and the gradient of sqrt(square), whoever holds the other windows
+    return ENTROPY * entropy + square / (2 * rms) + rms / 2
+
+
+def cross_entropy(batch):
+    from torch.nn import functional as F
+
+    k, weight = batch.model.n_outputs, batch.raw.new_tensor(batch.positive)
+    return F.binary_cross_entropy_with_logits(
+        batch.raw[:, :k], batch.mixed[:, :k], pos_weight=weight
+    )
+
+
+@dataclass(frozen=True)
+class Loss:
+    words: str
+    of: Callable  # Batch -> a number
+    offered: bool = True  # by --loss; else it belongs to a target
+
+
+LOSSES = {
+    "mse": Loss("squared error", of_errors(squared)),
+    "huber": Loss(
+        "squared error up to one deviation of the labels, then absolute", of_errors(huber)
+    ),
+    "mae": Loss("absolute error", of_errors(absolute)),
+    "focal": Loss("squared error that weighs large errors and low answers more", of_errors(focal)),
+    "time": Loss("cross-entropy of the time scores and RMSE of the expected time", time),
+    "cross-entropy": Loss("hit or error, both classes weigh the same", cross_entropy, False),
+}
+
+
+def loss(kind: str, *parts, **more):
+    """-> scalar. The further arguments are those of Batch. Raises ValueError for a loss that does not exist."""
+    if kind not in LOSSES:
+        raise ValueError(f"there is no loss '{kind}'; there are {', '.join(LOSSES)}")
+    return LOSSES[kind].of(Batch(*parts, **more))

@@ -264,6 +264,15 @@ def copied(tensor):
     )
 
 
+def on_host(value):
+    """A copy, on the CPU, of a tensor or of the dicts and lists that hold tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: on_host(each) for key, each in value.items()}
+    return type(value)(map(on_host, value)) if isinstance(value, (list, tuple)) else value
+
+
 def outcome(work, *arguments):
     """work(*arguments) -> (its result, None), or (None, Fault) where the device failed; other exceptions pass through.
 

@@ -13,15 +13,17 @@ from eeg import UserError
 from eeg.models import MODELS
 from eeg.models.settings import check, tuned
 from eeg.runs.study import Study, check_space, draw, options, rungs
+from eeg.train.options import search_rules
 from tests.children import Child
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
-WORKER = "import sys; from pathlib import Path; from eeg.runs.study import Study; Study.open(Path(sys.argv[1]), {'challenge': 1}, (), Path(sys.argv[2])).work()"
+RULES = search_rules()
+WORKER = "import sys; from pathlib import Path; from eeg.runs.study import Study; from eeg.train.options import search_rules; Study.open(Path(sys.argv[1]), {'challenge': 1}, search_rules(), (), Path(sys.argv[2])).work()"
 
 
 def begin(out, **wanted):
     wanted = {"challenge": 1, "space": {"lr": {"range": [0, 1]}}, "trials": 9, "epochs": 9} | wanted
-    return Study.open(out / "tune", wanted, (), STAND_IN)
+    return Study.open(out / "tune", wanted, RULES, (), STAND_IN)
 
 
 def worker(folder, output):
@@ -49,7 +51,7 @@ def test_rungs():
 def test_the_default_space_is_of_the_model_that_is_trained(tmp_path, model, challenge):
     """What it draws is what the model's own settings take."""
     fixed = ["--train", "R1", "--model", model] if model else []
-    plan = Study.open(tmp_path / "tune", {"challenge": challenge, "fixed": fixed}).plan
+    plan = Study.open(tmp_path / "tune", {"challenge": challenge, "fixed": fixed}, RULES).plan
     own = {option.removeprefix("set.") for option in plan["space"] if option.startswith("set.")}
     assert own == set(tuned(model or "tcn")) and {"lr", "weight-decay", "batch-size", "ema"} < set(
         plan["space"]
@@ -101,7 +103,7 @@ def test_settings_become_options():
 
 def test_what_all_trials_share_is_not_searched(tmp_path):
     usual = Study.open(
-        tmp_path / "a", {"challenge": 1, "fixed": ["--lr", "0.1", "--set", "dropout=0.2"]}
+        tmp_path / "a", {"challenge": 1, "fixed": ["--lr", "0.1", "--set", "dropout=0.2"]}, RULES
     ).plan["space"]
     assert usual.keys() == {"weight-decay", "batch-size", "ema"}
     with pytest.raises(UserError, match="'set.width' stands in the space and after --"):
@@ -131,7 +133,7 @@ def test_what_all_trials_share_is_not_searched(tmp_path):
 )
 def test_a_space_that_makes_no_sense(space):
     with pytest.raises(UserError, match="space"):
-        check_space(space)
+        check_space(space, RULES)
 
 
 def test_the_best_go_on(tmp_path):
@@ -225,6 +227,8 @@ def test_a_study_that_cannot_succeed_stops(tmp_path):
 
 def test_a_study_is_joined_with_the_same_question_only(tmp_path):
     begin(tmp_path)
-    assert Study.open(tmp_path / "tune", {"challenge": 1, "trials": None}).plan["trials"] == 9
+    assert (
+        Study.open(tmp_path / "tune", {"challenge": 1, "trials": None}, RULES).plan["trials"] == 9
+    )
     with pytest.raises(UserError, match="begun with trials 9, not 5"):
         begin(tmp_path, trials=5)

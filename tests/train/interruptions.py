@@ -4,7 +4,8 @@ import os
 
 import torch
 
-from eeg.train import trainer as module
+from eeg.train.stepper import Stepper
+from eeg.train.trainer import Trainer
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
 
@@ -18,7 +19,7 @@ class Killed(BaseException):
 
 def sends(number, method, call, monkeypatch):
     """This process is sent a signal as Trainer.<method> is called for the call-th time."""
-    work, count = getattr(module.Trainer, method), [0]
+    work, count = getattr(Trainer, method), [0]
 
     def wrapped(*arguments):
         count[0] += 1
@@ -26,12 +27,12 @@ def sends(number, method, call, monkeypatch):
             os.kill(os.getpid(), number)
         return work(*arguments)
 
-    monkeypatch.setattr(module.Trainer, method, wrapped)
+    monkeypatch.setattr(Trainer, method, wrapped)
 
 
-def faulty(plan, name="_step"):
-    """Trainer.<name> that raises plan[call]."""
-    work, calls = getattr(module.Trainer, name), [0]
+def faulty(plan, owner=Stepper, name="_forward_backward"):
+    """owner.<name> that raises plan[call]."""
+    work, calls = getattr(owner, name), [0]
 
     def step(*arguments):
         calls[0] += 1

@@ -12,7 +12,7 @@ import torch
 from eeg import UserError
 from eeg.data.cache import Cache, cache_path
 from eeg.score.predict import predict
-from eeg.train import trainer as module
+from eeg.train.stepper import Stepper
 from tests.train.interruptions import sends
 from tests.train.trained import left_behind, the_run, weights
 
@@ -75,14 +75,14 @@ def test_windows_that_are_left_out_change_nothing_else(train, caches, tmp_path):
     trainer, and by a copy of it that never saw them.
     """
     row = int(np.flatnonzero(~Cache(cache_path(caches, 1, "R1")).metadata["copy"])[3])
-    seen, work = [], module.Trainer._step
+    seen, work = [], Stepper._forward_backward
 
     def step(self, model, batch, weight):
         seen.append({name: value.clone() for name, value in batch.items()})
         return work(self, model, batch, weight)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.Trainer, "_step", step)
+        patch.setattr(Stepper, "_forward_backward", step)
         train("--challenge", 1, "--epochs", 1)
         whole, seen = seen, []
         train("--challenge", 1, "--epochs", 1, "--cache", damaged(caches, tmp_path, "R1", [row]))

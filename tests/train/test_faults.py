@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from eeg.runs.run import find_runs
-from eeg.train import checkpoint, optim, recovery
-from eeg.train import trainer as module
+from eeg.train import checkpoint, optim, recovery, snapshot, validation
+from eeg.train.stepper import Stepper
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
 CRASH = RuntimeError("HIP error: an illegal memory access was encountered")
@@ -20,17 +20,17 @@ ERRORS = {"error": (CRASH, True), "out of memory": (OOM, True), "dead device": (
 # Where it fails: what is called there, whether the error shows at its end, and its how manieth call
 # fails.
 PLACES = {
-    "first pass": (module.Trainer, "_step", True, 5),
+    "first pass": (Stepper, "_forward_backward", True, 5),
     "between the passes": (optim.SAM, "ascend", True, 3),
-    "second pass": (module.Trainer, "_step", True, 6),
+    "second pass": (Stepper, "_forward_backward", True, 6),
     "clipping": (torch.nn.utils, "clip_grad_norm_", True, 4),
     "descent": (optim.SAM, "descend", True, 3),
     "first step": (torch.optim.AdamW, "step", True, 1),
     "optimiser step": (torch.optim.AdamW, "step", True, 3),
     "averaging": (optim.Average, "update", True, 3),
-    "validation": (module, "predict", False, 1),
-    "best weights": (module.Trainer, "_weights", True, 1),
-    "checkpoint": (module.Trainer, "state", True, 2),
+    "validation": (validation, "predict", False, 1),
+    "best weights": (Stepper, "_weights", True, 1),
+    "checkpoint": (snapshot, "snapshot", True, 2),
 }
 WITHOUT_SAM = [
     place for place in PLACES if place not in ("between the passes", "second pass", "descent")

@@ -14,6 +14,7 @@ import pytest
 from eeg.runs.run import find_runs
 from eeg.train import checkpoint
 from eeg.train import trainer as module
+from eeg.train.validation import Validation
 from tests.children import Child
 from tests.conftest import ROOT, command
 from tests.train.interruptions import Killed, faulty, sends
@@ -67,11 +68,11 @@ def test_a_killed_run_ends_as_if_nothing_had_been(train, monkeypatch, tmp_path, 
     moments = [
         (module.Trainer, "_train_batch", 4, 0),
         (module.Trainer, "_train_batch", 5, 5),
-        (module.Trainer, "_predict", 0, 0),
+        (Validation, "_answers", 0, 0),
     ]
     if variant == "plain":
         moments += [
-            (module.Trainer, "_predict", 1, 5),
+            (Validation, "_answers", 1, 5),
             (module.Trainer, "_end_epoch", 0, 0),
             (module.Trainer, "_finish", 0, 5),
         ]
@@ -176,7 +177,7 @@ def test_asked_to_stop_at_the_end_of_a_fold_begins_no_other(train, monkeypatch):
 def test_asked_to_stop_before_the_first_batch(train, monkeypatch, error):
     """SystemExit is what SIGTERM raises until the trainer heeds it."""
     with monkeypatch.context() as patch:
-        patch.setattr(module.Trainer, "__init__", faulty({1: error}, "__init__"))
+        patch.setattr(module.Trainer, "__init__", faulty({1: error}, module.Trainer, "__init__"))
         assert "resume with: python run/train.py --resume" in train("--challenge", 1, "--epochs", 1)
     assert the_run(train.out).status == "stopped"
     train("--resume")

@@ -8,7 +8,13 @@ import pytest
 
 from eeg import UserError
 from eeg.data.cache import cache_path
+from eeg.data.split import split as split_windows
+from eeg.runs.journal import Journal
 from eeg.runs.run import find_runs
+from eeg.runs.schema import OPTIONS
+from eeg.train.options import ABOUT, Options
+from eeg.train.targets import make_model
+from eeg.train.trainer import Trainer
 
 
 @pytest.mark.parametrize(
@@ -132,3 +138,23 @@ def test_features_that_are_not_there(train, caches, tmp_path):
         "R1 R5",
     ):
         train("--challenge", 1, "--model", "hybrid", "--set", "width=16", "--cache", folder)
+
+
+def test_a_run_from_python(caches, tmp_path):
+    """Options, model and trainer without a command line."""
+    options = Options(1, epochs=1, batch_size=16, set={"width": 8, "depth": 1}, cache=caches)
+    split = split_windows(caches, 1, ["R1"], ["R5"])
+    journal = Journal(tmp_path)
+    assert Trainer(options, make_model(options), split, "cpu", "fp32", journal).run() == "finished"
+    assert (tmp_path / "weights_challenge_1.pt").exists() and options.epochs == 1
+
+
+def test_what_config_json_may_say_of_options_is_what_there_is():
+    """Two lists, since eeg/runs checks a config.json without eeg/train: its schema names every option, and every choice."""
+    kept = {name for name, about in ABOUT.items() if about.kept}
+    schema = {name.removesuffix("?"): kind for name, kind in OPTIONS.items()}
+    assert schema.keys() == kept, "an option is missing in eeg/runs/schema.py, or gone from Options"
+    for name in kept:
+        for value in ABOUT[name].argument.get("choices", ()):
+            value = [value] if name == "aux" else value
+            assert schema[name].fits(value), f"eeg/runs/schema.py does not know {name} {value}"

@@ -15,8 +15,10 @@ from tests.train.trained import the_run, weights
 IN_TROUBLE = """
 import os, runpy, signal, sys
 import torch
+from eeg.train.stepper import Stepper
 from eeg.train.trainer import Trainer
-step, train_batch, rank, calls = Trainer._step, Trainer._train_batch, int(os.environ["RANK"]), [0]
+step, train_batch = Stepper._forward_backward, Trainer._train_batch
+rank, calls = int(os.environ["RANK"]), [0]
 
 def fails_once(self, *arguments):
     calls[0] += 1
@@ -32,7 +34,7 @@ def asked(self, batch):
     if rank == 0 and self.epoch == 2:
         os.kill(os.getpid(), signal.SIGTERM)
 
-Trainer._step, Trainer._train_batch = fails_once, asked
+Stepper._forward_backward, Trainer._train_batch = fails_once, asked
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -14,7 +14,7 @@ from eeg import UserError
 from eeg.data.cache import Cache, Settings, build, cache_path
 from eeg.data.release import find_release
 from eeg.data.synth import simulate_release
-from eeg.machine import device
+from eeg.machine import amp, device
 from eeg.machine.load import Load
 from eeg.runs.run import Run, find_runs
 from eeg.train import checkpoint
@@ -113,7 +113,7 @@ def test_resumed_in_another_precision(train, monkeypatch, first, then):
         raise Killed
 
     types = dict.fromkeys(("fp32", "fp16"))
-    monkeypatch.setattr(module.amp, "TYPES", types)
+    monkeypatch.setattr(amp, "TYPES", types)
     make = module.Trainer.__init__
 
     def made(self, options, model, split, device, precision, *further):
@@ -136,7 +136,7 @@ def test_resumed_in_another_precision(train, monkeypatch, first, then):
     printed = train("--resume", "--epochs", 2)
     assert "resumed at epoch 2" in printed and the_run(train.out).finished
     steps = len(trainers[0].batches)
-    assert (trainers[0].scale.scale, trainers[0].scale.good) == (
+    assert (trainers[0].stepper.scale.scale, trainers[0].stepper.scale.good) == (
         (2.0**14, steps) if then == "fp16" else (1.0, 0)
     )
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from eeg.runs.journal import Journal
-from eeg.train import checkpoint
-from eeg.train import trainer as module
+from eeg.train import checkpoint, optim
+from eeg.train.stepper import Stepper
 from tests.train.interruptions import CRASH, OOM, faulty, sends
 from tests.train.trained import left_behind, the_run, weights
 
@@ -29,7 +29,7 @@ def test_a_device_that_fails_changes_nothing(train, monkeypatch, plan, kinds):
     train("--challenge", 1, "--epochs", 1)
     reference, _ = left_behind(the_run(train.out).folder)
     shutil.rmtree(train.out)
-    monkeypatch.setattr(module.Trainer, "_step", faulty(plan))
+    monkeypatch.setattr(Stepper, "_forward_backward", faulty(plan))
     train("--challenge", 1, "--epochs", 1)
     run = the_run(train.out)
     assert left_behind(run.folder)[0] == reference
@@ -37,7 +37,7 @@ def test_a_device_that_fails_changes_nothing(train, monkeypatch, plan, kinds):
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_parts(train, monkeypatch):
-    monkeypatch.setattr(module.Trainer, "_step", faulty({2: OOM, 3: OOM}))
+    monkeypatch.setattr(Stepper, "_forward_backward", faulty({2: OOM, 3: OOM}))
     train("--challenge", 1, "--epochs", 1)
     run = the_run(train.out)
     assert (
@@ -46,7 +46,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(train, monkeypatch):
 
 
 def test_gradients_that_are_not_finite_are_left_out_and_counted(train, monkeypatch):
-    work, calls = module.Trainer._step, [0]
+    work, calls = Stepper._forward_backward, [0]
 
     def step(self, model, batch, weight):
         calls[0] += 1
@@ -54,7 +54,7 @@ def test_gradients_that_are_not_finite_are_left_out_and_counted(train, monkeypat
             batch = batch | {"x": torch.full_like(batch["x"], torch.inf)}
         return work(self, model, batch, weight)
 
-    monkeypatch.setattr(module.Trainer, "_step", step)
+    monkeypatch.setattr(Stepper, "_forward_backward", step)
     train("--challenge", 1, "--epochs", 1)
     run = the_run(train.out)
     assert run.history["epochs"][0]["skipped_steps"] == 2
@@ -62,7 +62,7 @@ def test_gradients_that_are_not_finite_are_left_out_and_counted(train, monkeypat
 
 
 def test_sam_climbs_as_far_as_rho_whatever_is_clipped(train, monkeypatch):
-    climb, far = module.optim.SAM.ascend, []
+    climb, far = optim.SAM.ascend, []
 
     def ascend(self, norm):
         before = [p.detach().clone() for p in self.parameters]
@@ -77,16 +77,14 @@ def test_sam_climbs_as_far_as_rho_whatever_is_clipped(train, monkeypatch):
             )
         )
 
-    monkeypatch.setattr(module.optim.SAM, "ascend", ascend)
+    monkeypatch.setattr(optim.SAM, "ascend", ascend)
     train("--challenge", 1, "--epochs", 1, "--optimizer", "sam", "--rho", 0.05, "--clip", 0.001)
     assert far and far == pytest.approx([0.05] * len(far), rel=1e-3)
 
 
 def test_sam_comes_back_from_where_there_is_no_gradient(train, monkeypatch):
-    """The second of the two gradients of each step is not finite: no step is made, and the weights
-    are those of the start.
-    """
-    work, calls, weights = module.Trainer._step, [0], []
+    """The second of the two gradients of each step is not finite: no step is made, and the weights are those of the start."""
+    work, calls, weights = Stepper._forward_backward, [0], []
 
     def step(self, model, batch, weight):
         calls[0] += 1
@@ -96,7 +94,7 @@ def test_sam_comes_back_from_where_there_is_no_gradient(train, monkeypatch):
             batch = batch | {"x": torch.full_like(batch["x"], torch.inf)}
         return work(self, model, batch, weight)
 
-    monkeypatch.setattr(module.Trainer, "_step", step)
+    monkeypatch.setattr(Stepper, "_forward_backward", step)
     train("--challenge", 1, "--epochs", 1, "--optimizer", "sam")
     assert len(weights) > 2 and all(torch.equal(each, weights[0]) for each in weights)
 
@@ -130,8 +128,7 @@ def test_a_stop_that_cannot_save_does_not_say_it_did(train, monkeypatch):
     )
     printed = train("--challenge", 1, "--epochs", 1)
     assert (
-        "saved at" not in printed
-        and "stopped, as it was at the last checkpoint; resume with" in printed
+        "saved at" not in printed and "stopped, the last checkpoint is kept; resume with" in printed
     )
 
 

@@ -1,0 +1,50 @@
+"""Windows that hold NaN or infinity: left out of training and validation, the first named, all counted."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import numpy as np
+
+from eeg.data.cache import Cache
+from eeg.data.rebuild import rebuild_known
+
+NAMED = 3  # windows that are named
+
+
+class Damaged:
+    """rows: those that were met so far. on_event(kind, text) is told of the first ones."""
+
+    def __init__(self, cache: Cache, on_event: Callable):
+        self.cache, self.on_event, self.rows = cache, on_event, set()
+
+    def add(self, rows: np.ndarray, side: str) -> None:
+        """side: training or validation, what they are left out of."""
+        for row in rows.tolist():
+            if row not in self.rows and len(self.rows) < NAMED:
+                last = len(self.rows) == NAMED - 1
+                more = "; what follows is counted only" if last else ""
+                text = f"{self.cache.damage(row)}, left out of {side}{more}"
+                self.on_event("left out", text)
+            self.rows.add(row)
+
+    def without(self, batch):
+        """The batch without its damaged windows; if it has no others, as it is: then its step is skipped."""
+        if batch.finite.all():
+            return batch
+        self.add(batch.rows[~batch.finite], "training")
+        if not batch.finite.any():
+            return batch
+        kept = {f.name: getattr(batch, f.name)[batch.finite] for f in fields(batch)}
+        return replace(batch, **kept)
+
+    def files(self) -> str:
+        """How many windows each file lost, and the command that rebuilds it."""
+        first = self.cache.first
+        parts = Counter(int(np.searchsorted(first, row, "right")) - 1 for row in self.rows)
+        found = []
+        for part, count in sorted(parts.items()):
+            path = self.cache.paths[part]
+            command = rebuild_known(path, self.cache.attributes[part])
+            found.append(f"{count:,} of {path}, rebuild it with: {command}")
+        return "; ".join(found)

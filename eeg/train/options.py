@@ -1,0 +1,376 @@
+"""The options of a run, each said once: its default, its argument of run/train.py, whether config.json keeps it, what a search draws.
+
+Imports nothing heavy: run/train.py checks its arguments with it before torch is loaded.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from eeg import cli
+from eeg.data.augment import AUGMENTATIONS
+from eeg.models.settings import SETTINGS, check, tuned
+from eeg.train.losses import LOSSES
+
+TARGETS = {  # by challenge; the one that the competition scores comes first
+    1: ("rt_from_stimulus", "rt_from_trialstart", "correct"),
+    2: ("externalizing", "factors"),
+}
+ALL_TARGETS = TARGETS[1] + TARGETS[2]
+GROUPS = ("model", "data", "training", "machine")
+BATCH_SIZES = [32, 64, 128]
+DECAYS = [0.9, 0.99, 0.995]
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """argparse type: NAME=VALUE -> (name, value). The value is read as JSON if it is JSON."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of one option.
+
+    group, words, argument: where --help shows it, with what text, and how argparse reads it; without words it has no
+    argument here. usual: the default in words, where the value does not say it. kept: config.json holds it.
+    shared: all trials of a search have the same. searched: for each challenge, what a search draws from.
+    """
+
+    defaults: tuple  # of challenge 1, of challenge 2
+    group: str | None
+    words: str
+    argument: dict
+    usual: str
+    kept: bool
+    shared: bool
+    searched: tuple
+
+    def help(self) -> str:
+        usual = self.usual
+        if not usual and self.argument.get("action") != "store_true":
+            one, two = map(_shown, self.defaults)
+            usual = one if one == two else f"{one}; challenge 2: {two}"
+        return f"{self.words} (default: {usual})" if usual else self.words
+
+
+def option(
+    default: Any,
+    words: str = "",
+    group: str | None = None,
+    usual: str = "",
+    kept: bool = True,
+    shared: bool = False,
+    searched: tuple = (),
+    **argument,
+):
+    """A field of Options. default: one value, or `each(of challenge 1, of challenge 2)`."""
+    defaults = default.values if isinstance(default, each) else (default, default)
+    about = About(defaults, group, words, argument, usual, kept, shared, searched)
+    return field(default=None, metadata={"about": about})
+
+
+class each:
+    """The defaults of the two challenges, where they differ."""
+
+    def __init__(self, *values):
+        self.values = values
+
+
+def flag(words: str, group: str, **more):
+    return option(False, words, group, action="store_true", **more)
+
+
+def count(default: Any, words: str, group: str, **more):
+    return option(default, words, group, type=cli.positive, metavar="N", **more)
+
+
+def amount(default: Any, words: str, **more):
+    """A number of at least 0, one of the settings of training."""
+    return option(default, words, "training", **{"type": cli.at_least_0, "metavar": "X"} | more)
+
+
+@dataclass
+class Options:
+    """What a run is asked to do. What is not given, or None, takes the default of the challenge."""
+
+    challenge: int = field()
+    target: str = option(
+        each("rt_from_stimulus", "externalizing"),
+        "what to learn: a response time, hit or error, the factor, all four factors",
+        "",
+        shared=True,
+        choices=ALL_TARGETS,
+    )
+    model: str = option("tcn", "one of --list-models", "model")
+    set: dict = option(
+        {},
+        "settings of the model: width=96 depth=5 head=number",
+        "model",
+        nargs="+",
+        type=assignment,
+        metavar="NAME=VALUE",
+    )
+    normalize: str = option(
+        "channel",
+        "how to normalise a window: by each electrode's mean and deviation, by one deviation for all, "
+        "by median and MAD, not at all",
+        "model",
+        choices=("channel", "window", "robust", "none"),
+    )
+    features: str | None = option(
+        None,
+        "where the hybrid model takes its features from: the cache, or the window itself",
+        "model",
+        usual="file",
+        choices=("none", "file", "layer"),
+    )
+    aux: tuple = option(
+        each((), ("age", "sex")),
+        "what to learn besides the target, in challenge 2",
+        "model",
+        nargs="*",
+        choices=("age", "sex"),
+    )
+    train: tuple | None = option(
+        None,
+        "releases to train on",
+        "data",
+        usual="those of R1 R2 R3 R4 R8 R9 R10 R11 that are cached",
+        nargs="+",
+        type=cli.release,
+        metavar="R",
+    )
+    valid: tuple | None = option(
+        None,
+        "releases to validate on",
+        "data",
+        usual="R5 if it is cached, else 20 %% of the training subjects",
+        shared=True,
+        nargs="+",
+        type=cli.release,
+        metavar="R",
+    )
+    mini: bool = option(False, shared=True)
+    cv: int = option(
+        0,
+        "train K folds by subject over the training releases, one run each",
+        "data",
+        usual="one run",
+        type=cli.positive,
+        metavar="K",
+    )
+    max_recordings: int | None = count(
+        None, "use the first N recordings of each release", "data", usual="all", shared=True
+    )
+    max_subjects: int | None = count(
+        None, "use the first N subjects of each release", "data", usual="all", shared=True
+    )
+    keep_copies: bool = flag(
+        "also use blocks that were copied from another run", "data", shared=True
+    )
+    keep_bad: bool = flag("also use the subjects known to be bad", "data", shared=True)
+    balance: bool = flag("draw all subjects equally often", "data")
+    augment: dict = option(
+        each({"noise": 0.05, "mask": 0.1}, {"noise": 0.05, "mask": 0.1, "dropout": 0.1}),
+        f"strengths of {', '.join(AUGMENTATIONS)}; --augment alone turns all of them off",
+        "data",
+        nargs="*",
+        type=assignment,
+        metavar="NAME=VALUE",
+    )
+    epochs: int = count(each(100, 30), "train for at most N epochs", "training")
+    lr: float = amount(
+        each(3e-3, 1e-3), "learning rate", searched=({"log": [3e-4, 5e-3]}, {"log": [1e-4, 3e-3]})
+    )
+    weight_decay: float = amount(
+        each(1e-2, 5e-2),
+        "weight decay of AdamW",
+        searched=({"log": [1e-3, 0.3]}, {"log": [1e-2, 1]}),
+    )
+    batch_size: int = count(
+        64,
+        "windows in a step, over all processes",
+        "training",
+        searched=(BATCH_SIZES, BATCH_SIZES),
+    )
+    l1: float = amount(0.0, "strength of an L1 penalty on the weights")
+    loss: str | None = option(
+        None,
+        "what to minimise: "
+        + "; ".join(f"{name}, {loss.words}" for name, loss in LOSSES.items() if loss.offered),
+        "training",
+        usual="time for models with a time head, else mse; cross-entropy for --target correct",
+        choices=tuple(name for name, loss in LOSSES.items() if loss.offered),
+    )
+    optimizer: str = option(
+        "adamw",
+        "sam looks for flat minima, at twice the cost",
+        "training",
+        choices=("adamw", "sam"),
+    )
+    rho: float = amount(0.05, "how far sam looks")
+    clip: float = amount(1.0, "cut gradients to this norm; 0 does not cut")
+    schedule: str = option(
+        "cosine",
+        "course of the learning rate",
+        "training",
+        choices=("cosine", "onecycle", "plateau", "constant"),
+    )
+    warmup: float = amount(1.0, "epochs over which the learning rate rises", metavar="N")
+    ema: float = amount(
+        0.99,
+        "decay of the averaged weights, which are validated and kept; 0 does not average",
+        type=cli.share,
+        searched=(DECAYS, DECAYS),
+    )
+    patience: int = count(15, "stop after N epochs without a better one", "training")
+    amp: str = option(
+        "auto",
+        "mixed precision",
+        "machine",
+        usual="auto, what the device supports if it is faster",
+        choices=("auto", "off", "fp16", "bf16"),
+    )
+    cache: Path = option(Path("cache"))
+    fold: tuple | None = option(None)  # (number, of how many)
+    seed: int = option(0)
+    # What follows may differ each time the run is resumed.
+    device: str = option("auto", kept=False)
+    threads: int | None = count(
+        None,
+        "CPU threads of each process",
+        "machine",
+        usual="a resumed run keeps its number, on which the last digits of its results depend; "
+        "else $OMP_NUM_THREADS; else one for each core that other programs leave free",
+        kept=False,
+    )
+    max_memory: float = option(
+        80.0,
+        "save and stop at this percentage of the memory of the machine or of its control group",
+        "machine",
+        kept=False,
+        type=cli.percent,
+        metavar="P",
+    )
+    checkpoint_minutes: float = option(
+        5.0,
+        "save every M minutes, besides each epoch's end",
+        "machine",
+        kept=False,
+        type=cli.at_least_0,
+        metavar="M",
+    )
+
+    def __post_init__(self):
+        for name, about in ABOUT.items():
+            if getattr(self, name) is None:
+                default = about.defaults[self.challenge - 1]
+                setattr(self, name, dict(default) if isinstance(default, dict) else default)
+
+    @classmethod
+    def from_config(cls, config: dict, **now) -> "Options":
+        """Those that config.json keeps. now: those of this process. An option that no longer exists is ignored."""
+        kept = {name: value for name, value in config["train"].items() if name in ABOUT}
+        return cls(config["challenge"], **kept | {"cache": Path(kept.get("cache", "cache"))} | now)
+
+    def kept(self) -> dict:
+        """What config.json keeps of it, under "train"."""
+        found = {name: getattr(self, name) for name, about in ABOUT.items() if about.kept}
+        return found | {"cache": str(self.cache.absolute())}
+
+    def check(self) -> None:
+        """Raises ValueError, which names the argument, where options do not fit each other."""
+        if self.target not in TARGETS[self.challenge]:
+            raise ValueError(
+                f"--target {self.target}: the targets of challenge {self.challenge} are "
+                f"{', '.join(TARGETS[self.challenge])}"
+            )
+        try:
+            check(self.model, self.set)
+        except ValueError as e:
+            raise ValueError(f"--{'set' if self.model in SETTINGS else 'model:'} {e}") from None
+        if unknown := [name for name in self.augment if name not in AUGMENTATIONS]:
+            known = ", ".join(AUGMENTATIONS)
+            raise ValueError(f"--augment {unknown[0]}: the augmentations are {known}")
+        if not all(isinstance(value, (int, float)) for value in self.augment.values()):
+            raise ValueError("--augment: a strength is a number, as in --augment scale=0.2 mix=0.4")
+        if self.aux and self.challenge == 1:
+            raise ValueError("--aux: a cache of challenge 1 holds neither age nor sex")
+        if self.cv == 1:
+            raise ValueError("--cv 1: expected at least 2 folds")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed {self.seed}: a seed lies from 0 to {2**32 - 1}")
+
+
+ABOUT: dict[str, About] = {f.name: f.metadata["about"] for f in fields(Options) if f.metadata}
+
+
+def _shown(value: Any) -> str:
+    """A default as it would be typed."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={part}" for name, part in value.items())
+    if isinstance(value, tuple):
+        return " ".join(value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def add_arguments(p: argparse.ArgumentParser) -> dict:
+    """Add the options to a parser. -> {name: group of arguments}, to which a script adds its own"""
+    groups = {"": p} | {name: p.add_argument_group(name) for name in GROUPS}
+    for name, about in ABOUT.items():
+        if about.words:
+            option = f"--{name.replace('_', '-')}"
+            groups[about.group].add_argument(
+                option, default=None, help=about.help(), **about.argument
+            )
+    return groups
+
+
+def from_arguments(args: argparse.Namespace, **more) -> Options:
+    """The options that a command line gives. more: those that it leaves to the script. Raises ValueError."""
+    given = {name: getattr(args, name) for name in ABOUT if hasattr(args, name)} | more
+    for name in ("set", "augment"):
+        if given[name] is not None:
+            given[name] = dict(given[name])
+    options = Options(args.challenge, **given)
+    options.check()
+    return options
+
+
+# Options that are no fields, or that a search decides for all of its trials.
+OF_A_SEARCH = {
+    *("challenge", "epochs", "cv", "seed", "cache"),
+    *("data", "out", "name", "resume", "tmux", "list_models"),
+}
+
+
+def usual_space(challenge: int, model: str | None) -> dict:
+    """What a search draws from where no space is named: {option: values}.
+
+    A model that does not exist adds nothing: run/train.py names the mistake. A draw takes its random numbers in the order
+    of the fields of Options: with another order a study would draw other settings.
+    """
+    name = model or ABOUT["model"].defaults[challenge - 1]
+    space = {
+        option.replace("_", "-"): about.searched[challenge - 1]
+        for option, about in ABOUT.items()
+        if about.searched
+    }
+    of_model = tuned(name) if name in SETTINGS else {}
+    return space | {f"set.{setting}": values for setting, values in of_model.items()}
+
+
+def search_rules():
+    """What eeg.runs.study needs to know of the options. -> eeg.runs.study.Rules"""
+    from eeg.runs.study import Rules
+
+    shared = frozenset(name for name, about in ABOUT.items() if about.shared)
+    return Rules(frozenset(OF_A_SEARCH), shared, usual_space)

@@ -1,0 +1,146 @@
+"""What a run says of itself as it trains: state.json, a bar on a terminal, a line and a row of figures an epoch."""
+
+import math
+import sys
+import time
+from collections import Counter
+
+from eeg import cli
+from eeg.runs.journal import mute
+
+
+class Progress:
+    """Reads a Trainer and changes nothing of it. computing: seconds of this epoch that the model took."""
+
+    def __init__(self, trainer):
+        self.trainer, self.bar = trainer, None
+        self.began, self.computing, self.first = time.monotonic(), 0.0, 0
+
+    def epoch_begins(self) -> None:
+        """first: the batch of the epoch with which this process begins."""
+        self.began, self.computing, self.first = time.monotonic(), 0.0, self.trainer.batch
+
+    def __enter__(self):
+        """Shows the bar, on a terminal."""
+        trainer = self.trainer
+        if sys.stderr.isatty() and not trainer.journal.quiet:
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                total=len(trainer.batches),
+                initial=trainer.batch,
+                leave=False,
+                desc=f"epoch {trainer.epoch}",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n}/{total}{postfix}",
+            )
+        return self
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            bar, self.bar = self.bar, None
+            _on_terminal(bar.close)
+
+    def batch_done(self) -> None:
+        trainer, epochs = self.trainer, self.trainer.options.epochs
+        batches, done = len(trainer.batches), trainer.batch - self.first
+        seconds = time.monotonic() - self.began
+        windows = done * trainer.batches.batch_size * trainer.ranks.world
+        rate = windows / max(seconds, 1e-9)
+        ahead = batches - trainer.batch + (epochs - trainer.epoch) * batches
+        left = ahead * seconds / max(1, done)
+        memory = cli.anonymous_memory()
+        trainer.journal.state(
+            epoch=trainer.epoch,
+            epochs=epochs,
+            batch=trainer.batch,
+            batches=batches,
+            best_nrmse=finite(trainer.best["value"]),
+            best_epoch=trainer.best["epoch"],
+            windows_per_second=round(rate),
+            seconds_left=round(left),
+            memory=memory,
+            device=str(trainer.stepper.guard.device),
+        )
+        if self.bar is not None:
+            self.bar.n = trainer.batch
+            words = f"loss {mean_loss(trainer.sums):.4f}, "
+            value = None if trainer.targets.is_class else train_nrmse(trainer.sums)
+            words += "" if value is None else f"NRMSE {value:.3f}, "
+            words += f"{rate:,.0f} win/s, {memory / 1e9:.1f} GB, {clock(left)} left"
+            _on_terminal(lambda: self.bar.set_postfix_str(words))
+
+    def epoch_ended(self, entry: dict) -> None:
+        """Add an epoch to timing.json and print its line. entry: as history.json has it."""
+        trainer, journal = self.trainer, self.trainer.journal
+        seconds, memory = time.monotonic() - self.began, cli.anonymous_memory()
+        share = 1 - self.first / len(trainer.batches)  # of the epoch, which this process trained
+        rate = share * trainer.sums["n"] / max(seconds, 1e-9)
+        journal.timing["epochs"].append(
+            {
+                "epoch": trainer.epoch,
+                "seconds": round(seconds, 3),
+                "windows_per_second": round(rate),
+                "memory": memory,
+                "device": str(trainer.stepper.guard.device),
+                "model_share": round(self.computing / max(seconds, 1e-9), 4),
+            }
+        )
+        left = (trainer.options.epochs - trainer.epoch) * seconds / max(share, 0.01)
+        train, valid, skipped = entry["train"], entry["valid"], entry["skipped_steps"]
+        if trainer.targets.is_class:
+            scores = f"train loss {train['loss']:.3f}  valid AUROC {_figure(valid['auroc'])}"
+        else:
+            scores = f"train {_figure(train['nrmse'])}  valid {_figure(valid['nrmse'])}"
+        journal.say(
+            f"epoch {trainer.epoch:3d}/{trainer.options.epochs}  {scores} "
+            f"{'*' if entry['best'] else ' '}  lr {entry['lr']:.1e}  {rate:,.0f} win/s  "
+            f"{memory / 1e9:.1f} GB  {clock(left)} left"
+            + (f"  {cli.counted(skipped, 'step')} skipped" if skipped else "")
+        )
+
+
+def batch_sums(batch: dict, loss: float, answers) -> dict[str, float]:
+    """What an epoch's loss and NRMSE are made of: sums over the windows of a batch."""
+    y = batch["y"][:, 0]
+    if "mix" in batch:
+        y = batch["other"][:, 0].lerp(y, batch["mix"])
+    y, error = y.double(), answers[:, 0].double() - y.double()
+    return {
+        "n": len(y),
+        "loss": loss * len(y),
+        "square": error.square().sum().item(),
+        "y": y.sum().item(),
+        "yy": y.square().sum().item(),
+    }
+
+
+def mean_loss(sums: Counter) -> float:
+    return sums["loss"] / max(1, sums["n"])
+
+
+def train_nrmse(sums: Counter) -> float | None:
+    n = max(1, sums["n"])
+    variance = sums["yy"] / n - (sums["y"] / n) ** 2
+    return math.sqrt(sums["square"] / n / variance) if sums["n"] and variance > 0 else None
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def finite(value: float | None) -> float | None:
+    """For JSON, which has neither NaN nor infinity."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _figure(value):
+    return f"{math.nan if value is None else value:.3f}"
+
+
+def _on_terminal(show):
+    try:
+        show()
+    except OSError:  # the terminal is gone
+        mute(sys.stderr)

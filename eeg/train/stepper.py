@@ -1,0 +1,218 @@
+"""One batch into the weights: gradients, SAM, AdamW, the averaged weights; whatever the device does meanwhile."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from eeg.machine import amp
+from eeg.models.model import Model
+from eeg.train import losses, optim
+from eeg.train.options import Options
+from eeg.train.parallel import Ranks
+from eeg.train.recovery import Recovery, on_host
+from eeg.train.targets import Targets
+
+
+class Taken(NamedTuple):
+    """What became of a batch."""
+
+    done: bool  # False where a gradient is not finite: then nothing has changed
+    loss: float
+    answers: torch.Tensor  # (B, K), on the CPU
+    stopping: bool  # whether any process was asked to stop
+
+
+class Stepper:
+    """A model, and all that changes as it learns. What touches the device goes through `guard`.
+
+    device: what computes ("cpu", "cuda:0"); precision: one of eeg.machine.amp; on_event(kind, text): see Recovery;
+    largest: windows that the CPU's memory holds at once, None for all.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        model: Model,
+        targets: Targets,
+        device: str,
+        precision: str,
+        ranks: Ranks,
+        on_event: Callable,
+        largest: int | None,
+    ):
+        self.options, self.targets, self.ranks, self.precision = options, targets, ranks, precision
+        self.home = torch.device(device)
+        self.model = model.train()
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = optim.adamw(self.model, options.lr, options.weight_decay)
+        self.sam = optim.SAM(self.model, options.rho) if options.optimizer == "sam" else None
+        self.average = optim.Average(self.model, options.ema) if options.ema else None
+        self.scale = amp.LossScale(precision)
+        self.square = None  # what the time loss of this batch is divided by, once it is known
+        self.guard = Recovery(
+            self.model, self.home, on_event, self._forward_backward, self._beside, self._moments
+        )
+        self.guard.largest = largest
+
+    @property
+    def validated(self) -> Model:
+        """The averaged weights where there are any."""
+        return self.average.model if self.average else self.model
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy, on the CPU, of what is validated."""
+        return self.guard.read("the weights", self._weights)
+
+    def _weights(self):
+        return on_host(self.validated.state_dict())
+
+    def take(self, batch: dict, rate: float, asked: Callable) -> Taken:
+        """One step at this learning rate. asked(): whether this process was asked to stop, which the others are told."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        taken = self._take(batch, asked)
+        if taken.done and self.average:
+            self.average.steps += 1
+        self.scale.update(taken.done)
+        return taken
+
+    def _take(self, batch, asked):
+        before = self.guard.kept
+        loss, answers, mean, good, stopping = self._gradients(batch, asked)
+        last = loss
+        if self.sam and good:
+            norm = self.guard.update("SAM's ascent", lambda: self._climb(mean))
+            good = math.isfinite(norm)
+            if good:
+                with optim.frozen_statistics(self.model):
+                    last, _, mean, good, stopping = self._gradients(batch, asked)
+        if good:
+            norm = self.guard.update("the optimiser's step", lambda: self._move(mean))
+            good = math.isfinite(norm)
+        if not good:  # a window that overflows is also in the batch norms' statistics
+            self.guard.update("the way back", lambda: self.guard.restore(before))
+        return Taken(good, loss if good else last, answers, stopping)
+
+    def _gradients(self, batch, asked):
+        """The gradient of this process's windows in .grad. -> (loss, answers, the mean gradient of all processes, None where
+        there is one; whether all losses are finite; whether any process was asked to stop)"""
+        self.square = None
+        loss, answers = self.guard.gradients(batch, self.scale.scale)
+        bad = not math.isfinite(loss)
+        mean, (stopping, bad) = self.ranks.sum_gradients(
+            self.parameters, self._gradients_on_host(), len(batch["y"]), asked(), bad
+        )
+        return loss, answers, mean, not bad, stopping
+
+    def _gradients_on_host(self):
+        """Copies of the gradients, in the order of self.parameters."""
+        known = dict(zip(map(id, self.model.parameters()), self.guard.kept_gradients))
+        return [known[id(p)] for p in self.parameters]
+
+    # work for the guard: it may be done twice
+
+    def _forward_backward(self, model, batch, weight):
+        """Forward, and backward of weight * loss into .grad. -> (loss, answers)"""
+        device = next(model.parameters()).device
+        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        with amp.autocast(device, self.precision if device == self.home else "fp32"):
+            raw = model.raw(batch["x"], batch.get("features"))
+        average = (lambda square: self._agree(square, len(raw))) if self.ranks.world > 1 else None
+        value = losses.loss(
+            self.targets.loss,
+            model,
+            raw,
+            batch["y"],
+            batch.get("mix"),
+            batch.get("other"),
+            self.targets.positive,
+            average,
+        )
+        (weight * value).backward()
+        return value.item(), model.answer(raw.detach()).cpu()
+
+    def _agree(self, square, windows):
+        """The mean square over all processes. Asked for once a batch: a process that computes a batch twice must not ask the
+        others twice."""
+        if self.square is None:
+            self.square = self.ranks.average(square, windows)
+        return self.square.to(square.device)
+
+    def _norm(self, mean, clip):
+        """The gradient's norm, cut to `clip`. mean: the gradient of all processes, None where .grad is that."""
+        for p, gradient in zip(self.parameters, mean or ()):
+            p.grad = gradient.to(p.device, copy=True)
+        if self.options.l1:
+            optim.add_l1(self.model, self.options.l1)
+        return torch.nn.utils.clip_grad_norm_(self.parameters, clip).item()
+
+    def _climb(self, mean):
+        """SAM's ascent. -> the gradient's norm; without a finite one nothing is done"""
+        norm = self._norm(mean, math.inf)
+        if math.isfinite(norm):
+            self.sam.ascend(norm)
+        return norm
+
+    def _move(self, mean):
+        """Down the gradient, from where SAM began. -> its norm; without a finite one nothing is done"""
+        norm = self._norm(mean, self.options.clip or math.inf)
+        if math.isfinite(norm):
+            if self.sam:
+                self.sam.descend()
+            self.optimizer.step()
+            if self.average:
+                self.average.update(self.model)
+        return norm
+
+    def _beside(self):
+        """What else lies on the device and changes: the weights before SAM's ascent, the averaged ones. The very tensors."""
+        held = [*self.sam.before] if self.sam else []
+        if self.average:
+            held += [*self.average.model.parameters(), *self.average.model.buffers()]
+        return held
+
+    def _moments(self):
+        slots = (value for state in self.optimizer.state.values() for value in state.values())
+        return [value for value in slots if isinstance(value, torch.Tensor)]
+
+    def share_buffers(self) -> None:
+        """Give every process the main one's buffers (the statistics of batch norms)."""
+        buffers = [*self.model.buffers(), *(self.average.model.buffers() if self.average else ())]
+        shared = self.ranks.broadcast(self.guard.read("the statistics", lambda: on_host(buffers)))
+
+        def put():
+            for buffer, value in zip(buffers, shared):
+                buffer.copy_(value)
+
+        if self.ranks.world > 1:
+            self.guard.update("the statistics", put)
+
+    # what a checkpoint holds
+
+    def state(self) -> dict:
+        """The very tensors: `on_host` copies them."""
+        average = self.average and {
+            "steps": self.average.steps,
+            "model": self.average.model.state_dict(),
+        }
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": average,
+            "scale": [self.scale.scale, self.scale.good] if self.scale.moves else None,
+        }
+
+    def restore(self, state: dict) -> None:
+        self.guard.update("the checkpoint", lambda: self._load(state))
+        if self.average:
+            self.average.steps = state["average"]["steps"]
+        if self.scale.moves and state["scale"]:  # it may resume in another precision
+            self.scale.scale, self.scale.good = state["scale"]
+
+    def _load(self, state):
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"]["model"])

@@ -1,0 +1,187 @@
+"""What a run learns: the labels in their units, how they are standardised, the features beside a window, the loss.
+
+INPUT is the number of samples that a model sees, in both challenges.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+import eeg.models
+from eeg import UserError, hints
+from eeg.data.rebuild import rebuild_known
+from eeg.data.split import Split, further, labels, names
+from eeg.data.windows import LENGTH
+from eeg.models.model import Model
+from eeg.score.metrics import nrmse
+from eeg.train.options import Options
+
+INPUT = LENGTH[1]
+CLASSES = ("correct",)  # targets that are hit or error; the others are numbers
+MAY_BE_UNKNOWN = ("correct", "factors")
+MOVING = ("rt_from_stimulus", "rt_from_trialstart")  # a window opened later has them earlier
+SAMPLED = 1000  # windows from which the features of a layer are standardised
+
+
+def make_model(options: Options) -> Model:
+    """The model that the options ask for, with fresh weights. Raises UserError for a setting that does not exist."""
+    settings = dict(options.set)
+    try:
+        if "head" in eeg.models.defaults(options.model):
+            # the moments that a time head scores are those of the window
+            usual = "time" if options.target == "rt_from_stimulus" else "number"
+            settings.setdefault("head", usual)
+        if options.features:
+            settings["features"] = options.features
+        return eeg.models.build(
+            options.model,
+            n_times=INPUT,
+            n_outputs=4 if options.target == "factors" else 1,
+            normalize=options.normalize,
+            aux=tuple(options.aux),
+            **settings,
+        )
+    except (ValueError, TypeError) as e:
+        raise UserError(f"{e}; see: {hints.command('train', '--list-models')}") from None
+
+
+def choose_loss(options: Options, model: Model) -> str:
+    usual = "time" if model.head == "time" else "mse"
+    loss = options.loss or ("cross-entropy" if options.target in CLASSES else usual)
+    if loss == "time" and model.head != "time":
+        raise UserError(
+            f"--loss time scores moments, but this {options.model} answers with a number; choose a "
+            "model with a time head: --set head=time, see: "
+            f"{hints.command('train', '--list-models')}"
+        )
+    return loss
+
+
+@dataclass
+class Targets:
+    """The labels of all windows of a cache, N of them, and what belongs to them."""
+
+    name: str
+    loss: str
+    y: np.ndarray  # (N, K + aux) float32: labels in their units, then those of aux, standardised
+    center: float  # mean of the first label over the training windows
+    positive: float  # weight of label 1 in a cross-entropy; that of 0 is 1
+    features: np.ndarray | None  # (N, F), where the cache gives them
+    sfreq: float
+
+    @property
+    def is_class(self) -> bool:
+        return self.name in CLASSES
+
+    def answers(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) float64: what is to be answered to these windows."""
+        return self.y[rows, 0].astype(float)
+
+    def mean_predictor(self, rows: np.ndarray) -> float | None:
+        """The NRMSE of the mean of the training labels on these windows; None for classes."""
+        if self.is_class:
+            return None
+        return nrmse(self.answers(rows), np.full(len(rows), self.center))
+
+    def tensors(self, batch, mixed: bool) -> dict[str, torch.Tensor]:
+        """What a step needs of a batch, on the CPU, windows first."""
+        y = torch.from_numpy(self.y[batch.rows])
+        if self.name in MOVING:
+            y[:, 0] -= torch.from_numpy(batch.shift_samples) / self.sfreq
+        found = {"x": torch.from_numpy(batch.x), "y": y}
+        if self.features is not None:
+            found["features"] = torch.from_numpy(self.features[batch.rows])
+        return _mixed(found, torch.from_numpy(batch.mix)) if mixed else found
+
+
+def _mixed(found, mix):
+    """A batch whose windows and features are mixed with those before them. A loss mixes the labels itself."""
+    found |= {"mix": mix, "other": found["y"].roll(1, 0)}
+    for name in ("x", "features"):
+        if name in found:
+            share = mix.view(-1, *[1] * (found[name].dim() - 1))
+            found[name] = torch.lerp(found[name].roll(1, 0), found[name], share)
+    return found
+
+
+def choose_targets(options: Options, split: Split, model: Model) -> Targets:
+    """Look at the labels and tell the model how to standardise labels and features.
+
+    Takes windows with an unknown label out of the split. Raises UserError where there is nothing to learn.
+    """
+    loss = choose_loss(options, model)
+    y, also = labels(split.cache, options.target), further(split.cache, model.aux)
+    if options.target in MAY_BE_UNKNOWN:
+        _drop_unknown(options.target, split, y)
+    _check_labels(options.target, split, y)
+    known = y[split.train]
+    center, spread, positive = known.mean(0), known.std(0), 1.0
+    if options.target in CLASSES:
+        center, spread = np.zeros(1), np.ones(1)
+        positive = float((known == 0).sum() / max(1, (known == 1).sum()))
+    model.center.copy_(torch.from_numpy(center))
+    model.scale.copy_(torch.from_numpy(spread))
+    if model.aux:
+        with np.errstate(invalid="ignore"):
+            mean, deviation = np.nanmean(also[split.train], 0), np.nanstd(also[split.train], 0)
+            also = (also - mean) / np.maximum(deviation, 1e-6)
+    y = np.hstack([y, also]).astype(np.float32)
+    features = _fit_features(split, model)
+    return Targets(options.target, loss, y, float(center[0]), positive, features, split.cache.sfreq)
+
+
+def _drop_unknown(target, split, y):
+    reason = f"{target} unknown"
+    for side in ("train", "valid"):
+        rows = getattr(split, side)
+        known = ~np.isnan(y[rows]).any(1)
+        if not known.all():
+            split.dropped[reason] = split.dropped.get(reason, 0) + int((~known).sum())
+            setattr(split, side, rows[known])
+
+
+def _check_labels(target, split, y):
+    used = np.concatenate([split.train, split.valid])
+    bad = ~np.isfinite(y[used]).all(1)
+    if bad.any():
+        part = np.searchsorted(split.cache.first, used[bad][0], "right") - 1
+        path, attributes = split.cache.paths[part], split.cache.attributes[part]
+        raise UserError(
+            f"{bad.sum()} of {len(used)} labels are NaN or infinite, the first in {path}; "
+            f"rebuild it with: {rebuild_known(path, attributes)}"
+        )
+    if split.cache.challenge == 2 and len(names(split.cache, split.valid)) == 1:
+        raise UserError(
+            "the validation side has 1 subject, all of whose windows have the same label; "
+            "challenge 2 needs at least 2: name more releases with --valid"
+        )
+    if any((np.ptp(y[rows], 0) == 0).any() for rows in (split.train, split.valid)):
+        raise UserError(
+            f"all labels of a side are the same ({target}): there is nothing to learn, or nothing to "
+            "validate with; name more releases with --train and --valid"
+        )
+
+
+def _fit_features(split, model):
+    """Tell the model how to standardise its features. -> those of the cache (N, F), None where it computes its own or has none"""
+    if model.features == "none":
+        return None
+    stored = split.cache.needed_features() if model.features == "file" else None
+    known = stored[split.train] if stored is not None else _computed_features(split)
+    with np.errstate(invalid="ignore"):
+        median = np.nan_to_num(np.nanmedian(known, 0))
+        mad = 1.4826 * np.nanmedian(np.abs(known - median), 0)
+    model.median.copy_(torch.from_numpy(median))
+    model.mad.copy_(torch.from_numpy(np.where(mad > 0, mad, 1)))
+    return stored
+
+
+def _computed_features(split):
+    """The features of some training windows, cut from their middle."""
+    from eeg.data.features import compute
+
+    some = split.train[:: max(1, len(split.train) // SAMPLED)]
+    start = (split.cache[0].shape[1] - INPUT) // 2
+    windows = [split.cache[row][:, start : start + INPUT] for row in some]
+    return compute(np.stack(windows).astype(np.float32))

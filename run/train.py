@@ -1,11 +1,11 @@
 """Train a model. Stop it, kill it, lose the card: it resumes where it was.
 
     python run/train.py --challenge 1
-    python run/train.py --challenge 1 --tmux                   in a tmux session, which outlives this terminal
-    python run/train.py --resume                               the newest unfinished run
+    python run/train.py --challenge 1 --tmux               in tmux, it outlives the terminal
+    python run/train.py --resume                           the newest unfinished run
     python run/train.py --resume experiments/c1_tcn/20261121_101500
-    python run/train.py --challenge 1 --cv 5                   one run for each fold, by subject
-    python run/train.py --challenge 1 --seed 0 1 2 3 4         one run for each seed, for an ensemble
+    python run/train.py --challenge 1 --cv 5               one run for each fold, by subject
+    python run/train.py --challenge 1 --seed 0 1 2 3 4     one run for each seed, for an ensemble
     python run/train.py --challenge 2 --target factors --aux age sex
     python run/train.py --challenge 1 --model unet --set width=64 --optimizer sam --loss huber
     torchrun --nproc-per-node 2 run/train.py --challenge 1     several processes, one run
@@ -25,7 +25,8 @@ from eeg.train.options import Options
 
 
 def arguments(words=None):
-    """The arguments, checked. options: those of each run of a new plan, none where only --resume is given."""
+    """The arguments, checked. options: those of each run of a new plan, none where only --resume is
+    given."""
     p = cli.parser(__doc__)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument(
@@ -34,9 +35,9 @@ def arguments(words=None):
         const=True,
         type=Path,
         metavar="RUN",
-        help="resume a run (default: the newest unfinished one; with --challenge a new run if there "
-        "is none); of the other options it reads --epochs, --device, --threads, --max-memory and "
-        "--checkpoint-minutes",
+        help="resume a run (default: the newest unfinished one; with --challenge a new run if "
+        "there is none); of the other options it reads --epochs, --device, --threads, "
+        "--max-memory and --checkpoint-minutes",
     )
     p.add_argument(
         "--tmux", action="store_true", help="start in a detached tmux session; print how to attach"
@@ -72,7 +73,8 @@ def arguments(words=None):
 
 
 def of_each_run(args):
-    """The options of each run of a new plan: one a seed, or one a fold. Names the plan. Raises ValueError."""
+    """The options of each run of a new plan: one a seed, or one a fold. Names the plan. Raises
+    ValueError."""
     found = [run_options.from_arguments(args, seed=seed) for seed in args.seed]
     options = found[0]
     if len(found) > 1 and args.cv:
@@ -115,7 +117,7 @@ def main():
     ranks.leave()
 
 
-# ---------------------------------------------------------------------------------------------------- which runs
+# ---------------------------------------------------------------------------- which runs
 
 
 def find_plan(args, ranks):
@@ -130,7 +132,8 @@ def find_plan(args, ranks):
 
 
 def run_to_resume(args):
-    """-> Run, None where there is none and a new one may begin. Raises UserError where it cannot be resumed."""
+    """-> Run, None where there is none and a new one may begin. Raises UserError where it cannot be
+    resumed."""
     from eeg.runs import run as runs
 
     if isinstance(args.resume, Path):
@@ -175,7 +178,7 @@ def new_plan(args):
     return claim_plan(args.out, args.name, [about | {"train": each} for each in kept])
 
 
-# ---------------------------------------------------------------------------------------------------- one run
+# ---------------------------------------------------------------------------- one run
 
 
 def train(folder, args, ranks):
@@ -189,12 +192,11 @@ def train(folder, args, ranks):
         trainer = prepare(folder, args, ranks, journal)
         return trainer.run()
     except (Exception, KeyboardInterrupt, SystemExit) as e:
-        # Ctrl-C and SIGTERM come here before there is anything to save, or when asked a second time.
+        # Ctrl-C and SIGTERM come here before there is anything to save, or when sent twice.
         asked = not isinstance(e, Exception)
         if trainer is None and journal.before.get("status") == "finished":
-            journal.state(
-                **journal.before
-            )  # it was to train for more epochs, and is still finished
+            # It was to train for more epochs, and is still finished.
+            journal.state(**journal.before)
         elif asked:
             journal.state("stopped", reason="")
         else:
@@ -218,7 +220,7 @@ def prepare(folder, args, ranks, journal):
     from eeg.machine import device
     from eeg.models.model import multiply_adds
     from eeg.runs.run import Run
-    from eeg.train import setup
+    from eeg.train import progress, setup
     from eeg.train.targets import make_model
     from eeg.train.trainer import Trainer
 
@@ -252,9 +254,11 @@ def prepare(folder, args, ranks, journal):
         options, model, split, choice.device, precision, journal, ranks, config.get("part")
     )
     what = f", {in_words}" if choice.device == "cpu" else f" {choice.name}"
-    say_device(journal, f"{choice.device}{what}, {precision} ({choice.reason}{why})", ranks)
-    say_data(journal, trainer, sides)
-    say_model(journal, trainer, cost)
+    progress.say_device(
+        journal, f"{choice.device}{what}, {precision} ({choice.reason}{why})", ranks
+    )
+    progress.say_data(trainer, sides)
+    progress.say_model(trainer, cost)
     restore(trainer, settled, ranks)
     journal.config(
         train=config["train"] | {"epochs": options.epochs},
@@ -269,7 +273,8 @@ def prepare(folder, args, ranks, journal):
 
 
 def resumed_options(config, args):
-    """The options that config.json keeps, and those of this command line that may differ when a run is resumed."""
+    """The options that config.json keeps, and those of this command line that may differ when a run
+    is resumed."""
     passing = [name for name, about in run_options.ABOUT.items() if not about.kept]
     options = Options.from_config(config, **{name: getattr(args, name) for name in passing})
     if args.cache != Path("cache") or not options.cache.is_dir():
@@ -346,52 +351,7 @@ def facts(trainer, config):
     }
 
 
-# ---------------------------------------------------------------------------------------------------- what it says
-
-
-def say_device(journal, words, ranks):
-    processes = f", {ranks.world} processes" if ranks.world > 1 else ""
-    journal.say(f"device  {words}{processes}")
-
-
-def say_data(journal, trainer, sides):
-    split, mean = trainer.split, trainer.validation.mean_predictor
-    train, valid = (
-        f"{name} {' '.join(side['releases'])}: {cli.counted(side['windows'], 'window')}, "
-        f"{cli.counted(len(side['subjects']), 'subject')}"
-        for name, side in sides.items()
-    )
-    simulated = " (simulated)" if split.cache.simulated else ""
-    score = f"; predicting the mean scores {mean:.3f}" if mean else ""
-    journal.say(f"data    {train}; {valid}{simulated}{score}")
-    if split.dropped:
-        reasons = ", ".join(left_out(reason, n) for reason, n in split.dropped.items())
-        journal.say(f"        left out {reasons}")
-    if trainer.batches.direct:
-        size = len(split.train) * split.cache[0].nbytes / 1e9
-        journal.say(
-            f"        {size:,.0f} GB of windows to train on, more than memory can keep: read from the "
-            "disk in each epoch, past the system's cache of files"
-        )
-
-
-def left_out(reason, windows):
-    """Windows that are not used, in words. reason: copies, bad subjects, or a target that is unknown"""
-    if reason == "copies":
-        return cli.counted(windows, "copied window")
-    of = "of" if reason == "bad subjects" else "with"
-    return f"{cli.counted(windows, 'window')} {of} {reason}"
-
-
-def say_model(journal, trainer, cost):
-    parameters = sum(p.numel() for p in trainer.stepper.model.parameters())
-    journal.say(
-        f"model   {trainer.options.model}, {parameters:,} parameters, "
-        f"{cost / 1e6:.0f} M multiply-adds a window, loss {trainer.targets.loss}"
-    )
-
-
-# ---------------------------------------------------------------------------------------------------- the rest
+# ---------------------------------------------------------------------------- the rest
 
 
 def in_tmux(args):

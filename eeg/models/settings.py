@@ -1,4 +1,5 @@
-"""What the settings of each network may be, by name, and which a search varies. Imports nothing: a command checks its arguments with it before torch is there."""
+"""What the settings of each network may be, by name, and which a search varies. Imports nothing: a
+command checks its arguments with it before torch is there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Setting:
-    """default: as the network's; words: what it takes, as an error says it; tuned: what a search draws from, as in a space of run/tune.py, None where it leaves it alone."""
+    """default: as the network's; words: what it takes, as an error says it; tuned: what a search
+    draws from, as in a space of run/tune.py, None where it leaves it alone."""
 
     default: object
     words: str
@@ -131,7 +133,8 @@ SETTINGS = {
 
 
 def check(name, settings):
-    """Raises ValueError for a model that does not exist, a setting that it has not, and a value that the setting does not take."""
+    """Raises ValueError for a model that does not exist, a setting that it has not, and a value
+    that the setting does not take."""
     if name not in SETTINGS:
         raise ValueError(f"there is no model '{name}'; there are {', '.join(SETTINGS)}")
     known = SETTINGS[name]

@@ -9,7 +9,8 @@ from eeg.runs.run import Run, readable
 
 
 def claim_plan(out: Path, name: str, configs: list[dict]) -> list[Path]:
-    """Make the folders of new runs, each with its config.json: a kill at any later moment leaves something to resume."""
+    """Make the folders of new runs, each with its config.json: a kill at any later moment leaves
+    something to resume."""
     folders = [claim(out, name, config) for config in configs]
     stamps = [folder.name for folder in folders]
     for folder, config in zip(folders, configs):
@@ -24,8 +25,8 @@ def planned(run: Run) -> list[Run]:
 
 
 def summarise(folder: Path) -> None:
-    """Print a line a run of this one's plan, their mean and spread, and write the same beside the runs. Only once all of
-    several runs have finished."""
+    """Print a line a run of this one's plan, their mean and spread, and write the same beside the
+    runs. Only once all of several runs have finished."""
     runs = planned(Run(folder))
     scored = [run for run in runs if run.finished and run.state.get("best_nrmse") is not None]
     if len(runs) < 2 or len(scored) < len(runs):

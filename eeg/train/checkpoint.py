@@ -1,11 +1,13 @@
-"""Checkpoints: what a run needs to go on as if nothing had happened, safe against a kill, a full disk and a torn file.
+"""Checkpoints: what a run needs to resume as if nothing had happened, safe against a kill, a full
+disk and a torn file.
 
-    checkpoints/last.pt  last.json          the newest state, and what it is: epoch, batch, metrics, SHA-256 of the .pt
-    checkpoints/previous.pt  previous.json  the one before it
-    checkpoints/best.pt  best.json          the best epoch's weights: {"model", "settings", "epoch"}
+    last.pt  last.json          the newest state, and its epoch, batch, metrics, SHA-256 of the .pt
+    previous.pt  previous.json  the one before it
+    best.pt  best.json          the best epoch's weights: {"model", "settings", "epoch"}
 
-A state is written to last.pt.partial, flushed and read back; then last becomes previous and the partial becomes last. A kill
-between any two of these steps leaves a file whose digest one of the .json knows.
+A state is written to last.pt.partial, flushed and read back; then last becomes previous and the
+partial becomes last. A kill between any two of these steps leaves a file whose digest one of the
+.json knows.
 """
 
 import hashlib
@@ -21,7 +23,8 @@ from eeg.files import partial, sync_folder, write_through, write_whole
 
 
 def save(folder, name, state, about):
-    """Write `state` as <name>.pt with `about` beside it, the one before kept as previous.pt (of last alone). Raises OSError where the disk is full; what was there stays."""
+    """Write `state` as <name>.pt with `about` beside it, the one before kept as previous.pt (of
+    last alone). Raises OSError where the disk is full; what was there stays."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if name == "last":
@@ -43,9 +46,8 @@ def save(folder, name, state, about):
             path.unlink(missing_ok=True)
         raise
     if name == "last" and note.exists():
-        os.replace(
-            note, folder / "previous.json"
-        )  # from here on `finish` would bring it to its end
+        # From here on `finish` would complete it.
+        os.replace(note, folder / "previous.json")
     if name == "last":
         finish(folder)
     else:
@@ -76,9 +78,11 @@ def noted(note):
 
 
 def load(folder):
-    """-> (the newest state that is whole, what its .json says of it, [what was wrong with others]), or (None, None, [...]) where there is none.
+    """-> (the newest state that is whole, what its .json says of it, [what was wrong with others]),
+    or (None, None, [...]) where there is none.
 
-    Only tensors and plain values are read from a file, and only where its digest is one that was noted down.
+    Only tensors and plain values are read from a file, and only where its digest is one that was
+    noted down.
     """
     folder = Path(folder)
     files = [folder / f"{name}.pt" for name in ("last", "previous")] + [partial(folder / "last.pt")]

@@ -1,4 +1,5 @@
-"""Windows that hold NaN or infinity: left out of training and validation, the first named, all counted."""
+"""Windows that hold NaN or infinity: left out of training and validation, the first named, all
+counted."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -29,7 +30,8 @@ class Damaged:
             self.rows.add(row)
 
     def without(self, batch):
-        """The batch without its damaged windows; if it has no others, as it is: then its step is skipped."""
+        """The batch without its damaged windows; if it has no others, as it is: then its step is
+        skipped."""
         if batch.finite.all():
             return batch
         self.add(batch.rows[~batch.finite], "training")

@@ -1,7 +1,8 @@
 """What training minimises. B windows, K outputs, S moments.
 
-LOSSES is the list: a loss that is added there is known to --loss, its help and the trainer. A loss is given a `Batch` and returns
-one number, the mean over its windows. torch is imported where it is needed: run/train.py shows the list before it is loaded.
+LOSSES is the list: a loss that is added there is known to --loss, its help and the trainer. A loss
+is given a `Batch` and returns one number, the mean over its windows. torch is imported where it is
+needed: run/train.py shows the list before it is loaded.
 """
 
 from collections.abc import Callable
@@ -18,8 +19,9 @@ TOO_LOW = 0.6  # focal: share of the weight for answers below the label
 class Batch:
     """What a loss may use.
 
-    y, other (B, K + aux): labels in their own units, then those of `aux`, standardised, NaN where unknown. With mixup a
-    window is `mix` (B,) of itself and the rest of a partner, whose label is `other`.
+    y, other (B, K + aux): labels in their own units, then those of `aux`, standardised, NaN where
+    unknown. With mixup a window is `mix` (B,) of itself and the rest of a partner, whose label is
+    `other`.
     """
 
     model: object  # a Model
@@ -64,7 +66,8 @@ def focal(error):
 
 
 def of_errors(pointwise: Callable) -> Callable:
-    """The loss that sums pointwise(errors), which are in standard deviations of the labels, answer minus label."""
+    """The loss that sums pointwise(errors), which are in standard deviations of the labels, answer
+    minus label."""
 
     def loss_of(batch):
         model, mixed, k = batch.model, batch.mixed, batch.model.n_outputs
@@ -79,7 +82,8 @@ def of_errors(pointwise: Callable) -> Callable:
 
 
 def smoothed(moments, y):
-    """(B, S): for each label the distribution over moments that the time scores should give, its sum 1.
+    """(B, S): for each label the distribution over moments that the time scores should give, its
+    sum 1.
 
     A label far outside the window falls on its nearest edge.
     """
@@ -130,7 +134,8 @@ LOSSES = {
 
 
 def loss(kind: str, *parts, **more):
-    """-> scalar. The further arguments are those of Batch. Raises ValueError for a loss that does not exist."""
+    """-> scalar. The further arguments are those of Batch. Raises ValueError for a loss that does
+    not exist."""
     if kind not in LOSSES:
         raise ValueError(f"there is no loss '{kind}'; there are {', '.join(LOSSES)}")
     return LOSSES[kind].of(Batch(*parts, **more))

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 
 import torch
 
-SCHEDULES = ("cosine", "onecycle", "plateau", "constant")
-
 
 def adamw(model, lr, weight_decay):
-    """AdamW whose decay spares biases and normalisations, which it would only pull away from where they belong."""
+    """AdamW whose decay spares biases and normalisations, which it would only pull away from where
+    they belong."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
@@ -27,7 +26,8 @@ def add_l1(model, strength):
 
 
 class SAM:
-    """Sharpness-aware minimisation: the gradient is taken where, within `rho` of the weights, the loss is highest.
+    """Sharpness-aware minimisation: the gradient is taken where, within `rho` of the weights, the
+    loss is highest.
 
     gradients; sam.ascend(their norm)                    to that place
     gradients there, statistics frozen; sam.descend()    back; then the optimiser's step
@@ -35,9 +35,8 @@ class SAM:
 
     def __init__(self, model, rho):
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.before = [
-            p.detach().clone() for p in self.parameters
-        ]  # the weights that `descend` returns to
+        # The weights that `descend` returns to.
+        self.before = [p.detach().clone() for p in self.parameters]
         self.rho = rho
 
     @torch.no_grad()
@@ -73,7 +72,8 @@ def frozen_statistics(model):
 
 
 class Schedule:
-    """The learning rate, as a share of --lr, at each step. `plateau` is the one that remembers: its state goes into checkpoints.
+    """The learning rate, as a share of --lr, at each step. `plateau` is the one that remembers: its
+    state goes into checkpoints.
 
     warmup: steps in which it rises from 0; steps: of the whole run.
     """
@@ -103,7 +103,8 @@ class Schedule:
         return self.state["factor"]  # plateau; constant, where it stays 1
 
     def epoch_ended(self, value):
-        """value: the validation metric, lower is better. After 5 epochs without a better one, plateau halves the rate."""
+        """value: the validation metric, lower is better. After 5 epochs without a better one,
+        plateau halves the rate."""
         if self.kind != "plateau":
             return
         if value < self.state["best"]:
@@ -115,10 +116,12 @@ class Schedule:
 
 
 class Average:
-    """An exponential moving average of the weights, which validates and is kept in their stead; the batch norms' statistics are averaged too.
+    """An exponential moving average of the weights, which validates and is kept in their stead; the
+    batch norms' statistics are averaged too.
 
-    Its memory is short at first, so that it does not begin with what nobody has trained: decay is at most (1 + n) / (10 + n) in step n.
-    `steps` is counted by the caller once an update is done: it may have to be repeated.
+    Its memory is short at first, so that it does not begin with what nobody has trained: decay is
+    at most (1 + n) / (10 + n) in step n. `steps` is counted by the caller once an update is done:
+    it may have to be repeated.
     """
 
     def __init__(self, model, decay):

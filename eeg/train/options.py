@@ -1,4 +1,5 @@
-"""The options of a run, each said once: its default, its argument of run/train.py, whether config.json keeps it, what a search draws.
+"""The options of a run, each said once: its default, its argument of run/train.py, whether
+config.json keeps it, what a search draws.
 
 Imports nothing heavy: run/train.py checks its arguments with it before torch is loaded.
 """
@@ -39,9 +40,10 @@ def assignment(text: str) -> tuple[str, Any]:
 class About:
     """What is known of one option.
 
-    group, words, argument: where --help shows it, with what text, and how argparse reads it; without words it has no
-    argument here. usual: the default in words, where the value does not say it. kept: config.json holds it.
-    shared: all trials of a search have the same. searched: for each challenge, what a search draws from.
+    group, words, argument: where --help shows it, with what text, and how argparse reads it;
+    without words it has no argument here. usual: the default in words, where the value does not say
+    it. kept: config.json holds it. shared: all trials of a search have the same. searched: for each
+    challenge, what a search draws from.
     """
 
     defaults: tuple  # of challenge 1, of challenge 2
@@ -120,8 +122,8 @@ class Options:
     )
     normalize: str = option(
         "channel",
-        "how to normalise a window: by each electrode's mean and deviation, by one deviation for all, "
-        "by median and MAD, not at all",
+        "how to normalise a window: by each electrode's mean and deviation, by one deviation for "
+        "all, by median and MAD, not at all",
         "model",
         choices=("channel", "window", "robust", "none"),
     )
@@ -277,7 +279,8 @@ class Options:
 
     @classmethod
     def from_config(cls, config: dict, **now) -> "Options":
-        """Those that config.json keeps. now: those of this process. An option that no longer exists is ignored."""
+        """Those that config.json keeps. now: those of this process. An option that no longer exists
+        is ignored."""
         kept = {name: value for name, value in config["train"].items() if name in ABOUT}
         return cls(config["challenge"], **kept | {"cache": Path(kept.get("cache", "cache"))} | now)
 
@@ -335,7 +338,8 @@ def add_arguments(p: argparse.ArgumentParser) -> dict:
 
 
 def from_arguments(args: argparse.Namespace, **more) -> Options:
-    """The options that a command line gives. more: those that it leaves to the script. Raises ValueError."""
+    """The options that a command line gives. more: those that it leaves to the script. Raises
+    ValueError."""
     given = {name: getattr(args, name) for name in ABOUT if hasattr(args, name)} | more
     for name in ("set", "augment"):
         if given[name] is not None:
@@ -355,8 +359,9 @@ OF_A_SEARCH = {
 def usual_space(challenge: int, model: str | None) -> dict:
     """What a search draws from where no space is named: {option: values}.
 
-    A model that does not exist adds nothing: run/train.py names the mistake. A draw takes its random numbers in the order
-    of the fields of Options: with another order a study would draw other settings.
+    A model that does not exist adds nothing: run/train.py names the mistake. A draw takes its
+    random numbers in the order of the fields of Options: with another order a study would draw
+    other settings.
     """
     name = model or ABOUT["model"].defaults[challenge - 1]
     space = {
@@ -369,8 +374,8 @@ def usual_space(challenge: int, model: str | None) -> dict:
 
 
 def search_rules():
-    """What eeg.runs.study needs to know of the options. -> eeg.runs.study.Rules"""
-    from eeg.runs.study import Rules
+    """What eeg.runs.study needs to know of the options. -> eeg.runs.space.Rules"""
+    from eeg.runs.space import Rules
 
     shared = frozenset(name for name, about in ABOUT.items() if about.shared)
     return Rules(frozenset(OF_A_SEARCH), shared, usual_space)

@@ -1,8 +1,10 @@
-"""Several processes, one run: torchrun starts them, each computes its share of every batch, all take the same step.
+"""Several processes, one run: torchrun starts them, each computes its share of every batch, all
+take the same step.
 
-Without torchrun there is one process, and everything here is the identity. Every process must call the same things in the same
-order, whatever its own device does meanwhile: small things travel through gloo, which needs no card, and gradients through
-NCCL (RCCL) as long as every process has its card.
+Without torchrun there is one process, and everything here is the identity. Every process must call
+the same things in the same order, whatever its own device does meanwhile: small things travel
+through gloo, which needs no card, and gradients through NCCL (RCCL) as long as every process has
+its card.
 """
 
 import os
@@ -10,7 +12,8 @@ import sys
 
 
 class Ranks:
-    """Who this process is: rank of world, local of here on this machine; main is the one that writes. restarted: torchrun has started the processes anew after a failure."""
+    """Who this process is: rank of world, local of here on this machine; main is the one that
+    writes. restarted: torchrun has started the processes anew after a failure."""
 
     def __init__(self):
         """Meets the other processes."""
@@ -25,18 +28,16 @@ class Ranks:
             int(os.environ.get(name, default)) for name, default in numbers
         )
         self.main, self.restarted, self.cards = self.rank == 0, restarts > 0, None
-        if (
-            self.world > 1
-        ):  # one process needs nothing of torch here, and its run has a folder before torch is imported
+        # One process needs nothing of torch, and its run has a folder before torch is imported.
+        if self.world > 1:
             import torch
             import torch.distributed
             from torch.distributed.rendezvous import rendezvous
 
             self.torch, self.dist = torch, torch.distributed
             store, rank, world = next(rendezvous("env://"))
-            store = self.dist.PrefixStore(
-                f"start {restarts}", store
-            )  # newer torchrun keeps it over a restart, with the addresses of processes that are gone
+            # Newer torchrun keeps the store over a restart, with addresses of dead processes.
+            store = self.dist.PrefixStore(f"start {restarts}", store)
             self.dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
 
     def stop(self):
@@ -44,21 +45,26 @@ class Ranks:
             self.dist.destroy_process_group()
 
     def leave(self):
-        """End this process, if it is one of several, with success and at once: gloo's threads may outlive the group, and one that still wants the interpreter while that is taken down aborts the process."""
+        """End this process, if it is one of several, with success and at once: gloo's threads may
+        outlive the group, and one that still wants the interpreter while that is taken down aborts
+        the process."""
         if self.world > 1:
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(0)
 
     def use(self, device):
-        """Say what this process computes on. Where all have a card, gradients go from card to card."""
+        """Say what this process computes on. Where all have a card, gradients go from card to
+        card."""
         if self.world > 1 and all(self.gather(device.startswith("cuda"))) and self.cards is None:
             self.torch.cuda.set_device(device)
             self.cards = self.dist.new_group(backend="nccl")
 
     def sum_gradients(self, parameters, on_host, windows, *flags):
-        """The mean gradient over all processes' windows. -> (for each parameter its gradient on the CPU, for each flag whether it is up in any)
+        """The mean gradient over all processes' windows. -> (for each parameter its gradient on the
+        CPU, for each flag whether it is up in any)
 
-        on_host: copies of .grad, each the mean over this process's windows, None where there is none. One process: (None, flags).
+        on_host: copies of .grad, each the mean over this process's windows, None where there is
+        none. One process: (None, flags).
         """
         if self.world == 1:
             return None, flags
@@ -67,9 +73,8 @@ class Ranks:
             [float(flag) for flag in (*flags, self.cards is None or device.type != "cuda")]
         )
         self.dist.all_reduce(up, self.dist.ReduceOp.MAX)
-        *flags, through_host = (
-            bool(flag) for flag in up
-        )  # a process that has lost its card holds the others to this way
+        # A process that has lost its card holds the others to the way through the host.
+        *flags, through_host = (bool(flag) for flag in up)
         gradients = on_host if through_host else [p.grad for p in parameters]
         flat = [
             self.torch.zeros(p.numel()) if g is None else g.flatten().float() * windows
@@ -83,7 +88,8 @@ class Ranks:
         return [part.view(p.shape) for p, part in zip(parameters, parts)], tuple(flags)
 
     def average(self, value, windows):
-        """The mean over all processes' windows of a number (a tensor), which is the mean over this one's."""
+        """The mean over all processes' windows of a number (a tensor), which is the mean over this
+        one's."""
         whole = self.torch.tensor([value.item() * windows, windows])
         self.dist.all_reduce(whole)
         return (whole[0] / whole[1]).to(value.device)

@@ -1,4 +1,5 @@
-"""What a run says of itself as it trains: state.json, a bar on a terminal, a line and a row of figures an epoch."""
+"""What a run says of itself as it trains: state.json, a bar on a terminal, a line and a row of
+figures an epoch."""
 
 import math
 import sys
@@ -6,11 +7,56 @@ import time
 from collections import Counter
 
 from eeg import cli
-from eeg.runs.journal import mute
+from eeg.runs.journal import Journal, mute
+from eeg.train.parallel import Ranks
+
+
+def say_device(journal: Journal, words: str, ranks: Ranks) -> None:
+    processes = f", {ranks.world} processes" if ranks.world > 1 else ""
+    journal.say(f"device  {words}{processes}")
+
+
+def say_data(trainer, sides: dict) -> None:
+    split, mean = trainer.split, trainer.validation.mean_predictor
+    train, valid = (
+        f"{name} {' '.join(side['releases'])}: {cli.counted(side['windows'], 'window')}, "
+        f"{cli.counted(len(side['subjects']), 'subject')}"
+        for name, side in sides.items()
+    )
+    simulated = " (simulated)" if split.cache.simulated else ""
+    score = f"; predicting the mean scores {mean:.3f}" if mean else ""
+    trainer.journal.say(f"data    {train}; {valid}{simulated}{score}")
+    if split.dropped:
+        reasons = ", ".join(_left_out(reason, n) for reason, n in split.dropped.items())
+        trainer.journal.say(f"        left out {reasons}")
+    if trainer.batches.direct:
+        size = len(split.train) * split.cache[0].nbytes / 1e9
+        trainer.journal.say(
+            f"        {size:,.0f} GB of windows to train on, more than memory can keep: read from "
+            "the disk in each epoch, past the system's cache of files"
+        )
+
+
+def _left_out(reason, windows):
+    """Windows that are not used, in words. reason: copies, bad subjects, or a target that is
+    unknown"""
+    if reason == "copies":
+        return cli.counted(windows, "copied window")
+    of = "of" if reason == "bad subjects" else "with"
+    return f"{cli.counted(windows, 'window')} {of} {reason}"
+
+
+def say_model(trainer, multiply_adds: int) -> None:
+    parameters = sum(p.numel() for p in trainer.stepper.model.parameters())
+    trainer.journal.say(
+        f"model   {trainer.options.model}, {parameters:,} parameters, "
+        f"{multiply_adds / 1e6:.0f} M multiply-adds a window, loss {trainer.targets.loss}"
+    )
 
 
 class Progress:
-    """Reads a Trainer and changes nothing of it. computing: seconds of this epoch that the model took."""
+    """Reads a Trainer and changes nothing of it. computing: seconds of this epoch that the model
+    took."""
 
     def __init__(self, trainer):
         self.trainer, self.bar = trainer, None

@@ -1,12 +1,14 @@
-"""One step of training, whatever the device does: memory that runs out, a driver that fails, a card that is gone.
+"""One step of training, whatever the device does: memory that runs out, a driver that fails, a card
+that is gone.
 
-    out of memory                        the same batch in 2, 4, 8 ... parts, their gradients added up
-    another error of the device          this piece of work on the CPU, then back to the device
-    three in a row, or no answer at all  the model and all that lies beside it on the CPU for good
+    out of memory                    the same batch in 2, 4, 8 ... parts, their gradients summed
+    another error of the device      this piece of work on the CPU, then back to the device
+    three in a row, or no answer     the model and all that lies beside it on the CPU for good
 
-A card that has crashed cannot be read any more. So after each piece of work all that it changed is copied to the host (some
-MB), and a piece that fails starts again from that copy: nothing is lost, wherever the device fails. Whatever touches the device
-goes through `gradients`, `update` or `read`. A device that hangs inside a call hangs the process: nothing here ends it.
+A card that has crashed cannot be read any more. So after each piece of work all that it changed is
+copied to the host (some MB), and a piece that fails starts again from that copy: nothing is lost,
+wherever the device fails. Whatever touches the device goes through `gradients`, `update` or `read`.
+A device that hangs inside a call hangs the process: nothing here ends it.
 """
 
 import gc
@@ -36,18 +38,23 @@ class Recovery:
 
     The model is given on the CPU; it is moved to the device here, with all that lies beside it.
 
-    step(model, batch, weight) -> (loss, outputs): forward, and backward of `weight * loss`, added to .grad, on whatever device
-    the model lies on; loss a float, outputs on the CPU, the batch in their first dimension. The loss is the mean over the
-    windows given: parts of a batch weigh by their number of windows. A loss that is no mean, as the root of one, is then a mean
-    over the parts, which is not quite the same; batch norm sees a part at a time and updates its statistics with each.
+    step(model, batch, weight) -> (loss, outputs): forward, and backward of `weight * loss`, added
+    to .grad, on whatever device the model lies on; loss a float, outputs on the CPU, the batch in
+    their first dimension. The loss is the mean over the windows given: parts of a batch weigh by
+    their number of windows. A loss that is no mean, as the root of one, is then a mean over the
+    parts, which is not quite the same; batch norm sees a part at a time and updates its statistics
+    with each.
     on_event(kind, text): "out of memory", "device error", "moved to cpu".
-    beside(): further tensors that live where the model does and change as it learns, the same ones at each call. The very
-    tensors, not what .detach() or state_dict() make of them: they, parameters and buffers are moved in place.
-    moments(): what an optimiser keeps. It may appear as the optimiser first steps, and starts from zero.
+    beside(): further tensors that live where the model does and change as it learns, the same ones
+    at each call. The very tensors, not what .detach() or state_dict() make of them: they,
+    parameters and buffers are moved in place.
+    moments(): what an optimiser keeps. It may appear as the optimiser first steps, and starts from
+    zero.
     alive(device): whether it still answers.
 
-    `home` is the device, `device` where the model is now; `away`: on the CPU in the device's stead; `moved`: for good.
-    `largest`, to be set: windows the CPU's memory holds at once, where no error says it but the system's killer; None: all.
+    `home` is the device, `device` where the model is now; `away`: on the CPU in the device's stead;
+    `moved`: for good. `largest`, to be set: windows the CPU's memory holds at once, where no error
+    says it but the system's killer; None: all.
     """
 
     largest = None
@@ -66,9 +73,11 @@ class Recovery:
     # the three ways to the device
 
     def gradients(self, batch, scale=1.0):
-        """The gradient of one batch (a dict of CPU tensors, windows first) in .grad. -> (loss, outputs)
+        """The gradient of one batch (a dict of CPU tensors, windows first) in .grad. -> (loss,
+        outputs)
 
-        scale: of float16 training: the loss is multiplied by it, the gradients are divided again. The CPU needs none.
+        scale: of float16 training: the loss is multiplied by it, the gradients are divided again.
+        The CPU needs none.
         """
         n = len(next(iter(batch.values())))
         if self.parts > 1 and self.calm >= CALM:
@@ -82,9 +91,11 @@ class Recovery:
         return answer
 
     def update(self, what, work):
-        """work(), which changes tensors and nothing else: where the device fails, it starts again from the same tensors. -> its result
+        """work(), which changes tensors and nothing else: where the device fails, it starts again
+        from the same tensors. -> its result
 
-        It finds the gradients that `gradients` left, and draws no random numbers. what: its name in events.
+        It finds the gradients that `gradients` left, and draws no random numbers. what: its name in
+        events.
         """
         once_more = iter([f"{what} is tried once more"])
         return self._insist(what, lambda again: self._apply(work, again), once_more)
@@ -106,13 +117,15 @@ class Recovery:
             tensor.data.copy_(host)
 
     def remember(self):
-        """Copy all that training changes to the host. To be called where other hands than `update` have changed it."""
+        """Copy all that training changes to the host. To be called where other hands than `update`
+        have changed it."""
         self.kept = self._copied(self._held())
 
     # how
 
     def _insist(self, what, work, lighter):
-        """work(again), until it is done. lighter: an iterator that makes it need less memory, and says how."""
+        """work(again), until it is done. lighter: an iterator that makes it need less memory, and
+        says how."""
         again = False
         while True:
             answer, fault = outcome(work, again)
@@ -154,9 +167,8 @@ class Recovery:
             loss += share * part_loss
             outputs.append(part_outputs)
         unscale(self.model.parameters(), scale)
-        self.kept = self.kept | self._copied(
-            [*self.model.buffers()]
-        )  # a late error of the device shows here
+        # A late error of the device shows here.
+        self.kept = self.kept | self._copied([*self.model.buffers()])
         return loss, torch.cat(outputs)
 
     def _apply(self, work, again):
@@ -169,7 +181,8 @@ class Recovery:
     # where
 
     def _leave(self, what, fault):
-        """To the CPU with everything: for this piece of work where the device still answers, else for good."""
+        """To the CPU with everything: for this piece of work where the device still answers, else
+        for good."""
         if self.moved:
             raise RuntimeError(f"on the CPU, too: {fault.text}")
         if self.away:
@@ -198,7 +211,8 @@ class Recovery:
             self.device, self.away, self.parts = self.home, False, self.parts_at_home
 
     def _to_host(self):
-        """Everything to the CPU, in place, as the host knows it. Nothing is read from the device."""
+        """Everything to the CPU, in place, as the host knows it. Nothing is read from the
+        device."""
         known = [(tensor, self._known(tensor).clone()) for tensor in self._held()]
         self.model.zero_grad(set_to_none=True)
         for tensor, host in known:
@@ -225,7 +239,8 @@ class Recovery:
         return any(tensor is moment for moment in self.moments())
 
     def _copied(self, tensors):
-        """Copies of these tensors on the host, as `kept` holds them. Those of the gradients go to `kept_gradients`."""
+        """Copies of these tensors on the host, as `kept` holds them. Those of the gradients go to
+        `kept_gradients`."""
         copies = {id(tensor): (tensor, copied(tensor)) for tensor in tensors}
         gradients = [None if p.grad is None else copied(p.grad) for p in self.model.parameters()]
         synchronize(self.device)
@@ -234,7 +249,8 @@ class Recovery:
 
     @torch.no_grad()
     def _rewind(self):
-        """What the host knows, to where the model is now: work that was cut short has changed some of it."""
+        """What the host knows, to where the model is now: work that was cut short has changed some
+        of it."""
         self.model.zero_grad(set_to_none=True)
         free(self.device)
         for tensor in self._held():
@@ -251,7 +267,7 @@ class Recovery:
         if self._is_moment(tensor):  # made by a step that failed
             return torch.zeros(tensor.shape, dtype=tensor.dtype)
         raise KeyError(
-            f"nothing is known of a tensor {tuple(tensor.shape)} on {tensor.device}: it is missing in `beside`"
+            f"unknown tensor {tuple(tensor.shape)} on {tensor.device}: it is missing in `beside`"
         )
 
 
@@ -274,9 +290,11 @@ def on_host(value):
 
 
 def outcome(work, *arguments):
-    """work(*arguments) -> (its result, None), or (None, Fault) where the device failed; other exceptions pass through.
+    """work(*arguments) -> (its result, None), or (None, Fault) where the device failed; other
+    exceptions pass through.
 
-    The exception itself is dropped here: its traceback would keep the tensors of the failed pass in the device's memory.
+    The exception itself is dropped here: its traceback would keep the tensors of the failed pass in
+    the device's memory.
     """
     try:
         return work(*arguments), None
@@ -288,7 +306,8 @@ def outcome(work, *arguments):
 
 
 def answers(device, limit=20):
-    """Whether a device still adds two numbers within `limit` seconds. After most errors of a card nothing in the process can use it again."""
+    """Whether a device still adds two numbers within `limit` seconds. After most errors of a card
+    nothing in the process can use it again."""
     answer = queue.SimpleQueue()
 
     def ask():

@@ -1,6 +1,8 @@
-"""What a run computes with, and whether it is still the run that it was: device, threads, precision, model, windows.
+"""What a run computes with, and whether it is still the run that it was: device, threads,
+precision, model, windows.
 
-What a run has settled once it keeps, and all runs of a plan share it: what compares seeds must not differ in its last digits.
+What a run has settled once it keeps, and all runs of a plan share it: what compares seeds must not
+differ in its last digits.
 """
 
 import json
@@ -36,13 +38,14 @@ class Settled:
         missing += [name for name in ("train", "valid", "fold", "seed") if name not in options]
         if missing:
             raise UserError(
-                f"{run.folder}/config.json says nothing of {', '.join(missing)}, so this run cannot "
-                f"be resumed; train another with: {run.again()}"
+                f"{run.folder}/config.json says nothing of {', '.join(missing)}, so this run "
+                f"cannot be resumed; train another with: {run.again()}"
             )
         return cls(run.folder, config, [other.config for other in planned(run)])
 
     def first(self, name: str):
-        """What the run says under this name, else the first run of its plan that does, else None."""
+        """What the run says under this name, else the first run of its plan that does, else
+        None."""
         return next((each[name] for each in (self.config, *self.plan) if name in each), None)
 
     @property
@@ -52,7 +55,8 @@ class Settled:
 
 
 def choose_device(options: Options, ranks: Ranks) -> device.Choice:
-    """Each of several processes has the card of its number if the first process finds any: checks of one card must not meet."""
+    """Each of several processes has the card of its number if the first process finds any: checks
+    of one card must not meet."""
     choice = device.choose(options.device, options.cache) if ranks.main else None
     choice = ranks.broadcast(choice)
     if ranks.world > 1 and choice.device.startswith("cuda"):
@@ -63,7 +67,8 @@ def choose_device(options: Options, ranks: Ranks) -> device.Choice:
 def choose_threads(
     asked: int | None, settled: Settled, processes: int, busy: float
 ) -> tuple[int, str]:
-    """-> (threads to compute with, the same in words). busy: cores that other programs keep at work, see eeg.machine.load"""
+    """-> (threads to compute with, the same in words). busy: cores that other programs keep at
+    work, see eeg.machine.load"""
     cores, why = device.cpu_cores(), ""
     known = settled.first("threads")
     others = f"other programs keep {busy:.1f} of {cores} cores busy"
@@ -90,10 +95,11 @@ def choose_precision(
     threads: int,
     busy: float,
 ) -> tuple[str, str]:
-    """The precision of --amp: what the device supports and is faster on this model. -> (its name, why, in words, or "")
+    """The precision of --amp: what the device supports and is faster on this model. -> (its name,
+    why, in words, or "")
 
-    It is measured once. On a CPU that other programs keep busy nothing is measured, because each measurement would say
-    something else: that run and its plan are float32.
+    It is measured once. On a CPU that other programs keep busy nothing is measured, because each
+    measurement would say something else: that run and its plan are float32.
     """
     for config in (settled.config, *settled.plan):
         if config.get("device") == choice.device and "precision" in config:
@@ -127,8 +133,9 @@ def check_model(settled: Settled, model: Model) -> None:
     other = sorted(name for name in known | settings if known.get(name) != settings.get(name))
     if other:
         raise UserError(
-            f"{settled.folder}/config.json contradicts itself: its settings under train give a model "
-            f"of another {other[0]} than stands under model; train another with: {settled.again}"
+            f"{settled.folder}/config.json contradicts itself: its settings under train give a "
+            f"model of another {other[0]} than stands under model; "
+            f"train another with: {settled.again}"
         )
 
 
@@ -141,7 +148,8 @@ def fingerprints(cache: Cache) -> dict[str, str]:
 
 
 def check_windows(settled: Settled, cache: Cache, sides: dict) -> None:
-    """Raises UserError where a run would resume with other windows than it, or a run of its plan, had.
+    """Raises UserError where a run would resume with other windows than it, or a run of its plan,
+    had.
 
     Runs of older versions know the names and numbers of their windows alone.
     """

@@ -1,4 +1,5 @@
-"""One batch into the weights: gradients, SAM, AdamW, the averaged weights; whatever the device does meanwhile."""
+"""One batch into the weights: gradients, SAM, AdamW, the averaged weights; whatever the device does
+meanwhile."""
 
 import math
 from collections.abc import Callable
@@ -27,8 +28,8 @@ class Taken(NamedTuple):
 class Stepper:
     """A model, and all that changes as it learns. What touches the device goes through `guard`.
 
-    device: what computes ("cpu", "cuda:0"); precision: one of eeg.machine.amp; on_event(kind, text): see Recovery;
-    largest: windows that the CPU's memory holds at once, None for all.
+    device: what computes ("cpu", "cuda:0"); precision: one of eeg.machine.amp; on_event(kind,
+    text): see Recovery; largest: windows that the CPU's memory holds at once, None for all.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class Stepper:
         return on_host(self.validated.state_dict())
 
     def take(self, batch: dict, rate: float, asked: Callable) -> Taken:
-        """One step at this learning rate. asked(): whether this process was asked to stop, which the others are told."""
+        """One step at this learning rate. asked(): whether this process was asked to stop, which
+        the others are told."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         taken = self._take(batch, asked)
@@ -96,8 +98,9 @@ class Stepper:
         return Taken(good, loss if good else last, answers, stopping)
 
     def _gradients(self, batch, asked):
-        """The gradient of this process's windows in .grad. -> (loss, answers, the mean gradient of all processes, None where
-        there is one; whether all losses are finite; whether any process was asked to stop)"""
+        """The gradient of this process's windows in .grad. -> (loss, answers, the mean gradient of
+        all processes, None where there is one; whether all losses are finite; whether any process
+        was asked to stop)"""
         self.square = None
         loss, answers = self.guard.gradients(batch, self.scale.scale)
         bad = not math.isfinite(loss)
@@ -134,14 +137,15 @@ class Stepper:
         return value.item(), model.answer(raw.detach()).cpu()
 
     def _agree(self, square, windows):
-        """The mean square over all processes. Asked for once a batch: a process that computes a batch twice must not ask the
-        others twice."""
+        """The mean square over all processes. Asked for once a batch: a process that computes a
+        batch twice must not ask the others twice."""
         if self.square is None:
             self.square = self.ranks.average(square, windows)
         return self.square.to(square.device)
 
     def _norm(self, mean, clip):
-        """The gradient's norm, cut to `clip`. mean: the gradient of all processes, None where .grad is that."""
+        """The gradient's norm, cut to `clip`. mean: the gradient of all processes, None where .grad
+        is that."""
         for p, gradient in zip(self.parameters, mean or ()):
             p.grad = gradient.to(p.device, copy=True)
         if self.options.l1:
@@ -156,7 +160,8 @@ class Stepper:
         return norm
 
     def _move(self, mean):
-        """Down the gradient, from where SAM began. -> its norm; without a finite one nothing is done"""
+        """Down the gradient, from where SAM began. -> its norm; without a finite one nothing is
+        done"""
         norm = self._norm(mean, self.options.clip or math.inf)
         if math.isfinite(norm):
             if self.sam:
@@ -167,7 +172,8 @@ class Stepper:
         return norm
 
     def _beside(self):
-        """What else lies on the device and changes: the weights before SAM's ascent, the averaged ones. The very tensors."""
+        """What else lies on the device and changes: the weights before SAM's ascent, the averaged
+        ones. The very tensors."""
         held = [*self.sam.before] if self.sam else []
         if self.average:
             held += [*self.average.model.parameters(), *self.average.model.buffers()]

@@ -1,4 +1,5 @@
-"""What a run learns: the labels in their units, how they are standardised, the features beside a window, the loss.
+"""What a run learns: the labels in their units, how they are standardised, the features beside a
+window, the loss.
 
 INPUT is the number of samples that a model sees, in both challenges.
 """
@@ -25,7 +26,8 @@ SAMPLED = 1000  # windows from which the features of a layer are standardised
 
 
 def make_model(options: Options) -> Model:
-    """The model that the options ask for, with fresh weights. Raises UserError for a setting that does not exist."""
+    """The model that the options ask for, with fresh weights. Raises UserError for a setting that
+    does not exist."""
     settings = dict(options.set)
     try:
         if "head" in eeg.models.defaults(options.model):
@@ -96,7 +98,8 @@ class Targets:
 
 
 def _mixed(found, mix):
-    """A batch whose windows and features are mixed with those before them. A loss mixes the labels itself."""
+    """A batch whose windows and features are mixed with those before them. A loss mixes the labels
+    itself."""
     found |= {"mix": mix, "other": found["y"].roll(1, 0)}
     for name in ("x", "features"):
         if name in found:
@@ -108,7 +111,8 @@ def _mixed(found, mix):
 def choose_targets(options: Options, split: Split, model: Model) -> Targets:
     """Look at the labels and tell the model how to standardise labels and features.
 
-    Takes windows with an unknown label out of the split. Raises UserError where there is nothing to learn.
+    Takes windows with an unknown label out of the split. Raises UserError where there is nothing to
+    learn.
     """
     loss = choose_loss(options, model)
     y, also = labels(split.cache, options.target), further(split.cache, model.aux)
@@ -158,13 +162,14 @@ def _check_labels(target, split, y):
         )
     if any((np.ptp(y[rows], 0) == 0).any() for rows in (split.train, split.valid)):
         raise UserError(
-            f"all labels of a side are the same ({target}): there is nothing to learn, or nothing to "
-            "validate with; name more releases with --train and --valid"
+            f"all labels of a side are the same ({target}): there is nothing to learn, or nothing "
+            "to validate with; name more releases with --train and --valid"
         )
 
 
 def _fit_features(split, model):
-    """Tell the model how to standardise its features. -> those of the cache (N, F), None where it computes its own or has none"""
+    """Tell the model how to standardise its features. -> those of the cache (N, F), None where it
+    computes its own or has none"""
     if model.features == "none":
         return None
     stored = split.cache.needed_features() if model.features == "file" else None

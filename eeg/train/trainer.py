@@ -1,8 +1,8 @@
-"""One run: batches, steps, validation, checkpoints. Whatever happens to the device, the memory or the process, nothing is lost.
+"""One run: batches, steps, validation, checkpoints. Nothing is lost, whatever happens.
 
-An interrupted run resumes exactly where it was: `snapshot` holds all that decides what comes next, and what a window looks like
-is drawn from (seed, epoch, window). On the CPU its weights and history equal, bit for bit, those of a run that was never
-interrupted.
+An interrupted run resumes exactly where it was: `snapshot` holds all that decides what comes next,
+and what a window looks like is drawn from (seed, epoch, window). On the CPU its weights and history
+equal, bit for bit, those of a run that was never interrupted.
 """
 
 import math
@@ -41,8 +41,9 @@ HOPELESS = 100  # steps in a row without a finite gradient
 class Trainer:
     """Trains `model` on split.train, validated on split.valid.
 
-    device: what computes ("cpu", "cuda:0"); precision: one of eeg.machine.amp; journal: writes the files of the run's folder;
-    ranks: the processes it shares its batches with; part: windows to compute at once, as the run began with.
+    device: what computes ("cpu", "cuda:0"); precision: one of eeg.machine.amp; journal: writes the
+    files of the run's folder; ranks: the processes it shares its batches with; part: windows to
+    compute at once, as the run began with.
     """
 
     def __init__(
@@ -84,8 +85,9 @@ class Trainer:
         self.progress = Progress(self)
 
     def _size_batches(self, model, device, known):
-        """-> (windows in a batch of this process, how many of them to compute at once; None for a card, which says itself when its
-        memory runs out). known: the latter, as the run began with."""
+        """-> (windows in a batch of this process, how many of them to compute at once; None for a
+        card, which says itself when its memory runs out). known: the latter, as the run began
+        with."""
         options, windows = self.options, len(self.split.train)
         if options.batch_size > windows:
             self.journal.say(
@@ -140,7 +142,8 @@ class Trainer:
     # the whole run
 
     def run(self) -> str:
-        """Train to the end, or until asked to stop. -> "finished" or "stopped", also where the request came at the very end"""
+        """Train to the end, or until asked to stop. -> "finished" or "stopped", also where the
+        request came at the very end"""
         heeded = [
             number
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -213,7 +216,8 @@ class Trainer:
         self.batch += 1
 
     def _look_at_memory(self):
-        """-> "fine"; "shrink", where fewer batches are held ahead from now on; "stop", which the next batch will see"""
+        """-> "fine"; "shrink", where fewer batches are held ahead from now on; "stop", which the
+        next batch will see"""
         word, text = self.watch()
         if word != "fine":
             self.journal.say(f"memory: {text}")
@@ -225,7 +229,8 @@ class Trainer:
         return word
 
     def _validate(self):
-        """Score the epoch that has ended, keep what is best, save. -> False where it was asked to stop on the way"""
+        """Score the epoch that has ended, keep what is best, save. -> False where it was asked to
+        stop on the way"""
         start = time.monotonic()
         self.stepper.share_buffers()
         try:
@@ -351,8 +356,8 @@ class Trainer:
         return self._write("last", read("the checkpoint", lambda: snapshot.snapshot(self)))
 
     def _write(self, name, state):
-        """The main process writes. A checkpoint that cannot be written costs a warning: the one before is still there.
-        -> whether it was written"""
+        """The main process writes. A checkpoint that cannot be written costs a warning: the one
+        before is still there. -> whether it was written"""
         try:
             if self.ranks.main:
                 folder = self.journal.folder / "checkpoints"
@@ -372,7 +377,8 @@ class Trainer:
     def _on_signal(self, number, frame):
         self.asked = True
         if self.ranks.world > 1:
-            # The terminal has sent the signal to every process. torchrun passes it on again, and ends those that do not end.
+            # The terminal has sent the signal to every process. torchrun passes it on again, and
+            # ends those that do not end.
             return
         self.stopping = True
         # A second request does not wait.

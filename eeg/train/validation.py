@@ -32,7 +32,8 @@ class Validation:
         self.mean_predictor = targets.mean_predictor(split.valid)
 
     def score(self, stepper: Stepper, progress: Callable) -> Score:
-        """progress(done, total) is called as windows are answered; what it raises passes through."""
+        """progress(done, total) is called as windows are answered; what it raises passes
+        through."""
         p = self._answers(stepper, progress)
         p = self._without_damaged(p)
         y = self.targets.answers(self.split.valid)
@@ -90,7 +91,8 @@ class Validation:
     def _shrink(self, p, y):
         """-> (answers as they are scored, the strength that inference shrinks them by)
 
-        Challenge 2 scores each half of the validation subjects with the strength that was fitted on the other half.
+        Challenge 2 scores each half of the validation subjects with the strength that was fitted on
+        the other half.
         """
         if self.split.cache.challenge == 1:
             return p, 1.0

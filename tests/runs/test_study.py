@@ -12,7 +12,8 @@ import pytest
 from eeg import UserError
 from eeg.models import MODELS
 from eeg.models.settings import check, tuned
-from eeg.runs.study import Study, check_space, draw, options, rungs
+from eeg.runs.space import as_arguments, check_space, draw, rungs
+from eeg.runs.study import Study
 from eeg.train.options import search_rules
 from tests.children import Child
 
@@ -92,11 +93,11 @@ def test_settings_become_options():
         "aux": ["age", "sex"],
     }
     assert (
-        options(settings)
+        as_arguments(settings)
         == "--lr 0.001 --batch-size 32 --balance --set width=96 head=number --augment mix=0.2 --aux age sex".split()
     )
     assert (
-        options({"lr": 0.1, "set.width": 96}, ["--set", "depth=3", "--model=unet"])
+        as_arguments({"lr": 0.1, "set.width": 96}, ["--set", "depth=3", "--model=unet"])
         == "--set depth=3 width=96 --model unet --lr 0.1".split()
     )
 

@@ -134,13 +134,15 @@ def find_plan(args, ranks):
 def run_to_resume(args):
     """-> Run, None where there is none and a new one may begin. Raises UserError where it cannot be
     resumed."""
-    from eeg.runs import run as runs
+    from eeg.runs import choice
 
     if isinstance(args.resume, Path):
-        meant = runs.named(args.out, str(args.resume))
+        meant = choice.named(args.out, str(args.resume))
         run = ([run for run in meant if not run.finished] or meant)[-1]
     else:
-        run = runs.newest_unfinished(args.out, args.challenge, args.name, new=bool(args.challenge))
+        run = choice.newest_unfinished(
+            args.out, args.challenge, args.name, new=bool(args.challenge)
+        )
     if not run:
         return None
     if run.status == "running":

@@ -112,7 +112,7 @@ class Progress:
             words = f"loss {mean_loss(trainer.sums):.4f}, "
             value = None if trainer.targets.is_class else train_nrmse(trainer.sums)
             words += "" if value is None else f"NRMSE {value:.3f}, "
-            words += f"{rate:,.0f} win/s, {memory / 1e9:.1f} GB, {clock(left)} left"
+            words += f"{rate:,.0f} win/s, {memory / 1e9:.1f} GB, {cli.clock(left)} left"
             _on_terminal(lambda: self.bar.set_postfix_str(words))
 
     def epoch_ended(self, entry: dict) -> None:
@@ -140,7 +140,7 @@ class Progress:
         journal.say(
             f"epoch {trainer.epoch:3d}/{trainer.options.epochs}  {scores} "
             f"{'*' if entry['best'] else ' '}  lr {entry['lr']:.1e}  {rate:,.0f} win/s  "
-            f"{memory / 1e9:.1f} GB  {clock(left)} left"
+            f"{memory / 1e9:.1f} GB  {cli.clock(left)} left"
             + (f"  {cli.counted(skipped, 'step')} skipped" if skipped else "")
         )
 
@@ -168,12 +168,6 @@ def train_nrmse(sums: Counter) -> float | None:
     n = max(1, sums["n"])
     variance = sums["yy"] / n - (sums["y"] / n) ** 2
     return math.sqrt(sums["square"] / n / variance) if sums["n"] and variance > 0 else None
-
-
-def clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def finite(value: float | None) -> float | None:

@@ -15,14 +15,19 @@ import io
 import json
 import os
 import pickle
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 
+import eeg
 from eeg.files import partial, sync_folder, write_through, write_whole
+from eeg.train.progress import finite
+from eeg.train.recovery import on_host
 
 
-def save(folder, name, state, about):
+def save(folder: Path, name: str, state: dict, about: dict) -> None:
     """Write `state` as <name>.pt with `about` beside it, the one before kept as previous.pt (of
     last alone). Raises OSError where the disk is full; what was there stays."""
     folder = Path(folder)
@@ -56,7 +61,7 @@ def save(folder, name, state, about):
     sync_folder(folder)
 
 
-def finish(folder):
+def finish(folder: Path) -> None:
     """The renames of a save of last; again, of one that was killed among them."""
     file, note = folder / "last.pt", folder / "last.json"
     if note.exists() or noted(partial(note)) is None:
@@ -68,7 +73,7 @@ def finish(folder):
     os.replace(partial(note), note)
 
 
-def noted(note):
+def noted(note: Path) -> dict | None:
     """What a .json says, None where it is torn or missing."""
     try:
         about = json.loads(note.read_bytes())
@@ -77,7 +82,7 @@ def noted(note):
         return None
 
 
-def load(folder):
+def load(folder: Path) -> tuple[dict | None, dict | None, list[str]]:
     """-> (the newest state that is whole, what its .json says of it, [what was wrong with others]),
     or (None, None, [...]) where there is none.
 
@@ -106,9 +111,75 @@ def load(folder):
     return None, None, wrong
 
 
-def export(path, model_settings, weights):
+def export(path: Path, model_settings: dict, weights: dict) -> None:
     """Write the weights a submission and evaluation read: {"settings", "state"}."""
     buffer = io.BytesIO()
     torch.save({"settings": model_settings, "state": weights}, buffer)
     write_whole(path, buffer.getvalue())
     sync_folder(path.parent)
+
+
+# what a checkpoint of a Trainer holds: all that decides what the run does next
+
+
+def snapshot(trainer) -> dict:
+    """The state of a Trainer. Work for the guard: it reads the device."""
+    return on_host(
+        {
+            "epoch": trainer.epoch,
+            "batch": trainer.batch,
+            "sums": dict(trainer.sums),
+            "waited": trainer.waited,
+            "best": trainer.best,
+            **trainer.stepper.state(),
+            "schedule": trainer.schedule.state,
+            "generators": _generators(trainer),
+            "history": trainer.journal.history,
+            "left_out": sorted(trainer.damaged.rows),
+        }
+    )
+
+
+def _generators(trainer):
+    found = {"cpu": torch.get_rng_state()}
+    if trainer.stepper.guard.device.type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(trainer.stepper.home)
+    return found
+
+
+def restore(trainer, state: dict) -> None:
+    """Resume from a snapshot."""
+    trainer.stepper.restore(state)
+    trainer.schedule.state = dict(state["schedule"])
+    trainer.epoch, trainer.batch, trainer.waited = state["epoch"], state["batch"], state["waited"]
+    trainer.best, trainer.sums = dict(state["best"]), Counter(state["sums"])
+    trainer.damaged.rows = set(state.get("left_out", ()))  # older runs did not look
+    if trainer.damaged.rows:
+        trainer.validation.leave_out_damaged()
+    journal, home = trainer.journal, trainer.stepper.home
+    journal.history = state["history"]
+    trainer.events_shared = len(journal.history["events"])
+    # an epoch that was trained twice is timed by the second time
+    known = {entry["epoch"]: entry for entry in journal.timing["epochs"]}
+    journal.timing["epochs"] = [known[epoch] for epoch in sorted(known) if epoch < trainer.epoch]
+    torch.set_rng_state(state["generators"]["cpu"])
+    if "cuda" in state["generators"] and home.type == "cuda":
+        torch.cuda.set_rng_state(state["generators"]["cuda"], home)
+
+
+def describe(trainer) -> dict:
+    """What stands in the .json beside a checkpoint."""
+    epochs = trainer.journal.history["epochs"]
+    return {
+        "epoch": trainer.epoch,
+        "batch": trainer.batch,
+        "best_epoch": trainer.best["epoch"],
+        "metrics": epochs[-1]["valid"] if epochs else {},
+        "best": finite(trainer.best["value"]),
+        "settings": trainer.stepper.model.settings,
+        "versions": {
+            "eeg": eeg.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }

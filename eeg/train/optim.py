@@ -2,12 +2,14 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 
-def adamw(model, lr, weight_decay):
+def adamw(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW whose decay spares biases and normalisations, which it would only pull away from where
     they belong."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -18,7 +20,7 @@ def adamw(model, lr, weight_decay):
     return torch.optim.AdamW(groups, lr=lr)
 
 
-def add_l1(model, strength):
+def add_l1(model: nn.Module, strength: float) -> None:
     """The gradient of strength * sum |w| over all weights, spared like weight decay."""
     for p in model.parameters():
         if p.dim() > 1 and p.grad is not None:
@@ -33,14 +35,14 @@ class SAM:
     gradients there, statistics frozen; sam.descend()    back; then the optimiser's step
     """
 
-    def __init__(self, model, rho):
+    def __init__(self, model: nn.Module, rho: float):
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         # The weights that `descend` returns to.
         self.before = [p.detach().clone() for p in self.parameters]
         self.rho = rho
 
     @torch.no_grad()
-    def ascend(self, norm):
+    def ascend(self, norm: float) -> None:
         """norm: that of all gradients together."""
         for p, before in zip(self.parameters, self.before):
             before.copy_(p)
@@ -48,13 +50,13 @@ class SAM:
                 p.add_(p.grad, alpha=self.rho / (norm + 1e-12))
 
     @torch.no_grad()
-    def descend(self):
+    def descend(self) -> None:
         for p, before in zip(self.parameters, self.before):
             p.copy_(before)
 
 
 @contextmanager
-def frozen_statistics(model):
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Within, batch norms normalise by their batch and remember nothing of it."""
     layers = [
         layer
@@ -78,31 +80,26 @@ class Schedule:
     warmup: steps in which it rises from 0; steps: of the whole run.
     """
 
-    def __init__(self, kind, steps, warmup):
+    def __init__(self, kind: str, steps: int, warmup: int):
         self.kind, self.steps, self.warmup = kind, max(1, steps), max(0, min(warmup, steps - 1))
         self.state = {"factor": 1.0, "best": math.inf, "waited": 0}
 
-    def factor(self, step):
+    def factor(self, step: int) -> float:
         """step: from 0."""
         if self.kind == "onecycle":  # up for three tenths, down to a ten-thousandth
             top = 0.3 * self.steps
             if step < top:
                 return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * step / top))
-            return 1e-4 + (1 - 1e-4) * 0.5 * (
-                1 + math.cos(math.pi * (step - top) / max(1, self.steps - top))
-            )
+            down = math.cos(math.pi * (step - top) / max(1, self.steps - top))
+            return 1e-4 + (1 - 1e-4) * 0.5 * (1 + down)
         if step < self.warmup:
             return (step + 1) / self.warmup
         if self.kind == "cosine":
-            return 0.5 * (
-                1
-                + math.cos(
-                    math.pi * min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-                )
-            )
+            share = (step - self.warmup) / max(1, self.steps - self.warmup)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
         return self.state["factor"]  # plateau; constant, where it stays 1
 
-    def epoch_ended(self, value):
+    def epoch_ended(self, value: float) -> None:
         """value: the validation metric, lower is better. After 5 epochs without a better one,
         plateau halves the rate."""
         if self.kind != "plateau":
@@ -124,15 +121,12 @@ class Average:
     it may have to be repeated.
     """
 
-    def __init__(self, model, decay):
-        self.model, self.decay, self.steps = (
-            copy.deepcopy(model).eval().requires_grad_(False),
-            decay,
-            0,
-        )
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.steps = decay, 0
 
     @torch.no_grad()
-    def update(self, model):
+    def update(self, model: nn.Module) -> None:
         n = self.steps + 1
         decay = min(self.decay, (1 + n) / (10 + n))
         for own, new in zip(self.model.state_dict().values(), model.state_dict().values()):

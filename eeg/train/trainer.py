@@ -1,7 +1,7 @@
 """One run: batches, steps, validation, checkpoints. Nothing is lost, whatever happens.
 
-An interrupted run resumes exactly where it was: `snapshot` holds all that decides what comes next,
-and what a window looks like is drawn from (seed, epoch, window). On the CPU its weights and history
+An interrupted run resumes exactly where it was: a checkpoint holds all that decides what comes
+next, and what a window looks like is drawn from (seed, epoch, window). On the CPU its weights and history
 equal, bit for bit, those of a run that was never interrupted.
 """
 
@@ -9,7 +9,6 @@ import math
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import torch
 
@@ -24,7 +23,7 @@ from eeg.machine.memory import Watch, fits, room
 from eeg.models.model import Model
 from eeg.runs.journal import Journal
 from eeg.runs.run import Run
-from eeg.train import checkpoint, optim, snapshot
+from eeg.train import checkpoint, optim
 from eeg.train.damaged import Damaged
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
@@ -163,7 +162,7 @@ class Trainer:
 
     def restore(self, state: dict) -> None:
         """Resume from a checkpoint."""
-        snapshot.restore(self, state)
+        checkpoint.restore(self, state)
 
     # an epoch
 
@@ -331,7 +330,7 @@ class Trainer:
 
     # saving
 
-    def _export(self, path: Path, weights):
+    def _export(self, path, weights):
         try:
             checkpoint.export(path, self.stepper.model.settings, weights)
         except OSError as e:
@@ -353,7 +352,7 @@ class Trainer:
         """-> whether it was saved"""
         self.saved = time.monotonic()
         read = self.stepper.guard.read
-        return self._write("last", read("the checkpoint", lambda: snapshot.snapshot(self)))
+        return self._write("last", read("the checkpoint", lambda: checkpoint.snapshot(self)))
 
     def _write(self, name, state):
         """The main process writes. A checkpoint that cannot be written costs a warning: the one
@@ -361,7 +360,7 @@ class Trainer:
         try:
             if self.ranks.main:
                 folder = self.journal.folder / "checkpoints"
-                checkpoint.save(folder, name, state, snapshot.about(self))
+                checkpoint.save(folder, name, state, checkpoint.describe(self))
             return True
         except OSError as e:
             text = (

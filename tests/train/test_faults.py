@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eeg.runs.run import find_runs
-from eeg.train import checkpoint, optim, recovery, snapshot, validation
+from eeg.train import checkpoint, optim, recovery, validation
 from eeg.train.stepper import Stepper
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
@@ -30,7 +30,7 @@ PLACES = {
     "averaging": (optim.Average, "update", True, 3),
     "validation": (validation, "predict", False, 1),
     "best weights": (Stepper, "_weights", True, 1),
-    "checkpoint": (snapshot, "snapshot", True, 2),
+    "checkpoint": (checkpoint, "snapshot", True, 2),
 }
 WITHOUT_SAM = [
     place for place in PLACES if place not in ("between the passes", "second pass", "descent")

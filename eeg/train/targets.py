@@ -16,6 +16,7 @@ from eeg.data.split import Split, further, labels, names
 from eeg.data.windows import LENGTH
 from eeg.models.model import Model
 from eeg.score.metrics import nrmse
+from eeg.train.losses import LOSSES
 from eeg.train.options import Options
 
 INPUT = LENGTH[1]
@@ -51,6 +52,8 @@ def make_model(options: Options) -> Model:
 def choose_loss(options: Options, model: Model) -> str:
     usual = "time" if model.head == "time" else "mse"
     loss = options.loss or ("cross-entropy" if options.target in CLASSES else usual)
+    if loss not in LOSSES:
+        raise UserError(f"there is no loss '{loss}'; there are {', '.join(LOSSES)}")
     if loss == "time" and model.head != "time":
         raise UserError(
             f"--loss time scores moments, but this {options.model} answers with a number; choose a "

@@ -83,7 +83,9 @@ def test_sam_climbs_as_far_as_rho_whatever_is_clipped(train, monkeypatch):
 
 
 def test_sam_comes_back_from_where_there_is_no_gradient(train, monkeypatch):
-    """The second of the two gradients of each step is not finite: no step is made, and the weights are those of the start."""
+    """The second of the two gradients of each step is not finite: no step is made, and the weights
+    are those of the start.
+    """
     work, calls, weights = Stepper._forward_backward, [0], []
 
     def step(self, model, batch, weight):

@@ -135,7 +135,9 @@ def describe(report, settings, seconds, peak):
     if report.reason:
         print(f"rebuilt   {report.reason}")
     if report.windows:
-        samples = round(100 * 2 * (settings.challenge + settings.margin_s))
+        from eeg.data.windows import LENGTH, SFREQ
+
+        samples = LENGTH[settings.challenge] + 2 * round(settings.margin_s * SFREQ)
         print(
             f"kept      {cli.counted(report.windows, 'window')} of "
             f"{cli.counted(report.subjects, 'subject')} (129 x {samples} {settings.dtype}, "

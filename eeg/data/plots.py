@@ -183,28 +183,48 @@ def plot_features(cache, file):
         "are Spearman's, over windows, subjects not separated"
     )
 
-    ax = axes[0, 0]
     top = order[:12][::-1]
-    ax.barh(range(len(top)), r[0, 1 + top], color=np.where(r[0, 1 + top] > 0, "C3", "C0"))
-    ax.set_yticks(range(len(top)), [names[usable[i]] for i in top], fontsize=8)
+    _strongest(axes[0, 0], [names[usable[i]] for i in top], r[0, 1 + top])
+    best = usable[order[0]]
+    _best(axes[0, 1], names[best], values[:, best], y, r[0, 1 + order[0]])
+    chosen, X = _group_signals(cache)
+    _lateralised(axes[0, 2], cache, chosen, X)
+    _occipital_spectrum(axes[1, 0], cache, X["occipital"])
+    _desynchronisation(axes[1, 1], cache, names)
+    image = axes[1, 2].imshow(r[1:, 1:], cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    fig.colorbar(image, ax=axes[1, 2], shrink=0.8)
+    axes[1, 2].set(
+        xlabel="feature, in the order of --list", ylabel="feature", title="how features go together"
+    )
+    fig.savefig(file, dpi=110)
+    plt.close(fig)
+
+
+def _strongest(ax, names, r):
+    """The features that go best with response time, and how."""
+    ax.barh(range(len(r)), r, color=np.where(r > 0, "C3", "C0"))
+    ax.set_yticks(range(len(r)), names, fontsize=8)
     ax.axvline(0, color="k", lw=0.8)
     ax.set(
         xlabel="correlation with response time", title="the twelve features that go best with it"
     )
 
-    ax = axes[0, 1]
-    best = usable[order[0]]
-    low, high = np.nanpercentile(values[:, best], (1, 99))
-    shown = (values[:, best] >= low) & (values[:, best] <= high)
-    ax.hexbin(values[shown, best], y[shown], gridsize=35, mincnt=1, cmap="viridis", bins="log")
-    unit = FEATURES[names[best]].split(",")[0].split(" ")[0]
+
+def _best(ax, name, values, y, r):
+    """One feature against response time."""
+    low, high = np.nanpercentile(values, (1, 99))
+    shown = (values >= low) & (values <= high)
+    ax.hexbin(values[shown], y[shown], gridsize=35, mincnt=1, cmap="viridis", bins="log")
+    unit = FEATURES[name].split(",")[0].split(" ")[0]
     ax.set(
-        xlabel=f"{names[best]} ({unit})",
+        xlabel=f"{name} ({unit})",
         ylabel="response time (s)",
-        title=f"the first of them: r = {r[0, 1 + order[0]]:+.2f} (middle 98 %)",
+        title=f"the first of them: r = {r:+.2f} (middle 98 %)",
     )
 
-    ax = axes[0, 2]
+
+def _group_signals(cache):
+    """Up to 4,000 windows, spread over the cache: (their rows, {group: (n, channels, T)})."""
     chosen = np.linspace(0, len(cache) - 1, min(len(cache), 4000)).astype(int)
     rows = {
         group: [CHANNELS.index(name) for name in GROUPS[group]]
@@ -215,6 +235,12 @@ def plot_features(cache, file):
         group: np.stack([cache[int(i)][own, window] for i in chosen]).astype(np.float32)
         for group, own in rows.items()
     }
+    return chosen, X
+
+
+def _lateralised(ax, cache, chosen, X):
+    """C3 less C4 around the response, by hand."""
+    y = cache.y
     lateral = X["motor_left"].mean(1) - X["motor_right"].mean(1)
     lateral -= lateral.mean(1, keepdims=True)
     # from the response, for that is what it leads up to: each window is put where its press is at 0
@@ -244,9 +270,10 @@ def plot_features(cache, file):
     )
     ax.legend(fontsize=8)
 
-    ax = axes[1, 0]
+
+def _occipital_spectrum(ax, cache, X):
     f = np.fft.rfftfreq(cache.window_samples, 1 / cache.sfreq)
-    seen = X["occipital"] - X["occipital"].mean(2, keepdims=True)
+    seen = X - X.mean(2, keepdims=True)
     power = np.median(
         (
             np.abs(np.fft.rfft(seen * np.hanning(cache.window_samples + 1)[:-1])) ** 2
@@ -265,7 +292,10 @@ def plot_features(cache, file):
         title="occipital spectrum, median over windows",
     )
 
-    ax = axes[1, 1]
+
+def _desynchronisation(ax, cache, names):
+    """Mu and beta power over the window, for fast and slow responses."""
+    values, y = cache.features, cache.y
     for band, colour in (("mu", "C0"), ("beta", "C1")):
         columns = [names.index(f"{band}_{q}") for q in range(1, 5)]
         for label, own, style in (
@@ -288,12 +318,3 @@ def plot_features(cache, file):
         title="motor desynchronisation",
     )
     ax.legend(fontsize=8)
-
-    ax = axes[1, 2]
-    image = ax.imshow(r[1:, 1:], cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-    fig.colorbar(image, ax=ax, shrink=0.8)
-    ax.set(
-        xlabel="feature, in the order of --list", ylabel="feature", title="how features go together"
-    )
-    fig.savefig(file, dpi=110)
-    plt.close(fig)

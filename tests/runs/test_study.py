@@ -1,4 +1,7 @@
-"""A search over settings: who goes on, who works on what, and what is left after a kill. Training is stood in for by stand_in.py."""
+"""A search over settings: which trials are kept, who works on what, what is left after a kill.
+
+stand_in.py takes the place of training.
+"""
 
 import json
 import os
@@ -19,7 +22,14 @@ from tests.children import Child
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 RULES = search_rules()
-WORKER = "import sys; from pathlib import Path; from eeg.runs.study import Study; from eeg.train.options import search_rules; Study.open(Path(sys.argv[1]), {'challenge': 1}, search_rules(), (), Path(sys.argv[2])).work()"
+WORKER = """
+import sys
+from pathlib import Path
+from eeg.runs.study import Study
+from eeg.train.options import search_rules
+folder, train = map(Path, sys.argv[1:])
+Study.open(folder, {"challenge": 1}, search_rules(), (), train).work()
+"""
 
 
 def begin(out, **wanted):
@@ -92,10 +102,8 @@ def test_settings_become_options():
         "augment.mix": 0.2,
         "aux": ["age", "sex"],
     }
-    assert (
-        as_arguments(settings)
-        == "--lr 0.001 --batch-size 32 --balance --set width=96 head=number --augment mix=0.2 --aux age sex".split()
-    )
+    words = "--lr 0.001 --batch-size 32 --balance --set width=96 head=number"
+    assert as_arguments(settings) == f"{words} --augment mix=0.2 --aux age sex".split()
     assert (
         as_arguments({"lr": 0.1, "set.width": 96}, ["--set", "depth=3", "--model=unet"])
         == "--set depth=3 width=96 --model unet --lr 0.1".split()

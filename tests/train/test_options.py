@@ -150,7 +150,7 @@ def test_a_run_from_python(caches, tmp_path):
 
 
 def test_what_config_json_may_say_of_options_is_what_there_is():
-    """Two lists, since eeg/runs checks a config.json without eeg/train: its schema names every option, and every choice."""
+    """Two lists, because eeg/runs reads a config.json without eeg/train."""
     kept = {name for name, about in ABOUT.items() if about.kept}
     schema = {name.removesuffix("?"): kind for name, kind in OPTIONS.items()}
     assert schema.keys() == kept, "an option is missing in eeg/runs/schema.py, or gone from Options"

@@ -56,12 +56,13 @@ overnight: build
 	$(PY) run/overnight.py --release $(RELEASES) --tmux $(ARGS)
 
 # Pinned: another version has other opinions.
-LINTERS := ruff==0.17.5 clang-format==23.1.5
+LINTERS := ruff==0.17.5 clang-format==23.1.5 mypy==2.4.1
 CPP     := $(wildcard csrc/*.hpp csrc/*.cpp tests/csrc/*.cpp tests/data/*.cpp)
 lint: build
 	$(PY) -m pip install --quiet $(LINTERS)
 	$(PY) -m ruff check eeg run tests setup.py
 	$(PY) -m ruff format --check eeg run tests setup.py
+	$(PY) -m mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
 	$${CXX:-g++} -std=c++17 -fopenmp -fsyntax-only -Wall -Wextra -Wshadow -Werror tests/csrc/fuzz_bdf.cpp tests/data/stop_at.cpp
 

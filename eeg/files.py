@@ -191,11 +191,11 @@ def check_writable(path: Path, option: str) -> None:
 
 def option_of(path: str) -> str | None:
     """The option of this command line in whose place a path lies, as "--out DIR", or None."""
-    path, found = os.path.abspath(path), None
+    lies, found = os.path.abspath(path), None
     for option, (place, metavar) in hints.places.items():
-        place = os.path.abspath(place)
-        inside = os.path.commonpath((path, place)) == place
-        if inside or path.startswith(place + "."):  # x.zip.partial
-            if found is None or len(place) > len(found[0]):
-                found = place, f"{option} {metavar}"
+        root = os.path.abspath(place)
+        inside = os.path.commonpath((lies, root)) == root
+        if inside or lies.startswith(root + "."):  # x.zip.partial
+            if found is None or len(root) > len(found[0]):
+                found = root, f"{option} {metavar}"
     return found and found[1]

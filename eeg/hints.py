@@ -1,7 +1,8 @@
-"""The commands that messages suggest. Pasted as they are they work, from where the user stands and on the user's own files.
+"""The commands that messages suggest: they can be pasted, from where the user stands.
 
-A message that suggests a command has it made here, of the settings it has at hand. What it does not know, as a message of
-eeg/data does not know where releases lie, is what this command line said of its folders: `eeg.cli` keeps that in `given`.
+A message that suggests a command has it made here from the settings it knows. A folder that it does not
+know, as eeg/data does not know where releases lie, is that of this command line: `eeg.cli` keeps it in
+`given`.
 """
 
 import os
@@ -9,10 +10,12 @@ import shlex
 import sys
 from pathlib import Path
 
-places = {}  # option: (path, metavar), of every option of this command line that names a file or a folder
-given = {}  # "data", "cache", "out": the folders of this command line; none where eeg is used as a library
+# option: (path, metavar), for every option of this command line that names a file or a folder
+places: dict[str, tuple[Path, str]] = {}
+# "data", "cache", "out": the folders of this command line; empty where eeg is used as a library
+given: dict[str, Path] = {}
 
-HEEDS = {  # what each script does with folders: it takes other ones too, and they change nothing
+HEEDS = {  # the folders that each script uses: it takes other ones too, and they change nothing
     "cache": ("data", "cache"),
     "check": ("cache",),
     "compare": ("cache", "out"),
@@ -30,32 +33,32 @@ HEEDS = {  # what each script does with folders: it takes other ones too, and th
 ONLY_PRINTS = ("--help", "--list", "--list-models")
 
 
-def default(place):
+def default(place: str) -> Path:
     """The folder that a script takes where none is named."""
-    return Path(
-        {"data": os.environ.get("EEG_DATA", "data"), "cache": "cache", "out": "experiments"}[place]
-    )
+    data = os.environ.get("EEG_DATA", "data")
+    return Path({"data": data, "cache": "cache", "out": "experiments"}[place])
 
 
-def command(name, *words, **places):
-    """The command line of run/<name>.py with these words and, where they are not the default, the user's folders.
+def command(name: str, *words: object, **places: Path | None) -> str:
+    """The command line of run/<name>.py with these words and the user's folders.
 
-    data, cache, out: folders the caller knows; where it does not, or says None, those of this command line.
+    data, cache, out: folders the caller knows; where one is missing or None, that of this command
+    line. Default folders are left out.
     """
-    words = list(map(str, words))
-    if not set(words) & set(ONLY_PRINTS):
+    line = list(map(str, words))
+    if not set(line) & set(ONLY_PRINTS):
         for place in HEEDS[name]:
-            words += _place(place, places.get(place))
-    return shlex.join(["python", str(script(name)), *words])
+            line += _place(place, places.get(place))
+    return shlex.join(["python", str(script(name)), *line])
 
 
-def this(name, *more):
+def this(name: str, *more: object) -> str:
     """The command line that was typed, with more words after it. For scripts alone."""
     return shlex.join(["python", str(script(name)), *sys.argv[1:], *map(str, more)])
 
 
 def _place(place, folder):
-    """-> ["--cache", "DIR"], or [] where it is the default. As the user has written it, if it is the same folder."""
+    """-> ["--cache", "DIR"], as the user has written the folder; [] where it is the default."""
     said = given.get(place)
     if folder is None or said is not None and _same(folder, said):
         folder = said
@@ -66,7 +69,8 @@ def _same(one, other):
     return os.path.abspath(one) == os.path.abspath(other)
 
 
-def script(name):
+def script(name: str) -> Path:
     """Where run/<name>.py lies, as seen from here."""
-    path, here = Path(__file__).resolve().parents[1] / "run" / f"{name}.py", Path.cwd()
+    path = Path(__file__).resolve().parents[1] / "run" / f"{name}.py"
+    here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

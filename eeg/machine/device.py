@@ -133,7 +133,9 @@ def _failed(attempt):
 
 def parse(requested: str) -> str:
     """What cli.device lets through -> "cpu", "cuda:0", "mps:0", or "" for auto."""
-    plain, family, index = re.fullmatch(cli.DEVICE, requested).groups()
+    found = re.fullmatch(cli.DEVICE, requested)
+    assert found, requested  # cli.device has checked it
+    plain, family, index = found.groups()
     if family == "rocm" and not torch.version.hip:
         raise UserError(
             f"--device {requested}: torch {torch.__version__} is not built for ROCm; "
@@ -188,7 +190,7 @@ def conclusive(attempts: Sequence[Attempt], key: dict) -> bool:
         return False
     if attempts[-1].trusted:
         return True
-    failures = [attempt.failure for attempt in attempts]
+    failures = [attempt.failure for attempt in attempts if attempt.failure]
     unnamed = any(each.name == "detect" and each.cause != NO_ANSWER for each in failures)
     return not unnamed and not any(each.cause == NO_MEMORY for each in failures)
 
@@ -270,7 +272,7 @@ def cpu_cores(root: Path = Path("/")) -> int:
     if hasattr(os, "sched_getaffinity"):
         allowed = os.sched_getaffinity(0)
     else:
-        allowed = range(os.cpu_count() or 1)
+        allowed = set(range(os.cpu_count() or 1))
     cores = set()
     for number in allowed:
         topology = Path(root) / f"sys/devices/system/cpu/cpu{number}/topology"

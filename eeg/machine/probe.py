@@ -5,7 +5,6 @@ silent, the check it was at has failed. An RDNA1 card under ROCm is tried withou
 architecture and with each of two, every time in a new child.
 """
 
-import importlib.util
 import json
 import os
 import queue
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+import eeg
 from eeg.machine.cards import amd_cards
 from eeg.machine.faults import says_out_of_memory
 
@@ -223,8 +223,8 @@ def _last_line(text):
 def surroundings(changes: Mapping[str, str | None]) -> dict[str, str]:
     """The environment of a child: this one's with `changes`, and this very eeg package."""
     environment = {**os.environ, **changes}
-    package = Path(importlib.util.find_spec("eeg").origin).parents[1]
-    paths = [str(package), *filter(None, [environment.get("PYTHONPATH")])]
+    package = str(Path(eeg.__file__).parents[1])
+    paths = [package, *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     return {name: value for name, value in environment.items() if value is not None}
 

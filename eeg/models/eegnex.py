@@ -1,22 +1,31 @@
-"""EEGNeX (Chen et al. 2024, doi:10.1016/j.bspc.2023.105475) without its cost: the same function, gradients and running statistics, in another order.
+"""EEGNeX (Chen et al. 2024, doi:10.1016/j.bspc.2023.105475), computed in another order at less cost.
 
-B windows, C electrodes, T samples; F1, F2 filters of blocks 1 and 2, D spatial filters for each of the F2, K taps; f in F2, i in F1, d in D, s, t in T.
+The function, its gradients and its running statistics are the same.
 
-As published, blocks 1 and 2 filter every electrode F2 times and only then does block 3 mix electrodes. But all of it up to block 3's batch norm
-is linear, so the order can be exchanged: mix electrodes first, and filter F2 D signals instead of F2 C.
+B windows, C electrodes, T samples; F1, F2 filters of blocks 1 and 2, D spatial filters for each of the
+F2, K taps; f in F2, i in F1, d in D, s, t in T.
 
-    y_fc = A_f x_c + k_f                 blocks 1 and 2: A_f (T, T) is both filters and block 1's batch norm, k_f (T) the latter's shift
-    v_fd = A_f u_fd,  u_fd = sum_c w_fdc x_c        block 3, but for constants
+As published, blocks 1 and 2 filter every electrode F2 times, and only then block 3 mixes electrodes.
+But everything up to block 3's batch norm is linear, so the order can be exchanged: mix electrodes
+first, and filter F2 D signals instead of F2 C.
 
-A_f row by row: around sample t the taps of block 2 that see a sample inside the window, each composed with block 1. A row has 2K-1 entries, its band.
+    y_fc = A_f x_c + k_f                      blocks 1 and 2: A_f (T, T) is both filters and block 1's
+                                              batch norm, k_f (T) the shift of that norm
+    v_fd = A_f u_fd,  u_fd = sum_c w_fdc x_c  block 3, but for constants
 
-The batch norms of blocks 1 and 2 need moments of signals that are never formed. They follow from the batch's own m = E x (T) and S = cov x (T, T),
-expectations over windows and electrodes; with Q_kl = avg_t S[t+k, t+l], the covariance of a filter's view of the window,
+A_f row by row: around sample t, the taps of block 2 that see a sample inside the window, each composed
+with block 1. A row has 2K-1 entries, its band.
 
-    block 1:  var_i = h_i Q h_i + var_t (H_i m)      block 2:  var_f = avg_t (A_f S A_f')_tt + var_t (A_f m + k_f)
+The batch norms of blocks 1 and 2 need moments of signals that are never formed. They follow from the
+batch's own m = E x (T) and S = cov x (T, T), expectations over windows and electrodes; with
+Q_kl = avg_t S[t+k, t+l], the covariance of a filter's view of the window,
 
-x is centred by m before all products: a difference of raw moments would cancel where a signal rides on an offset. S does not depend on the weights,
-so it has no backward pass, and the gradient of A S A' is 2 A S, which forward has computed already.
+    block 1:  var_i = h_i Q h_i + var_t (H_i m)
+    block 2:  var_f = avg_t (A_f S A_f')_tt + var_t (A_f m + k_f)
+
+x is centred by m before all products: a difference of raw moments would cancel where a signal rides on
+an offset. S does not depend on the weights, so it has no backward pass, and the gradient of A S A' is
+2 A S, which forward has computed already.
 """
 
 import copy
@@ -29,7 +38,11 @@ from .layers import Dropout
 
 
 class EEGNeX(nn.Module):
-    """(B, n_chans, n_times) -> (B, n_outputs). Settings, initial weights and constraints are braindecode's. Layers hold parameters and statistics; some are never called."""
+    """(B, n_chans, n_times) -> (B, n_outputs).
+
+    Settings, initial weights and constraints are braindecode's. Layers hold parameters and statistics;
+    some are never called.
+    """
 
     def __init__(
         self,
@@ -53,20 +66,15 @@ class EEGNeX(nn.Module):
         max_norm_linear=0.25,
     ):
         super().__init__()
-        pooled = (
-            n_times + 2 - avg_pool_block4
-        ) // avg_pool_block4 + 1  # pooling pads one sample at either end
-        features = filter_1 * ((pooled + 2 - avg_pool_block5) // avg_pool_block5 + 1)
+        pooled = _pooled(n_times, avg_pool_block4)
+        features = filter_1 * _pooled(pooled, avg_pool_block5)
         if pooled < 1 or features < 1:
             raise ValueError(
-                f"EEGNeX: {n_times} samples are too few to pool by {avg_pool_block4} and then by {avg_pool_block5}"
+                f"EEGNeX: {n_times} samples are too few to pool by {avg_pool_block4} "
+                f"and then by {avg_pool_block5}"
             )
-        self.n_chans, self.n_times, self.max_norm_conv, self.max_norm_linear = (
-            n_chans,
-            n_times,
-            max_norm_conv,
-            max_norm_linear,
-        )
+        self.n_chans, self.n_times = n_chans, n_times
+        self.max_norm_conv, self.max_norm_linear = max_norm_conv, max_norm_linear
         filter_3 = filter_2 * depth_multiplier
         self.conv1 = nn.Conv2d(1, filter_1, (1, kernel_block_1_2), bias=False)
         self.bn1 = nn.BatchNorm2d(filter_1)
@@ -78,131 +86,113 @@ class EEGNeX(nn.Module):
         self.act3 = activation()
         self.pool3 = nn.AvgPool2d((1, avg_pool_block4), padding=(0, 1))
         self.drop3 = Dropout(drop_prob)
-        self.conv4 = nn.Conv2d(
-            filter_3,
-            filter_2,
-            (1, kernel_block_4),
-            dilation=(1, dilation_block_4),
-            padding="same",
-            bias=False,
-        )
+        self.conv4 = _same_conv(filter_3, filter_2, kernel_block_4, dilation_block_4)
         self.bn4 = nn.BatchNorm2d(filter_2)
-        self.conv5 = nn.Conv2d(
-            filter_2,
-            filter_1,
-            (1, kernel_block_5),
-            dilation=(1, dilation_block_5),
-            padding="same",
-            bias=False,
-        )
+        self.conv5 = _same_conv(filter_2, filter_1, kernel_block_5, dilation_block_5)
         self.bn5 = nn.BatchNorm2d(filter_1)
         self.act5 = activation()
         self.pool5 = nn.AvgPool2d((1, avg_pool_block5), padding=(0, 1))
         self.drop5 = Dropout(drop_prob)
         self.head = nn.Linear(features, n_outputs)
-        # inside[t, k]: tap k of block 2, around sample t, sees a sample of the window and not its padding
-        seen = (
-            torch.arange(n_times)[:, None]
-            + torch.arange(kernel_block_1_2)
-            - _left(kernel_block_1_2)
-        )
+        # inside[t, k]: tap k of block 2, around sample t, sees a sample of the window, not padding
+        taps = torch.arange(kernel_block_1_2) - _left(kernel_block_1_2)
+        seen = torch.arange(n_times)[:, None] + taps
         self.register_buffer("inside", ((seen >= 0) & (seen < n_times)).float(), persistent=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[1:] != (self.n_chans, self.n_times):
             raise ValueError(
-                f"EEGNeX: windows have shape {tuple(x.shape)}, expected (batch, {self.n_chans}, {self.n_times})"
+                f"EEGNeX: windows have shape {tuple(x.shape)}, "
+                f"expected (batch, {self.n_chans}, {self.n_times})"
             )
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # moments and band stay float32: they are most of what float16 and bfloat16 would ruin
+        # Moments and band stay float32: they are most of what float16 and bfloat16 would ruin.
+        with torch.autocast(x.device.type, enabled=False):
             x = self._blocks123(x.to(torch.promote_types(x.dtype, torch.float32)))
         x = self.drop3(x.to(self.conv4.weight.dtype))[:, :, None]
         x = F.conv2d(
             x, self._by_depth(self.conv4.weight, 1), padding="same", dilation=self.conv4.dilation
         )
-        x = self.conv5(
-            self.bn4(x).contiguous(memory_format=torch.channels_last)
-        )  # so laid out, conv5 takes half the time on a CPU
+        # laid out so, conv5 takes half the time on a CPU
+        x = self.conv5(self.bn4(x).contiguous(memory_format=torch.channels_last))
         x = self.drop5(self.pool5(self.act5(self.bn5(x))))
         return F.linear(
             x.flatten(1), self.head.weight.renorm(2, 0, self.max_norm_linear), self.head.bias
         )
 
     def _blocks123(self, x):
-        """Pooled activations (B, D F2, pooled), float32 or float64, filters ordered (d, f): then the result of every product is where the next one wants it."""
-        bn1, bn2, bn3, depth = (
-            self.bn1,
-            self.bn2,
-            self.bn3,
-            self.conv3.out_channels // self.conv3.groups,
-        )
-        h1, h2, w, g1, b1, g2, b2, g3, b3 = (
-            p.to(x.dtype)
-            for p in (
-                self.conv1.weight.flatten(1),
-                self.conv2.weight[:, :, 0],
-                self._by_depth(self.conv3.weight.renorm(2, 0, self.max_norm_conv).flatten(1), 0),
-                bn1.weight,
-                bn1.bias,
-                bn2.weight,
-                bn2.bias,
-                self._by_depth(bn3.weight, 0),
-                self._by_depth(bn3.bias, 0),
-            )
-        )
+        """(B, C, T) -> pooled activations (B, D F2, pooled), float32 or float64.
+
+        Filters are ordered (d, f): then the result of every product is where the next one wants it.
+        """
+        weight = self.conv3.weight.renorm(2, 0, self.max_norm_conv).flatten(1)
+        w = self._by_depth(weight, 0).to(x.dtype)
         m = S = None
-        if _by_batch(bn1) or _by_batch(bn2):
+        if _by_batch(self.bn1) or _by_batch(self.bn2):
             m = x.mean((0, 1))
             x = x - m
             S = _gram(x)
-
-        mean, var = (
-            _block1_moments(h1, m, S) if _by_batch(bn1) else (bn1.running_mean, bn1.running_var)
-        )
-        _track(bn1, mean, var, x.numel())
-        a1 = g1 * torch.rsqrt(var + bn1.eps)
-        band, k = _compose(h1 * a1[:, None], b1 - a1 * mean, h2, self.inside.to(x.dtype))
-
+        band, k = self._composed_filters(m, S, x)
         v, spread = _Filter.apply(F.conv1d(x, w[:, :, None]), band, S)
-        y = (
-            k
-            if m is None
-            else k + (band * _views(m, band.shape[2], 2 * _left(self.inside.shape[1]))).sum(2)
-        )  # (F2, T) what blocks 1 and 2 say to the mean
-        mean, var = (
-            (y.mean(1), spread + y.var(1, unbiased=False))
-            if _by_batch(bn2)
-            else (bn2.running_mean, bn2.running_var)
-        )
-        _track(bn2, mean, var, x.numel())
-        # block 2's batch norm: v turns into a2 (v + c) + sum_c w b2
-        a2 = (g2 * torch.rsqrt(var + bn2.eps)).repeat(depth)
-        total = w.sum(1)
-        c = total[:, None] * (y - mean[:, None] + 0 * b2[:, None]).repeat(
-            depth, 1
-        )  # in training block 3's norm takes b2 out again: its gradient is 0, not None
-        shift = total * b2.repeat(depth)
+        scale, c, shift = self._norm2(band, k, m, spread, w, x.numel())
+        return self._norm3_pooled(v, c, scale, shift)
 
+    def _composed_filters(self, m, S, x):
+        """Blocks 1 and 2 but for the norm of 2: band (F2, T, 2K-1) and shift k (F2, T).
+
+        m, S: moments of the batch, None where running statistics are used. x: the centred windows.
+        """
+        bn1, h1, h2 = self.bn1, self.conv1.weight.flatten(1), self.conv2.weight[:, :, 0]
+        h1, h2, gain, bias = (p.to(x.dtype) for p in (h1, h2, bn1.weight, bn1.bias))
+        if _by_batch(bn1):
+            mean, var = _block1_moments(h1, m, S)
+        else:
+            mean, var = bn1.running_mean, bn1.running_var
+        _track(bn1, mean, var, x.numel())
+        a1 = gain * torch.rsqrt(var + bn1.eps)
+        return _compose(h1 * a1[:, None], bias - a1 * mean, h2, self.inside.to(x.dtype))
+
+    def _norm2(self, band, k, m, spread, w, n):
+        """Block 2's batch norm turns v into scale (v + c) + shift: scale, shift (D F2), c (D F2, T).
+
+        spread: variance around the mean, see _Filter. w: block 3's filters. n: values behind a moment.
+        """
+        bn2, depth = self.bn2, len(w) // self.conv3.groups
+        y = k  # (F2, T), what blocks 1 and 2 make of the mean
+        if m is not None:
+            y = k + (band * _views(m, band.shape[2], 2 * _left(self.inside.shape[1]))).sum(2)
+        if _by_batch(bn2):
+            mean, var = y.mean(1), spread + y.var(1, unbiased=False)
+        else:
+            mean, var = bn2.running_mean, bn2.running_var
+        _track(bn2, mean, var, n)
+        gain, bias = bn2.weight.to(w.dtype), bn2.bias.to(w.dtype)
+        scale = (gain * torch.rsqrt(var + bn2.eps)).repeat(depth)
+        total = w.sum(1)
+        # In training block 3's norm takes the bias out again: so its gradient is 0, not None.
+        c = total[:, None] * (y - mean[:, None] + 0 * bias[:, None]).repeat(depth, 1)
+        return scale, c, total * bias.repeat(depth)
+
+    def _norm3_pooled(self, v, c, a2, shift):
+        """Block 3's norm of a2 (v + c) + shift, activation and pooling."""
+        bn3, depth = self.bn3, v.shape[1] // self.conv3.groups
+        gain, bias = (self._by_depth(p, 0).to(v.dtype) for p in (bn3.weight, bn3.bias))
         if not _by_batch(bn3):
-            scale = g3 * torch.rsqrt(self._by_depth(bn3.running_var, 0) + bn3.eps)
-            offset = scale * (shift - self._by_depth(bn3.running_mean, 0)) + b3
+            scale = gain * torch.rsqrt(self._by_depth(bn3.running_var, 0) + bn3.eps)
+            offset = scale * (shift - self._by_depth(bn3.running_mean, 0)) + bias
             scale = (scale * a2)[:, None]
             return self.pool3(self.act3(v * scale + (c * scale + offset[:, None])))
         if type(self.act3) is nn.ELU and self.act3.alpha == 1:
-            out, mean, var = _NormELUPool.apply(
-                v, c, a2, g3, b3, bn3.eps, self.pool3.kernel_size[1]
-            )
+            size = self.pool3.kernel_size[1]
+            out, mean, var = _NormELUPool.apply(v, c, a2, gain, bias, bn3.eps, size)
         else:
             v = v + c
             var, mean = torch.var_mean(v, (0, 2), unbiased=False)
-            scale = g3 * a2 * torch.rsqrt(a2 * a2 * var + bn3.eps)
-            out = self.pool3(self.act3((v - mean[:, None]) * scale[:, None] + b3[:, None]))
+            scale = gain * a2 * torch.rsqrt(a2 * a2 * var + bn3.eps)
+            out = self.pool3(self.act3((v - mean[:, None]) * scale[:, None] + bias[:, None]))
         with torch.no_grad():
-            mean, var = (
-                p.view(depth, -1).t().flatten() for p in (mean * a2 + shift, var * a2 * a2)
-            )
-            _track(bn3, mean, var, x.shape[0] * x.shape[2])
+            mean, var = mean * a2 + shift, var * a2 * a2
+            mean, var = (p.view(depth, -1).t().flatten() for p in (mean, var))
+            _track(bn3, mean, var, v.shape[0] * v.shape[2])
         return out
 
     def _by_depth(self, weight, dim):
@@ -214,8 +204,21 @@ class EEGNeX(nn.Module):
         )
 
     def folded(self):
-        """An inference-only module that equals self.eval() but for rounding: filters, constraints and batch norms of this moment, computed once."""
+        """An inference-only module that equals self.eval() but for rounding.
+
+        Filters, constraints and batch norms of this moment are computed once.
+        """
         return _Folded(self)
+
+
+def _pooled(n_times, size):
+    """Length after pooling, which pads one sample at either end."""
+    return (n_times + 2 - size) // size + 1
+
+
+def _same_conv(inputs, outputs, taps, dilation):
+    dilation = (1, dilation)
+    return nn.Conv2d(inputs, outputs, (1, taps), dilation=dilation, padding="same", bias=False)
 
 
 def _left(taps):
@@ -239,17 +242,20 @@ def _track(bn, mean, var, n):
 
 
 def _views(m, taps, left):
-    """What a filter of so many taps, left of them ahead, sees around each sample of m (T), zeros outside: (T, taps)."""
+    """What a filter of so many taps, `left` of them ahead, sees of m (T): (T, taps), 0 outside."""
     return F.pad(m, (left, taps - 1 - left)).unfold(0, taps, 1)
 
 
 def _onednn(x):
-    """Whether to write a product as a convolution: oneDNN's run at twice the rate of MKL's products on processors that are not Intel's."""
+    """Whether to write a product as a convolution.
+
+    On processors that are not Intel's, oneDNN's run at twice the rate of MKL's products.
+    """
     return x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def _channels(x):
-    """(n, h, w, c) as the (n, c, h, w) that oneDNN takes as it lies; made otherwise, one-pixel kernels keep strides from which it makes slow copies."""
+    """(n, h, w, c) as (n, c, h, w) with the strides that oneDNN takes without a slow copy."""
     return x.permute(0, 3, 1, 2)
 
 
@@ -277,14 +283,15 @@ def _block1_moments(h, m, S):
 
 
 def _compose(h, b, h2, inside):
-    """Filters h (F1, K) with shifts b (F1), then h2 (F2, F1, K), neither seeing past the window: band (F2, T, 2K-1) and shift (F2, T)."""
+    """Filters h (F1, K) with shifts b (F1), then h2 (F2, F1, K), neither seeing past the window.
+
+    -> band (F2, T, 2K-1) and shift (F2, T)
+    """
     taps = h.shape[1]
-    pairs = (
-        h2.transpose(1, 2) @ h
-    )  # (F2, K, K): tap k of block 2 with tap l of block 1 reaches sample k + l
-    rows = (
-        F.pad(pairs, (0, taps)).flatten(1)[:, : taps * (2 * taps - 1)].unflatten(1, (taps, -1))
-    )  # each row one further to the right
+    # (F2, K, K): tap k of block 2 with tap l of block 1 reaches sample k + l
+    pairs = h2.transpose(1, 2) @ h
+    # each row one further to the right
+    rows = F.pad(pairs, (0, taps)).flatten(1)[:, : taps * (2 * taps - 1)].unflatten(1, (taps, -1))
     return inside @ rows, (b @ h2) @ inside.t()
 
 
@@ -292,16 +299,10 @@ def _apply(u, A):
     """A_f on the signals of filter f: (B, D F2, T), (F2, T', T) -> (B, D F2, T')."""
     filters, rows, cols = A.shape
     signals = u.reshape(-1, filters, cols)
-    if (
-        _onednn(u) and len(signals) > 16
-    ):  # fewer do not repay its copy of A; signals as pixels, (f, t) as channels in F2 groups
-        out = _pixels(
-            F.conv2d(
-                _channels(signals.flatten(1)[None, None]),
-                _channels(A.reshape(-1, 1, 1, cols)),
-                groups=filters,
-            )
-        )
+    if _onednn(u) and len(signals) > 16:  # fewer do not repay its copy of A
+        # signals as pixels, (f, t) as channels in F2 groups
+        pixels, kernels = signals.flatten(1)[None, None], A.reshape(-1, 1, 1, cols)
+        out = _pixels(F.conv2d(_channels(pixels), _channels(kernels), groups=filters))
     else:
         out = torch.bmm(signals.transpose(0, 1), A.transpose(1, 2)).transpose(0, 1)
     return out.reshape(*u.shape[:2], rows)
@@ -353,10 +354,8 @@ class _Filter(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             du = _apply(dv, A.transpose(1, 2))
         if ctx.needs_input_grad[1]:
-            dA = torch.bmm(
-                dv.reshape(-1, filters, T).permute(1, 2, 0),
-                u.reshape(-1, filters, T).transpose(0, 1),
-            )
+            dv, u = dv.reshape(-1, filters, T), u.reshape(-1, filters, T)
+            dA = torch.bmm(dv.permute(1, 2, 0), u.transpose(0, 1))
             if AS is not None:
                 dA.addcmul_(AS, (dspread * (2 / T))[:, None, None])
             dband = _band(dA, ctx.width)
@@ -368,7 +367,7 @@ class _Filter(torch.autograd.Function):
 def _pool(x, size):
     """nn.AvgPool1d(size, padding=1) of (B, G, T), four times as fast on a CPU; no backward."""
     T = x.shape[2]
-    n = (T + 2 - size) // size + 1
+    n = _pooled(T, size)
     out = x.new_zeros(*x.shape[:2], n)
     for j in range(size):  # out[i] sees x[i size + j - 1]
         first, last = int(j == 0), min(n, (T - j) // size + 1)
@@ -377,9 +376,10 @@ def _pool(x, size):
 
 
 class _NormELUPool(torch.autograd.Function):
-    """Batch norm of a (v + c), then ELU, then average pooling as nn.AvgPool2d with one sample of padding; also mean and variance of v + c.
+    """Batch norm of a (v + c), then ELU, then average pooling with one sample of padding.
 
-    v (B, G, T), c (G, T), a, gamma, beta (G). One function, because each pass over v saved is a pass saved.
+    v (B, G, T), c (G, T), a, gamma, beta (G). Also returns mean and variance of v + c. One function,
+    because each pass over v costs time.
     """
 
     @staticmethod
@@ -418,11 +418,8 @@ class _Folded(nn.Module):
     @torch.no_grad()
     def __init__(self, net):
         super().__init__()
-        depth, order, wide = (
-            net.conv3.out_channels // net.conv3.groups,
-            net._by_depth,
-            torch.float64,
-        )  # many scales are multiplied, and only once
+        depth, order = net.conv3.out_channels // net.conv3.groups, net._by_depth
+        wide = torch.float64  # many scales are multiplied, and only once
         (a1, b1), (a2, b2), (a3, b3), (a4, b4), (a5, b5) = (
             _scale_and_shift(bn, wide) for bn in (net.bn1, net.bn2, net.bn3, net.bn4, net.bn5)
         )
@@ -432,26 +429,23 @@ class _Folded(nn.Module):
             net.conv2.weight[:, :, 0].to(wide),
             net.inside.to(wide),
         )
-        w = (
-            order(net.conv3.weight.renorm(2, 0, net.max_norm_conv).flatten(1).to(wide), 0)
-            * order(a3, 0)[:, None]
-        )
+        spatial = net.conv3.weight.renorm(2, 0, net.max_norm_conv).flatten(1).to(wide)
+        w = order(spatial, 0) * order(a3, 0)[:, None]
         shift = order(b3, 0) + w.sum(1) * b2.repeat(depth)
         w = w * a2.repeat(depth)[:, None]
-        # the rows of A in the order in which pooling adds them up: first the first samples of all pools, then the second; a row of zeros where a pool reaches past the window
+        # the rows of A in the order in which pooling adds them up: first the first samples of all
+        # pools, then the second; a row of zeros where a pool reaches past the window
         size, n = net.pool3.kernel_size[1], net.n_times
-        pools = (n + 2 - size) // size + 1
-        sample = torch.arange(pools) * size + torch.arange(size)[:, None] - 1
+        sample = torch.arange(_pooled(n, size)) * size + torch.arange(size)[:, None] - 1
         past = (sample < 0) | (sample >= n)
-        in_pools = lambda rows: F.pad(rows, (0, 1) if rows.dim() == 2 else (0, 0, 0, 1))[
-            :, torch.where(past, n, sample).flatten()
-        ]
+        row = torch.where(past, n, sample).flatten()
+        in_pools = lambda rows: F.pad(rows, (0, 1) if rows.dim() == 2 else (0, 0, 0, 1))[:, row]
+        zeros = copy.deepcopy(net.act3)(torch.zeros(()))  # what the activation makes of them
         parts = {
             "w": w[:, :, None],
             "A": in_pools(_matrix(band)),
             "offset": in_pools(w.sum(1)[:, None] * k.repeat(depth, 1) + shift[:, None]),
-            "excess": past.sum(0)
-            * copy.deepcopy(net.act3)(torch.zeros(())),  # what the activation makes of those zeros
+            "excess": past.sum(0) * zeros,
             "conv4": order(net.conv4.weight, 1).to(wide) * a4[:, None, None, None] / size,
             "shift4": b4,
             "conv5": net.conv5.weight.to(wide) * a5[:, None, None, None],
@@ -491,8 +485,11 @@ def _scale_and_shift(bn, dtype):
     return scale, bn.bias - bn.running_mean * scale
 
 
-def from_braindecode(network, state_dict):
-    """Load braindecode's EEGNeX weights and statistics, from its state_dict, into an EEGNeX of the same settings. Returns network."""
+def from_braindecode(network: EEGNeX, state_dict: dict) -> EEGNeX:
+    """Load the weights and statistics of braindecode's EEGNeX into one of the same settings.
+
+    Returns the network.
+    """
     ours = {
         "block_1.1": "conv1",
         "block_1.2": "bn1",
@@ -500,8 +497,6 @@ def from_braindecode(network, state_dict):
         "block_2.1": "bn2",
         "block_3.0": "conv3",
         "block_3.1": "bn3",
-    }
-    ours |= {
         "block_4.0": "conv4",
         "block_4.1": "bn4",
         "block_5.0": "conv5",

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 try:
-    from eeg import _native
+    from eeg import _native  # type: ignore[attr-defined]
 except ImportError:  # not built, or a submission: torch does it, more slowly
     _native = None
 _compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # from torch 2.3 on

@@ -23,7 +23,6 @@ class NeuroFeatures(nn.Module):
 
     def __init__(self, channels: tuple[str, ...] = CHANNELS):
         super().__init__()
-        channels = list(channels)
         for group, members in GROUPS.items():
             index = torch.tensor([channels.index(name) for name in members])
             self.register_buffer(f"_{group}", index, persistent=False)

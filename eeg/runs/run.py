@@ -192,7 +192,7 @@ class Run:
 NOT_AGAIN = ("data", "cache", "out", "resume", "tmux")
 
 
-def _options(words):
+def _options(words: list[str]) -> dict[str, list[str]]:
     """["--lr", "0.1", "--set", "width=96"] -> {"lr": ["0.1"], "set": ["width=96"]}"""
     found: dict[str, list[str]] = {}
     for word in words:

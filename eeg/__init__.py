@@ -4,4 +4,7 @@ __version__ = "0.1.0"
 
 
 class UserError(Exception):
-    """A problem the user can solve. The message says what came, what was expected and, where there is one, the command that helps."""
+    """A problem the user can solve.
+
+    The message says what came, what was expected and, where there is one, the command that helps.
+    """

@@ -1,7 +1,8 @@
 """What every script in run/ shares: the arguments of all commands, and how a command ends.
 
-A script is: parse the arguments (nothing heavy imported yet), import, work. `run` gives it its exit code:
-0 success, 2 bad arguments (argparse), 1 anything else, with one line on stderr and no traceback for a user's mistake.
+A script is: parse the arguments (nothing heavy imported yet), import, work. `run` gives it its exit
+code: 0 success, 2 bad arguments (argparse), 1 anything else, with one line on stderr and no
+traceback for a user's mistake.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from eeg import UserError, files, hints
 
@@ -27,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, *arguments, **more):
-        """And keep what was said of files and folders, for messages."""
+        """Keep the files and folders of the command line as well, for messages."""
         found, rest = super().parse_known_args(*arguments, **more)
         for action in self._actions:
             if action.option_strings and isinstance(
@@ -115,14 +118,14 @@ def add_runs(p, default: str) -> None:
     add_out(p)
 
 
-def check_chosen(p, args):
+def check_chosen(p: Parser, args: argparse.Namespace) -> None:
     """Ends with the parser's error where --seed has no names to choose from."""
     if args.seed and not args.runs:
         p.error("--seed chooses among the runs you name, as in: c1_tcn --seed 0 1 2")
 
 
 def _number(text, kind, fits, expected):
-    """The number that text says, where it fits. Raises argparse's error, which says what was expected."""
+    """The number in `text`. Raises argparse's error, which says what was expected."""
     try:
         value = kind(text)
     except ValueError:
@@ -132,43 +135,43 @@ def _number(text, kind, fits, expected):
     return value
 
 
-def whole(text):
+def whole(text: str) -> int:
     """argparse type: a whole number."""
     return _number(text, int, lambda value: True, "a whole number")
 
 
-def positive(text):
+def positive(text: str) -> int:
     """argparse type: a whole number of at least 1."""
     return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
 
 
-def at_least_0(text):
+def at_least_0(text: str) -> float:
     """argparse type: a number of at least 0."""
     return _number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
 
 
-def share(text):
+def share(text: str) -> float:
     """argparse type: a number from 0 to 1, 1 not included."""
     return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 to less than 1")
 
 
-def percent(text):
+def percent(text: str) -> float:
     """argparse type: more than 0, at most 100."""
     return _number(text, float, lambda value: 0 < value <= 100, "a percentage from 0 to 100")
 
 
-def seconds(text):
+def seconds(text: str) -> float:
     """argparse type: a length of time, 0 to 10 s."""
     return _number(text, float, lambda value: 0 <= value <= 10, "a length of time from 0 to 10 s")
 
 
-def challenge(text):
+def challenge(text: str) -> int:
     """argparse type: the number of a challenge."""
     expected = "a challenge; expected 1 or 2"
     return _number(text, int, lambda value: value in (1, 2), expected)
 
 
-def release(text):
+def release(text: str) -> str:
     """argparse type: the name of a release."""
     if not re.fullmatch(r"R[1-9][0-9]?", text):
         raise argparse.ArgumentTypeError(
@@ -180,7 +183,7 @@ def release(text):
 DEVICE = r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?"
 
 
-def device(text):
+def device(text: str) -> str:
     """argparse type: the name of a device."""
     if not re.fullmatch(DEVICE, text):
         raise argparse.ArgumentTypeError(
@@ -189,7 +192,7 @@ def device(text):
     return text
 
 
-def counted(number, noun):
+def counted(number: int, noun: str) -> str:
     """A number of things in words: 1 subject, 2 subjects, 1,234 windows, 2 batches."""
     if number == 1:
         return f"1 {noun}"
@@ -212,7 +215,7 @@ def moment(when: float | None = None) -> str:
 
 
 def anonymous_memory() -> int:
-    """Bytes of memory that are this process's own; pages of mapped files, which the system can drop, are not."""
+    """Bytes of memory of this process, without pages of mapped files, which the system can drop."""
     if not os.path.exists("/proc/self/status"):  # macOS: the highest so far, with what is mapped
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open("/proc/self/status") as f:
@@ -220,17 +223,20 @@ def anonymous_memory() -> int:
 
 
 class Progress:
-    """Shows long work: a tqdm bar on a terminal, a plain line every 10 s in a log. Notes the peak of memory as it goes.
+    """Shows long work: a tqdm bar on a terminal, a plain line every 10 s in a log.
 
-    Called as progress(done, total, bytes): how many of how many are done, and the bytes the last one made.
+    Notes the peak of memory as it goes.
+
+    Called as progress(done, total, size): how many of how many are done, and the last one's bytes.
     """
 
-    def __init__(self, unit):
-        self._unit, self._bar, self._bytes = unit, None, 0
+    def __init__(self, unit: str):
+        self._unit, self._bytes = unit, 0
+        self._bar: Any = None  # tqdm's, made at its first use
         self._start = self._said = self._looked = time.monotonic()
         self.peak = anonymous_memory()
 
-    def __call__(self, done, total, size=0):
+    def __call__(self, done: int, total: int, size: int = 0) -> None:
         now = time.monotonic()
         self._bytes += size
         if now - self._looked > 0.02 or done == total:
@@ -247,10 +253,8 @@ class Progress:
                 )
         elif now - self._said > 10:
             self._said = now
-            print(
-                f"{done}/{total} {self._unit}, {(total - done) * (now - self._start) / done:.0f} s left",
-                flush=True,
-            )
+            left = (total - done) * (now - self._start) / done
+            print(f"{done}/{total} {self._unit}, {left:.0f} s left", flush=True)
 
     def __enter__(self):
         return self
@@ -262,20 +266,18 @@ class Progress:
 
 
 def _legible(error):
-    """What a terminal cannot show: the bytes of a file's name as they are, another character as "?"."""
+    """What a terminal cannot show: bytes of a file's name as they are, other characters as "?"."""
     part = error.object[error.start : error.end]
     named = lambda c: 0xDC80 <= ord(c) <= 0xDCFF  # a byte that is no character where this runs
     return b"".join(bytes([ord(c) - 0xDC00]) if named(c) else b"?" for c in part), error.end
 
 
-def settle_streams():
+def settle_streams() -> None:
     """Make printing safe: a closed stream leads nowhere, and no character is an error."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
-        except (
-            OSError
-        ):  # closed: the next file that is opened would take its number, and what is printed
+        except OSError:  # closed: the next file opened would take its number, and what is printed
             nowhere = os.open(os.devnull, os.O_RDWR)
             if nowhere != number:
                 os.dup2(nowhere, number)
@@ -285,7 +287,7 @@ def settle_streams():
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))
     codecs.register_error("legible", _legible)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="legible")
+        stream.reconfigure(errors="legible")  # type: ignore[union-attr]
 
 
 def _flush():
@@ -300,7 +302,7 @@ def _flush():
 
 
 def _system_error(error):
-    """A full disk or a folder without permission, in the system's words, with the option that names another place."""
+    """A full disk or a lack of permission in words, with the option that names another place."""
     words = str(error.strerror or error)
     if error.filename is None or not isinstance(error.filename, (str, bytes, os.PathLike)):
         return words
@@ -309,14 +311,13 @@ def _system_error(error):
     return f"{words}: {path}" + (f"; name another place with {option}" if option else "")
 
 
-def run(main):
-    """Call main() and leave the process with its exit code; user mistakes and system errors become one line."""
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Call main() and exit with its code; a user's mistake or a system error becomes one line."""
     settle_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(
-                number, lambda number, _: sys.exit(128 + number)
-            )  # unwinds, so that clean-up runs
+            # unwinds, so that clean-up runs
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         code = main() or 0
         _flush()

@@ -1,4 +1,4 @@
-"""Writing files: publish by rename, locks, and what a user is told when a place cannot be written."""
+"""Writing files: publish by rename, locks, and what a user is told where that fails."""
 
 import errno
 import fcntl
@@ -89,7 +89,8 @@ def write_json(path: Path, content: object) -> None:
     write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
-# Locks: the kernel releases them when the last process that has the file open ends, however it ends.
+# Locks: the kernel releases them when the last process that has the file open ends, however it
+# ends.
 
 
 def lock(file, wait: bool = False) -> bool:
@@ -173,7 +174,9 @@ def amount(size: float) -> str:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Raise UserError if no file can be made at `path`; called before the work whose result it takes."""
+    """Raise UserError if no file can be made at `path`; called before the work whose result it
+    takes.
+    """
     path = Path(path)
     folder = path.parent
     if path.is_dir():

@@ -1,11 +1,12 @@
-"""Can this machine train? Ten checks of each device, done in a child process that a bad card may crash or hang.
+"""Can this machine train? Runs ten checks of each device in a child process.
 
-    python run/check.py                    the card that training would use, if there is one, and the CPU
+    python run/check.py                    the card that training would use, if any, and the CPU
     python run/check.py --again            whatever verdict is kept in cache/device.json
     python run/check.py --device cuda:1    this one alone: cpu, cuda, cuda:1, rocm, mps
     python run/check.py --json             for programs
 
-An RDNA1 card under ROCm is tried as it is, then with HSA_OVERRIDE_GFX_VERSION 10.1.0, then 10.3.0; training then sets what has passed.
+An RDNA1 card under ROCm is tried as it is, then with HSA_OVERRIDE_GFX_VERSION 10.1.0, then 10.3.0;
+training then sets what has passed.
 Exit code 0 if a device can train.
 """
 
@@ -17,7 +18,9 @@ from eeg import cli
 def arguments():
     p = cli.parser(__doc__)
     cli.add_device(p)
-    p.add_argument("--again", action="store_true", help="check anew, whatever verdict is kept")
+    p.add_argument(
+        "--again", action="store_true", help="repeat the checks, whatever verdict is kept"
+    )
     p.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
     return p.parse_args()
 
@@ -34,19 +37,12 @@ def main():
     table = Table(say)
     wanted = device.parse(args.device)
     limit = memory.limit_bytes()
-    say(
-        f"machine   {device.processor()}, {cli.counted(device.cpu_threads(), 'thread')}{f', {limit / 1e9:.1f} GB of memory' if limit else ''}; {cards.driver()}"
-    )
-    say(
-        f"torch     {torch.__version__}"
-        + (
-            f", CUDA {torch.version.cuda}"
-            if torch.version.cuda
-            else f", ROCm {torch.version.hip}"
-            if torch.version.hip
-            else ""
-        )
-    )
+    threads = cli.counted(device.cpu_threads(), "thread")
+    room = f", {limit / 1e9:.1f} GB of memory" if limit else ""
+    say(f"machine   {device.processor()}, {threads}{room}; {cards.driver()}")
+    built = f", CUDA {torch.version.cuda}" if torch.version.cuda else ""
+    built = built or (f", ROCm {torch.version.hip}" if torch.version.hip else "")
+    say(f"torch     {torch.__version__}{built}")
     if wanted != "cpu" and (reason := cards.absent(wanted)):
         say(f"no GPU    {reason}")
     choice = device.choose(args.device, args.cache, args.again, table)
@@ -71,9 +67,8 @@ def main():
         say("\nno device of this machine can train: the CPU fails, too")
     else:
         why = f": {choice.reason}" if choice.attempts else ""
-        say(
-            f"\ntraining uses {choice.device}, {choice.name}, in {' or '.join(choice.precisions)}{why}"
-        )
+        precisions = " or ".join(choice.precisions)
+        say(f"\ntraining uses {choice.device}, {choice.name}, in {precisions}{why}")
     return int(not trusted)
 
 

@@ -1,12 +1,13 @@
-"""What is running, how far it is and how good; what died, and how to go on with it.
+"""Show what is running, how far it is and how good; what died, and how to resume it.
 
     python run/monitor.py                 all runs under experiments/
-    python run/monitor.py --follow        again every 2 s until Ctrl-C; in a log, a line when something changed
+    python run/monitor.py --follow        again every 2 s until Ctrl-C; in a log, a line a change
     python run/monitor.py c1_tcn          the runs of a name, and what each got over
     python run/monitor.py --out tuning    runs that live elsewhere
 
-best: lowest NRMSE (for the target `correct`: highest AUROC) on the validation windows, and the epoch it is of.
-recovered: how often the run got over something (out of memory, a device error, a failed save) or was resumed.
+best: lowest NRMSE (for the target `correct`: highest AUROC) on validation windows; at: its epoch.
+recovered: how often the run got over a fault (out of memory, a device error, a failed save) or was
+resumed.
 """
 
 import shutil
@@ -27,7 +28,7 @@ def arguments():
         metavar="RUN",
         help="a run folder, name/stamp under --out, or a name: all runs of it (default: every run)",
     )
-    p.add_argument("--follow", action="store_true", help="keep looking, until Ctrl-C")
+    p.add_argument("--follow", action="store_true", help="repeat until Ctrl-C")
     p.add_argument(
         "--every",
         type=cli.positive,
@@ -52,7 +53,8 @@ def main():
     print(
         "\n".join(table(looks))
         if looks
-        else f"no run in {args.out}/ yet; train one with: {hints.command('train', '--challenge', 1, out=args.out)}"
+        else f"no run in {args.out}/ yet; train one with: "
+        + hints.command("train", "--challenge", 1, out=args.out)
     )
     for one in looks if args.runs else []:
         if one.status != "unreadable" and (lines := events(one.run)):
@@ -62,7 +64,7 @@ def main():
 
 
 def look_at(args):
-    """Read the runs anew. -> [Look]"""
+    """Read the runs again. -> [Look]"""
     runs = (
         [run for text in args.runs for run in meant(args.out, text)]
         if args.runs
@@ -86,7 +88,8 @@ def redraw(args, gpu):
             title,
             *lines[hidden:],
         ]
-        # up to the first line drawn last time, and clear from there; a line that wrapped would put this out of step
+        # Up to the first line drawn last time, and clear from there. A line that wrapped would put
+        # this out of step.
         sys.stdout.write(
             (f"\x1b[{drawn}A" if drawn else "")
             + "\r\x1b[J"
@@ -110,7 +113,7 @@ def note_changes(args, gpu):
         ]
         if changed or known is None:
             print(
-                f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {counts(looks)}",
+                f"{cli.moment()}  {counts(looks)}",
                 *(line for one in changed for line in sentence(one)),
                 *gpu.lines(),
                 sep="\n",

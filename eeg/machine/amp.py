@@ -20,15 +20,16 @@ WORTH = 1.1  # times faster than float32 that a precision must be to be chosen
 def autocast(device, precision):
     """Operators that may run in this precision do, within."""
     dtype = TYPES[precision]
-    return (
-        torch.autocast(torch.device(device).type, dtype) if dtype else nullcontext()
-    )  # older torch knows no autocast of Metal, not even a disabled one
+    # older torch knows no autocast of Metal, not even a disabled one
+    return torch.autocast(torch.device(device).type, dtype) if dtype else nullcontext()
 
 
 def fastest(model, device, precisions, step, steps=6):
-    """Of the precisions, fp32 first, the one whose training step is faster by WORTH, and all times: (name, {name: s a step}).
+    """Of the precisions, fp32 first, the one whose training step is faster by WORTH, and all times:
+    (name, {name: s a step}).
 
-    step(model, precision) does one forward and backward; it is given a copy, so that nothing of the model changes.
+    step(model, precision) does one forward and backward; it is given a copy, so that nothing of the
+    model changes.
     """
     ghost, seconds = copy.deepcopy(model).to(device), {name: [] for name in precisions}
     state = torch.get_rng_state()
@@ -45,14 +46,14 @@ def fastest(model, device, precisions, step, steps=6):
 
 
 def choose(model, device, precisions, windows, path, key, busy=0.0, cores=1):
-    """The precision to train a Model in, measured on a batch of `windows`, or remembered in `path` under `key`. -> (its name, why in words, or "")
+    """The precision to train a Model in, measured on a batch of `windows`, or remembered in `path`
+    under `key`. -> (its name, why in words, or "")
 
-    busy: of the CPU's `cores`, those that other programs keep at work. Where they would show in the measurement it is fp32, and nothing is remembered.
+    busy: of the CPU's `cores`, those that other programs keep at work. Where they would show in the
+    measurement it is fp32, and nothing is remembered.
     """
-    cpu, others = (
-        torch.device(device).type == "cpu",
-        " and ".join(name for name in precisions if name != "fp32"),
-    )
+    cpu = torch.device(device).type == "cpu"
+    others = " and ".join(name for name in precisions if name != "fp32")
     key = json.dumps([key, torch.__version__, model.settings])
     known = read(path)
     if known.get(key) in precisions:
@@ -69,7 +70,8 @@ def choose(model, device, precisions, windows, path, key, busy=0.0, cores=1):
             return found, ""
     return (
         "fp32",
-        f"; {others} not measured while other programs keep {busy:.1f} of {cores} cores busy: --amp {precisions[-1]} takes it",
+        f"; {others} not measured while other programs keep {busy:.1f} of {cores} cores busy: "
+        f"--amp {precisions[-1]} takes it",
     )
 
 
@@ -91,7 +93,9 @@ def measured(model, device, precisions, windows):
 
 
 def read(path):
-    """What was remembered, {} where there is no file or what is there is not ours: then it is measured again."""
+    """What was remembered, {} where there is no file or what is there is not ours: then it is
+    measured again.
+    """
     try:
         known = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -115,8 +119,10 @@ def unscale(parameters, scale):
 
 
 class LossScale:
-    """float16 gradients vanish below 6e-8: the loss is multiplied by `scale`, the gradients divided by it. It doubles after
-    2,000 good steps and halves after one whose gradients overflowed. 1 and fixed for the other precisions. Its state is two numbers."""
+    """float16 gradients vanish below 6e-8: the loss is multiplied by `scale`, the gradients divided
+    by it. It doubles after 2,000 good steps and halves after one whose gradients overflowed. 1 and
+    fixed for the other precisions. Its state is two numbers.
+    """
 
     def __init__(self, precision):
         self.moves = precision == "fp16"

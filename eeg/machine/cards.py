@@ -1,4 +1,7 @@
-"""Which cards the machine has and why torch may not reach them, found without touching one. Below `root`: the real / but in tests."""
+"""Which cards the machine has and why torch may not reach them, found without touching one.
+
+Below `root`: the real / but in tests.
+"""
 
 import glob
 import grp
@@ -13,7 +16,7 @@ import torch
 from eeg.machine import cgroup
 
 
-def absent(wanted="", root=Path("/")):
+def absent(wanted: str = "", root: Path = Path("/")) -> str:
     """Why no card can be used, in a sentence with what to do; "" if one may be there."""
     root, version = Path(root), torch.__version__
     seen = pci_cards(root)
@@ -22,17 +25,19 @@ def absent(wanted="", root=Path("/")):
         return "" if metal else f"torch {version} is not built for Metal (mps), which macOS has"
     if not torch.version.cuda and not torch.version.hip:
         if not seen:
-            return f"torch {version} is a CPU build, and no NVIDIA or AMD card is to be seen on this machine"
+            return (
+                f"torch {version} is a CPU build, and no NVIDIA or AMD card is seen on this machine"
+            )
         return (
-            f"torch {version} is a CPU build, and there is an {' and an '.join(sorted(maker.upper() for maker in seen))} card: "
+            f"torch {version} is a CPU build, and there is an "
+            f"{' and an '.join(sorted(maker.upper() for maker in seen))} card: "
             + "; ".join(install(maker) for maker in sorted(seen))
         )
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
         if os.environ.get(name) in ("", "-1"):
             return f"{name}='{os.environ[name]}' hides all cards: unset {name}"
-    if (
-        sys.platform != "linux" or (root / "dev/dxg").exists()
-    ):  # the Windows subsystem reaches cards through /dev/dxg
+    # the Windows subsystem reaches cards through /dev/dxg
+    if sys.platform != "linux" or (root / "dev/dxg").exists():
         return ""
     if torch.version.cuda:
         nodes = [root / "dev/nvidiactl", *map(Path, glob.glob(str(root / "dev/nvidia[0-9]*")))]
@@ -54,7 +59,8 @@ def absent(wanted="", root=Path("/")):
                 else ""
             )
             card = (
-                "an AMD card is there, but its driver (amdgpu) is not loaded or not built for computing"
+                "an AMD card is there, but its driver (amdgpu) is not loaded or "
+                "not built for computing"
                 if "amd" in seen
                 else "no AMD card is to be seen"
             )
@@ -62,11 +68,14 @@ def absent(wanted="", root=Path("/")):
         nodes += map(Path, glob.glob(str(root / "dev/dri/renderD*")))
     for node in nodes:
         if node.exists() and not os.access(node, os.R_OK | os.W_OK):
-            return f"no permission on /{node.relative_to(root)} (group {group(node)}): sudo usermod -aG {group(node)} $USER, then log in again"
+            return (
+                f"no permission on /{node.relative_to(root)} (group {group(node)}): "
+                f"sudo usermod -aG {group(node)} $USER, then log in again"
+            )
     return ""
 
 
-def install(maker):
+def install(maker: str) -> str:
     """How to get a torch for a maker's cards."""
     if maker == "nvidia":
         return "pip install --force-reinstall torch" + (
@@ -74,10 +83,14 @@ def install(maker):
             if sys.platform == "linux"
             else " --index-url as https://pytorch.org/get-started/locally says"
         )
-    return "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/rocm6.4 (or the ROCm that https://pytorch.org/get-started/locally names)"
+    return (
+        "pip install --force-reinstall torch "
+        "--index-url https://download.pytorch.org/whl/rocm6.4 "
+        "(or the ROCm that https://pytorch.org/get-started/locally names)"
+    )
 
 
-def group(path):
+def group(path: Path) -> str:
     number = path.stat().st_gid
     try:
         return grp.getgrgid(number).gr_name
@@ -85,15 +98,15 @@ def group(path):
         return str(number)
 
 
-def pci_cards(root=Path("/")):
-    """The makers of display and compute cards, {"nvidia", "amd"}, on the PCI bus or, where that is hidden, by their device files."""
+def pci_cards(root: Path = Path("/")) -> set[str]:
+    """The makers of display and compute cards, {"nvidia", "amd"}, on the PCI bus or, where that is
+    hidden, by their device files.
+    """
     makers = {"0x10de": "nvidia", "0x1002": "amd"}
     found = set()
     for folder in (Path(root) / "sys/bus/pci/devices").glob("*"):
-        if first_line(folder / "class")[:4] in (
-            "0x03",
-            "0x12",
-        ):  # display controller, processing accelerator
+        # display controller, processing accelerator
+        if first_line(folder / "class")[:4] in ("0x03", "0x12"):
             found.add(makers.get(first_line(folder / "vendor"), ""))
     if (Path(root) / "dev/nvidiactl").exists():
         found.add("nvidia")
@@ -102,7 +115,7 @@ def pci_cards(root=Path("/")):
     return found - {""}
 
 
-def nvidia_cards(root=Path("/")):
+def nvidia_cards(root: Path = Path("/")) -> list[str]:
     """Names of NVIDIA cards, as the driver lists them."""
     files = sorted((Path(root) / "proc/driver/nvidia/gpus").glob("*/information"))
     return [
@@ -115,19 +128,18 @@ def nvidia_cards(root=Path("/")):
     ]
 
 
-def amd_cards(root=Path("/")):
+def amd_cards(root: Path = Path("/")) -> list[str]:
     """The kinds of AMD cards (gfx1010, ...), as the kernel lists them."""
     found = []
     for path in sorted((Path(root) / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")):
-        version = int(
-            cgroup.fields(path).get("gfx_target_version", 0)
-        )  # 100100: major 10, minor 1, step 0; 0 for a CPU
+        # 100100: major 10, minor 1, step 0; 0 for a CPU
+        version = int(cgroup.fields(path).get("gfx_target_version", 0))
         if version:
             found.append(f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}")
     return found
 
 
-def driver(root=Path("/")):
+def driver(root: Path = Path("/")) -> str:
     """Versions of kernel and, where loaded, of the cards' drivers."""
     modules = [
         f"{name} {version}"
@@ -137,7 +149,7 @@ def driver(root=Path("/")):
     return ", ".join([f"{platform.system()} {platform.release()}", *modules])
 
 
-def first_line(path):
+def first_line(path: Path) -> str:
     """The first line of a file of the system's, "" where there is none or it may not be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").split("\n", 1)[0].strip()

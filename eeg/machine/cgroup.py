@@ -1,33 +1,35 @@
-"""The control groups this process lives in: a container, a batch system or systemd may grant it less than the machine has.
+"""The control groups this process lives in: a container, a batch system or systemd may grant it
+less than the machine has.
 
-Read from /proc/self/cgroup and /sys/fs/cgroup below `root` (the real / but in tests). A group is bound by its own limit
-and by those of all groups around it.
+Read from /proc/self/cgroup and /sys/fs/cgroup below `root` (the real / but in tests). A group is
+bound by its own limit and by those of all groups around it.
 """
 
 from pathlib import Path
 
 
-def folders(controller, root=Path("/")):
-    """The folders of this process's groups that say something about `controller` ("memory", "cpu"), from the innermost out; version 1 and 2."""
+def folders(controller: str, root: Path = Path("/")) -> list[Path]:
+    """The folders of this process's groups that say something about `controller` ("memory", "cpu"),
+    from the innermost out; version 1 and 2.
+    """
     base, listed = Path(root) / "sys/fs/cgroup", Path(root) / "proc/self/cgroup"
     if not listed.is_file():
         return []
     found = []
     for line in listed.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         _, controllers, path = line.split(":", 2)
-        if (
-            controllers == ""
-        ):  # version 2: one hierarchy, at the top or, beside version 1, in unified/
+        if controllers == "":
+            # version 2: one hierarchy, at the top or, beside version 1, in unified/
             mounts = [base, base / "unified"]
-        elif controller in controllers.split(
-            ","
-        ):  # version 1: one hierarchy a controller; `cpu` may be mounted as `cpu,cpuacct`
+        elif controller in controllers.split(","):
+            # version 1: one hierarchy a controller; `cpu` may be mounted as `cpu,cpuacct`
             mounts = [base / controller, base / controllers]
         else:
             continue
         parts = [part for part in path.split("/") if part not in ("", "..")]
         for mount in mounts:
-            # in a container the path may be the host's, which is not mounted here: then what is there is the top alone
+            # in a container the path may be the host's, which is not mounted here: then what is
+            # there is the top alone
             for depth in range(len(parts), -1, -1):
                 folder = mount.joinpath(*parts[:depth])
                 if folder not in found and any(folder.glob(f"{controller}.*")):
@@ -35,7 +37,7 @@ def folders(controller, root=Path("/")):
     return found
 
 
-def number(path):
+def number(path: Path) -> int | None:
     """The number in a one-number file; None where there is no such file or it says `max`."""
     try:
         text = Path(path).read_text().strip()
@@ -44,7 +46,7 @@ def number(path):
     return None if text == "max" else int(text)
 
 
-def fields(path):
+def fields(path: Path) -> dict[str, int]:
     """A file of `name number` lines as a dict; empty where there is none."""
     try:
         return {
@@ -55,20 +57,19 @@ def fields(path):
         return {}
 
 
-def cpus(root=Path("/")):
+def cpus(root: Path = Path("/")) -> float | None:
     """How many CPUs' worth of time this process's groups may use, or None without a limit."""
     shares = []
     for folder in folders("cpu", root):
-        if (
-            folder / "cpu.max"
-        ).is_file():  # version 2: "quota period" or "max period", microseconds
-            quota, period = (folder / "cpu.max").read_text().split()
-            quota, period = (-1 if quota == "max" else int(quota)), int(period)
+        quota: int | None
+        period: int | None
+        if (folder / "cpu.max").is_file():
+            # version 2: "quota period" or "max period", microseconds
+            first, second = (folder / "cpu.max").read_text().split()
+            quota, period = (-1 if first == "max" else int(first)), int(second)
         else:
-            quota, period = (
-                number(folder / "cpu.cfs_quota_us"),
-                number(folder / "cpu.cfs_period_us"),
-            )
+            quota = number(folder / "cpu.cfs_quota_us")
+            period = number(folder / "cpu.cfs_period_us")
         if quota and quota > 0 and period:
             shares.append(quota / period)
     return min(shares, default=None)

@@ -1,11 +1,12 @@
-"""Ten checks of a device: each does what training will do to it, and compares with the CPU in float64.
+"""Ten checks of a device: each does what training will do to it, and compares with the CPU in
+float64.
 
     python -m eeg.machine.check cuda:0 [NAME ...]
 
 Run by eeg.machine.probe in a process of its own, which a bad card may crash or hang. It writes a
 line of JSON on stdout as each check begins, {"check": name}, and one as it ends, with "state" (ok,
-failed, skipped), "text" and "seconds"; a failure may add "cause", `detect` adds the card. It ends at
-the first failure: after an error of the card, nothing the process does can be relied on.
+failed, skipped), "text" and "seconds"; a failure may add "cause", `detect` adds the card. It ends
+at the first failure: after an error of the card, nothing the process does can be relied on.
 """
 
 import copy
@@ -100,7 +101,8 @@ def detect(device):
     if device.type == "mps":
         if not torch.backends.mps.is_available():
             raise Wrong(
-                "torch finds no Metal device (macOS 12.3 or later on Apple silicon or AMD is needed)"
+                "torch finds no Metal device "
+                "(macOS 12.3 or later on Apple silicon or AMD is needed)"
             )
         return {"text": "Apple Metal", "card": {"name": "Apple Metal", "kind": "mps", "count": 1}}
     name = devices.processor()
@@ -129,7 +131,9 @@ def matmul(device):
 
 
 def convolution(device):
-    """The kinds of convolution the models use, forward and backward: where unsupported cards fail first."""
+    """The kinds of convolution the models use, forward and backward: where unsupported cards fail
+    first.
+    """
     torch.manual_seed(0)
     kinds = {
         "across electrodes": (nn.Conv1d(129, 48, 1), numbers(4, 129, 200)),

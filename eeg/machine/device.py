@@ -1,8 +1,8 @@
 """Which device to train on: CUDA, ROCm, Metal, else the CPU.
 
 A card is trusted only after a child process has just used it: unsupported cards (RDNA1 under ROCm
-above all) crash the process, hang it, or compute nonsense. So ten checks (eeg.machine.check) run in a
-child with a time limit, and this process does not touch the card before. The verdict is kept by
+above all) crash the process, hang it, or compute nonsense. So ten checks (eeg.machine.check) run in
+a child with a time limit, and this process does not touch the card before. The verdict is kept by
 driver, torch and card.
 """
 
@@ -75,10 +75,10 @@ def choose(
 ) -> Choice:
     """Choose the device to train on; call it before anything in this process uses a card.
 
-    requested: as cli.device takes it. On auto the CPU is chosen where no card passes; a card asked for
-    by name that fails is a UserError. folder: where verdicts are kept (device.json). again: ignore
-    them. on_check(attempt, check) is called as each check ends. program, limit_s: the child, and how
-    long one of its checks may take. root: where /dev, /proc and /sys lie.
+    requested: as cli.device takes it. On auto the CPU is chosen where no card passes; a card asked
+    for by name that fails is a UserError. folder: where verdicts are kept (device.json). again:
+    ignore them. on_check(attempt, check) is called as each check ends. program, limit_s: the child,
+    and how long one of its checks may take. root: where /dev, /proc and /sys lie.
     """
     wanted = parse(requested)
     if wanted == "cpu":
@@ -196,7 +196,7 @@ def conclusive(attempts: Sequence[Attempt], key: dict) -> bool:
 
 
 def read_verdicts(path: Path) -> list[dict]:
-    """The verdicts in a file; none where there is no file of ours: then the checks just run again."""
+    """The verdicts in a file; none where it is missing or damaged: the checks run again."""
     try:
         kept = json.loads(Path(path).read_text(encoding="utf-8"))
         return kept["verdicts"] if kept["format"] == 1 else []

@@ -1,7 +1,9 @@
-"""How much of the processor other processes take: what all of them used over some time, less what this one and its children did.
+"""How much of the processor other processes take: what all of them used over some time, less what
+this one and its children did.
 
-Threads that wait for each other spin: beside another torch process a window took 348 ms with two threads, 2.7 ms with one.
-Imports nothing heavy, so that it can begin before torch is imported: then a look costs no time of its own.
+Threads that wait for each other spin: beside another torch process a window took 348 ms with two
+threads, 2.7 ms with one. Imports nothing heavy, so that it can begin before torch is imported: then
+a look costs no time of its own.
 """
 
 import os
@@ -18,15 +20,13 @@ class Load:
     """Begins when it is made; `cores` looks. root: where /proc lies."""
 
     def __init__(self, root=Path("/")):
-        self.root, self.used, self.own, self.began = (
-            root,
-            used_seconds(root),
-            own_seconds(),
-            time.monotonic(),
-        )
+        self.root, self.used, self.own = root, used_seconds(root), own_seconds()
+        self.began = time.monotonic()
 
-    def cores(self):
-        """Cores that other processes kept busy since, on average; of a virtual machine, also what its host took away."""
+    def cores(self) -> float:
+        """Cores that other processes kept busy since, on average; of a virtual machine, also what
+        its host took away.
+        """
         if self.used is None:  # macOS: the last minute's runnable processes
             return os.getloadavg()[0]
         time.sleep(max(0, SHORTEST - (time.monotonic() - self.began)))
@@ -34,13 +34,15 @@ class Load:
         return max(0.0, (used - own) / (time.monotonic() - self.began))
 
 
-def own_seconds():
+def own_seconds() -> float:
     """Seconds of this process, and of its children that have ended."""
     return sum(os.times()[:4])
 
 
-def used_seconds(root=Path("/")):
-    """Seconds that the CPUs this process may use have worked since the machine started; None where the system does not say."""
+def used_seconds(root: Path = Path("/")) -> float | None:
+    """Seconds that the CPUs this process may use have worked since the machine started; None where
+    the system does not say.
+    """
     try:
         lines = (Path(root) / "proc/stat").read_text().splitlines()
     except FileNotFoundError:
@@ -54,6 +56,8 @@ def used_seconds(root=Path("/")):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def is_busy(busy, cores):
-    """Whether other processes, which keep `busy` of `cores` cores at work, would show in a measurement of time."""
+def is_busy(busy: float, cores: int) -> bool:
+    """Whether other processes, which keep `busy` of `cores` cores at work, would show in a
+    measurement of time.
+    """
     return busy >= max(BUSY, cores / 10)

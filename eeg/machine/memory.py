@@ -1,7 +1,9 @@
-"""How near this process is to the end of its memory: the machine's, or that of a control group around it.
+"""How near this process is to the end of its memory: the machine's, or that of a control group
+around it.
 
-Cached files do not count as used: the system drops them when memory is wanted, and a memory-mapped cache of windows fills
-all memory with them. Linux; elsewhere nothing can be read and `Watch` says so once asked.
+Cached files do not count as used: the system drops them when memory is wanted, and a memory-mapped
+cache of windows fills all memory with them. Linux; elsewhere nothing can be read and `Watch` says
+so once asked.
 """
 
 import resource
@@ -21,12 +23,15 @@ class Level:
     limit: int
 
     @property
-    def percent(self):
+    def percent(self) -> float:
         return 100 * self.used / self.limit
 
 
-def levels(root=Path("/")):
-    """The machine and each control group with a limit of its own below the machine's. -> list of Level, empty where the system does not say."""
+def levels(root: Path = Path("/")) -> list[Level]:
+    """The machine and each control group with a limit of its own below the machine's.
+
+    -> list of Level, empty where the system does not say.
+    """
     try:
         machine = {
             name: int(rest.split()[0]) * 1024
@@ -42,14 +47,15 @@ def levels(root=Path("/")):
     for folder in cgroup.folders("memory", root):
         stat = cgroup.fields(folder / "memory.stat")
         if (folder / "memory.current").is_file():  # version 2
-            limits = [
-                cgroup.number(folder / name) for name in ("memory.max", "memory.high")
-            ]  # beyond `high` the kernel slows the group to a crawl
+            # beyond `high` the kernel slows the group to a crawl
+            limits = [cgroup.number(folder / name) for name in ("memory.max", "memory.high")]
             used = cgroup.number(folder / "memory.current")
             dropped = sum(
                 stat.get(name, 0) for name in ("active_file", "inactive_file", "slab_reclaimable")
             )
-        else:  # version 1; without a limit its file holds a number near 2^63. total_: with the groups inside
+        else:
+            # version 1; without a limit its file holds a number near 2^63. total_: with the groups
+            # inside
             limits = [cgroup.number(folder / "memory.limit_in_bytes")]
             used = cgroup.number(folder / "memory.usage_in_bytes")
             dropped = sum(
@@ -61,8 +67,11 @@ def levels(root=Path("/")):
     return found
 
 
-def own_limits(root=Path("/")):
-    """What `ulimit -v` and `ulimit -d`, or a batch system through them, allow this process. -> list of Level"""
+def own_limits(root: Path = Path("/")) -> list[Level]:
+    """What `ulimit -v` and `ulimit -d`, or a batch system through them, allow this process.
+
+    -> list of Level
+    """
     try:
         status = dict(
             line.split(":", 1)
@@ -81,21 +90,27 @@ def own_limits(root=Path("/")):
     return found
 
 
-def room(max_percent=80, root=Path("/")):
-    """Bytes this process may still take before any bound on its memory is max_percent full; None where the system does not say."""
+def room(max_percent: float = 80, root: Path = Path("/")) -> float | None:
+    """Bytes this process may still take before any bound on its memory is max_percent full; None
+    where the system does not say.
+    """
     return min(
         (level.limit * max_percent / 100 - level.used for level in levels(root) + own_limits(root)),
         default=None,
     )
 
 
-def limit_bytes(root=Path("/")):
-    """Bytes of memory this process may ever have: the smallest limit of machine and control groups; None where the system does not say."""
+def limit_bytes(root: Path = Path("/")) -> int | None:
+    """Bytes of memory this process may ever have: the smallest limit of machine and control groups;
+    None where the system does not say.
+    """
     return min((level.limit for level in levels(root)), default=None)
 
 
-def fits(size, root=Path("/")):
-    """Whether `size` bytes of files can stay in memory once they are read: three quarters of it are theirs, the rest is for all else. True where the system does not say."""
+def fits(size: int, root: Path = Path("/")) -> bool:
+    """Whether `size` bytes of files can stay in memory once they are read: three quarters of it are
+    theirs, the rest is for all else. True where the system does not say.
+    """
     limit = limit_bytes(root)
     return limit is None or size <= 0.75 * limit
 
@@ -103,14 +118,15 @@ def fits(size, root=Path("/")):
 class Watch:
     """Asked every few batches, says what to do about memory.
 
-    watch() -> (word, sentence). "fine"; "shrink" the first time use passes max_percent of any limit: hold fewer batches
-    ahead; "stop" if it is still, or again, above at a later call: save, and end.
+    watch() -> (word, sentence). "fine"; "shrink" the first time use passes max_percent of any
+    limit: hold fewer batches ahead; "stop" if it is still, or again, above at a later call: save,
+    and end.
     """
 
-    def __init__(self, max_percent=80, root=Path("/")):
+    def __init__(self, max_percent: float = 80, root: Path = Path("/")):
         self.max_percent, self.root, self.shrunk = max_percent, root, False
 
-    def __call__(self):
+    def __call__(self) -> tuple[str, str]:
         found = levels(self.root)
         if not found:
             return "fine", "this system does not say how much memory is in use"
@@ -118,7 +134,8 @@ class Watch:
         text = f"{level.percent:.0f} % of the {level.limit / 1e9:.1f} GB of {level.name} are in use"
         if level.percent <= self.max_percent:
             return "fine", text
-        text += f", {cli.anonymous_memory() / 1e9:.1f} GB by this process; --max-memory allows {self.max_percent:g} %"
+        own = cli.anonymous_memory() / 1e9
+        text += f", {own:.1f} GB by this process; --max-memory allows {self.max_percent:g} %"
         if not self.shrunk:
             self.shrunk = True
             return "shrink", text + ": fewer batches are held ahead"

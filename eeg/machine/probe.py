@@ -1,8 +1,8 @@
 """The ten checks of a device, seen from outside: a child process runs them (eeg.machine.check).
 
-The child may crash, hang or print nonsense. Its answers are read as they come; where it dies or stays
-silent, the check it was at has failed. An RDNA1 card under ROCm is tried without an override of its
-architecture and with each of two, every time in a new child.
+The child may crash, hang or print nonsense. Its answers are read as they come; where it dies or
+stays silent, the check it was at has failed. An RDNA1 card under ROCm is tried without an override
+of its architecture and with each of two, every time in a new child.
 """
 
 import json
@@ -39,8 +39,8 @@ CHECKS = (
 PROGRAM = (sys.executable, "-m", "eeg.machine.check")
 LIMIT_S = 120  # for one check; ROCm compiles its convolutions at first use, many seconds each
 
-# RDNA1: ROCm has no kernels for these. From ROCm 6.1 on some run as they are; 10.3.0 crashes cards on
-# which 10.1.0 works.
+# RDNA1: ROCm has no kernels for these. From ROCm 6.1 on some run as they are; 10.3.0 crashes cards
+# on which 10.1.0 works.
 RDNA1 = ("gfx1010", "gfx1011", "gfx1012")
 OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
 OVERRIDES = (None, "10.1.0", "10.3.0")  # None: without
@@ -138,7 +138,7 @@ def inspect(
 
 
 class _Child:
-    """One child process, which runs the checks that `attempt` still lacks until it ends or fails."""
+    """A child process that runs the checks `attempt` still lacks, until it ends or fails."""
 
     def __init__(self, attempt, note, program, limit_s):
         self.attempt, self.note, self.limit_s = attempt, note, limit_s
@@ -256,7 +256,9 @@ def ending(code: int) -> str:
 def attempt_all(
     wanted: str, on_check: OnCheck | None, program: Sequence[str], limit_s: float, root: Path
 ) -> list[Attempt]:
-    """Try the device wanted, or on auto ("") each card in turn until one passes, which is then last."""
+    """Try the device wanted, or on auto ("") each card in turn until one passes, which is then
+    last.
+    """
     if wanted or not (torch.version.cuda or torch.version.hip):
         return attempt_one(wanted or "mps:0", on_check, program, limit_s, root)
     attempts, index, count = [], 0, 1

@@ -1,6 +1,7 @@
 """Networks from windows (batch, electrode, sample) to answers (batch, output).
 
-`build` makes any of them by name. They import nothing of the project but each other: a submission ships these files alone.
+`build` makes any of them by name. They import nothing of the project but each other: a submission
+ships these files alone.
 """
 
 import importlib
@@ -33,9 +34,10 @@ def build(
 ):
     """-> Model: the input normalisation, the network, and what its numbers mean.
 
-    aux: names of further numbers to learn beside the answer, such as age. features: "none", "file" or "layer", for networks that
-    take features (see Model). The other settings are the network's own, see settings.py. Raises ValueError for a name or setting
-    that does not exist, and for a value that a setting does not take.
+    aux: names of further numbers to learn beside the answer, such as age. features: "none", "file"
+    or "layer", for networks that take features (see Model). The other settings are the network's
+    own, see settings.py. Raises ValueError for a name or setting that does not exist, and for a
+    value that a setting does not take.
     """
     from .model import Model
     from .settings import check
@@ -65,7 +67,9 @@ def defaults(name):
 
 
 def fold(model):
-    """A copy for inference alone, equal but for rounding: normalisations and what is linear in a row become constants, computed once."""
+    """A copy for inference alone, equal but for rounding: normalisations and what is linear in a
+    row become constants, computed once.
+    """
     from .model import folded
 
     return folded(model)

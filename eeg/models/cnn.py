@@ -1,4 +1,5 @@
-"""A compact residual CNN that looks through filters of several lengths, alone ("cnn") and joined by neuroscience features ("hybrid").
+"""A compact residual CNN that looks through filters of several lengths, alone ("cnn") and joined by
+neuroscience features ("hybrid").
 
 B windows, C electrodes, T samples, W width, F features; channels come last inside, (B, T, W).
 """
@@ -11,7 +12,9 @@ from .layers import DepthwiseConv1d, Pointwise, Stem, halved
 
 
 class Scales(nn.Module):
-    """A residual block whose channels are filtered in as many groups as there are kernels, each with its own length: (B, T, W) -> (B, T, W)."""
+    """A residual block whose channels are filtered in as many groups as there are kernels, each
+    with its own length: (B, T, W) -> (B, T, W).
+    """
 
     def __init__(self, width, kernels):
         super().__init__()
@@ -28,7 +31,11 @@ class Scales(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """(B, T, W) -> (B, W + heads): each head's share of the channels at the moments it attends to, and where, from -1 to 1, those moments are."""
+    """(B, T, W)
+
+    -> (B, W + heads): each head's share of the channels at the moments it attends to, and where,
+    from -1 to 1, those moments are.
+    """
 
     def __init__(self, width, heads):
         super().__init__()
@@ -46,8 +53,9 @@ class AttentionPool(nn.Module):
 class CNN(nn.Module):
     """(B, C, T) -> (B, n_outputs). Time is halved after each of the first two blocks.
 
-    width: channels inside; depth: blocks; kernels: taps of each group of channels; heads: of the attention over time;
-    hidden: units before the answer; dropout: of the pooled numbers and of those units.
+    width: channels inside; depth: blocks; kernels: taps of each group of channels; heads: of the
+    attention over time; hidden: units before the answer; dropout: of the pooled numbers and of
+    those units.
     """
 
     def __init__(
@@ -86,7 +94,10 @@ class CNN(nn.Module):
 
 
 class Hybrid(CNN):
-    """(B, C, T) and features (B, n_features), normalised -> (B, n_outputs): CNN, its last hidden layer also sees the features. Settings as CNN's."""
+    """(B, C, T) and features (B, n_features), normalised
+
+    -> (B, n_outputs): CNN, its last hidden layer also sees the features. Settings as CNN's.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,5 @@
-"""A convolution stem, then a transformer: the stem finds waves, attention compares their moments (after EEG Conformer, Song et al. 2023).
+"""A convolution stem, then a transformer: the stem finds waves, attention compares their moments
+(after EEG Conformer, Song et al. 2023).
 
 B windows, C electrodes, T samples, N tokens of 4 samples each, D width.
 """
@@ -13,8 +14,9 @@ from .transformer import Layer, TokenHead
 class Conformer(nn.Module):
     """(B, C, T) -> (B, n_outputs) numbers, or (B, T) scores of moments.
 
-    width: channels of the stem and of tokens; kernel: taps of its filters; depth: transformer layers; heads: of attention;
-    inner: units between a layer's two linear ones; dropout: of what each block and layer adds.
+    width: channels of the stem and of tokens; kernel: taps of its filters; depth: transformer
+    layers; heads: of attention; inner: units between a layer's two linear ones; dropout: of what
+    each block and layer adds.
     """
 
     def __init__(

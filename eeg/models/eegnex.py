@@ -1,31 +1,32 @@
-"""EEGNeX (Chen et al. 2024, doi:10.1016/j.bspc.2023.105475), computed in another order at less cost.
+"""EEGNeX (Chen et al. 2024, doi:10.1016/j.bspc.2023.105475), computed in another order at less
+cost.
 
 The function, its gradients and its running statistics are the same.
 
-B windows, C electrodes, T samples; F1, F2 filters of blocks 1 and 2, D spatial filters for each of the
-F2, K taps; f in F2, i in F1, d in D, s, t in T.
+B windows, C electrodes, T samples; F1, F2 filters of blocks 1 and 2, D spatial filters for each of
+the F2, K taps; f in F2, i in F1, d in D, s, t in T.
 
-As published, blocks 1 and 2 filter every electrode F2 times, and only then block 3 mixes electrodes.
-But everything up to block 3's batch norm is linear, so the order can be exchanged: mix electrodes
-first, and filter F2 D signals instead of F2 C.
+As published, blocks 1 and 2 filter every electrode F2 times, and only then block 3 mixes
+electrodes. But everything up to block 3's batch norm is linear, so the order can be exchanged: mix
+electrodes first, and filter F2 D signals instead of F2 C.
 
-    y_fc = A_f x_c + k_f                      blocks 1 and 2: A_f (T, T) is both filters and block 1's
-                                              batch norm, k_f (T) the shift of that norm
+    y_fc = A_f x_c + k_f                      blocks 1 and 2: A_f (T, T) is both filters and the
+                                              batch norm of block 1, k_f (T) that norm's shift
     v_fd = A_f u_fd,  u_fd = sum_c w_fdc x_c  block 3, but for constants
 
-A_f row by row: around sample t, the taps of block 2 that see a sample inside the window, each composed
-with block 1. A row has 2K-1 entries, its band.
+A_f row by row: around sample t, the taps of block 2 that see a sample inside the window, each
+composed with block 1. A row has 2K-1 entries, its band.
 
-The batch norms of blocks 1 and 2 need moments of signals that are never formed. They follow from the
-batch's own m = E x (T) and S = cov x (T, T), expectations over windows and electrodes; with
+The batch norms of blocks 1 and 2 need moments of signals that are never formed. They follow from
+the batch's own m = E x (T) and S = cov x (T, T), expectations over windows and electrodes; with
 Q_kl = avg_t S[t+k, t+l], the covariance of a filter's view of the window,
 
     block 1:  var_i = h_i Q h_i + var_t (H_i m)
     block 2:  var_f = avg_t (A_f S A_f')_tt + var_t (A_f m + k_f)
 
-x is centred by m before all products: a difference of raw moments would cancel where a signal rides on
-an offset. S does not depend on the weights, so it has no backward pass, and the gradient of A S A' is
-2 A S, which forward has computed already.
+x is centred by m before all products: a difference of raw moments would cancel where a signal rides
+on an offset. S does not depend on the weights, so it has no backward pass, and the gradient of A S
+A' is 2 A S, which forward has computed already.
 """
 
 import copy
@@ -40,8 +41,8 @@ from .layers import Dropout
 class EEGNeX(nn.Module):
     """(B, n_chans, n_times) -> (B, n_outputs).
 
-    Settings, initial weights and constraints are braindecode's. Layers hold parameters and statistics;
-    some are never called.
+    Settings, initial weights and constraints are braindecode's. Layers hold parameters and
+    statistics; some are never called.
     """
 
     def __init__(
@@ -152,9 +153,11 @@ class EEGNeX(nn.Module):
         return _compose(h1 * a1[:, None], bias - a1 * mean, h2, self.inside.to(x.dtype))
 
     def _norm2(self, band, k, m, spread, w, n):
-        """Block 2's batch norm turns v into scale (v + c) + shift: scale, shift (D F2), c (D F2, T).
+        """Block 2's batch norm turns v into scale (v + c) + shift: scale, shift (D F2), c (D F2,
+        T).
 
-        spread: variance around the mean, see _Filter. w: block 3's filters. n: values behind a moment.
+        spread: variance around the mean, see _Filter. w: block 3's filters. n: values behind a
+        moment.
         """
         bn2, depth = self.bn2, len(w) // self.conv3.groups
         y = k  # (F2, T), what blocks 1 and 2 make of the mean
@@ -309,7 +312,10 @@ def _apply(u, A):
 
 
 def _matrix(band):
-    """band (F2, T, 2K-1) -> A (F2, T, T): row t holds its band's entries from column t - 2 left(K) on."""
+    """band (F2, T, 2K-1)
+
+    -> A (F2, T, T): row t holds its band's entries from column t - 2 left(K) on.
+    """
     filters, T, width = band.shape
     left = 2 * _left((width + 1) // 2)
     padded = band.new_zeros(filters, T, T + width - 1)
@@ -378,8 +384,8 @@ def _pool(x, size):
 class _NormELUPool(torch.autograd.Function):
     """Batch norm of a (v + c), then ELU, then average pooling with one sample of padding.
 
-    v (B, G, T), c (G, T), a, gamma, beta (G). Also returns mean and variance of v + c. One function,
-    because each pass over v costs time.
+    v (B, G, T), c (G, T), a, gamma, beta (G). Also returns mean and variance of v + c. One
+    function, because each pass over v costs time.
     """
 
     @staticmethod

@@ -19,7 +19,10 @@ def _array(tensor):
 
 
 class _Depthwise(torch.autograd.Function):
-    """x (B, T, C), weight (C, K), bias (C) or None -> (B, T, C): csrc/depthwise.hpp under autograd. float32 on the CPU, contiguous."""
+    """x (B, T, C), weight (C, K), bias (C) or None
+
+    -> (B, T, C): csrc/depthwise.hpp under autograd. float32 on the CPU, contiguous.
+    """
 
     @staticmethod
     def forward(ctx, x, weight, bias, dilation):
@@ -54,11 +57,14 @@ class _Depthwise(torch.autograd.Function):
 
 
 class DepthwiseConv1d(nn.Conv1d):
-    """A temporal filter of odd length for each channel, zero-padded: (windows, samples, channels) -> the same shape.
+    """A temporal filter of odd length for each channel, zero-padded: (windows, samples, channels)
 
-    Channels come last: the convolution is fastest so, and a pointwise layer beside it is a plain matrix product.
-    Parameters and their names are those of torch's Conv1d(groups=channels). The native kernel takes float32 on the CPU, and what
-    autocast halved there; everything else goes to torch.
+    -> the same shape.
+
+    Channels come last: the convolution is fastest so, and a pointwise layer beside it is a plain
+    matrix product. Parameters and their names are those of torch's Conv1d(groups=channels). The
+    native kernel takes float32 on the CPU, and what autocast halved there; everything else goes to
+    torch.
     """
 
     def __init__(self, channels, kernel_size, dilation=1, bias=True):
@@ -81,7 +87,8 @@ class DepthwiseConv1d(nn.Conv1d):
     def forward(self, x):
         if x.dim() != 3 or x.shape[1] == 0 or x.shape[2] != self.in_channels:
             raise ValueError(
-                f"x must be (windows, samples, {self.in_channels} channels), got shape {list(x.shape)}"
+                f"x must be (windows, samples, {self.in_channels} channels), "
+                f"got shape {list(x.shape)}"
             )
         if not torch.jit.is_scripting():
             if self._native_takes(x):
@@ -114,9 +121,10 @@ class DepthwiseConv1d(nn.Conv1d):
 class Normalize(nn.Module):
     """Takes the unit out of windows (B, C, T): each channel less its mean, and then, float32,
 
-    "channel": in units of the channel's standard deviation; "window": of the typical channel's, so that channels keep their
-    relative size, up to 30; "robust": less the median, in units of the median absolute deviation x 1.4826, up to 30;
-    "none": as it is. A channel that is constant but for rounding becomes 0.
+    "channel": in units of the channel's standard deviation; "window": of the typical channel's, so
+    that channels keep their relative size, up to 30; "robust": less the median, in units of the
+    median absolute deviation x 1.4826, up to 30; "none": as it is. A channel that is constant but
+    for rounding becomes 0.
     """
 
     kinds = ("channel", "window", "robust", "none")
@@ -156,7 +164,11 @@ class Normalize(nn.Module):
 
 
 def product(x, weight, bias=None):
-    """x (B, T, in) times weight (out, in), plus bias. As the convolution of one-pixel images, channels last: on a CPU twice as fast as a linear layer, or more."""
+    """x (B, T, in) times weight (out, in), plus bias.
+
+    As the convolution of one-pixel images, channels last: on a CPU twice as fast as a linear layer,
+    or more.
+    """
     if x.device.type != "cpu" or torch.jit.is_scripting():
         return F.linear(x, weight, bias)
     return (
@@ -197,7 +209,9 @@ class Pointwise(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout; on a CPU with 16 random bits for each element, p rounded to them: ten times as fast as torch's Bernoulli."""
+    """nn.Dropout; on a CPU with 16 random bits for each element, p rounded to them: ten times as
+    fast as torch's Bernoulli.
+    """
 
     def forward(self, x):
         n = round(self.p * 65536)
@@ -214,7 +228,10 @@ class Dropout(nn.Dropout):
 
 
 class Stem(nn.Module):
-    """Windows (B, C, T) -> (B, T, W): a temporal filter for each electrode, then W mixtures of electrodes."""
+    """Windows (B, C, T)
+
+    -> (B, T, W): a temporal filter for each electrode, then W mixtures of electrodes.
+    """
 
     def __init__(self, n_chans, width, kernel=15):
         super().__init__()
@@ -244,9 +261,12 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Squeeze-and-excitation, then the answer: (B, T, W) -> (B, T) scores of moments, or (B, n_outputs) numbers of the mean over time.
+    """Squeeze-and-excitation, then the answer: (B, T, W)
 
-    The gates multiply channels, and so do the weights behind them: gates go into the weights, and x is read once.
+    -> (B, T) scores of moments, or (B, n_outputs) numbers of the mean over time.
+
+    The gates multiply channels, and so do the weights behind them: gates go into the weights, and x
+    is read once.
     """
 
     def __init__(self, kind, width, n_outputs):
@@ -270,7 +290,10 @@ class Head(nn.Module):
 
 
 def halved(x):
-    """Means of neighbouring samples: (B, T, W) -> (B, T / 2 rounded up, W); an odd last sample stays."""
+    """Means of neighbouring samples: (B, T, W)
+
+    -> (B, T / 2 rounded up, W); an odd last sample stays.
+    """
     if x.shape[1] % 2:
         x = torch.cat([x, x[:, -1:]], 1)
     return x.unflatten(1, (-1, 2)).mean(2)

@@ -1,4 +1,4 @@
-"""What every model is: an input normalisation, a network, and the meaning of the network's numbers."""
+"""What every model is: an input normalisation, a network, and what its numbers mean."""
 
 import copy
 import inspect
@@ -14,11 +14,12 @@ from .neuro import NeuroFeatures
 class Model(nn.Module):
     """(B, C, T) in volts or microvolts, the same answer -> (B, n_outputs) in the target's units.
 
-    head: "time", where the network scores moments of the window and the answer is the expected moment; "number", where it says
-    standardised numbers: the answers', then those of `aux`. center, scale: mean and spread of the targets in training, in their
-    units; shrink: how far from center answers may go, 1 all the way (all three: one for each output, set by the trainer).
-    features: "none"; "file", where the caller gives the raw features of eeg/data/features.py with each window; "layer", where
-    they are computed here from the window. median, mad (F) normalise them.
+    head: "time", where the network scores moments of the window and the answer is the expected
+    moment; "number", where it says standardised numbers: the answers', then those of `aux`. center,
+    scale: mean and spread of the targets in training, in their units; shrink: how far from center
+    answers may go, 1 all the way (all three: one for each output, set by the trainer). features:
+    "none"; "file", where the caller gives the raw features of eeg/data/features.py with each
+    window; "layer", where they are computed here from the window. median, mad (F) normalise them.
     settings: build(**settings) makes the same model again, with weights of its own.
     """
 
@@ -30,13 +31,13 @@ class Model(nn.Module):
         takes = "n_features" in own
         features = features or ("file" if takes else "none")
         if features not in ("none", "file", "layer") or (features != "none" and not takes):
-            raise ValueError(
-                f"features='{features}': {name} takes {'none, file or layer' if takes else 'no features'}"
-            )
+            taken = "none, file or layer" if takes else "no features"
+            raise ValueError(f"features='{features}': {name} takes {taken}")
         self.head = settings.get("head", own["head"].default if "head" in own else "number")
         if self.head not in ("number", "time") or (self.head == "time" and (n_outputs != 1 or aux)):
             raise ValueError(
-                f"head='{self.head}' with {n_outputs} outputs and {len(aux)} further numbers: it is 'number', or 'time' for one output alone"
+                f"head='{self.head}' with {n_outputs} outputs and {len(aux)} further numbers: "
+                "it is 'number', or 'time' for one output alone"
             )
         self.settings = {
             "name": name,
@@ -70,10 +71,13 @@ class Model(nn.Module):
         )  # s
 
     def raw(self, x, features=None):
-        """What a loss sees, float32: (B, T) scores of `moments` with head "time", else (B, n_outputs + len(aux)) standardised numbers."""
+        """What a loss sees, float32: (B, T) scores of `moments` with head "time", else (B,
+        n_outputs + len(aux)) standardised numbers.
+        """
         if x.dim() != 3 or x.shape[1:] != self.window:
             raise ValueError(
-                f"windows have shape {list(x.shape)}, this model takes (batch, {self.window[0]} channels, {self.window[1]} samples)"
+                f"windows have shape {list(x.shape)}, this model takes "
+                f"(batch, {self.window[0]} channels, {self.window[1]} samples)"
             )
         normal = self.normalize(x)
         if self.features == "none":
@@ -100,7 +104,9 @@ class Model(nn.Module):
 
 
 def microvolts(x):
-    """Windows (B, C, T) in volts or microvolts, in microvolts: no electrode's typical spread reaches 10 mV, or stays under 10 nV."""
+    """Windows (B, C, T) in volts or microvolts, in microvolts: no electrode's typical spread
+    reaches 10 mV, or stays under 10 nV.
+    """
     x = x.float()
     spread = torch.nanmedian(
         torch.where((spread := x.std(2)) > 0, spread, torch.nan), 1

@@ -1,4 +1,6 @@
-"""What the windows are made of: sampling rate, electrodes, and the groups and bands of the neuroscience features."""
+"""What the windows are made of: sampling rate, electrodes, and the groups and bands of the
+neuroscience features.
+"""
 
 SFREQ = 100  # Hz
 START_S = 0.5  # after the stimulus: where a challenge 1 window opens

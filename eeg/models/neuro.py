@@ -16,9 +16,9 @@ RISE_SAMPLES = 50  # before a peak, over which the slope towards it is measured
 class NeuroFeatures(nn.Module):
     """The features of features.py: (N, C, T) in microvolts, at 100 Hz -> (N, F), float32.
 
-    channels: the names of the C channels. The columns, listed in `names`, are those of the cache and
-    equal to them within 1e-4 of their spread; what cannot be computed is NaN. It needs no extension.
-    No gradient flows: peaks and onsets have none.
+    channels: the names of the C channels. The columns, listed in `names`, are those of the cache
+    and equal to them within 1e-4 of their spread; what cannot be computed is NaN. It needs no
+    extension. No gradient flows: peaks and onsets have none.
     """
 
     def __init__(self, channels: tuple[str, ...] = CHANNELS):
@@ -44,7 +44,10 @@ class NeuroFeatures(nn.Module):
             return torch.where(torch.isfinite(out), out, torch.nan)
 
     def _group_features(self, x, usable):
-        """(N, C, T), which channels are usable -> columns (N,): all features but the lagged ones."""
+        """(N, C, T), which channels are usable
+
+        -> columns (N,): all features but the lagged ones.
+        """
         n = x.shape[-1]
         d = x - x.mean(-1, keepdim=True)
 

@@ -1,4 +1,6 @@
-"""Smaller numbers for inference, and the proof that they do no harm: a precision that changes NRMSE by more than LIMITS says is refused."""
+"""Smaller numbers for inference, and the proof that they do no harm: a precision that changes NRMSE
+by more than LIMITS says is refused.
+"""
 
 import io
 import warnings
@@ -18,10 +20,12 @@ LIMITS = {
 
 
 def at_precision(model, precision):
-    """A copy of a Model for inference alone, folded, whose network computes in bfloat16 or float16, or whose linear layers do in int8.
+    """A copy of a Model for inference alone, folded, whose network computes in bfloat16 or float16,
+    or whose linear layers do in int8.
 
-    Normalisation, temporal filters and the answer stay float32. int8: weights once, a scale for each output; activations at every call.
-    Raises ValueError for another precision, and for one that this torch cannot compute.
+    Normalisation, temporal filters and the answer stay float32. int8: weights once, a scale for
+    each output; activations at every call. Raises ValueError for another precision, and for one
+    that this torch cannot compute.
     """
     if precision not in LIMITS:
         raise ValueError(f"there is no precision '{precision}'; there are {', '.join(LIMITS)}")
@@ -36,12 +40,16 @@ def at_precision(model, precision):
 
 
 def checked(model, precision, x, y, features=None):
-    """`at_precision`, and what it changes on windows x (N, C, T) with labels y, (N,) or (N, n_outputs), as `change` says. Raises ValueError where that is too much."""
+    """`at_precision`, and what it changes on windows x (N, C, T) with labels y, (N,) or (N,
+    n_outputs), as `change` says. Raises ValueError where that is too much.
+    """
     other = at_precision(model, precision)
     figures = change(model, other, x, y, features)
     if not passes(precision, figures):
-        text = f"{precision} is refused: NRMSE changes by {figures['nrmse']:+.4f} on {len(x)} windows, less than {LIMITS[precision]} is allowed"
-        raise ValueError(f"{text}; fp32 always works")
+        raise ValueError(
+            f"{precision} is refused: NRMSE changes by {figures['nrmse']:+.4f} on {len(x)} "
+            f"windows, less than {LIMITS[precision]} is allowed; fp32 always works"
+        )
     return other, figures
 
 
@@ -51,7 +59,10 @@ def passes(precision, figures):
 
 @torch.inference_mode()
 def change(model, other, x, y, features=None):
-    """What another form of a model changes: {"answer": the largest change of one, in the labels' standard deviations, "nrmse": of NRMSE, for the output where it changes most, "before": the model's}."""
+    """What another form of a model changes: {"answer": the largest change of one, in the labels'
+    standard deviations, "nrmse": of NRMSE, for the output where it changes most, "before": the
+    model's}.
+    """
     was_training = model.training
     model.eval()
     answers = []
@@ -81,7 +92,9 @@ def size(model):
 
 
 class _Cast(nn.Module):
-    """A network in another type, but for temporal filters: those are few numbers, and their kernel takes float32."""
+    """A network in another type, but for temporal filters: those are few numbers, and their kernel
+    takes float32.
+    """
 
     def __init__(self, network, dtype):
         super().__init__()
@@ -95,7 +108,9 @@ class _Cast(nn.Module):
 
 
 def _int8(network):
-    """torch's own dynamic quantisation of linear layers, ours too: two to three times as fast as the same written with torch._int_mm."""
+    """torch's own dynamic quantisation of linear layers, ours too: two to three times as fast as
+    the same written with torch._int_mm.
+    """
     try:
         from torch.ao.nn.quantized.dynamic import Linear
         from torch.ao.quantization import per_channel_dynamic_qconfig

@@ -1,6 +1,8 @@
-"""Temporal convolution network with a score on each moment of the window: what the best solutions of challenge 1 answer with.
+"""Temporal convolution network with a score on each moment of the window: what the best solutions
+of challenge 1 answer with.
 
-B windows, C electrodes, T samples, W width. Inside, channels come last, (B, T, W): a depthwise filter then reads whole cache lines and a pointwise layer is a matrix product.
+B windows, C electrodes, T samples, W width. Inside, channels come last, (B, T, W): a depthwise
+filter then reads whole cache lines and a pointwise layer is a matrix product.
 """
 
 from torch import nn
@@ -9,9 +11,13 @@ from .layers import Block, Head, Stem
 
 
 class TCN(nn.Module):
-    """(B, C, T) -> (B, T) scores of moments, or (B, n_outputs): depthwise, pointwise to `width`, dilated depthwise-separable blocks, attention over channels, head.
+    """(B, C, T)
 
-    width: channels inside; depth: blocks, of dilation 1, 2, 4, ...; kernel: taps of the depthwise filters; dropout: share of channels each block may lose.
+    -> (B, T) scores of moments, or (B, n_outputs): depthwise, pointwise to `width`, dilated
+    depthwise-separable blocks, attention over channels, head.
+
+    width: channels inside; depth: blocks, of dilation 1, 2, 4, ...; kernel: taps of the depthwise
+    filters; dropout: share of channels each block may lose.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""A small transformer encoder, fit for pretraining: it can answer, and it can say what the hidden parts of a window were.
+"""A small transformer encoder, fit for pretraining: it can answer, and it can say what the hidden
+parts of a window were.
 
 B windows, C electrodes, T samples, N tokens of `patch` samples each, D width.
 """
@@ -11,7 +12,10 @@ from .layers import Dropout, Linear
 
 
 class Layer(nn.Module):
-    """Self-attention, then two linear layers, each normalised first and added: (B, N, D) -> (B, N, D)."""
+    """Self-attention, then two linear layers, each normalised first and added: (B, N, D)
+
+    -> (B, N, D).
+    """
 
     def __init__(self, width, heads, inner, dropout):
         super().__init__()
@@ -32,7 +36,10 @@ class Layer(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Tokens (B, N, D) -> (B, T) scores of moments, or (B, n_outputs) numbers of the mean over tokens."""
+    """Tokens (B, N, D)
+
+    -> (B, T) scores of moments, or (B, n_outputs) numbers of the mean over tokens.
+    """
 
     def __init__(self, kind, width, n_times, patch, n_outputs, dropout):
         super().__init__()
@@ -51,9 +58,12 @@ class TokenHead(nn.Module):
 
 
 class Transformer(nn.Module):
-    """(B, C, T) -> (B, n_outputs) numbers (one, or the four factors at once), or (B, T) scores of moments.
+    """(B, C, T)
 
-    patch: samples a token; width: of tokens; depth: layers; heads: of attention; inner: units between a layer's two linear ones; dropout: of what each layer adds.
+    -> (B, n_outputs) numbers (one, or the four factors at once), or (B, T) scores of moments.
+
+    patch: samples a token; width: of tokens; depth: layers; heads: of attention; inner: units
+    between a layer's two linear ones; dropout: of what each layer adds.
     """
 
     def __init__(
@@ -94,7 +104,10 @@ class Transformer(nn.Module):
         return self.head(self.encode(x))
 
     def reconstruct(self, x, mask):
-        """Normalised windows (B, C, T), hidden where mask (B, N) says so -> all of it (B, C, T), as far as the rest tells."""
+        """Normalised windows (B, C, T), hidden where mask (B, N) says so
+
+        -> all of it (B, C, T), as far as the rest tells.
+        """
         return (
             self.restore(self.encode(x, mask))
             .reshape(len(x), -1, self.n_chans)[:, : self.n_times]

@@ -1,4 +1,5 @@
-"""A one-dimensional U-Net: the window at ever coarser time steps, and back, with a score on each moment at the end.
+"""A one-dimensional U-Net: the window at ever coarser time steps, and back, with a score on each
+moment at the end.
 
 B windows, C electrodes, T samples, W width; channels come last inside, (B, T, W).
 """
@@ -12,8 +13,9 @@ from .layers import Block, Head, Pointwise, Stem, halved
 class UNet(nn.Module):
     """(B, C, T) -> (B, T) scores of moments, or (B, n_outputs).
 
-    width: channels at the finest level; growth: times as many at each level below; levels: how often time is halved;
-    kernel: taps of the depthwise filters; dropout: share of channels each block may lose.
+    width: channels at the finest level; growth: times as many at each level below; levels: how
+    often time is halved; kernel: taps of the depthwise filters; dropout: share of channels each
+    block may lose.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""Which runs a command works on: those that RUN arguments mean, the best of a challenge, the one to resume."""
+"""Which runs a command works on: those that RUN arguments mean, the best of a challenge, the one to
+resume.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -51,10 +53,11 @@ def best_runs(
 
 
 def competing(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """Those of a challenge's runs that were validated alike, whose scores can be compared; the others.
+    """Those of a challenge's runs that were validated alike, whose scores can be compared; the
+    others.
 
-    Of several such groups the one with the usual validation: all of R5, else the most subjects. Folds
-    and runs on a part of the recordings come last.
+    Of several such groups the one with the usual validation: all of R5, else the most subjects.
+    Folds and runs on a part of the recordings come last.
     """
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -90,7 +93,7 @@ def _valid(run):
 
 
 def _unusual(run):
-    """(fold, ...): options that change which windows validate, None or False where they are usual."""
+    """(fold, ...): options that change which windows validate, None or False by default."""
     options = run.config.get("train", {})
     fold = options.get("fold")
     others = ("max_recordings", "max_subjects", "mini", "keep_copies", "keep_bad")
@@ -208,7 +211,8 @@ def newest_unfinished(
 ) -> Run | None:
     """The run to resume: the one updated last among those that were stopped, died or failed.
 
-    challenge, name: only of these. new: None, and no error, where there is none and none is running.
+    challenge, name: only of these. new: None, and no error, where there is none and none is
+    running.
     """
     runs = [
         run

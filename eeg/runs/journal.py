@@ -1,4 +1,6 @@
-"""What a run writes about itself into its folder <out>/<name>/<YYYYmmdd_HHMMSS>/. Imports nothing heavy: a run has its folder at once.
+"""What a run writes about itself into its folder <out>/<name>/<YYYYmmdd_HHMMSS>/.
+
+Imports nothing heavy: a run has its folder at once.
 
 config.json    every setting; written when the folder is made, completed when the data is known
 history.json   epochs and events: the same however often the run was interrupted
@@ -14,16 +16,20 @@ import sys
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TextIO
 
-from eeg import UserError, hints
+from eeg import UserError, cli, hints
 from eeg.files import lock, trouble, write_json, writing
 from eeg.runs import schema
 
 EVERY = 2.0  # s between two words about where it is
 
 
-def claim(out, name, config):
-    """Make the folder of a new run, with config.json in it from its first moment. -> its path. An existing run is never touched."""
+def claim(out: Path, name: str, config: dict) -> Path:
+    """Make the folder of a new run, with config.json in it from its first moment.
+
+    -> its path. An existing run is never touched.
+    """
     parent = Path(out) / name
     nursery = parent / f".{os.getpid()}.partial"
     try:
@@ -54,50 +60,51 @@ def claim(out, name, config):
         raise UserError(trouble(e, f"{parent}/", "--out DIR")) from None
 
 
-def mute(stream):
-    """The terminal is gone, or who read a pipe: what is still said there goes nowhere. The log remains."""
+def mute(stream: TextIO) -> None:
+    """The terminal is gone, or who read a pipe: what is still said there goes nowhere.
+
+    The log remains.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Journal:
-    """The pen of one run. quiet: this process has nothing to say (torchrun's others)."""
+    """Writes a run's files. quiet: this process writes nothing (torchrun's others)."""
 
-    def __init__(self, folder, quiet=False):
+    def __init__(self, folder: Path, quiet: bool = False):
         self.folder, self.quiet, self.full = Path(folder), quiet, False
-        self.history = {"epochs": [], "events": []}
-        with writing(self.folder, "--out DIR"):
-            self.log = (
-                None
-                if quiet
-                else open(
+        self.history: dict[str, list] = {"epochs": [], "events": []}
+        self.log: TextIO | None = None
+        if not quiet:
+            with writing(self.folder, "--out DIR"):
+                self.log = open(
                     self.folder / "log.txt",
                     "a",
                     buffering=1,
                     encoding="utf-8",
                     errors="surrogateescape",
                 )
-            )
         if self.log and not lock(self.log):
             watch = hints.command("monitor", "--follow", out=self.folder.parents[1])
             raise UserError(
                 f"another process is training {folder} at this moment; watch it with: {watch}"
             )
-        self.before = schema.read(
-            self.folder / "state.json", {}
-        )  # where a process before this one left it; "running": it did not end in any way of its own
+        # where a process before this one left it; still "running" if that one was killed
+        self.before = schema.read(self.folder / "state.json", {})
         self.timing = schema.read(self.folder / "timing.json", {"epochs": [], "events": []})
-        self.now = {}
+        self.now: dict = {}
         self.said = 0.0
 
-    def say(self, line=""):
+    def say(self, line: str = "") -> None:
         """Print a line, and keep it in the log."""
-        if self.quiet:
+        if not self.log:
             return
         bar_free = "\r\033[K" if sys.stderr.isatty() else ""
         self._print(f"{bar_free}{line}", sys.stdout)
-        self._write(lambda: self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n"))
+        write, text = self.log.write, f"{cli.moment()}  {line}\n"
+        self._write(lambda: write(text))
 
-    def state(self, status="running", force=False, **facts):
+    def state(self, status: str = "running", force: bool = False, **facts) -> None:
         """Rewrite state.json with what is new, at most every EVERY seconds unless it must."""
         self.now |= facts | {"status": status}
         if not self.quiet and (
@@ -112,13 +119,13 @@ class Journal:
             }
             self._write(lambda: write_json(self.folder / "state.json", about | self.now))
 
-    def event(self, epoch, batch, kind, text):
+    def event(self, epoch: int, batch: int, kind: str, text: str) -> None:
         """Something that changed what was computed: it belongs to the history."""
         self.history["events"].append({"epoch": epoch, "batch": batch, "kind": kind, "text": text})
         self.say(f"{kind}: {text}")
         self.publish()
 
-    def note(self, epoch, batch, kind, text):
+    def note(self, epoch: int, batch: int, kind: str, text: str) -> None:
         """Something that did not: an interruption, a full disk."""
         self.timing["events"].append(
             {"when": time.time(), "epoch": epoch, "batch": batch, "kind": kind, "text": text}
@@ -148,7 +155,8 @@ class Journal:
         except OSError as e:
             if not self.full:
                 self._print(
-                    f"warning: {self.folder}: {e.strerror}; the run goes on, what it writes about itself is not kept",
+                    f"warning: {self.folder}: {e.strerror}; the run continues, "
+                    "what it writes about itself is not kept",
                     sys.stderr,
                 )
             self.full = True

@@ -1,4 +1,5 @@
-"""What run/monitor.py shows: a table of runs, what is wrong with them and what to do, the load of the GPU.
+"""What run/monitor.py shows: a table of runs, what is wrong with them and what to do, the load of
+the GPU.
 
 Imports nothing heavy.
 """
@@ -276,6 +277,6 @@ def _rocm(text):
 
 
 def _first(said, *starts):
-    """The value of the first key that begins so; versions of rocm-smi end their keys differently."""
+    """The value of the first key that begins so: rocm-smi ends them differently by version."""
     found = (said[key] for start in starts for key in said if key.startswith(start))
     return _number(next(found, None))

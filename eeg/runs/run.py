@@ -1,7 +1,7 @@
 """Runs on disk, experiments/<name>/<YYYYmmdd_HHMMSS>/, found and read. Imports nothing heavy.
 
-A run writes its status into state.json every few seconds. A process that was killed cannot say so: it
-is told from a running one by its process number, or by its silence.
+A run writes its status into state.json every few seconds. A process that was killed cannot say so:
+it is told from a running one by its process number, or by its silence.
 """
 
 import math
@@ -88,7 +88,7 @@ class Run:
 
     @property
     def metric(self) -> str:
-        """What its epochs are judged by: the auroc (higher is better) of a class, else the nrmse."""
+        """What epochs are judged by: the auroc (higher is better) of a class, else the nrmse."""
         return "auroc" if self.config["target"] == "correct" else "nrmse"
 
     @property
@@ -104,7 +104,9 @@ class Run:
 
     @property
     def best(self) -> tuple[int, float]:
-        """(epoch, metric) of the best epoch on the validation windows; (0, nan) before there is one."""
+        """(epoch, metric) of the best epoch on the validation windows; (0, nan) before there is
+        one.
+        """
         sign = -1 if self.metric == "auroc" else 1
         return min(self.curve, key=lambda point: sign * point[1], default=(0, float("nan")))
 
@@ -116,7 +118,7 @@ class Run:
 
     @property
     def recoveries(self) -> Counter:
-        """What the run got over, by kind: errors of device and memory, failed saves, resumptions."""
+        """What it got over, by kind: errors of device and memory, failed saves, resumptions."""
         return Counter(
             event["kind"]
             for event in self.history["events"] + self.timing["events"]
@@ -214,7 +216,7 @@ _PAST = {
 
 
 def readable(runs: Iterable[Run]) -> list[Run]:
-    """Those of the runs whose files can be read; says once what is wrong with each of the others."""
+    """Those of the runs whose files can be read; says once what is wrong with the others."""
     kept = []
     for run in runs:
         try:

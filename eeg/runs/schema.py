@@ -1,7 +1,10 @@
-"""What the files of a run hold. They are checked once, where they are read: who has read one may rely on its keys.
+"""What the files of a run hold.
 
-A schema is a Kind, [schema] for a list, or {"key": schema}. A key that ends in "?" may be missing, "*" stands for all keys.
-What is not named may be there and hold anything: other versions of eeg write other things.
+They are checked once, where they are read: who has read one may rely on its keys.
+
+A schema is a Kind, [schema] for a list, or {"key": schema}. A key that ends in "?" may be missing,
+"*" stands for all keys. What is not named may be there and hold anything: other versions of eeg
+write other things.
 """
 
 import json
@@ -186,7 +189,7 @@ TRIAL = [
 
 
 def problem(value, schema, place=""):
-    """-> what does not fit the schema, first of all, as words for an error; None where all does."""
+    """The first thing that does not fit the schema, as words for an error, or None."""
     if isinstance(schema, Kind):
         return None if schema.fits(value) else _words(value, place, schema.words)
     if isinstance(schema, list):
@@ -221,7 +224,9 @@ def _words(value, place, expected):
 
 
 def read(path, default=None, schema=None):
-    """The content of a run's file, or of another with its schema. -> default where there is no file and a default is given.
+    """The content of a run's file, or of another with its schema.
+
+    -> default where there is no file and a default is given.
 
     Raises UserError where it is missing, cannot be read, or does not say what such a file says.
     """
@@ -230,8 +235,9 @@ def read(path, default=None, schema=None):
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         if default is None:
+            see = hints.command("monitor")
             raise UserError(
-                f"{path.parent} is not a run: it has no {path.name}; see: {hints.command('monitor')}"
+                f"{path.parent} is not a run: it has no {path.name}; see: {see}"
             ) from None
         return default
     except OSError as e:

@@ -1,7 +1,8 @@
-"""A command in a detached tmux session, which outlives the terminal, the connection and the process that started it.
+"""A command in a detached tmux session, which outlives the terminal, the connection and the process
+that started it.
 
-The session is called eeg-NAME and ends with the command. What the command prints goes to its window and to a log, at whose end
-stands how it went.
+The session is called eeg-NAME and ends with the command. What the command prints goes to its window
+and to a log, at whose end stands how it went.
 """
 
 import os
@@ -16,17 +17,21 @@ from eeg import UserError
 
 # Carried over: a tmux server that runs already would give the environment that it was started in.
 VARIABLES = re.compile(
-    "PATH|PYTHONPATH|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|LANG|(EEG|OMP|MKL|OPENBLAS|CUDA|HIP|HSA|ROCR|MIOPEN|GPU|PYTORCH|TORCH|NCCL)_.*"
+    "PATH|PYTHONPATH|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|LANG|"
+    "(EEG|OMP|MKL|OPENBLAS|CUDA|HIP|HSA|ROCR|MIOPEN|GPU|PYTORCH|TORCH|NCCL)_.*"
 )
 WATCHED = 3.0  # s for which a command is watched: bad arguments and missing files show by then
 ENDED = "ended with exit code"
 
 
 def start(name, command, folder=Path("."), watched=WATCHED):
-    """Run `command` (a list) in a new session, in this working directory and environment. -> what to tell the user, with the attach command.
+    """Run `command` (a list) in a new session, in this working directory and environment.
 
-    folder: where the log lies, called after session and time. Where a session eeg-NAME lives already, the new one is eeg-NAME-2, and so on.
-    Raises UserError where there is no tmux, where it refuses, and where the command fails within the first seconds.
+    -> what to tell the user, with the attach command.
+
+    folder: where the log lies, called after session and time. Where a session eeg-NAME lives
+    already, the new one is eeg-NAME-2, and so on. Raises UserError where there is no tmux, where it
+    refuses, and where the command fails within the first seconds.
     """
     if not shutil.which("tmux"):
         raise UserError(
@@ -49,11 +54,13 @@ def start(name, command, folder=Path("."), watched=WATCHED):
                 else []
             )
             if not lines or lines[-1] != f"{ENDED} 0":
-                raise UserError(
-                    f"the command ended at once: {' / '.join(lines[-3:]) or 'without a word'} (log: {log})"
-                )
+                said = " / ".join(lines[-3:]) or "without a word"
+                raise UserError(f"the command ended at once: {said} (log: {log})")
             return f"the command has ended; log: {log}"
-    return f"runs in tmux session {session}; watch it with: tmux attach -t {session}  (leave it with Ctrl-B D)\nlog: {log}"
+    return (
+        f"runs in tmux session {session}; watch it with: tmux attach -t {session}  "
+        f"(leave it with Ctrl-B D)\nlog: {log}"
+    )
 
 
 def launch(name, command, folder):
@@ -67,24 +74,12 @@ def launch(name, command, folder):
     for number in range(1, 100):
         session = f"eeg-{name}" + (f"-{number}" if number > 1 else "")
         log = folder / f"{session}_{time.strftime('%Y%m%d_%H%M%S')}.log"
-        # Ctrl-C and a closed window are the command's to answer, and its last words still reach the log. The outer shell alone
-        # dies of a closed window: only then are those within told of it.
-        line = f"trap : INT; {{ trap : INT HUP; {words}; echo {ENDED} $?; }} 2>&1 | {{ trap '' INT HUP; exec tee -a {shlex.quote(str(log))}; }}"
-        done = tmux(
-            "new-session",
-            "-d",
-            "-s",
-            session,
-            "-x",
-            "200",
-            "-y",
-            "50",
-            "-c",
-            os.getcwd(),
-            "sh",
-            "-c",
-            line,
-        )
+        # Ctrl-C and a closed window are the command's to answer, and its last words still reach the
+        # log. The outer shell alone dies of a closed window: only then are those within told of it.
+        tee = f"trap '' INT HUP; exec tee -a {shlex.quote(str(log))}"
+        line = f"trap : INT; {{ trap : INT HUP; {words}; echo {ENDED} $?; }} 2>&1 | {{ {tee}; }}"
+        size = ("-x", "200", "-y", "50")
+        done = tmux("new-session", "-d", "-s", session, *size, "-c", os.getcwd(), "sh", "-c", line)
         if not done.returncode:
             return log, session
         if "duplicate session" not in done.stderr:
@@ -92,7 +87,8 @@ def launch(name, command, folder):
                 f"tmux starts no session: {done.stderr.strip() or f'exit code {done.returncode}'}"
             )
     raise UserError(
-        f"sessions eeg-{name} to eeg-{name}-99 are all alive; end some: tmux ls, tmux kill-session -t eeg-{name}"
+        f"sessions eeg-{name} to eeg-{name}-99 are all alive; "
+        f"end some: tmux ls, tmux kill-session -t eeg-{name}"
     )
 
 

@@ -5,8 +5,10 @@ from collections import Counter
 from eeg.runs.run import Run
 
 # Settings that a table of runs shows in another column, or that follow from the model
-SHOWN = ("name", "model", "normalize", "features", "aux", "set", "target", "cache", "device")
-SHOWN += ("cv", "loss")
+SHOWN = (
+    *("name", "model", "normalize", "features", "aux", "set"),
+    *("target", "cache", "device", "cv", "loss"),
+)
 # What is said where a switch is on, and where it is off
 SWITCHES = {
     "balance": ("subjects drawn equally often", "windows drawn equally often"),

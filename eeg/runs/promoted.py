@@ -6,11 +6,10 @@ promoted.json, which says where it came from. Every command takes it as a RUN:
 `python run/evaluate.py promoted_challenge_1`.
 """
 
-import json
 import shutil
 from pathlib import Path
 
-from eeg.files import publishing
+from eeg.files import publishing, write_json
 from eeg.runs.run import Run
 
 
@@ -29,6 +28,5 @@ def promote(run: Run, out: Path, note: dict) -> Path:
         for name in ("config.json", "history.json", "state.json"):
             shutil.copy2(run.folder / name, partial)
         shutil.copy2(run.weights, partial)
-        note = json.dumps({"run": run.name} | note, indent=1) + "\n"
-        (partial / "promoted.json").write_text(note, encoding="utf-8")
+        write_json(partial / "promoted.json", {"run": run.name} | note)
     return place

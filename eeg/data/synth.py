@@ -287,10 +287,40 @@ def signals(rng, head, subject, seconds, trials=(), closed=(), fast=False, snr=1
     """
     n = int(round(seconds * SFREQ))
     t = np.arange(n) / SFREQ
-    age, young = subject.age, np.exp(-(subject.age - 5) / 6)
+    young = np.exp(-(subject.age - 5) / 6)
     x = np.zeros((129, n), np.float32)
+    _add_background(x, rng, head, young)
+    peak = _add_alpha_and_theta(x, rng, head, subject, closed)
 
-    # background: 30 sources of 1/f noise, steeper and larger in the young
+    # motor rhythms over each hand's cortex, and what a contrast trial does
+    pace = 0.68 if fast else 1.0
+    hands = {
+        "right": head.over("E36", width=0.35),
+        "left": head.over("E104", width=0.35),
+    }  # the other side's
+    level, contrast, parietal, potential = _trial_courses(rng, t, trials, pace)
+    for hand, place in hands.items():
+        rhythm = (
+            3.5 * coloured(rng, 1, n, band(peak + 0.8, 0.8))[0]
+            + 1.5 * coloured(rng, 1, n, band(20 + rng.standard_normal(), 2.0))[0]
+        )
+        x += place[:, None] * (rhythm * np.maximum(level[hand], 0.1))
+    if len(trials):
+        flicker = sum(
+            contrast[side] * np.sin(2 * np.pi * hz * t + rng.uniform(0, 2 * np.pi))
+            for side, hz in (("left", 20), ("right", 25))
+        )
+        x += head.over("E75", width=0.35)[:, None] * (1.5 * snr * flicker).astype(np.float32)
+        x += head.over("E62", "E72", width=0.35)[:, None] * (10 * snr * parietal)
+        for hand, place in hands.items():
+            x -= place[:, None] * (3.5 * snr * potential[hand])
+    _add_artefacts(x, rng, head, seconds)
+    return x
+
+
+def _add_background(x, rng, head, young):
+    """30 sources of 1/f noise, steeper and larger in the young."""
+    n = x.shape[1]
     centres = rng.standard_normal((30, 3))
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     maps = np.stack(
@@ -299,7 +329,13 @@ def signals(rng, head, subject, seconds, trials=(), closed=(), fast=False, snr=1
     slope = 0.55 + 0.3 * young + 0.03 * rng.standard_normal()
     x += maps @ (coloured(rng, 30, n, lambda f: f**-slope) * np.float32(3.0 + 2.0 * young))
 
-    # alpha: 8 Hz at 5 years to 10 Hz grown up, stronger with closed eyes; frontal theta carries the
+
+def _add_alpha_and_theta(x, rng, head, subject, closed):
+    """Alpha, stronger with closed eyes, and frontal theta, which carries the trait.
+
+    -> alpha's peak in Hz, from 8 Hz at 5 years to 10 Hz grown up.
+    """
+    n, age, young = x.shape[1], subject.age, np.exp(-(subject.age - 5) / 6)
     # trait
     open_eyes = np.ones(n, np.float32)
     for a, b in closed:
@@ -326,13 +362,12 @@ def signals(rng, head, subject, seconds, trials=(), closed=(), fast=False, snr=1
         * coloured(rng, 1, n, band(5.5, 0.8))
         * np.float32(3.5 * np.exp(0.25 * subject.trait) * (0.8 + 0.5 * young))
     )
+    return peak
 
-    # motor rhythms over each hand's cortex, and what a contrast trial does
-    pace = 0.68 if fast else 1.0
-    hands = {
-        "right": head.over("E36", width=0.35),
-        "left": head.over("E104", width=0.35),
-    }  # the other side's
+
+def _trial_courses(rng, t, trials, pace):
+    """What the trials do over time t (n): rhythm, contrast, parietal, motor."""
+    n, hands = len(t), ("right", "left")
     level = {hand: np.ones(n, np.float32) for hand in hands}
     contrast = {"left": np.full(n, 0.5, np.float32), "right": np.full(n, 0.5, np.float32)}
     parietal, potential = np.zeros(n, np.float32), {hand: np.zeros(n, np.float32) for hand in hands}
@@ -377,23 +412,12 @@ def signals(rng, head, subject, seconds, trials=(), closed=(), fast=False, snr=1
                         (moved + 1.6, 0),
                     ],
                 )
-    for hand, place in hands.items():
-        rhythm = (
-            3.5 * coloured(rng, 1, n, band(peak + 0.8, 0.8))[0]
-            + 1.5 * coloured(rng, 1, n, band(20 + rng.standard_normal(), 2.0))[0]
-        )
-        x += place[:, None] * (rhythm * np.maximum(level[hand], 0.1))
-    if len(trials):
-        flicker = sum(
-            contrast[side] * np.sin(2 * np.pi * hz * t + rng.uniform(0, 2 * np.pi))
-            for side, hz in (("left", 20), ("right", 25))
-        )
-        x += head.over("E75", width=0.35)[:, None] * (1.5 * snr * flicker).astype(np.float32)
-        x += head.over("E62", "E72", width=0.35)[:, None] * (10 * snr * parietal)
-        for hand, place in hands.items():
-            x -= place[:, None] * (3.5 * snr * potential[hand])
+    return level, contrast, parietal, potential
 
-    # what is not brain: blinks, a noisy and a flat electrode in some recordings, the amplifier
+
+def _add_artefacts(x, rng, head, seconds):
+    """Blinks, the amplifier, a noisy and a flat electrode in some recordings; Cz becomes 0."""
+    n = x.shape[1]
     lids = np.zeros(n, np.float32)
     at = np.cumsum(rng.exponential(rng.uniform(3, 8), int(seconds)))
     shape = np.hanning(32).astype(np.float32)
@@ -408,7 +432,6 @@ def signals(rng, head, subject, seconds, trials=(), closed=(), fast=False, snr=1
     x -= x[128].copy()
     if rng.random() < 0.15:
         x[rng.integers(128)] = 0
-    return x
 
 
 # -------------------------------------------------------------------------------------------- files

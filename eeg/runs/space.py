@@ -6,7 +6,7 @@ values: a list, {"range": [low, high]}, {"log": [low, high]}, {"int": [low, high
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ def _draw_one(values, rng):
     return float(f"{value:.3g}")  # legible in a command
 
 
-def as_arguments(settings: dict, fixed: list[str] = ()) -> list[str]:
+def as_arguments(settings: dict, fixed: Sequence[str] = ()) -> list[str]:
     """Settings, after options that all trials share, as arguments of run/train.py.
 
     true: the bare option; false, null: without it; a list: several values; "set.width": width=...
@@ -110,9 +110,9 @@ def as_arguments(settings: dict, fixed: list[str] = ()) -> list[str]:
     return found
 
 
-def parsed(words: list[str]) -> dict[str, list[str]]:
+def parsed(words: Sequence[str]) -> dict[str, list[str]]:
     """["--lr", "0.1", "--set", "width=96"] -> {"lr": ["0.1"], "set": ["width=96"]}"""
-    found = {}
+    found: dict = {}
     for word in words:
         if word.startswith("--"):
             option, equals, value = word[2:].partition("=")
@@ -140,7 +140,7 @@ def also_fixed(space: dict, fixed: list[str]) -> list[str]:
 def rungs(trials: int, epochs: int, count: int, eta: int) -> list[list[int]]:
     """-> [[trials, epochs], ...]: each rung keeps 1/eta of the trials of the one before, for eta
     times the epochs."""
-    steps = []
+    steps: list = []
     for rung in range(count):
         step = [max(1, trials // eta**rung), max(1, round(epochs / eta ** (count - 1 - rung)))]
         if not steps or step[1] > steps[-1][1]:  # few epochs do not give many rungs

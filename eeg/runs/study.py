@@ -198,7 +198,8 @@ def make_plan(wanted: dict, rules: Rules) -> dict:
     plan = DEFAULTS | wanted
     fixed = plan["fixed"]
     if "space" not in plan:
-        model = (parsed(fixed).get("model") or [None])[-1]
+        named = parsed(fixed).get("model")
+        model = named[-1] if named else None
         usual = rules.usual_space(plan["challenge"], model)
         taken = also_fixed(usual, fixed)
         plan["space"] = {option: usual[option] for option in usual if option not in taken}

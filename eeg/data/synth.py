@@ -336,7 +336,6 @@ def _add_alpha_and_theta(x, rng, head, subject, closed):
     -> alpha's peak in Hz, from 8 Hz at 5 years to 10 Hz grown up.
     """
     n, age, young = x.shape[1], subject.age, np.exp(-(subject.age - 5) / 6)
-    # trait
     open_eyes = np.ones(n, np.float32)
     for a, b in closed:
         open_eyes[int(a * SFREQ) : int(b * SFREQ)] = 2.2

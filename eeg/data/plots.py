@@ -24,7 +24,27 @@ def plot_cache(cache, file):
         f"{cli.counted(len(cache), 'window')} of {cli.counted(len(subjects), 'subject')}"
     )
 
-    ax = axes[0, 0]
+    _labels(axes[0, 0], cache, subjects)
+    ax = axes[0, 1]
+    counts, copies = (
+        np.array([(own & chosen).sum() for own in (meta["subject"] == s for s in subjects)])
+        for chosen in (True, meta["copy"])
+    )
+    counts, copies = counts[np.argsort(-counts)], copies[np.argsort(-counts)]
+    ax.bar(range(len(counts)), counts, 1, label="windows")
+    ax.bar(range(len(copies)), copies, 1, color="C3", label="of them copies")
+    ax.set(xlabel="subject, by number of windows", ylabel="windows", title="windows a subject")
+    ax.legend(fontsize=8)
+
+    _averages(cache, axes[1, 0])
+    _bad_channels(cache, axes[1, 1])
+    fig.savefig(file, dpi=110)
+    plt.close(fig)
+
+
+def _labels(ax, cache, subjects):
+    """Response times (challenge 1), or the factor by subject."""
+    meta = cache.metadata
     if cache.challenge == 1:
         ax.hist(
             [cache.y[~meta["fast"]], cache.y[meta["fast"]]],
@@ -57,22 +77,6 @@ def plot_cache(cache, file):
             ylabel="subjects",
             title=f"labels: mean {np.mean(values):.2f}, std {np.std(values):.2f} over subjects",
         )
-
-    ax = axes[0, 1]
-    counts, copies = (
-        np.array([(own & chosen).sum() for own in (meta["subject"] == s for s in subjects)])
-        for chosen in (True, meta["copy"])
-    )
-    counts, copies = counts[np.argsort(-counts)], copies[np.argsort(-counts)]
-    ax.bar(range(len(counts)), counts, 1, label="windows")
-    ax.bar(range(len(copies)), copies, 1, color="C3", label="of them copies")
-    ax.set(xlabel="subject, by number of windows", ylabel="windows", title="windows a subject")
-    ax.legend(fontsize=8)
-
-    _averages(cache, axes[1, 0])
-    _bad_channels(cache, axes[1, 1])
-    fig.savefig(file, dpi=110)
-    plt.close(fig)
 
 
 def _averages(cache, ax):

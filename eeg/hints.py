@@ -1,8 +1,8 @@
 """The commands that messages suggest: they can be pasted, from where the user stands.
 
 A message that suggests a command has it made here from the settings it knows. A folder that it does
-not know, as eeg/data does not know where releases lie, is that of this command line: `eeg.cli` keeps
-it in `given`.
+not know, as eeg/data does not know where releases lie, is that of this command line: `eeg.cli`
+keeps it in `given`.
 """
 
 import os

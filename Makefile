@@ -45,7 +45,7 @@ demo: build
 	$(PY) run/monitor.py $(RUNS)
 	$(PY) run/evaluate.py $(RUNS)
 	$(PY) run/compare.py $(RUNS)
-	$(PY) run/report.py c1_tcn $(RUNS)
+	$(PY) run/report.py c1_tcn --quick $(RUNS)
 	@echo "The models above were trained on simulated data; --anyway submits them all the same."
 	$(PY) run/submit.py $(RUNS) --zip build/demo/submission.zip --anyway
 	@echo "figures: build/demo/cache.png build/demo/features.png, and report.html in the run's folder; build/demo/submission.zip (simulated data)"

@@ -29,15 +29,19 @@ namespace eeg {
 
 // The features of a window, in the order of eeg/models/features.py, which says what they are. A
 // new one is named here and written below; a test compares the two lists.
+// clang-format off
 #define EEG_QUARTERS(F, name) F(name##_1) F(name##_2) F(name##_3) F(name##_4)
-#define EEG_FEATURES(F)                                                                        \
-    F(p300_amplitude)                                                                          \
-    F(p300_latency)                                                                            \
-    F(n200_amplitude) F(cpp_slope) EEG_QUARTERS(F, cpp) F(motor_slope) F(motor_amplitude)      \
-        F(lrp_amplitude) F(lrp_onset) F(lrp_side) EEG_QUARTERS(F, mu) EEG_QUARTERS(F, beta)    \
-            F(alpha_suppression) F(theta_beta_ratio) F(ssvep20) F(ssvep25)                     \
-                EEG_QUARTERS(F, ssvep_difference) F(alpha_peak_frequency) F(alpha_peak_height) \
-                    F(aperiodic_slope) F(aperiodic_offset)
+#define EEG_FEATURES(F)                                                   \
+    F(p300_amplitude) F(p300_latency) F(n200_amplitude)                   \
+    F(cpp_slope) EEG_QUARTERS(F, cpp)                                     \
+    F(motor_slope) F(motor_amplitude)                                     \
+    F(lrp_amplitude) F(lrp_onset) F(lrp_side)                             \
+    EEG_QUARTERS(F, mu) EEG_QUARTERS(F, beta)                             \
+    F(alpha_suppression) F(theta_beta_ratio)                              \
+    F(ssvep20) F(ssvep25) EEG_QUARTERS(F, ssvep_difference)               \
+    F(alpha_peak_frequency) F(alpha_peak_height)                          \
+    F(aperiodic_slope) F(aperiodic_offset)
+// clang-format on
 // Of each group, and of each channel: power as log10 of it in a group's features.
 #define EEG_BANDS(F) F(delta) F(theta) F(alpha) F(beta) F(gamma)
 #define EEG_OWN(F) EEG_BANDS(F) F(log_power) F(mobility) F(complexity) F(line_length) F(kurtosis)

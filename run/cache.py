@@ -1,11 +1,11 @@
-"""Windows of a release -> cache/challenge1_R1_windows.h5, an HDF5 file whose X can be
-memory-mapped.
+"""Cuts the windows of a release into cache/challenge1_R1_windows.h5.
 
-python run/cache.py --release R1                       challenge 1: 129 x 200 from 0.5 s after each
-stimulus python run/cache.py --release R1 R2 --challenge 2      challenge 2: 129 x 400 every 2 s
-python run/cache.py --release R5 --mini --plot c.png   the 20-subject release, with a picture of
-what is in it python run/cache.py --release R1 --margin 0.25         0.25 s more on both sides, for
-time-shift augmentation
+That is an HDF5 file whose X can be memory-mapped.
+
+    python run/cache.py --release R1                      challenge 1: 129 x 200 at each stimulus
+    python run/cache.py --release R1 R2 --challenge 2     challenge 2: 129 x 400 every 2 s
+    python run/cache.py --release R5 --mini --plot c.png  the 20-subject release, with a picture
+    python run/cache.py --release R1 --margin 0.25        0.25 s more on both sides, for shifts
 """
 
 import time

@@ -106,12 +106,11 @@ def test_one_subject_is_not_one_subjects(tmp_path):
     assert " of 1 subject (" in built.stdout
 
 
-def test_windows_left_out_of_training_are_counted_in_words(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "run"))
-    import train
+def test_windows_left_out_of_training_are_counted_in_words():
+    from eeg.train.progress import left_out
 
     said = [
-        train.left_out(reason, n)
+        left_out(reason, n)
         for n in (1, 1234)
         for reason in ("copies", "bad subjects", "correct unknown")
     ]

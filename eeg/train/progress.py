@@ -27,7 +27,7 @@ def say_data(trainer, sides: dict) -> None:
     score = f"; predicting the mean scores {mean:.3f}" if mean else ""
     trainer.journal.say(f"data    {train}; {valid}{simulated}{score}")
     if split.dropped:
-        reasons = ", ".join(_left_out(reason, n) for reason, n in split.dropped.items())
+        reasons = ", ".join(left_out(reason, n) for reason, n in split.dropped.items())
         trainer.journal.say(f"        left out {reasons}")
     if trainer.batches.direct:
         size = len(split.train) * split.cache[0].nbytes / 1e9
@@ -37,9 +37,8 @@ def say_data(trainer, sides: dict) -> None:
         )
 
 
-def _left_out(reason, windows):
-    """Windows that are not used, in words. reason: copies, bad subjects, or a target that is
-    unknown"""
+def left_out(reason: str, windows: int) -> str:
+    """Windows that are not used, in words. reason: "copies", "bad subjects" or "X unknown"."""
     if reason == "copies":
         return cli.counted(windows, "copied window")
     of = "of" if reason == "bad subjects" else "with"

@@ -52,17 +52,27 @@ class Recovery:
     zero.
     alive(device): whether it still answers.
 
+    largest: windows that the CPU's memory holds at once, None for all. Beyond it no error would
+    come, but the system's killer.
+
     `home` is the device, `device` where the model is now; `away`: on the CPU in the device's stead;
-    `moved`: for good. `largest`, to be set: windows the CPU's memory holds at once, where no error
-    says it but the system's killer; None: all.
+    `moved`: for good.
     """
 
-    largest = None
-
-    def __init__(self, model, device, on_event, step, beside=tuple, moments=tuple, alive=None):
+    def __init__(
+        self,
+        model,
+        device,
+        on_event,
+        step,
+        beside=tuple,
+        moments=tuple,
+        alive=None,
+        largest=None,
+    ):
         self.model, self.on_event, self.step = model, on_event, step
         self.beside, self.moments = beside, moments
-        self.alive = alive or answers
+        self.alive, self.largest = alive or answers, largest
         self.home, self.device = torch.device(device), torch.device("cpu")
         self.away, self.moved = True, False
         self.parts, self.parts_at_home, self.calm = 1, 1, 0

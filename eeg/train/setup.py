@@ -17,6 +17,7 @@ from eeg.runs.plan import planned
 from eeg.runs.run import Run
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
+from eeg.train.recovery import outcome
 
 MEASURED = 64  # windows at most, of the batch on which precisions are measured
 
@@ -113,7 +114,8 @@ def choose_precision(
         return "fp32" if options.amp in ("auto", "off") else options.amp, ""
     windows = min(MEASURED, options.batch_size, windows)
     key = json.dumps([choice.name, threads, windows])
-    return amp.choose(
+    chosen, fault = outcome(
+        amp.choose,
         model,
         choice.device,
         choice.precisions,
@@ -123,6 +125,7 @@ def choose_precision(
         busy,
         device.cpu_cores(),
     )
+    return ("fp32", f"; no precision measured: {fault.text}") if fault else chosen
 
 
 def check_model(settled: Settled, model: Model) -> None:

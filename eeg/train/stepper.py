@@ -53,9 +53,14 @@ class Stepper:
         self.scale = amp.LossScale(precision)
         self.square = None  # what the time loss of this batch is divided by, once it is known
         self.guard = Recovery(
-            self.model, self.home, on_event, self._forward_backward, self._beside, self._moments
+            self.model,
+            self.home,
+            on_event,
+            self._forward_backward,
+            self._beside,
+            self._moments,
+            largest=largest,
         )
-        self.guard.largest = largest
 
     @property
     def validated(self) -> Model:

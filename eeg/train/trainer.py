@@ -1,8 +1,8 @@
 """One run: batches, steps, validation, checkpoints. Nothing is lost, whatever happens.
 
 An interrupted run resumes exactly where it was: a checkpoint holds all that decides what comes
-next, and what a window looks like is drawn from (seed, epoch, window). On the CPU its weights and history
-equal, bit for bit, those of a run that was never interrupted.
+next, and what a window looks like is drawn from (seed, epoch, window). On the CPU its weights and
+history equal, bit for bit, those of a run that was never interrupted.
 """
 
 import math

@@ -9,6 +9,7 @@ import functools
 import pytest
 import torch
 
+from eeg.machine import amp, device
 from eeg.runs.run import find_runs
 from eeg.train import checkpoint, optim, recovery, validation
 from eeg.train.stepper import Stepper
@@ -147,3 +148,18 @@ def test_a_fault_changes_nothing(train, monkeypatch, undisturbed, optimizer, pla
             assert entry["valid"]["nrmse"] == pytest.approx(wanted["valid"]["nrmse"], abs=1e-5)
     else:
         assert got_epochs == epochs
+
+
+@pytest.mark.parametrize("error", [CRASH, OOM], ids=["error", "out of memory"])
+def test_a_precision_that_cannot_be_measured_is_not_taken(train, monkeypatch, error):
+    """The measurement touches the device before the first batch: it may fail too."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(amp, "choose", fail)
+    monkeypatch.setattr(device, "supports_bf16", lambda: True)
+    printed = train(*OPTIONS, "--amp", "auto")
+    (run,) = find_runs(train.out)
+    assert run.finished and run.config["precision"] == "fp32"
+    assert f"no precision measured: {error}" in printed

@@ -1,4 +1,5 @@
-"""The native depthwise convolution against torch in float64, across sizes that leave remainders and across thread counts."""
+"""The native depthwise convolution against torch in float64, across sizes that leave remainders and
+across thread counts."""
 
 import numpy as np
 import pytest

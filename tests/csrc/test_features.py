@@ -62,7 +62,7 @@ def run_lagged(X, lags=LAGS, threads=1):
     return out
 
 
-# ---------------------------------------------------------------------------------------------------- references
+# --------------------------------------------------------------------------- references
 
 
 def band(f, p, low, high):
@@ -222,7 +222,7 @@ def lagged_reference(x, lag):
     )
 
 
-# ---------------------------------------------------------------------------------------------------- tests
+# --------------------------------------------------------------------------- tests
 
 
 @pytest.mark.parametrize("T", [199, 200, 203, 250, 400])
@@ -258,7 +258,8 @@ def test_lagged_correlations_equal_corrcoef(C, T):
 
 
 def test_short_windows_say_what_they_can():
-    """Where there are no samples for a feature it is NaN; what there are samples for is still right."""
+    """Where there are no samples for a feature it is NaN; what there are samples for is still
+    right."""
     for T in (1, 2, 3, 7, 9, 10, 12, 40):
         got = dict(zip(KERNEL, run_windows(signals(1, 10, T))[0]))
         assert np.isnan(got["p300_amplitude"]) == (T < 10), T
@@ -392,7 +393,8 @@ def test_wrong_arguments_are_refused():
 
 
 def test_groups_are_where_they_are_said_to_be():
-    """Against MNE's montage: every member near a 10-20 site of its group, left and right mirror images, Cz in none."""
+    """Against MNE's montage: every member near a 10-20 site of its group, left and right mirror
+    images, Cz in none."""
     import mne
 
     place = mne.channels.make_standard_montage("GSN-HydroCel-129").get_positions()["ch_pos"]

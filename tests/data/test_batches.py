@@ -1,4 +1,5 @@
-"""Batches: each window once, the same after a restart, shared out between processes, and no thread left behind."""
+"""Batches: each window once, the same after a restart, shared out between processes, and no thread
+left behind."""
 
 import threading
 

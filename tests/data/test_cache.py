@@ -59,7 +59,7 @@ def files_left(folder):
     return sorted(p.name for p in cache.iterdir()) if cache.exists() else []
 
 
-# ---------------------------------------------------------------------------------------------------- what is in it
+# --------------------------------------------------------------------------- what is in it
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,8 @@ def test_real_eeglab_goes_through_mne(eeg_files, monkeypatch):
 
 
 def equal_to_mne(path, monkeypatch):
-    """An EEGLAB recording gives the samples that MNE filters and resamples, and its edge where there are none. -> samples 20 to 69 (C, 50)."""
+    """An EEGLAB recording gives the samples that MNE filters and resamples, and its edge where
+    there are none. -> samples 20 to 69 (C, 50)."""
     import eeg.data.recording as recording
 
     raw = mne.io.read_raw_eeglab(path, verbose="error")
@@ -255,7 +256,7 @@ def equal_to_mne(path, monkeypatch):
     return out[1]
 
 
-# ---------------------------------------------------------------------------------------------------- where releases are
+# --------------------------------------------------------------------------- where releases are
 
 
 def test_every_folder_name_is_found_in_order(tmp_path):
@@ -294,7 +295,7 @@ def test_recordings_are_what_files_exist(release_folder):
     ]  # as file names sort
 
 
-# ---------------------------------------------------------------------------------------------------- bad recordings
+# --------------------------------------------------------------------------- bad recordings
 
 FAULTS = {
     "truncated": (
@@ -413,7 +414,7 @@ def test_trials_are_dropped_by_reason_and_copies_flagged(release_folder):
     assert set(flagged["subject"]) == {b"NDARAA001AAA"} and set(flagged["run"]) == {2}
 
 
-# ---------------------------------------------------------------------------------------------------- building
+# --------------------------------------------------------------------------- building
 
 
 def test_an_up_to_date_cache_is_not_rebuilt(release_folder):
@@ -535,7 +536,7 @@ def test_spoilt_files_are_refused_with_the_command_that_helps(release_folder):
         Cache(report.path.with_name("absent.h5"))
 
 
-# ---------------------------------------------------------------------------------------------------- the command
+# --------------------------------------------------------------------------- the command
 
 
 def test_what_the_command_says(release_folder):

@@ -1,4 +1,5 @@
-"""Reading past the system's cache of files: the same windows, none of the file left in memory, and what happens where it cannot be done."""
+"""Reading past the system's cache of files: the same windows, none of the file left in memory, and
+what happens where it cannot be done."""
 
 import ctypes
 import errno

@@ -1,4 +1,5 @@
-"""Features in a cache: what is written, and that nothing that can happen while it is written harms the cache."""
+"""Features in a cache: what is written, and that nothing that can happen while it is written harms
+the cache."""
 
 import errno
 import fcntl
@@ -61,7 +62,7 @@ def python(code, *arguments, **settings):
     )
 
 
-# ---------------------------------------------------------------------------------------------------- what is written
+# --------------------------------------------------------------------------- what is written
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_compute_takes_what_it_says():
         compute(X[:, :5])
 
 
-# ---------------------------------------------------------------------------------------------------- what can happen
+# --------------------------------------------------------------------------- what can happen
 
 STOP_AT_EACH_CALL = """
     import os, sys
@@ -150,8 +151,10 @@ STOP_AT_EACH_CALL = """
     import numpy as np
     from eeg.data import features
     path, good = Path(sys.argv[1]), sys.argv[2] == "again"
-    features.compute = lambda X, *a, **k: np.full((len(X), len(features.FEATURES)), 7, np.float32)  # no threads: this process forks
-    calls = {name: getattr(os, name) for name in ("pwrite", "fsync", "ftruncate", "posix_fallocate", "replace")}
+    # no threads: this process forks
+    features.compute = lambda X, *a, **k: np.full((len(X), len(features.FEATURES)), 7, np.float32)
+    names = ("pwrite", "fsync", "ftruncate", "posix_fallocate", "replace")
+    calls = {name: getattr(os, name) for name in names}
     for k in range(1000):
         child = os.fork()
         if child == 0:
@@ -203,7 +206,13 @@ def test_a_stop_between_any_two_writes_leaves_the_old_file(path, before):
 
 def test_kill_9_at_any_moment(path):
     whole = contents(path)
-    loop = "import sys\nfrom pathlib import Path\nfrom eeg.data.features import add\nprint('ready', flush=True)\nwhile True: add(Path(sys.argv[1]), force=True, threads=1)"
+    loop = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from eeg.data.features import add\n"
+        "print('ready', flush=True)\n"
+        "while True: add(Path(sys.argv[1]), force=True, threads=1)"
+    )
     rng = np.random.default_rng(0)
     for _ in range(6):
         child = python(loop, path, stdout=subprocess.PIPE)
@@ -234,7 +243,8 @@ def test_a_layout_that_needs_other_changes_is_copied(path, monkeypatch, release_
 
 
 def test_the_file_of_another_writer(path):
-    """A cache in HDF5's oldest layout, as h5py writes by default: nothing is known about where its parts lie."""
+    """A cache in HDF5's oldest layout, as h5py writes by default: nothing is known about where its
+    parts lie."""
     old = path.with_name("old.h5")
     with h5py.File(path) as a, h5py.File(old, "w") as b:
         b.attrs.update(a.attrs)

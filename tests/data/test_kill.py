@@ -1,4 +1,5 @@
-"""A cache whose building is killed at every single call that changes the disk, those of HDF5 included."""
+"""A cache whose building is killed at every single call that changes the disk, those of HDF5
+included."""
 
 import hashlib
 import os
@@ -17,7 +18,8 @@ from tests.conftest import trial_events, write_participants, write_recording
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Forks, and kills each child at one more call than the last; waits until the test has looked at what is left
+# Forks, and kills each child at one more call than the last; waits until the test has looked at
+# what is left
 BUILDER = """
     import ctypes, os, sys
     from pathlib import Path
@@ -82,7 +84,8 @@ def contents(folder):
     return {path.name: read(path) for path in folder.iterdir()} if folder.exists() else {}
 
 
-# what lies there before, threads, and a recording that fails while it is read: the others move to a second file
+# what lies there before, threads, and a recording that fails while it is read: the others move to a
+# second file
 CASES = {"first": (False, 1, ""), "again": (True, 2, ""), "a recording fails": (False, 1, "AA001")}
 
 

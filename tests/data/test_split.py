@@ -118,7 +118,8 @@ def test_what_is_left_out(caches, tmp_path, monkeypatch):
 
 
 def test_the_first_subjects_of_each_release(caches, monkeypatch):
-    """Of those that have windows left, and each with all of them: the three of R5 are fewer than four."""
+    """Of those that have windows left, and each with all of them: the three of R5 are fewer than
+    four."""
     cache = Cache(cache_path(caches, 1, "R1"))
     names = sorted({name.decode() for name in cache.metadata["subject"][~cache.metadata["copy"]]})
     monkeypatch.setattr(module, "BAD", {names[0]})

@@ -1,4 +1,5 @@
-"""Simulated releases: read by MNE, with the physiology and the irregularities they are said to have."""
+"""Simulated releases: read by MNE, with the physiology and the irregularities they are said to
+have."""
 
 import json
 import os
@@ -59,7 +60,8 @@ def row(cache, name):
 
 
 def locked_to_response(cache, name, before=60, after=20):
-    """(n, T) microvolts around the response, each without its mean; trials whose stretch lies in the window."""
+    """(n, T) microvolts around the response, each without its mean; trials whose stretch lies in
+    the window."""
     at = np.round((cache.y - 0.5) * 100).astype(int)
     good = np.flatnonzero((at - before >= 0) & (at + after < 200) & ~cache.metadata["fast"])
     x = np.stack([row(cache, name)[i, at[i] - before : at[i] + after] for i in good])

@@ -1,4 +1,5 @@
-"""Trials against an independent, literal reading of the competition's rules, on hand-worked cases and on all real event files."""
+"""Trials against an independent, literal reading of the competition's rules, on hand-worked cases
+and on all real event files."""
 
 import math
 

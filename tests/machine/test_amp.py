@@ -58,7 +58,8 @@ def test_a_precision_must_be_worth_it(monkeypatch, gain, chosen):
 
 @pytest.fixture
 def choose(monkeypatch, tmp_path):
-    """choose(windows, busy, device) -> what amp.choose says; choose.during: cores that others take while it measures; choose.measured: on how many windows it did."""
+    """choose(windows, busy, device) -> what amp.choose says; choose.during: cores that others take
+    while it measures; choose.measured: on how many windows it did."""
     monkeypatch.setattr(
         amp,
         "measured",
@@ -85,7 +86,8 @@ def test_a_measurement_is_made_once(choose):
 
 
 def test_nothing_is_measured_on_a_busy_machine(choose):
-    """It would come out differently each time. What was measured before holds, and what was not is not remembered as if it had been."""
+    """It would come out differently each time. What was measured before holds, and what was not is
+    not remembered as if it had been."""
     assert choose(busy=1.2) == (
         "fp32",
         "; bf16 not measured while other programs keep 1.2 of 2 cores busy: --amp bf16 takes it",

@@ -1,4 +1,5 @@
-"""How much memory a step takes, as reckoned, against what the system says a process took; and parts that are the whole."""
+"""How much memory a step takes, as reckoned, against what the system says a process took; and parts
+that are the whole."""
 
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from eeg.machine import memory
 from eeg.machine.capacity import kept_bytes, largest_part
 from tests.conftest import ROOT
 
-# A step of a model on so many windows, in a process whose malloc gives nothing back: what its own memory grew by, in bytes
+# A step of a model on so many windows, in a process whose malloc gives nothing back: what its own
+# memory grew by, in bytes
 TAKEN = """
 import sys, torch
 torch.set_num_threads(1)

@@ -1,4 +1,5 @@
-"""Which device is chosen, what verdicts are kept, and what is known of a machine without touching its card."""
+"""Which device is chosen, what verdicts are kept, and what is known of a machine without touching
+its card."""
 
 import json
 import os
@@ -57,7 +58,8 @@ def build(monkeypatch):
 
 @pytest.fixture
 def card(child, build, tmp_path, monkeypatch):  # noqa: F811
-    """A machine with an RDNA1 card and a torch for ROCm. -> (choose, children): device.choose with the stand-in child, and the list of those that ran"""
+    """A machine with an RDNA1 card and a torch for ROCm. -> (choose, children): device.choose with
+    the stand-in child, and the list of those that ran"""
     build(hip="6.2")
     write(tmp_path / "root", RDNA1)
     choose = lambda requested="auto", **settings: device.choose(

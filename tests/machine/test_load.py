@@ -1,4 +1,5 @@
-"""How busy other programs keep the machine: against made-up counters, and against a process that does nothing but work."""
+"""How busy other programs keep the machine: against made-up counters, and against a process that
+does nothing but work."""
 
 import os
 import subprocess
@@ -13,7 +14,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def counters(root, **cores):
-    """Write /proc/stat: seconds of user, nice, system, idle, iowait, irq, softirq, steal of each CPU."""
+    """Write /proc/stat: seconds of user, nice, system, idle, iowait, irq, softirq, steal of each
+    CPU."""
     (root / "proc").mkdir(exist_ok=True)
     lines = [
         f"{name} " + " ".join(str(round(TICKS * seconds)) for seconds in columns) + " 5 5"
@@ -26,7 +28,8 @@ def counters(root, **cores):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that passes only where a test says so: clock["own"] is this process's, clock["now"] everybody's."""
+    """Time that passes only where a test says so: clock["own"] is this process's, clock["now"]
+    everybody's."""
     now = {"own": 0.0, "now": 100.0}
     monkeypatch.setattr(load, "own_seconds", lambda: now["own"])
     monkeypatch.setattr(load.time, "monotonic", lambda: now["now"])
@@ -43,7 +46,8 @@ def test_what_others_use_is_what_all_used_but_for_ones_own(tmp_path, clock):
         cpu2=(5, 0, 0, 90, 0, 0, 0, 0),
     )
     look = load.Load(tmp_path)
-    # within 2 s: 0 works all the time, 1.5 s of it in this process; 1 is not for this process; 2 idles, waits for a disk, and works 0.25 s
+    # within 2 s: 0 works all the time, 1.5 s of it in this process; 1 is not for this process;
+    # 2 idles, waits for a disk, and works 0.25 s
     counters(
         tmp_path,
         cpu0=(11, 0, 1.25, 50, 3, 0.25, 0.25, 0.25),
@@ -69,7 +73,8 @@ def test_programs_that_give_way_do_not_count(tmp_path, clock, monkeypatch):
 
 
 def test_a_program_that_works_is_seen():
-    """One that spins on a core of its own is one core more than before, as far as this machine has one to give."""
+    """One that spins on a core of its own is one core more than before, as far as this machine has
+    one to give."""
     quiet = load.Load()
     time.sleep(1)
     before = quiet.cores()

@@ -1,4 +1,5 @@
-"""The child process that checks a device: stand-ins that crash, hang and lie, and the real one on the CPU."""
+"""The child process that checks a device: stand-ins that crash, hang and lie, and the real one on
+the CPU."""
 
 import json
 import os
@@ -10,27 +11,58 @@ import torch
 
 from eeg.machine import check, probe
 
-# Does the checks it is given well, but for one: python child.py DEVICE NAME ... with FAULT="name:what" in the environment
+# Does the checks it is given well, but for one: python child.py DEVICE NAME ... with
+# FAULT="name:what" in the environment
 CHILD = """
 import json, os, signal, sys, time
-def say(**words): print(json.dumps(words), flush=True)
+
+
+def say(**words):
+    print(json.dumps(words), flush=True)
+
+
+def abort():
+    sys.stderr.write("Memory access fault by GPU node-1 on address 0x7f\\n")
+    sys.stderr.flush()
+    os.abort()
+
+
+def hang():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(30)
+
+
+def fail(text, **cause):
+    say(check=name, state="failed", text=text, seconds=0.1, **cause)
+    sys.exit(0)
+
+
+FAULTS = {
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "abort": abort,
+    "hang": hang,
+    "nonsense": lambda: print("Memory: 12 GB", flush=True),
+    "quiet": lambda: sys.exit(0),
+    "wrong": lambda: fail("forward: 3.1e-01 away"),
+    "full": lambda: fail("OutOfMemoryError: HIP out of memory", cause="no memory"),
+}
 device, *names = sys.argv[1:]
-open(os.environ["CHILD_LOG"], "a").write(json.dumps([device, names, os.environ.get("HSA_OVERRIDE_GFX_VERSION")]) + chr(10))
+override = os.environ.get("HSA_OVERRIDE_GFX_VERSION")
+with open(os.environ["CHILD_LOG"], "a") as log:
+    log.write(json.dumps([device, names, override]) + chr(10))
 at, _, what = os.environ.get("FAULT", "").partition(":")
-if os.environ.get("WORKS_WITH", "") == os.environ.get("HSA_OVERRIDE_GFX_VERSION", "no override"): at = ""
+if os.environ.get("WORKS_WITH", "") == (override or "no override"):
+    at = ""
+kind, count = os.environ.get("KIND", "gfx1010"), int(os.environ.get("COUNT", 1))
 for name in names:
     say(check=name)
     if name == at:
-        if what == "segfault": os.kill(os.getpid(), signal.SIGSEGV)
-        if what == "abort": sys.stderr.write("Memory access fault by GPU node-1 on address 0x7f\\n"); sys.stderr.flush(); os.abort()
-        if what == "hang": signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(30)
-        if what == "nonsense": print("Memory: 12 GB", flush=True)
-        if what == "quiet": sys.exit(0)
-        if what == "wrong": say(check=name, state="failed", text="forward: 3.1e-01 away", seconds=0.1); sys.exit(0)
-        if what == "full": say(check=name, state="failed", text="OutOfMemoryError: HIP out of memory", seconds=0.1, cause="no memory"); sys.exit(0)
-    card = {"card": {"name": "Navi 10", "kind": os.environ.get("KIND", "gfx1010"), "count": int(os.environ.get("COUNT", 1))}} if name == "detect" else {}
+        FAULTS[what]()
+    card = {"card": {"name": "Navi 10", "kind": kind, "count": count}} if name == "detect" else {}
     say(check=name, state="ok", text="fine", seconds=0.1, **card)
-if at == "end": os.close(1); time.sleep(30) if what == "hang" else os.kill(os.getpid(), signal.SIGSEGV)
+if at == "end":
+    os.close(1)
+    time.sleep(30) if what == "hang" else os.kill(os.getpid(), signal.SIGSEGV)
 """
 
 
@@ -195,7 +227,8 @@ def test_a_device_that_is_not_there_is_said_so_by_a_real_child():
 
 
 def twist(monkeypatch, name, change):
-    """Let a function of torch's return something else, as a bad card would: in the first float32 call, the CPU's reference being float64."""
+    """Let a function of torch's return something else, as a bad card would: in the first float32
+    call, the CPU's reference being float64."""
     real = getattr(torch.nn.functional, name)
 
     def bad(x, *arguments, **settings):

@@ -1,4 +1,5 @@
-"""EEGNeX by exchange against the network as published: layer after layer here, and braindecode's own in a child process."""
+"""EEGNeX by exchange against the network as published: layer after layer here, and braindecode's
+own in a child process."""
 
 import copy
 import json
@@ -54,7 +55,8 @@ SHAPES = {
 
 
 def plain(net, x):
-    """The network in its published order, on the layers (and so the parameters and statistics) of net."""
+    """The network in its published order, on the layers (and so the parameters and statistics) of
+    net."""
     left = (net.conv1.kernel_size[1] - 1) // 2
     pad = (left, net.conv1.kernel_size[1] - 1 - left)
     x = net.bn1(net.conv1(F.pad(x[:, None], pad)))
@@ -81,7 +83,8 @@ def network(dtype=torch.float64, seed=0, **settings):
 
 
 def brains(*shape, dtype=torch.float64):
-    """Signals that share a course, have offsets for each electrode and drift: nothing is white or centred."""
+    """Signals that share a course, have offsets for each electrode and drift: nothing is white or
+    centred."""
     x = torch.randn(*shape, dtype=dtype).cumsum(2) / 5 + torch.randn(shape[2], dtype=dtype)
     return x + 3 * torch.randn(1, shape[1], 1, dtype=dtype)
 
@@ -103,7 +106,8 @@ def agree(a, b, tolerance, what):
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("batch", [1, 5])
 def test_equals_the_published_order(name, batch):
-    """Loss, gradients (of the input too), running statistics, and then the answer in eval mode, folded or not."""
+    """Loss, gradients (of the input too), running statistics, and then the answer in eval mode,
+    folded or not."""
     net = network(**SHAPES[name])
     twin = copy.deepcopy(net)
     x, y = (
@@ -184,7 +188,8 @@ def test_batch_norms_keep_their_settings(mode):
 
 
 def test_an_offset_does_not_cancel():
-    """Signals on an offset of 10^4 times their deviation: single precision answers as double precision does for the same numbers."""
+    """Signals on an offset of 10^4 times their deviation: single precision answers as double
+    precision does for the same numbers."""
     net = network(torch.float32, n_chans=16)
     twin = copy.deepcopy(net).double()
     x = torch.randn(8, 16, 200) + 1e4
@@ -264,16 +269,23 @@ stand_in_for_torchaudio()
 from braindecode.models import EEGNeX
 torch.manual_seed(3)
 out = {}
-for name, settings in {"challenge": dict(n_chans=129, n_times=200, n_outputs=1), "small": dict(n_chans=6, n_times=90, n_outputs=2, filter_2=8, kernel_block_1_2=15), "few": dict(n_chans=8, n_times=200, n_outputs=1)}.items():
+networks = {
+    "challenge": dict(n_chans=129, n_times=200, n_outputs=1),
+    "small": dict(n_chans=6, n_times=90, n_outputs=2, filter_2=8, kernel_block_1_2=15),
+    "few": dict(n_chans=8, n_times=200, n_outputs=1),
+}
+for name, settings in networks.items():
     torch.manual_seed(3)
     net = EEGNeX(drop_prob=0.0, **settings)
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    x, y = torch.randn(3, settings["n_chans"], settings["n_times"]) + 0.5, torch.randn(3, settings["n_outputs"])
+    x = torch.randn(3, settings["n_chans"], settings["n_times"]) + 0.5
+    y = torch.randn(3, settings["n_outputs"])
     loss = torch.nn.functional.mse_loss(net(x), y)
     loss.backward()
     grads = {k: p.grad for k, p in net.named_parameters()}
     after = {k: v.clone() for k, v in net.state_dict().items()}
-    out[name] = dict(settings=settings, before=before, x=x, y=y, loss=loss.detach(), grads=grads, after=after, answer=net.eval()(x).detach())
+    out[name] = dict(settings=settings, before=before, x=x, y=y, loss=loss.detach())
+    out[name] |= dict(grads=grads, after=after, answer=net.eval()(x).detach())
     if name == "challenge":  # 20 steps of it would take long
         continue
     net.load_state_dict(before)
@@ -294,7 +306,8 @@ def close_sketches(ours, theirs, tolerance, what):
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_equals_what_braindecode_answered(name):
-    """Gradients, statistics, answers and 20 steps of training of braindecode's network, which tests/fixtures/make.py has stored."""
+    """Gradients, statistics, answers and 20 steps of training of braindecode's network, which
+    tests/fixtures/make.py has stored."""
     settings, theirs = (
         networks.NETWORKS[name],
         json.loads((make.HERE / "eegnex.json").read_text())["networks"][name],

@@ -21,7 +21,8 @@ def made(name, seed=0, **settings):
 
 
 def windows(n=6, n_chans=129, n_times=200, seed=1):
-    """Simulated windows in microvolts, no two electrodes on one offset, and features for the models that take them."""
+    """Simulated windows in microvolts, no two electrodes on one offset, and features for the models
+    that take them."""
     random = torch.Generator().manual_seed(seed)
     x = torch.randn(n, n_chans, n_times, generator=random) * 20 + 100 * torch.randn(
         n_chans, 1, generator=random
@@ -228,7 +229,8 @@ def test_four_factors_in_their_units_and_further_numbers_aside():
 
 
 def test_what_is_hidden_from_the_encoder_it_cannot_know():
-    """Masked reconstruction: the guess at a hidden token depends on the others, not on what is hidden."""
+    """Masked reconstruction: the guess at a hidden token depends on the others, not on what is
+    hidden."""
     encoder = made("transformer", n_chans=5, n_times=50, dropout=0.0).network.eval()
     x, _ = windows(2, 5, 50)
     mask = torch.zeros(2, encoder.n_tokens, dtype=torch.bool)
@@ -304,7 +306,8 @@ def test_mistakes_are_named():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_settings_are_declared_as_the_network_has_them(name):
-    """Every one, with its default; and what a search draws is taken, at both ends, and changes what is trained."""
+    """Every one, with its default; and what a search draws is taken, at both ends, and changes what
+    is trained."""
     declared = {key: setting.default for key, setting in SETTINGS[name].items()}
     own = defaults(name)
     own = own | ({"activation": own["activation"].__name__} if "activation" in own else {})

@@ -1,4 +1,5 @@
-"""What the monitor says of runs in every state, and of cards that answer, do not, or hang. Run folders are written by hand."""
+"""What the monitor says of runs in every state, and of cards that answer, do not, or hang. Run
+folders are written by hand."""
 
 import json
 import signal

@@ -26,7 +26,8 @@ def write_run(
     options=None,
     **state,
 ):
-    """A run folder as the trainer leaves it. valid: the release that validates, and its subjects; options: of training. -> its path."""
+    """A run folder as the trainer leaves it. valid: the release that validates, and its subjects;
+    options: of training. -> its path."""
     folder = out / name
     folder.mkdir(parents=True)
     config = {
@@ -134,7 +135,8 @@ def chosen(out):
 
 
 def test_only_runs_validated_on_the_same_subjects_compete(tmp_path):
-    """Others have lower scores: folds, trials on a few recordings, another release. The better of two on all of R5 is the best."""
+    """Others have lower scores: folds, trials on a few recordings, another release. The better of
+    two on all of R5 is the best."""
     write_run(tmp_path, "plain/1", nrmse=(0.95,))
     write_run(tmp_path, "wide/1", nrmse=(0.94,))
     assert chosen(tmp_path) == ("wide", "")

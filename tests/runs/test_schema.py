@@ -1,4 +1,5 @@
-"""A run's files are checked where they are read: whatever they say, no command ends in a traceback, and other runs are used."""
+"""A run's files are checked where they are read: whatever they say, no command ends in a traceback,
+and other runs are used."""
 
 import copy
 import json
@@ -105,7 +106,7 @@ def test_commands_do_without_a_run_that_cannot_be_read(tmp_path, command):
     assert error.startswith("error: ") and "no " in error
 
 
-# ---------------------------------------------------------------------------------------------------- every key, every value
+# --------------------------------------------------------------------------- every key, every value
 
 
 @pytest.fixture(scope="module")

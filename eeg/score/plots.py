@@ -209,11 +209,15 @@ def by_age(axes, ages, rmse, mean_y, mean_p, groups, what, unit):
 
 @drawn()
 def calibration(axes, p, y, what, unit):
-    """Mean label where the model answers about p: p (bins), y (mean, low, high)."""
+    """Mean label where the model answers about p: p (bins), y (mean, low, high), the last two NaN
+    where there is no interval."""
     ax = axes[0]
-    ends = [min(p.min(), y[1].min()), max(p.max(), y[2].max())]
+    ends = [np.nanmin([p, *y]), np.nanmax([p, *y])]
     ax.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="perfect calibration")
-    _band(ax, p, *y, label=f"{cli.counted(len(p), 'bin')}, 95 % interval by subject")
+    label = cli.counted(len(p), "bin")
+    if np.isfinite(y[1]).any():
+        label += ", 95 % interval by subject"
+    _band(ax, p, *y, label=label)
     ax.set(xlabel=f"predicted {what} ({unit})", ylabel=f"mean true {what} ({unit})")
     ax.legend(loc="best")
 

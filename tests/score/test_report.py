@@ -430,3 +430,12 @@ def test_the_montage_knows_every_electrode():
 
     places = mne.channels.make_standard_montage("GSN-HydroCel-129").get_positions()["ch_pos"]
     assert set(LABELS) <= set(places)
+
+
+@pytest.mark.parametrize("half_width, said", [(0.1, True), (np.nan, False)])
+def test_an_interval_is_named_only_where_one_is_drawn(half_width, said):
+    mean = np.linspace(1, 2, 10)
+    fig = plots.calibration(mean, (mean, mean - half_width, mean + half_width), "time", "s")
+    labels = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+    assert any("95 % interval" in label for label in labels) == said
+    assert any(label.startswith("10 bins") for label in labels)

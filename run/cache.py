@@ -79,7 +79,7 @@ def main():
         p.error(f"--tasks {unknown[0]}: the tasks are {', '.join(TASKS)}, all")
     releases = [find_release(name, args.data, args.mini) for name in dict.fromkeys(args.release)]
 
-    from eeg.data.cache import Settings, build
+    from eeg.data.build import Settings, build
 
     failed = False
     reports = []

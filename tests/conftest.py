@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eeg.data.cache import Settings, build
+from eeg.data.build import Settings, build
 from eeg.data.features import add
 from eeg.data.release import find_release
 from eeg.data.synth import simulate_release

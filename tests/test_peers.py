@@ -12,7 +12,8 @@ from eeg import _native
 from eeg.bench.data import same_windows
 from eeg.bench.models import same_tcn
 from eeg.bench.peers import PEERS, Peer
-from eeg.data.cache import Cache, Settings, build
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache
 from eeg.data.release import find_release
 from eeg.data.synth import simulate_release
 from eeg.data.trials import build_trials, read_events

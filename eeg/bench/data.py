@@ -62,7 +62,7 @@ def cache(rounds):
 
 
 def _cache(peer, challenge, goal, rounds):
-    from eeg.data.cache import Settings, build
+    from eeg.data.build import Settings, build
     from eeg.data.release import find_release
 
     path = simulated.FOLDER / f"challenge{challenge}_R1_windows.h5"

@@ -33,7 +33,8 @@ def _evaluate_eegnex(rounds):
     import torch
 
     from eeg import models
-    from eeg.data.cache import Cache, Settings, build
+    from eeg.data.build import Settings, build
+    from eeg.data.cache import Cache
     from eeg.data.release import find_release
     from eeg.models.eegnex import from_braindecode
     from eeg.score.predict import predict

@@ -15,8 +15,8 @@ import numpy as np
 
 from eeg import UserError, _native
 from eeg.data.augment import Augment, mirrored
+from eeg.data.cache import rebuild
 from eeg.data.direct import opened
-from eeg.data.rebuild import rebuild
 
 
 @dataclass

@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from eeg import UserError, _native
-from eeg.data.rebuild import rebuild
+from eeg.data.cache import rebuild
 
 BLOCK = 4096  # bytes: every disk takes places, lengths and addresses that are multiples of it
 REFUSED = (

@@ -83,7 +83,8 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
     each. Raises UserError where the file is not a cache of these channels, cannot be written, or
     another process is at it.
     """
-    from eeg.data.cache import Cache, partial_file
+    from eeg.data.build import partial_file
+    from eeg.data.cache import Cache
 
     cache = Cache(path)
     path, attributes = Path(path), cache.attributes[0]

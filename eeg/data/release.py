@@ -30,6 +30,7 @@ TASKS = (
     "symbolSearch",
 )
 TRAIN, VALID = ("R1", "R2", "R3", "R4", "R8", "R9", "R10", "R11"), "R5"  # by default
+CONTRAST = "contrastChangeDetection"  # the task that the competition scores
 FACTORS = ("p_factor", "attention", "internalizing", "externalizing")
 
 _SIGNAL = re.compile(r"sub-([A-Za-z0-9]+)_task-([A-Za-z0-9]+)(?:_run-([0-9]+))?_eeg\.(bdf|set|edf)")
@@ -233,9 +234,9 @@ def choose_releases(
 
 
 def _no_training_cache(folder, challenge, mini):
-    from eeg.data.rebuild import build, neighbour
+    from eeg.data.cache import build_command, neighbour
 
-    command = build(folder, neighbour(folder, challenge, mini) | {"release": "R1"})
+    command = build_command(folder, neighbour(folder, challenge, mini) | {"release": "R1"})
     looked = ", ".join(cache_path(folder, challenge, name, mini).name for name in TRAIN[:2])
     return UserError(
         f"there is no cache of a training release for challenge {challenge} in {folder}/ "

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eeg import UserError, cli
-from eeg.data.cache import Cache, find_caches
-from eeg.data.rebuild import rebuild
+from eeg.data.cache import Cache, find_caches, rebuild
 from eeg.data.release import FACTORS
 
 SHARE = 0.2  # of the subjects, where no release validates

@@ -21,7 +21,7 @@ import eeg.models
 from eeg import UserError, hints
 from eeg.data.augment import mirrored
 from eeg.data.batches import Batches
-from eeg.data.rebuild import rebuild, rebuild_known
+from eeg.data.cache import rebuild, rebuild_known
 from eeg.machine.memory import fits
 from eeg.runs.run import Run
 from eeg.score.shrinkage import cross_fitted

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from eeg import UserError, cli
-from eeg.data.cache import cache_path, find_caches
-from eeg.data.rebuild import CONTRAST, rebuild
+from eeg.data.cache import cache_path, find_caches, rebuild
+from eeg.data.release import CONTRAST
 from eeg.data.windows import LENGTH, TARGETS
 
 TEST = ("R6", "R7")

@@ -7,8 +7,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from eeg.data.cache import Cache
-from eeg.data.rebuild import rebuild_known
+from eeg.data.cache import Cache, rebuild_known
 
 NAMED = 3  # windows that are named
 

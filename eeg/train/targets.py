@@ -11,7 +11,7 @@ import torch
 
 import eeg.models
 from eeg import UserError, hints
-from eeg.data.rebuild import rebuild_known
+from eeg.data.cache import rebuild_known
 from eeg.data.split import Split, further, labels, names
 from eeg.data.windows import LENGTH
 from eeg.models.model import Model

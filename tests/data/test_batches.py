@@ -9,7 +9,8 @@ import pytest
 from eeg import UserError
 from eeg.data.augment import Augment
 from eeg.data.batches import Batches
-from eeg.data.cache import Cache, Settings, build
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache
 from eeg.data.release import find_release
 from tests.conftest import trial_events, write_recording
 

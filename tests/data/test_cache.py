@@ -14,7 +14,8 @@ import pytest
 import scipy.io
 
 from eeg import UserError
-from eeg.data.cache import Cache, Settings, build, cache_path, find_caches
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache, cache_path, find_caches
 from eeg.data.release import find_release, folder_names
 from eeg.models.montage import CHANNELS
 from tests.conftest import (
@@ -340,7 +341,7 @@ def test_a_bad_recording_is_named_and_the_others_kept(release_folder, fault):
 
 
 def test_a_recording_that_fails_while_it_is_read_leaves_no_hole(release_folder, monkeypatch):
-    import eeg.data.cache as module
+    import eeg.data.build as module
 
     write_recording(release_folder, "NDARAB005AAA", trial_events(2), seed=3)
     whole = made(release_folder)[1]
@@ -449,7 +450,7 @@ def test_the_number_of_threads_changes_nothing(release_folder):
 
 
 def test_two_builds_of_one_file(release_folder):
-    import eeg.data.cache as module
+    import eeg.data.build as module
 
     path = cache_path(release_folder.parent.parent / "cache", 1, "R1")
     with module.partial_file(path):

@@ -16,7 +16,8 @@ from eeg import UserError, _native
 from eeg.data import direct
 from eeg.data.augment import Augment
 from eeg.data.batches import Batches
-from eeg.data.cache import Cache, Settings, build
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache
 from eeg.data.release import find_release
 from tests.conftest import trial_events, write_recording
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from eeg.data.cache import Settings, build, cache_path
+from eeg.data.build import Settings, build
+from eeg.data.cache import cache_path
 from eeg.data.release import find_release
 from tests.conftest import trial_events, write_participants, write_recording
 
@@ -23,18 +24,18 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILDER = """
     import ctypes, os, sys
     from pathlib import Path
-    from eeg.data import cache
-    from eeg.data.cache import Settings, build
+    from eeg.data import build as module
+    from eeg.data.build import Settings, build
     from eeg.data.release import find_release
     data, folder, jobs, fails = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     stop = ctypes.CDLL(os.environ["LD_PRELOAD"])
-    opened = cache.open_signal
+    opened = module.open_signal
     class Spoilt:  # it can be opened, and not read
         n_times = 4000
         def read(self, starts, out):
-            raise cache.BadRecording("3 of its samples are not finite")
+            raise module.BadRecording("3 of its samples are not finite")
     if fails:
-        cache.open_signal = lambda r: Spoilt() if fails in r.subject else opened(r)
+        module.open_signal = lambda r: Spoilt() if fails in r.subject else opened(r)
     for k in range(1000):
         child = os.fork()
         if child == 0:

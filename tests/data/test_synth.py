@@ -13,7 +13,8 @@ import pytest
 import scipy.signal
 
 from eeg import UserError
-from eeg.data.cache import Cache, Settings, build
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache
 from eeg.data.release import find_release, read_tsv
 from eeg.data.synth import draw_subject, simulate_release
 from eeg.data.trials import build_trials, read_events

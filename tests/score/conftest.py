@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import eeg.models
-from eeg.data.cache import Settings, build, cache_path
+from eeg.data.build import Settings, build
+from eeg.data.cache import cache_path
 from eeg.data.release import find_release
 from eeg.runs.run import Run
 from tests.conftest import LABELS, trial_events, write_recording

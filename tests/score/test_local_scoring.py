@@ -16,7 +16,8 @@ import torch
 
 import eeg.models
 from eeg.bench.peers import PEERS
-from eeg.data.cache import Cache, Settings, build
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache
 from eeg.data.release import find_release
 from eeg.data.synth import draw_subject, simulate_release
 from eeg.score.metrics import nrmse

@@ -12,7 +12,8 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.data.augment import PAIRS
-from eeg.data.cache import Cache, Settings, build
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache
 from eeg.data.release import find_release
 from eeg.score.predict import (
     QUANTILES,

@@ -18,7 +18,7 @@ import torch
 
 import eeg.models
 from eeg import UserError
-from eeg.data.cache import Settings, build
+from eeg.data.build import Settings, build
 from eeg.data.features import compute
 from eeg.data.release import find_release
 from eeg.machine.load import Load

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from eeg import UserError
-from eeg.data.cache import Cache, Settings, build, cache_path
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache, cache_path
 from eeg.data.release import find_release
 from eeg.data.synth import simulate_release
 from eeg.machine import amp, device

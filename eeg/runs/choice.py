@@ -1,6 +1,4 @@
-"""Which runs a command works on: those that RUN arguments mean, the best of a challenge, the one to
-resume.
-"""
+"""Chooses the runs a command works on: those that RUN arguments mean, the best, the one to resume."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -17,8 +15,8 @@ SHOWN = 4  # kinds of validation that a line names
 def best_run(out: Path, challenge: int, say: Callable[[str], object] = print) -> Run:
     """The finished run of a challenge with the lowest validation NRMSE.
 
-    Only runs that were trained for what the competition scores and validated on the same subjects
-    compete, see `competing`; say(line) is told which others there are.
+    Only runs trained for what the competition scores and validated on the same subjects compete
+    (see `competing`). say(line) is told which others there are.
     """
     runs = [run for run in find_runs(out) if run.challenge == challenge]
     fit = [run for run in runs if run.finished and run.scored and run.best[0]]
@@ -32,17 +30,25 @@ def best_run(out: Path, challenge: int, say: Callable[[str], object] = print) ->
         newest = max(ended, key=lambda run: run.updated)
         help = f"{len(runs)} not finished; resume with: {newest.resume}"
     elif runs:
-        see = hints.command("monitor", out=out)
-        help = f"{len(runs)} of other targets or still running; see: {see}"
+        help = f"{len(runs)} of other targets or still running; {_see(out)}"
     else:
-        help = f"train one with: {hints.command('train', '--challenge', challenge, out=out)}"
+        help = _train_one(out, challenge)
     raise UserError(f"no finished run of challenge {challenge} in {out}/; {help}")
 
 
-def best_runs(
-    out: Path, challenges: Sequence[int] = (1, 2)
-) -> tuple[dict[int, Run], dict[int, UserError]]:
-    """{challenge: its best run}, and {challenge: why it has none}."""
+def _see(out, *names):
+    return f"see: {hints.command('monitor', *names, out=out)}"
+
+
+def _train_one(out, challenge=1):
+    return f"train one with: {hints.command('train', '--challenge', challenge, out=out)}"
+
+
+Missing = dict[int, UserError]  # {challenge: why it has no best run}
+
+
+def best_runs(out: Path, challenges: Sequence[int] = (1, 2)) -> tuple[dict[int, Run], Missing]:
+    """-> ({challenge: its best run}, Missing)"""
     runs, missing = {}, {}
     for challenge in challenges:
         try:
@@ -53,11 +59,10 @@ def best_runs(
 
 
 def competing(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """Those of a challenge's runs that were validated alike, whose scores can be compared; the
-    others.
+    """-> (runs of a challenge that were validated alike, so that scores can be compared; the others)
 
-    Of several such groups the one with the usual validation: all of R5, else the most subjects.
-    Folds and runs on a part of the recordings come last.
+    Of several such groups it takes the one with the usual validation: all of R5, else the most
+    subjects. Folds and runs on a part of the recordings come last.
     """
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -81,10 +86,8 @@ def left_out(among: Sequence[Run], others: Sequence[Run]) -> str:
     shown = [f"{', '.join(own)}: {words}" for words, own in names.items()]
     if len(shown) > SHOWN:
         shown[SHOWN:] = [f"and {len(shown) - SHOWN} more"]
-    return (
-        f"left out of the choice: {cli.counted(len(others), 'run')} not validated on "
-        f"{validation(among[0])} ({'; '.join(shown)})"
-    )
+    what = f"{cli.counted(len(others), 'run')} not validated on {validation(among[0])}"
+    return f"left out of the choice: {what} ({'; '.join(shown)})"
 
 
 def _valid(run):
@@ -107,22 +110,15 @@ def validation(run: Run) -> str:
         return f"one of {fold[1]} folds"
     subjects_seen = cli.counted(len(valid["subjects"]), "subject")
     words = f"{subjects_seen} of {' '.join(valid['releases']) or 'unknown releases'}"
-    limits = [
-        f"--max-recordings {recordings}" * bool(recordings),
-        f"--max-subjects {subjects}" * bool(subjects),
-    ]
-    limits += [
-        f"--{name}" for name, given in zip(("mini", "keep-copies", "keep-bad"), rest) if given
-    ]
-    given = " ".join(filter(None, limits))
-    return f"{words} with {given}" if given else words
+    limits = [f"--max-recordings {recordings}"] if recordings else []
+    limits += [f"--max-subjects {subjects}"] if subjects else []
+    flags = zip(("--mini", "--keep-copies", "--keep-bad"), rest)
+    limits += [flag for flag, given in flags if given]
+    return f"{words} with {' '.join(limits)}" if limits else words
 
 
 def named(out: Path, text: str) -> list[Run]:
-    """The runs that a RUN argument means and that can be read, oldest first.
-
-    A single one that cannot be read is an error.
-    """
+    """The readable runs that a RUN argument means, oldest first; a single one is not checked."""
     runs = meant(out, text)
     return (readable(runs) if len(runs) > 1 else runs) or runs[-1:]
 
@@ -142,13 +138,9 @@ def meant(out: Path, text: str) -> list[Run]:
         name, first, last = found.groups()
         return _between(meant(out, name), name, first, last)
     names = sorted({run.folder.parent.name for run in all_runs(out)})
-    if names:
-        help = f"there are {', '.join(names)}; see: {hints.command('monitor', out=out)}"
-    else:
-        help = f"train one with: {hints.command('train', '--challenge', 1, out=out)}"
-    raise UserError(
-        f"no run {text}: neither a run folder nor a name or name/stamp in {out}/; {help}"
-    )
+    help = f"there are {', '.join(names)}; {_see(out)}" if names else _train_one(out)
+    what = f"no run {text}: neither a run folder nor a name or name/stamp in {out}/"
+    raise UserError(f"{what}; {help}")
 
 
 def _between(runs, name, first, last):
@@ -169,9 +161,9 @@ def choose_runs(
 ) -> list[Run]:
     """The runs that RUN arguments mean, each once.
 
-    A name stands for its newest finished run, with `several` for all that have finished. A range of
-    stamps stands for all of its finished runs, as a name does with `seeds`, which keep the runs
-    trained with one of them that are no folds. Raises UserError where one is not of `challenge`.
+    A name stands for its newest finished run; with `several` or `seeds`, for all finished ones, as
+    a range of stamps does. seeds: keep the runs trained with one of them, without folds. Raises
+    UserError where a run is not of `challenge`.
     """
     chosen: dict[Path, Run] = {}
     for text in texts:
@@ -184,10 +176,8 @@ def choose_runs(
     runs = _with_seeds(list(chosen.values()), seeds) if seeds else list(chosen.values())
     for run in runs:
         if challenge not in (None, run.challenge):
-            raise UserError(
-                f"{run.name} is a run of challenge {run.challenge}, not {challenge}; "
-                f"leave --challenge {challenge} out, or name other runs"
-            )
+            what = f"{run.name} is a run of challenge {run.challenge}, not {challenge}"
+            raise UserError(f"{what}; leave --challenge {challenge} out, or name other runs")
     return runs
 
 
@@ -198,10 +188,9 @@ def _with_seeds(runs, seeds):
     if missing := [seed for seed in seeds if seed not in known]:
         names = list(dict.fromkeys(run.folder.parent.name for run in runs))
         there = ", ".join(map(str, sorted(known - {None}))) or "none"
-        see = hints.command("monitor", *names, out=runs[0].folder.parents[1])
         raise UserError(
-            f"no finished run of {', '.join(names)} has seed {missing[0]} "
-            f"(seeds, without folds of a cross-validation: {there}); see: {see}"
+            f"no finished run of {', '.join(names)} has seed {missing[0]} (seeds, without folds of "
+            f"a cross-validation: {there}); {_see(runs[0].folder.parents[1], *names)}"
         )
     return [run for run in whole if run.config.get("train", {}).get("seed") in seeds]
 
@@ -211,23 +200,19 @@ def newest_unfinished(
 ) -> Run | None:
     """The run to resume: the one updated last among those that were stopped, died or failed.
 
-    challenge, name: only of these. new: None, and no error, where there is none and none is
-    running.
+    challenge, name: look only among these. new: where there is none, and none is running, answer
+    None instead of raising UserError.
     """
-    runs = [
-        run
-        for run in find_runs(out)
-        if challenge in (None, run.challenge) and name in (None, run.folder.parent.name)
-    ]
+    runs = [run for run in find_runs(out) if challenge in (None, run.challenge)]
+    runs = [run for run in runs if name in (None, run.folder.parent.name)]
     waiting = [run for run in runs if run.status in ("stopped", "died", "failed")]
     if waiting:
         return max(waiting, key=lambda run: run.updated)
     running = [run.name for run in runs if run.status == "running"]
-    if new and not running:
-        return None
     if running:
-        help = f"{', '.join(running)} still running; see: {hints.command('monitor', out=out)}"
+        help = f"{', '.join(running)} still running; {_see(out)}"
+    elif new:
+        return None
     else:
-        start = hints.command("train", "--challenge", challenge or 1, out=out)
-        help = f"start one with: {start}"
+        help = _train_one(out, challenge or 1)
     raise UserError(f"no unfinished run in {out}/ to resume; {help}")

@@ -5,10 +5,7 @@ from collections import Counter
 from eeg.runs.run import Run
 
 # Settings that a table of runs shows in another column, or that follow from the model
-SHOWN = (
-    *("name", "model", "normalize", "features", "aux", "set"),
-    *("target", "cache", "device", "cv", "loss"),
-)
+SHOWN = "name model normalize features aux set target cache device cv loss".split()
 # What is said where a switch is on, and where it is off
 SWITCHES = {
     "balance": ("subjects drawn equally often", "windows drawn equally often"),
@@ -19,7 +16,7 @@ SWITCHES = {
 
 
 def differences(runs: list[Run]) -> list[str]:
-    """For each run its settings that differ from other runs', except what more than half share."""
+    """For each run, its settings that differ from the others', except what more than half share."""
     settings = [_settings(run) for run in runs]
     known = dict.fromkeys(key for own in settings for key in own)
     strengths = [key for key in known if key[0] == "augment"]

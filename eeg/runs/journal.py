@@ -26,25 +26,14 @@ EVERY = 2.0  # s between two words about where it is
 
 
 def claim(out: Path, name: str, config: dict) -> Path:
-    """Make the folder of a new run, with config.json in it from its first moment.
-
-    -> its path. An existing run is never touched.
-    """
+    """Make the folder of a new run, with config.json in it from its first moment. -> its path"""
     parent = Path(out) / name
     nursery = parent / f".{os.getpid()}.partial"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         nursery.mkdir(exist_ok=True)
         write_json(nursery / "config.json", config)
-        write_json(
-            nursery / "state.json",
-            {
-                "status": "waiting",
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "updated": time.time(),
-            },
-        )
+        write_json(nursery / "state.json", {"status": "waiting"} | who())
         stamp = datetime.now()
         while True:
             folder = parent / stamp.strftime("%Y%m%d_%H%M%S")
@@ -60,11 +49,13 @@ def claim(out: Path, name: str, config: dict) -> Path:
         raise UserError(trouble(e, f"{parent}/", "--out DIR")) from None
 
 
-def mute(stream: TextIO) -> None:
-    """The terminal is gone, or who read a pipe: what is still said there goes nowhere.
+def who() -> dict:
+    """The process that updates state.json, and when."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
 
-    The log remains.
-    """
+
+def mute(stream: TextIO) -> None:
+    """Drop what is still printed: the terminal, or the reader of the pipe, is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -77,18 +68,12 @@ class Journal:
         self.log: TextIO | None = None
         if not quiet:
             with writing(self.folder, "--out DIR"):
-                self.log = open(
-                    self.folder / "log.txt",
-                    "a",
-                    buffering=1,
-                    encoding="utf-8",
-                    errors="surrogateescape",
-                )
+                path = self.folder / "log.txt"
+                self.log = open(path, "a", 1, encoding="utf-8", errors="surrogateescape")
         if self.log and not lock(self.log):
             watch = hints.command("monitor", "--follow", out=self.folder.parents[1])
-            raise UserError(
-                f"another process is training {folder} at this moment; watch it with: {watch}"
-            )
+            busy = f"another process is training {folder} at this moment"
+            raise UserError(f"{busy}; watch it with: {watch}")
         # where a process before this one left it; still "running" if that one was killed
         self.before = schema.read(self.folder / "state.json", {})
         self.timing = schema.read(self.folder / "timing.json", {"epochs": [], "events": []})
@@ -107,58 +92,47 @@ class Journal:
     def state(self, status: str = "running", force: bool = False, **facts) -> None:
         """Rewrite state.json with what is new, at most every EVERY seconds unless it must."""
         self.now |= facts | {"status": status}
-        if not self.quiet and (
-            force or status != "running" or time.monotonic() - self.said > EVERY
-        ):
+        due = force or status != "running" or time.monotonic() - self.said > EVERY
+        if due and not self.quiet:
             self.said = time.monotonic()
-            about = {
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "updated": time.time(),
-                "reason": "",
-            }
-            self._write(lambda: write_json(self.folder / "state.json", about | self.now))
+            written = who() | {"reason": ""} | self.now
+            self._write(lambda: write_json(self.folder / "state.json", written))
 
     def event(self, epoch: int, batch: int, kind: str, text: str) -> None:
-        """Something that changed what was computed: it belongs to the history."""
+        """Record what changed the results: it belongs to the history."""
         self.history["events"].append({"epoch": epoch, "batch": batch, "kind": kind, "text": text})
         self.say(f"{kind}: {text}")
         self.publish()
 
     def note(self, epoch: int, batch: int, kind: str, text: str) -> None:
-        """Something that did not: an interruption, a full disk."""
-        self.timing["events"].append(
-            {"when": time.time(), "epoch": epoch, "batch": batch, "kind": kind, "text": text}
-        )
+        """Record what changed no result: an interruption, a full disk."""
+        event = {"when": time.time(), "epoch": epoch, "batch": batch, "kind": kind, "text": text}
+        self.timing["events"].append(event)
         self.publish()
 
-    def publish(self):
+    def publish(self) -> None:
         if not self.quiet:
             self._write(lambda: write_json(self.folder / "history.json", self.history))
             self._write(lambda: write_json(self.folder / "timing.json", self.timing))
 
-    def config(self, **facts):
+    def config(self, **facts) -> None:
         """Add to config.json."""
         if not self.quiet:
-            write_json(
-                self.folder / "config.json", schema.read(self.folder / "config.json") | facts
-            )
+            path = self.folder / "config.json"
+            write_json(path, schema.read(path) | facts)
 
-    def close(self):
+    def close(self) -> None:
         if self.log:
             self._write(self.log.close)
 
     def _write(self, write):
-        """A full disk costs words, not the run; it is said once on the screen."""
+        """A full disk does not end the run: it is reported once on the screen."""
         try:
             write()
         except OSError as e:
             if not self.full:
-                self._print(
-                    f"warning: {self.folder}: {e.strerror}; the run continues, "
-                    "what it writes about itself is not kept",
-                    sys.stderr,
-                )
+                lost = "the run continues, what it writes about itself is not kept"
+                self._print(f"warning: {self.folder}: {e.strerror}; {lost}", sys.stderr)
             self.full = True
         else:
             self.full = False

@@ -1,7 +1,5 @@
-"""What run/monitor.py shows: a table of runs, what is wrong with them and what to do, the load of
-the GPU.
-
-Imports nothing heavy.
+"""What run/monitor.py shows: runs, what is wrong with them, how busy the cards are. Imports nothing
+heavy.
 """
 
 import json
@@ -18,46 +16,31 @@ from eeg.runs.run import Run
 
 BARS = "▁▂▃▄▅▆▇█"
 QUIET_S = 60  # without an update after which a run may hang; it writes one every few seconds
-COLUMNS = (
-    "run",
-    "status",
-    "epoch",
-    "best",
-    "at",
-    "windows/s",
-    "left",
-    "device",
-    "memory",
-    "recovered",
-    "validation",
-)
+COLUMNS = "run status epoch best at windows/s left device memory recovered validation".split()
+LEFT = ("run", "status", "device", "validation")  # aligned left
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
-    """Numbers as a line of bars, lowest to highest; beyond `width`, means of neighbours."""
+    """Numbers as a line of bars; beyond `width`, means of neighbours."""
     if len(values) > width:
         edges = [len(values) * i // width for i in range(width + 1)]
         values = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:])]
     if not values:
         return ""
     low, high = min(values), max(values)
-    return "".join(
-        BARS[round((value - low) / (high - low) * 7) if high > low else 3] for value in values
-    )
+    if low == high:
+        return BARS[3] * len(values)
+    return "".join(BARS[round((value - low) / (high - low) * 7)] for value in values)
 
 
 @dataclass
 class Look:
-    """One look at a run.
-
-    status: as Run's, or "unreadable". cells: those of COLUMNS that have something to show. remarks:
-    what is wrong with it.
-    """
+    """How a run is at one moment."""
 
     run: Run
-    status: str
-    cells: dict[str, str]
-    remarks: list[str]
+    status: str  # as Run's, or "unreadable"
+    cells: dict[str, str]  # what the COLUMNS show, where there is something
+    remarks: list[str]  # what is wrong with it
 
 
 def look(run: Run) -> Look:
@@ -78,11 +61,8 @@ def _cells(run):
             cells["epoch"] += f" {100 * state.get('batch', 0) // state['batches']:2d} %"
     if epoch:
         values = [value for _, value in run.curve]
-        cells |= {
-            "best": f"{best:.4f}",
-            "at": str(epoch),
-            "validation": f"{run.metric} {values[0]:.3f} {sparkline(values)} {values[-1]:.3f}",
-        }
+        course = f"{run.metric} {values[0]:.3f} {sparkline(values)} {values[-1]:.3f}"
+        cells |= {"best": f"{best:.4f}", "at": str(epoch), "validation": course}
     if running and state.get("windows_per_second") is not None:
         cells["windows/s"] = f"{state['windows_per_second']:,.0f}"
     if running and state.get("seconds_left") is not None:
@@ -97,7 +77,7 @@ def _cells(run):
 
 
 def _remarks(run):
-    """What a person should know, and the command that helps; nothing where all is well."""
+    """What is wrong, and the command that helps; nothing where all is well."""
     reason, silent_s = run.state.get("reason"), time.time() - run.updated
     silence = cli.clock(silent_s)
     if run.status == "running":
@@ -105,9 +85,8 @@ def _remarks(run):
             return []
         return [f"no update for {silence}: it may hang; its log: {run.folder / 'log.txt'}"]
     if run.status == "died":
-        return [
-            f"its process is gone, its last update was {silence} ago; resume with: {run.resume}"
-        ]
+        gone = f"its process is gone, its last update was {silence} ago"
+        return [f"{gone}; resume with: {run.resume}"]
     if run.status == "finished" and not run.finished:
         return [f"finished, but its weights file is gone; resume with: {run.resume}"]
     if run.status in ("stopped", "failed"):
@@ -116,29 +95,20 @@ def _remarks(run):
 
 
 def table(looks: Sequence[Look], width: int = 10**6) -> list[str]:
-    """Lines: a title, then each run, followed by its remarks, wrapped at `width`.
-
-    Leaves out columns in which no run has anything.
-    """
-    used = [
-        name
-        for name in COLUMNS
-        if name in ("run", "status") or any(name in one.cells for one in looks)
-    ]
+    """Lines: a title, then each run with its remarks, wrapped at `width`. Empty columns are left
+    out."""
+    filled = {"run", "status"}.union(*(one.cells for one in looks))
+    used = [name for name in COLUMNS if name in filled]
     rows = [dict(zip(used, used)), *(one.cells for one in looks)]
     widths = {name: max(len(cells.get(name, "")) for cells in rows) for name in used}
 
     def line(cells):
-        left = ("run", "status", "device", "validation")
         padded = (
-            (str.ljust if name in left else str.rjust)(cells.get(name, ""), widths[name])
-            for name in used
+            f"{cells.get(name, ''):{'<' if name in LEFT else '>'}{widths[name]}}" for name in used
         )
         return "  ".join(padded).rstrip()
 
-    wrapper = TextWrapper(
-        width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
-    )
+    wrapper = TextWrapper(width, " " * 4, " " * 4, break_on_hyphens=False)
     title, *rows = map(line, rows)
     lines = [title]
     for one, row in zip(looks, rows):
@@ -148,12 +118,8 @@ def table(looks: Sequence[Look], width: int = 10**6) -> list[str]:
 
 def sentence(one: Look) -> list[str]:
     """The same of one run as lines for a log."""
-    cells = dict(one.cells)
-    parts = [
-        cells.pop("run"),
-        cells.pop("status"),
-        *(f"{name} {value}" for name, value in cells.items()),
-    ]
+    run, status, *others = one.cells.items()
+    parts = [run[1], status[1], *(f"{name} {value}" for name, value in others)]
     return ["  ".join(parts), *(f"    {remark}" for remark in one.remarks)]
 
 
@@ -165,7 +131,7 @@ def counts(looks: Sequence[Look]) -> str:
 
 
 def events(run: Run) -> list[str]:
-    """What the run got over as lines, in the order of its files."""
+    """What the run got over, as lines in the order of its files."""
     lines = []
     for event in run.history["events"]:
         where = f"epoch {event['epoch']}, batch {event.get('batch', '?')}"
@@ -177,18 +143,13 @@ def events(run: Run) -> list[str]:
 
 
 class Gpu:
-    """Asks rocm-smi and nvidia-smi how busy the cards are.
+    """Asks rocm-smi and nvidia-smi how busy the cards are. A tool that is missing or does not answer
+    in time is not asked again."""
 
-    A tool that is missing or does not answer in time is not asked again.
-    """
-
+    QUERY = "--query-gpu=utilization.gpu,memory.used,memory.total,temperature.gpu"
     COMMANDS = {
         "rocm-smi": ["rocm-smi", "--showuse", "--showmeminfo", "vram", "--showtemp", "--json"],
-        "nvidia-smi": [
-            "nvidia-smi",
-            "--query-gpu=utilization.gpu,memory.used,memory.total,temperature.gpu",
-            "--format=csv,noheader,nounits",
-        ],
+        "nvidia-smi": ["nvidia-smi", QUERY, "--format=csv,noheader,nounits"],
     }
 
     def __init__(self, timeout_s: float = 2.0, commands: dict[str, list] | None = None):
@@ -214,25 +175,20 @@ class Gpu:
 
     def _ask(self, command):
         """-> (its answer, None), or (None, why there is none; "" where the tool is missing)"""
+        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        text = {"encoding": "utf-8", "errors": "replace"}
         try:
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                stdin=subprocess.DEVNULL,
-                encoding="utf-8",
-                errors="replace",
-            )
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, **quiet, **text)
         except OSError:
             return None, ""
         try:
-            text, _ = process.communicate(timeout=self.timeout_s)
+            answer, _ = process.communicate(timeout=self.timeout_s)
         except subprocess.TimeoutExpired:
             process.kill()  # but do not wait: a process that a crashed driver holds never ends
             return None, f"does not answer within {self.timeout_s:g} s: the driver may hang"
         if process.returncode:
             return None, f"says there is no usable card (exit {process.returncode})"
-        return text, None
+        return answer, None
 
 
 def _line(card, load, used, total, celsius):
@@ -263,17 +219,14 @@ def _nvidia(text):
 
 def _rocm(text):
     cards = json.loads(text[text.index("{") :])  # warnings may stand before it
-    return [
-        _line(
-            card[4:],
-            _first(said, "GPU use"),
-            _first(said, "VRAM Total Used"),
-            _first(said, "VRAM Total Memory"),
-            _first(said, "Temperature (Sensor edge", "Temperature"),
-        )
-        for card, said in cards.items()
-        if card.startswith("card")
-    ]
+    lines = []
+    for card, said in cards.items():
+        if card.startswith("card"):
+            load, used = _first(said, "GPU use"), _first(said, "VRAM Total Used")
+            total = _first(said, "VRAM Total Memory")
+            celsius = _first(said, "Temperature (Sensor edge", "Temperature")
+            lines.append(_line(card[4:], load, used, total, celsius))
+    return lines
 
 
 def _first(said, *starts):

@@ -1,4 +1,4 @@
-"""The runs that one command trains, one after the other: a run for each seed, or for each fold."""
+"""The plan of a command that trains several runs in turn, one for each seed or fold."""
 
 import statistics
 from pathlib import Path
@@ -25,30 +25,22 @@ def planned(run: Run) -> list[Run]:
 
 
 def summarise(folder: Path) -> None:
-    """Print a line a run of this one's plan, their mean and spread, and write the same beside the
-    runs. Only once all of several runs have finished."""
+    """Print the scores of all runs of this one's plan, their mean and spread, and write the same
+    beside the runs. Does nothing for a single run, or before all have finished."""
     runs = planned(Run(folder))
     scored = [run for run in runs if run.finished and run.state.get("best_nrmse") is not None]
     if len(runs) < 2 or len(scored) < len(runs):
         return
-    found = [
-        {
-            "run": run.name,
-            "fold": run.config["train"]["fold"],
-            "seed": run.config["train"]["seed"],
-            "best_epoch": run.best[0],
-            "value": run.state["best_nrmse"],
-        }
-        for run in runs
-    ]
     what = "1 - AUROC" if runs[0].config["target"] == "correct" else "NRMSE"
     simulated = " (simulated data)" if runs[0].config.get("simulated") else ""
     print(f"\n{len(runs)} runs: validation {what}{simulated}")
-    for each in found:
-        fold = each["fold"]
-        part = f"fold {fold[0]} of {fold[1]}" if fold else f"seed {each['seed']}"
-        print(f"  {each['run']:<40} {part:<14} {each['value']:.4f}  epoch {each['best_epoch']}")
-    values = [each["value"] for each in found]
+    found, values = [], [run.state["best_nrmse"] for run in runs]
+    for run, value in zip(runs, values):
+        epoch, (fold, seed) = run.best[0], (run.config["train"][key] for key in ("fold", "seed"))
+        row = {"run": run.name, "fold": fold, "seed": seed, "best_epoch": epoch, "value": value}
+        found.append(row)
+        part = f"fold {fold[0]} of {fold[1]}" if fold else f"seed {seed}"
+        print(f"  {run.name:<40} {part:<14} {value:.4f}  epoch {epoch}")
     mean, deviation = statistics.mean(values), statistics.stdev(values)
     print(f"  mean {mean:.4f}, standard deviation {deviation:.4f}")
     path = runs[0].folder.with_name(f"{runs[0].folder.name}_summary.json")

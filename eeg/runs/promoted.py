@@ -1,8 +1,8 @@
 """The promoted run of each challenge: the one that run/compare.py --promote chose.
 
-It lies in <out>/promoted_challenge_1/ (or 2), a run folder like any other but one level up, so that
-lists of runs do not count it twice. It holds the run's config, history and weights, and
-promoted.json, which says where it came from. Every command takes it as a RUN:
+It lies in <out>/promoted_challenge_1/ (or 2), one level above other run folders, so that lists of
+runs do not count it twice. It holds the run's config, history, state and weights; promoted.json
+says where it came from. Every command takes it as a RUN, as in
 `python run/evaluate.py promoted_challenge_1`.
 """
 
@@ -18,7 +18,7 @@ def promoted_folder(out: Path, challenge: int) -> Path:
 
 
 def promote(run: Run, out: Path, note: dict) -> Path:
-    """Make a run the promoted one of its challenge, in one step. -> its folder.
+    """Make a run the promoted one of its challenge, in one step. -> the promoted folder
 
     note: what promoted.json keeps beside the run's name.
     """

@@ -1,7 +1,7 @@
-"""Runs on disk, experiments/<name>/<YYYYmmdd_HHMMSS>/, found and read. Imports nothing heavy.
+"""Finds and reads the runs on disk, experiments/<name>/<YYYYmmdd_HHMMSS>/. Imports nothing heavy.
 
-A run writes its status into state.json every few seconds. A process that was killed cannot say so:
-it is told from a running one by its process number, or by its silence.
+A run writes its status into state.json every few seconds. A killed process cannot: its process
+number or its silence gives it away.
 """
 
 import math
@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from eeg.runs import schema
 
 STAMP = "[!.]*"  # of run folders; one that begins with a dot is still being made
 SILENCE_S = 600  # without an update after which a run on another machine has died
+NOT_AGAIN = ("data", "cache", "out", "resume", "tmux")  # options about a run's place and time
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,8 @@ class Run:
 
     @property
     def scored(self) -> bool:
-        """Whether its first answer is what the competition scores.
-
-        "factors" are challenge 2's four, externalizing first.
-        """
+        """Whether its first answer is what the competition scores."""
+        # "factors" are challenge 2's four, externalizing first
         return self.config["target"] in (TARGETS[self.challenge], "factors")
 
     @property
@@ -72,10 +71,8 @@ class Run:
 
     @cached_property
     def status(self) -> str:
-        """running, waiting (for its turn), finished, stopped (it can be resumed), failed or died.
-
-        died: its state says running, and its process is gone.
-        """
+        """running, waiting (for its turn), finished, stopped (it can be resumed), failed or died
+        (its state says running, and its process is gone)."""
         said = self.state.get("status", "running")
         if said not in ("running", "waiting"):
             return said
@@ -94,21 +91,15 @@ class Run:
     @property
     def curve(self) -> list[tuple[int, float]]:
         """(epoch, metric on the validation windows), without epochs in which it is no number."""
-        found = [
-            (entry["epoch"], entry.get("valid", {}).get(self.metric))
-            for entry in self.history["epochs"]
-        ]
-        return [
-            (epoch, value) for epoch, value in found if value is not None and math.isfinite(value)
-        ]
+        epochs = self.history["epochs"]
+        found = [(epoch["epoch"], epoch.get("valid", {}).get(self.metric)) for epoch in epochs]
+        return [point for point in found if point[1] is not None and math.isfinite(point[1])]
 
     @property
     def best(self) -> tuple[int, float]:
-        """(epoch, metric) of the best epoch on the validation windows; (0, nan) before there is
-        one.
-        """
+        """(epoch, metric) of the best epoch on the validation windows; at first (0, nan)."""
         sign = -1 if self.metric == "auroc" else 1
-        return min(self.curve, key=lambda point: sign * point[1], default=(0, float("nan")))
+        return min(self.curve, key=lambda point: sign * point[1], default=(0, math.nan))
 
     @property
     def mean_predictor(self) -> float:
@@ -119,11 +110,8 @@ class Run:
     @property
     def recoveries(self) -> Counter:
         """What it got over, by kind: errors of device and memory, failed saves, resumptions."""
-        return Counter(
-            event["kind"]
-            for event in self.history["events"] + self.timing["events"]
-            if event["kind"] != "stopped"
-        )
+        events = self.history["events"] + self.timing["events"]
+        return Counter(event["kind"] for event in events if event["kind"] != "stopped")
 
     @property
     def resume(self) -> str:
@@ -131,13 +119,9 @@ class Run:
         kept, said = self.config.get("train", {}).get("cache"), hints.given.get("cache")
         # a resumed run looks where it looked before, without --cache
         known = kept and said and os.path.abspath(kept) == os.path.abspath(said)
-        return hints.command(
-            "train",
-            "--resume",
-            self.folder,
-            cache=hints.default("cache") if known else None,
-            out=hints.default("out"),
-        )
+        cache = hints.default("cache") if known else None
+        words = ("--resume", self.folder)
+        return hints.command("train", *words, cache=cache, out=hints.default("out"))
 
     @property
     def watch(self) -> str:
@@ -145,25 +129,20 @@ class Run:
         return hints.command("monitor", "--follow", out=self.folder.parents[1])
 
     def again(self, **changed) -> str:
-        """The command that trains another run like it.
-
-        changed: options to change, None for their default.
-        """
-        options = {"challenge": [self.challenge]} | _options(self.config.get("command", [])[1:])
+        """The command that trains another run like it. changed: options, None for their default."""
+        given = dict(split_options(self.config.get("command", [])[1:]))
+        options = {"challenge": [self.challenge]} | given
         if "command" not in self.config and "model" in self.config:
             options["model"] = [self.config["model"]["name"]]
         train = self.config.get("train", {})
         if "seed" in train and not train.get("fold"):
             options["seed"] = [train["seed"]]  # of several, this run's own
-        options |= {
-            name: value if isinstance(value, list) else [value] for name, value in changed.items()
-        }
-        kept = {
-            name: values
-            for name, values in options.items()
-            if name not in NOT_AGAIN and values != [None]
-        }
-        words = [word for name, values in kept.items() for word in (f"--{name}", *values)]
+        for name, value in changed.items():
+            options[name] = value if isinstance(value, list) else [value]
+        words = []
+        for name, values in options.items():
+            if name not in NOT_AGAIN and values != [None]:
+                words += [f"--{name}", *values]
         return hints.command("train", *words, out=self.folder.parents[1])
 
     @property
@@ -184,39 +163,29 @@ class Run:
             raise UserError(
                 f"{self.folder} is still running (epoch {epoch} of {epochs}); see: {self.watch}"
             )
-        raise UserError(
-            f"{self.folder} has not finished (it {_PAST.get(self.status, self.status)}); "
-            f"resume with: {self.resume}"
-        )
+        past = {
+            "waiting": "waits for its turn",
+            "stopped": "was stopped",
+            "finished": "lost its weights file",
+        }
+        what = past.get(self.status, self.status)
+        raise UserError(f"{self.folder} has not finished (it {what}); resume with: {self.resume}")
 
 
-# options of a run that are about its place and time
-NOT_AGAIN = ("data", "cache", "out", "resume", "tmux")
-
-
-def _options(words: list[str]) -> dict[str, list[str]]:
-    """["--lr", "0.1", "--set", "width=96"] -> {"lr": ["0.1"], "set": ["width=96"]}"""
-    found: dict[str, list[str]] = {}
+def split_options(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """["--lr", "0.1", "--set=width=96"] -> [("lr", ["0.1"]), ("set", ["width=96"])]"""
+    found: list[tuple[str, list[str]]] = []
     for word in words:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
-            found[name] = [value] if equals else []
+            found.append((name, [value] if equals else []))
         elif found:
-            found[list(found)[-1]].append(word)
+            found[-1][1].append(word)
     return found
 
 
-_PAST = {
-    "waiting": "waits for its turn",
-    "stopped": "was stopped",
-    "failed": "failed",
-    "died": "died",
-    "finished": "lost its weights file",
-}
-
-
 def readable(runs: Iterable[Run]) -> list[Run]:
-    """Those of the runs whose files can be read; says once what is wrong with the others."""
+    """The runs whose files can be read; says once what is wrong with the others."""
     kept = []
     for run in runs:
         try:

@@ -1,4 +1,4 @@
-"""What a search draws from: a space is {"option": values}, with the options of run/train.py.
+"""What a search draws from. A space is {"option": values}, with the options of run/train.py.
 
 values: a list, {"range": [low, high]}, {"log": [low, high]}, {"int": [low, high]}, or a constant.
 "set.width" is the setting `width` of --set.
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eeg import UserError
+from eeg.runs.run import split_options
 
-KINDS = ("range", "log", "int")
 OF_PAIRS = {"set", "augment"}  # options that take NAME=VALUE
 
 
@@ -42,10 +42,8 @@ def check_space(space: dict, rules: Rules) -> None:
         if python_name(option) in rules.ours:
             raise UserError(f"'{option}' in the space: a study sets that itself")
         if python_name(option) in rules.shared:
-            raise UserError(
-                f"'{option}' in the space: scores of trials that differ in it cannot be compared; "
-                "name it after --"
-            )
+            why = "scores of trials that differ in it cannot be compared; name it after --"
+            raise UserError(f"'{option}' in the space: {why}")
         if values == []:
             raise UserError(f"'{option}' in the space has no value to choose from")
         if isinstance(values, dict) and not _is_interval(values):
@@ -60,7 +58,7 @@ def _is_interval(values):
     if len(values) != 1:
         return False
     ((kind, ends),) = values.items()
-    if kind not in KINDS or not isinstance(ends, list) or len(ends) != 2:
+    if kind not in ("range", "log", "int") or not isinstance(ends, list) or len(ends) != 2:
         return False
     if not all(type(end) in (int, float) for end in ends) or ends[0] > ends[1]:
         return False
@@ -112,19 +110,12 @@ def as_arguments(settings: dict, fixed: Sequence[str] = ()) -> list[str]:
 
 def parsed(words: Sequence[str]) -> dict[str, list[str]]:
     """["--lr", "0.1", "--set", "width=96"] -> {"lr": ["0.1"], "set": ["width=96"]}"""
-    found: dict = {}
-    for word in words:
-        if word.startswith("--"):
-            option, equals, value = word[2:].partition("=")
-            values = found.setdefault(option, [])
-            if equals:
-                values.append(value)
-        elif not found:
-            raise UserError(
-                f"'{word}' after --: expected options of run/train.py, such as --model unet"
-            )
-        else:
-            values.append(word)
+    if words and not words[0].startswith("--"):
+        expected = "expected options of run/train.py, such as --model unet"
+        raise UserError(f"'{words[0]}' after --: {expected}")
+    found: dict[str, list[str]] = {}
+    for option, values in split_options(words):
+        found.setdefault(option, []).extend(values)
     return found
 
 

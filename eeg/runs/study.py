@@ -1,7 +1,7 @@
-"""A search over train settings by successive halving, shared by any number of workers, resumed
-after any kill.
+"""Searches train settings by successive halving. Any number of workers share a study, and it can be
+resumed after any kill.
 
-Every trial is drawn when the study begins. All of them train for a few epochs, the best of them for
+Every trial is drawn when the study begins. All trials train for a few epochs, the best of them for
 more, and so on. A trial is an ordinary run, and --resume trains it further. Which trials are kept
 depends on their scores alone, not on which was faster.
 
@@ -23,18 +23,8 @@ from pathlib import Path
 
 from eeg import UserError, cli
 from eeg.files import locked, write_json
-from eeg.runs import schema
+from eeg.runs import schema, space
 from eeg.runs.run import STAMP, Run, readable
-from eeg.runs.space import (
-    Rules,
-    also_fixed,
-    as_arguments,
-    check_space,
-    draw,
-    parsed,
-    python_name,
-    rungs,
-)
 
 TRAIN = Path(__file__).resolve().parents[2] / "run" / "train.py"
 HOPELESS = 3  # failed trials, and no other, after which no more are tried
@@ -52,7 +42,7 @@ class Study:
     train: Path = TRAIN
 
     @classmethod
-    def open(cls, folder: Path, wanted: dict, rules: Rules, *more) -> "Study":
+    def open(cls, folder: Path, wanted: dict, rules: space.Rules, *more) -> "Study":
         """Begin a study, or join one that was begun with the same question.
 
         wanted: "challenge", and what was asked for of "space" and DEFAULTS; None counts as absent.
@@ -71,18 +61,20 @@ class Study:
 
     def results(self, number: int) -> list[dict]:
         """[{"epochs", "value", "run", "failed"}, ...] of a trial, one a rung."""
-        return schema.read(self.folder / f"trial_{number:03d}.json", [], schema.TRIAL)
+        return schema.read(self._results(number), [], schema.TRIAL)
+
+    def _results(self, number):
+        return self.folder / f"trial_{number:03d}.json"
 
     def standing(self) -> tuple[int, list[int]]:
-        """-> (rung, trials of that rung that are not done). Where all is done, the rung is the
-        number of rungs."""
+        """-> (rung, its trials that are not done); (number of rungs, []) where all is done."""
         results = [self.results(number) for number in range(self.plan["trials"])]
         among = list(range(self.plan["trials"]))
         for rung, (keep, _) in enumerate(self.plan["steps"]):
             if rung:
-                best = sorted(among, key=lambda number: (_value(results[number][rung - 1]), number))
-                among = sorted(best[:keep])
-                among = [number for number in among if not results[number][rung - 1]["failed"]]
+                last = {number: results[number][rung - 1] for number in among}
+                best = sorted(among, key=lambda number: (_value(last[number]), number))
+                among = [number for number in sorted(best[:keep]) if not last[number]["failed"]]
             if ahead := [number for number in among if len(results[number]) <= rung]:
                 return rung, ahead
         return len(self.plan["steps"]), []
@@ -113,10 +105,10 @@ class Study:
         return False
 
     def _train(self, number, rung, lock, say):
-        """Take one trial to the end of one rung, and write down what came of it.
+        """Train one trial to the end of one rung, and write down what came of it.
 
-        lock: the file descriptor that holds the trial. The training holds it too, for it may
-        outlive this process.
+        lock: the file descriptor that holds the trial. The training, which may outlive this
+        process, holds it too.
         """
         epochs, start = self.plan["steps"][rung][1], time.monotonic()
         run, error = self.run(number), ""
@@ -128,48 +120,41 @@ class Study:
         value = run.state.get("best_nrmse") if _has_trained(run, epochs) else None
         failed = ""
         if value is None:
-            said = run.state.get("reason") if run else ""
-            failed = said or error or "it ended without a score"
+            reason = run.state.get("reason") if run else ""
+            failed = reason or error or "it ended without a score"
         if not run:
             raise UserError(f"trial {number} did not begin: {failed}")
         result = {"epochs": epochs, "value": value, "run": str(run.folder), "failed": failed}
-        path = self.folder / f"trial_{number:03d}.json"
-        write_json(path, [*self.results(number), result])
+        write_json(self._results(number), [*self.results(number), result])
         shown = f"failed: {failed}" if failed else f"{value:.4f}"
-        settings = " ".join(as_arguments(self.plan["settings"][number]))
-        say(
-            f"rung {rung + 1}/{len(self.plan['steps'])}, {epochs:3d} epochs  trial {number:3d}  "
-            f"{shown}  {time.monotonic() - start:.0f} s  {settings}"
-        )
+        settings = " ".join(space.as_arguments(self.plan["settings"][number]))
+        place = f"rung {rung + 1}/{len(self.plan['steps'])}, {epochs:3d} epochs  trial {number:3d}"
+        say(f"{place}  {shown}  {time.monotonic() - start:.0f} s  {settings}")
         if failed:
             self._check_hope(failed)
 
     def _call(self, number, run, epochs, lock):
-        """Have run/train.py train a trial to this epoch. -> the error that it ended with, or
-        \"\""""
+        """Have run/train.py train a trial to this epoch. -> its error, or \"\""""
         if run:
             words = ["--resume", run.folder, "--epochs", epochs]
         else:
             words = ["--challenge", self.plan["challenge"], "--epochs", epochs]
             words += ["--name", self._name(number), "--seed", self.plan["seed"]]
-            words += as_arguments(self.plan["settings"][number], self.plan["fixed"])
+            words += space.as_arguments(self.plan["settings"][number], self.plan["fixed"])
         command = [sys.executable, self.train, *words, "--out", self.folder.parent, *self.places]
         code, line = _call(list(map(str, command)), lock)
         error = line.removeprefix("error: ")
         if code == BAD_ARGUMENTS:
-            raise UserError(
-                f"run/train.py does not take the settings of trial {number} ({error}); "
-                f"{START_AGAIN}"
-            )
+            what = f"run/train.py does not take the settings of trial {number}"
+            raise UserError(f"{what} ({error}); {START_AGAIN}")
         return error
 
     def _check_hope(self, why):
         """Raises UserError where the first trials have all failed."""
         tried = sum(bool(self.results(number)) for number in range(self.plan["trials"]))
         if tried >= HOPELESS and not self.table():
-            raise UserError(
-                f"the first {HOPELESS} trials all failed, this one because {why}; {START_AGAIN}"
-            )
+            what = f"the first {HOPELESS} trials all failed, this one because {why}"
+            raise UserError(f"{what}; {START_AGAIN}")
 
     def run(self, number: int) -> Run | None:
         """The Run of a trial, or None before it has one."""
@@ -181,46 +166,42 @@ class Study:
         return f"{self.folder.name}_{number:03d}"
 
     def table(self) -> list[tuple]:
-        """-> [(number, epochs, value, run folder)], best first: trials that came further before
-        those that did not."""
+        """-> [(number, epochs, value, run folder)]: trials that came further first, then by value"""
         rows = []
         for number in range(self.plan["trials"]):
             if good := [result for result in self.results(number) if not result["failed"]]:
                 last = good[-1]
                 row = number, last["epochs"], last["value"], last["run"]
-                rows.append((-len(good), last["value"], number, row))
+                rows.append((-len(good), last["value"], row))
         return [row for *_, row in sorted(rows)]
 
 
-def make_plan(wanted: dict, rules: Rules) -> dict:
-    """What study.json holds. Raises UserError where the space or the fixed options cannot be
-    searched with."""
+def make_plan(wanted: dict, rules: space.Rules) -> dict:
+    """What study.json holds. Raises UserError where a search cannot use the space or fixed options."""
     plan = DEFAULTS | wanted
     fixed = plan["fixed"]
     if "space" not in plan:
-        named = parsed(fixed).get("model")
-        model = named[-1] if named else None
+        model = space.parsed(fixed).get("model", [None])[-1]
         usual = rules.usual_space(plan["challenge"], model)
-        taken = also_fixed(usual, fixed)
+        taken = space.also_fixed(usual, fixed)
         plan["space"] = {option: usual[option] for option in usual if option not in taken}
-    check_space(plan["space"], rules)
-    if both := also_fixed(plan["space"], fixed):
+    space.check_space(plan["space"], rules)
+    if both := space.also_fixed(plan["space"], fixed):
         raise UserError(f"'{both[0]}' stands in the space and after --: leave it in one of them")
-    if ours := [option for option in parsed(fixed) if python_name(option) in rules.ours]:
-        raise UserError(f"--{ours[0]} after --: a study sets that itself; say it before --")
-    plan["steps"] = rungs(plan["trials"], plan["epochs"], plan["rungs"], plan["eta"])
+    for option in space.parsed(fixed):
+        if space.python_name(option) in rules.ours:
+            raise UserError(f"--{option} after --: a study sets that itself; say it before --")
+    plan["steps"] = space.rungs(plan["trials"], plan["epochs"], plan["rungs"], plan["eta"])
     numbers = range(plan["trials"])
-    plan["settings"] = [draw(plan["space"], plan["seed"], number) for number in numbers]
+    plan["settings"] = [space.draw(plan["space"], plan["seed"], number) for number in numbers]
     return plan
 
 
 def _check_same(folder, plan, wanted):
     for key, value in wanted.items():
         if value != plan[key]:
-            raise UserError(
-                f"{folder} was begun with {key} {json.dumps(plan[key])}, not {json.dumps(value)}; "
-                "leave that option out, or begin another study with --name"
-            )
+            what = f"{folder} was begun with {key} {json.dumps(plan[key])}, not {json.dumps(value)}"
+            raise UserError(f"{what}; leave that option out, or begin another study with --name")
 
 
 def _has_trained(run, epochs):
@@ -232,16 +213,11 @@ def _value(result):
 
 
 def _call(command, lock):
-    """-> (exit code, the last line it said on stderr). Waits for it whatever happens: asked to
-    stop, it saves first."""
+    """-> (exit code, last line on stderr). Waits whatever happens: asked to stop, training saves."""
+    nowhere = subprocess.DEVNULL
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape") as said:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            pass_fds=[lock],
-        )
+        streams = {"stdin": nowhere, "stdout": nowhere, "stderr": said}
+        child = subprocess.Popen(command, **streams, pass_fds=[lock])
         try:
             code = child.wait()
         except BaseException as e:
@@ -250,4 +226,5 @@ def _call(command, lock):
             child.wait()
             raise
         said.seek(0)
-        return code, next((line for line in reversed(said.read().splitlines()) if line.strip()), "")
+        lines = [line for line in said.read().splitlines() if line.strip()]
+        return code, lines[-1] if lines else ""

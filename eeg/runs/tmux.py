@@ -1,8 +1,7 @@
-"""A command in a detached tmux session, which outlives the terminal, the connection and the process
-that started it.
+"""Runs a command in a detached tmux session, which outlives the terminal and the connection.
 
 The session is called eeg-NAME and ends with the command. What the command prints goes to its window
-and to a log, at whose end stands how it went.
+and to a log, whose last line is the exit code.
 """
 
 import os
@@ -11,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from eeg import UserError
@@ -24,58 +24,47 @@ WATCHED = 3.0  # s for which a command is watched: bad arguments and missing fil
 ENDED = "ended with exit code"
 
 
-def start(name, command, folder=Path("."), watched=WATCHED):
-    """Run `command` (a list) in a new session, in this working directory and environment.
+def start(name: str, command: Sequence, folder: Path = Path(), watched: float = WATCHED) -> str:
+    """Run `command` in a new session, in this working directory and environment.
 
-    -> what to tell the user, with the attach command.
+    -> what to tell the user, with the attach command
 
-    folder: where the log lies, called after session and time. Where a session eeg-NAME lives
-    already, the new one is eeg-NAME-2, and so on. Raises UserError where there is no tmux, where it
-    refuses, and where the command fails within the first seconds.
+    folder: where the log lies, named after session and time. If a session eeg-NAME exists, the new
+    one is eeg-NAME-2, and so on. Raises UserError if there is no tmux, if it refuses, and if the
+    command fails within the first seconds.
     """
     if not shutil.which("tmux"):
-        raise UserError(
-            "there is no tmux; on Debian or Ubuntu: apt-get install tmux. Or: nohup "
-            + shlex.join(map(str, command))
-            + " &"
-        )
+        instead = f"nohup {shlex.join(map(str, command))} &"
+        get = "on Debian or Ubuntu: apt-get install tmux"
+        raise UserError(f"there is no tmux; {get}. Or: {instead}")
     folder = Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    log, session = launch(
-        re.sub(r"[^\w-]+", "_", name), command, folder
-    )  # tmux has a meaning for . and :
+    plain = re.sub(r"[^\w-]+", "_", name)  # tmux has a meaning for . and :
+    log, session = launch(plain, command, folder)
     end = time.monotonic() + watched
     while time.monotonic() < end:
         time.sleep(0.05)
         if tmux("has-session", "-t", f"={session}").returncode:
-            lines = (
-                log.read_text(encoding="utf-8", errors="replace").splitlines()
-                if log.exists()
-                else []
-            )
+            text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+            lines = text.splitlines()
             if not lines or lines[-1] != f"{ENDED} 0":
                 said = " / ".join(lines[-3:]) or "without a word"
                 raise UserError(f"the command ended at once: {said} (log: {log})")
             return f"the command has ended; log: {log}"
-    return (
-        f"runs in tmux session {session}; watch it with: tmux attach -t {session}  "
-        f"(leave it with Ctrl-B D)\nlog: {log}"
-    )
+    watch = f"watch it with: tmux attach -t {session}  (leave it with Ctrl-B D)"
+    return f"runs in tmux session {session}; {watch}\nlog: {log}"
 
 
-def launch(name, command, folder):
+def launch(name: str, command: Sequence, folder: Path) -> tuple[Path, str]:
     """Start the first free session of this name. -> (log, session)"""
-    variables = [
-        f"{variable}={value}"
-        for variable, value in os.environ.items()
-        if VARIABLES.fullmatch(variable)
-    ]
+    kept = [variable for variable in os.environ if VARIABLES.fullmatch(variable)]
+    variables = [f"{variable}={os.environ[variable]}" for variable in kept]
     words = shlex.join(["env", *variables, "PYTHONUNBUFFERED=1", *map(str, command)])
     for number in range(1, 100):
         session = f"eeg-{name}" + (f"-{number}" if number > 1 else "")
         log = folder / f"{session}_{time.strftime('%Y%m%d_%H%M%S')}.log"
-        # Ctrl-C and a closed window are the command's to answer, and its last words still reach the
-        # log. The outer shell alone dies of a closed window: only then are those within told of it.
+        # The command itself answers Ctrl-C and a closed window, and its last words still reach the
+        # log. Only the outer shell dies of a closed window: then those within are told of it.
         tee = f"trap '' INT HUP; exec tee -a {shlex.quote(str(log))}"
         line = f"trap : INT; {{ trap : INT HUP; {words}; echo {ENDED} $?; }} 2>&1 | {{ {tee}; }}"
         size = ("-x", "200", "-y", "50")
@@ -83,20 +72,12 @@ def launch(name, command, folder):
         if not done.returncode:
             return log, session
         if "duplicate session" not in done.stderr:
-            raise UserError(
-                f"tmux starts no session: {done.stderr.strip() or f'exit code {done.returncode}'}"
-            )
-    raise UserError(
-        f"sessions eeg-{name} to eeg-{name}-99 are all alive; "
-        f"end some: tmux ls, tmux kill-session -t eeg-{name}"
-    )
+            why = done.stderr.strip() or f"exit code {done.returncode}"
+            raise UserError(f"tmux starts no session: {why}")
+    end_some = f"end some: tmux ls, tmux kill-session -t eeg-{name}"
+    raise UserError(f"sessions eeg-{name} to eeg-{name}-99 are all alive; {end_some}")
 
 
-def tmux(*arguments):
-    return subprocess.run(
-        ["tmux", *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
-        stdin=subprocess.DEVNULL,
-    )
+def tmux(*arguments: str) -> subprocess.CompletedProcess:
+    how: dict = {"encoding": "utf-8", "errors": "surrogateescape", "stdin": subprocess.DEVNULL}
+    return subprocess.run(["tmux", *arguments], capture_output=True, **how)

@@ -284,7 +284,7 @@ def test_errors_name_what_helps(tmp_path, dead):
         UserError, match="no finished run of challenge 2 .* python run/train.py --challenge 2"
     ):
         best_run(tmp_path, 2)
-    with pytest.raises(UserError, match="no unfinished run .* start one with"):
+    with pytest.raises(UserError, match="no unfinished run .* train one with"):
         newest_unfinished(tmp_path / "absent")
     with pytest.raises(UserError, match="no run a: .* train one with"):
         choose_runs(tmp_path, ["a"])[0]

@@ -75,7 +75,7 @@ def test_more_epochs_for_a_finished_run(train):
     assert [entry["epoch"] for entry in run.history["epochs"]] == [1, 2] and run.config["train"][
         "epochs"
     ] == 2
-    with pytest.raises(UserError, match="no unfinished run in .*start one with"):
+    with pytest.raises(UserError, match="no unfinished run in .*train one with"):
         train("--resume")
 
 

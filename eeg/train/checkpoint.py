@@ -177,9 +177,5 @@ def describe(trainer) -> dict:
         "metrics": epochs[-1]["valid"] if epochs else {},
         "best": finite(trainer.best["value"]),
         "settings": trainer.stepper.model.settings,
-        "versions": {
-            "eeg": eeg.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": {"eeg": eeg.__version__, "torch": torch.__version__, "numpy": np.__version__},
     }

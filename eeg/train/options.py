@@ -198,10 +198,7 @@ class Options:
         searched=({"log": [1e-3, 0.3]}, {"log": [1e-2, 1]}),
     )
     batch_size: int = count(
-        64,
-        "windows in a step, over all processes",
-        "training",
-        searched=(BATCH_SIZES, BATCH_SIZES),
+        64, "windows in a step, over all processes", "training", searched=(BATCH_SIZES, BATCH_SIZES)
     )
     l1: float = amount(0.0, "strength of an L1 penalty on the weights")
     loss: str | None = option(

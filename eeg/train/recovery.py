@@ -60,15 +60,7 @@ class Recovery:
     """
 
     def __init__(
-        self,
-        model,
-        device,
-        on_event,
-        step,
-        beside=tuple,
-        moments=tuple,
-        alive=None,
-        largest=None,
+        self, model, device, on_event, step, beside=tuple, moments=tuple, alive=None, largest=None
     ):
         self.model, self.on_event, self.step = model, on_event, step
         self.beside, self.moments = beside, moments

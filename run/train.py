@@ -223,6 +223,7 @@ def prepare(folder, args, ranks, journal):
     from eeg.models.model import multiply_adds
     from eeg.runs.run import Run
     from eeg.train import progress, setup
+    from eeg.train.stepper import Place
     from eeg.train.targets import make_model
     from eeg.train.trainer import Trainer
 
@@ -252,9 +253,8 @@ def prepare(folder, args, ranks, journal):
         windows = len(split.train)
         measured = setup.choose_precision(options, choice, model, windows, settled, threads, busy)
     precision, why = ranks.broadcast(measured)
-    trainer = Trainer(
-        options, model, split, choice.device, precision, journal, ranks, config.get("part")
-    )
+    place = Place(choice.device, precision, config.get("part"))
+    trainer = Trainer(options, model, split, journal, place, ranks)
     what = f", {in_words}" if choice.device == "cpu" else f" {choice.name}"
     progress.say_device(
         journal, f"{choice.device}{what}, {precision} ({choice.reason}{why})", ranks
@@ -318,7 +318,7 @@ def restore(trainer, settled, ranks):
     for what in wrong:
         journal.say(f"warning: {what}")
     if state:
-        trainer.restore(state)
+        checkpoint.restore(trainer, state)
         journal.say(f"resumed at epoch {trainer.epoch}, batch {trainer.batch}")
         journal.note(trainer.epoch, trainer.batch, "resumed", "; ".join(wrong))
     elif wrong:

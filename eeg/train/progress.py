@@ -85,7 +85,8 @@ class Progress:
             bar, self.bar = self.bar, None
             _on_terminal(bar.close)
 
-    def batch_done(self) -> None:
+    def batch_done(self, seconds_computed: float) -> None:
+        self.computing += seconds_computed
         trainer, epochs = self.trainer, self.trainer.options.epochs
         batches, done = len(trainer.batches), trainer.batch - self.first
         seconds = time.monotonic() - self.began

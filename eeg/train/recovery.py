@@ -1,5 +1,4 @@
-"""One step of training, whatever the device does: memory that runs out, a driver that fails, a card
-that is gone.
+"""One step of training, whatever the device does: memory runs out, a driver fails, a card is lost.
 
     out of memory                    the same batch in 2, 4, 8 ... parts, their gradients summed
     another error of the device      this piece of work on the CPU, then back to the device
@@ -12,9 +11,10 @@ A device that hangs inside a call hangs the process: nothing here ends it.
 """
 
 import gc
-import queue
 import threading
 from collections import Counter, namedtuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -25,13 +25,13 @@ from eeg.machine.faults import is_device_error, is_out_of_memory
 ERRORS_IN_A_ROW = 3  # of one piece of work, after which the device is given up
 CALM = 100  # batches without a shortage of memory, after which larger parts are tried again
 
-Fault = namedtuple("Fault", "memory text")  # memory: it ran out; text: the first line of the error
+Fault = namedtuple("Fault", "memory text")  # memory: it ran out; text: the error's first line
 
 
 class Recovery:
     """Trains a model on a device that may fail.
 
-        guard = Recovery(model, device, on_event, step, beside, moments)
+        guard = Recovery(model, device, step, on_event, beside, moments)
         loss, outputs = guard.gradients(batch)
         guard.update("the optimiser's step", optimizer.step)
         weights = guard.read("a copy of the weights", lambda: copied(model))
@@ -39,71 +39,71 @@ class Recovery:
     The model is given on the CPU; it is moved to the device here, with all that lies beside it.
 
     step(model, batch, weight) -> (loss, outputs): forward, and backward of `weight * loss`, added
-    to .grad, on whatever device the model lies on; loss a float, outputs on the CPU, the batch in
-    their first dimension. The loss is the mean over the windows given: parts of a batch weigh by
-    their number of windows. A loss that is no mean, as the root of one, is then a mean over the
-    parts, which is not quite the same; batch norm sees a part at a time and updates its statistics
-    with each.
+    to .grad, on the model's device; loss a float, outputs on the CPU, windows first. The loss is
+    the mean over the windows given: parts of a batch weigh by their number of windows. A loss that
+    is no mean, such as a root, becomes a mean over the parts, which is not quite the same; batch
+    norm sees a part at a time.
     on_event(kind, text): "out of memory", "device error", "moved to cpu".
     beside(): further tensors that live where the model does and change as it learns, the same ones
-    at each call. The very tensors, not what .detach() or state_dict() make of them: they,
-    parameters and buffers are moved in place.
-    moments(): what an optimiser keeps. It may appear as the optimiser first steps, and starts from
-    zero.
-    alive(device): whether it still answers.
+    at each call. The very tensors, not what .detach() or state_dict() make of them: like parameters
+    and buffers, they are moved in place.
+    moments(): the optimiser's state. It may appear at the first step, and starts from zero.
+    largest: windows that the CPU's memory holds at once, None for all. Beyond it the system would
+    kill the process without an error.
 
-    largest: windows that the CPU's memory holds at once, None for all. Beyond it no error would
-    come, but the system's killer.
-
-    `home` is the device, `device` where the model is now; `away`: on the CPU in the device's stead;
+    `home` is the device, `device` where the model is now; `away`: on the CPU instead of the device;
     `moved`: for good.
     """
 
     def __init__(
-        self, model, device, on_event, step, beside=tuple, moments=tuple, alive=None, largest=None
+        self,
+        model: torch.nn.Module,
+        device: str | torch.device,
+        step: Callable,
+        on_event: Callable,
+        beside: Callable = tuple,
+        moments: Callable = tuple,
+        largest: int | None = None,
     ):
-        self.model, self.on_event, self.step = model, on_event, step
-        self.beside, self.moments = beside, moments
-        self.alive, self.largest = alive or answers, largest
+        self.model, self.step, self.on_event = model, step, on_event
+        self.beside, self.moments, self.largest = beside, moments, largest
+        self.alive = answers
         self.home, self.device = torch.device(device), torch.device("cpu")
         self.away, self.moved = True, False
         self.parts, self.parts_at_home, self.calm = 1, 1, 0
-        self.errors = Counter()  # piece of work: errors in a row
+        self.errors: Counter = Counter()  # piece of work: errors in a row
         self.remember()
         self._return()
 
     # the three ways to the device
 
-    def gradients(self, batch, scale=1.0):
-        """The gradient of one batch (a dict of CPU tensors, windows first) in .grad. -> (loss,
-        outputs)
+    def gradients(self, batch: dict, scale: float = 1.0) -> tuple[float, torch.Tensor]:
+        """Put the gradient of a batch (CPU tensors, windows first) in .grad. -> (loss, outputs)
 
-        scale: of float16 training: the loss is multiplied by it, the gradients are divided again.
-        The CPU needs none.
+        scale: multiplies the loss in float16 training and divides the gradients again. Unused on
+        the CPU.
         """
         n = len(next(iter(batch.values())))
         if self.parts > 1 and self.calm >= CALM:
             self.parts, self.calm = self.parts // 2, 0
         self.kept_gradients = [None] * len(self.kept_gradients)  # those of the batch before
         self.generators = torch.get_rng_state(), device_generator(self.device)
-        answer = self._insist(
-            "this batch", lambda again: self._compute(batch, scale, again), self._halvings(n)
-        )
+        compute = lambda again: self._compute(batch, scale, again)
+        answer = self._insist("this batch", compute, self._halvings(n))
         self.calm += 1
         return answer
 
-    def update(self, what, work):
-        """work(), which changes tensors and nothing else: where the device fails, it starts again
-        from the same tensors. -> its result
+    def update(self, what: str, work: Callable) -> Any:
+        """Return work(), which changes tensors and nothing else; what: its name in events.
 
-        It finds the gradients that `gradients` left, and draws no random numbers. what: its name in
-        events.
+        Where the device fails, the work starts again from the same tensors. It finds the gradients
+        that `gradients` left, and draws no random numbers.
         """
         once_more = iter([f"{what} is tried once more"])
         return self._insist(what, lambda again: self._apply(work, again), once_more)
 
-    def read(self, what, *works):
-        """work(), which changes nothing. -> its result. works: the same in less and less memory."""
+    def read(self, what: str, *works: Callable) -> Any:
+        """Return works[0](), which changes nothing. The others do the same in less memory."""
         works, current = list(works[1:]), [works[0]]
 
         def lighter():
@@ -113,21 +113,20 @@ class Recovery:
 
         return self._insist(what, lambda again: current[0](), lighter())
 
-    def restore(self, kept):
-        """Work for `update`: the tensors as they were when self.kept was `kept`."""
+    def restore(self, kept: dict) -> None:
+        """Work for `update`: reset the tensors to what they were when self.kept was `kept`."""
         for tensor, host in kept.values():
             tensor.data.copy_(host)
 
-    def remember(self):
-        """Copy all that training changes to the host. To be called where other hands than `update`
-        have changed it."""
+    def remember(self) -> None:
+        """Copy all that training changes to the host. Call it after changes outside `update`."""
         self.kept = self._copied(self._held())
 
     # how
 
     def _insist(self, what, work, lighter):
-        """work(again), until it is done. lighter: an iterator that makes it need less memory, and
-        says how."""
+        """Call work(again) until it is done. lighter: iterates over ways to need less memory, each
+        in words."""
         again = False
         while True:
             answer, fault = outcome(work, again)
@@ -183,8 +182,7 @@ class Recovery:
     # where
 
     def _leave(self, what, fault):
-        """To the CPU with everything: for this piece of work where the device still answers, else
-        for good."""
+        """Move to the CPU: for this piece of work if the device still answers, else for good."""
         if self.moved:
             raise RuntimeError(f"on the CPU, too: {fault.text}")
         if self.away:
@@ -194,10 +192,8 @@ class Recovery:
             return self._give_up(f"{self.errors[what]} errors in a row: {fault.text}")
         if not self.alive(self.device):
             return self._give_up(f"it does not answer any more: {fault.text}")
-        self.on_event(
-            "out of memory" if fault.memory else "device error",
-            f"{fault.text}: {what} is computed on the CPU",
-        )
+        kind = "out of memory" if fault.memory else "device error"
+        self.on_event(kind, f"{fault.text}: {what} is computed on the CPU")
         self._to_host()
 
     def _give_up(self, why):
@@ -213,8 +209,7 @@ class Recovery:
             self.device, self.away, self.parts = self.home, False, self.parts_at_home
 
     def _to_host(self):
-        """Everything to the CPU, in place, as the host knows it. Nothing is read from the
-        device."""
+        """Move everything to the CPU, in place, from the host's copy. The device is not read."""
         known = [(tensor, self._known(tensor).clone()) for tensor in self._held()]
         self.model.zero_grad(set_to_none=True)
         for tensor, host in known:
@@ -241,8 +236,7 @@ class Recovery:
         return any(tensor is moment for moment in self.moments())
 
     def _copied(self, tensors):
-        """Copies of these tensors on the host, as `kept` holds them. Those of the gradients go to
-        `kept_gradients`."""
+        """Copy tensors to the host, as `kept` holds them, and gradients to `kept_gradients`."""
         copies = {id(tensor): (tensor, copied(tensor)) for tensor in tensors}
         gradients = [None if p.grad is None else copied(p.grad) for p in self.model.parameters()]
         synchronize(self.device)
@@ -251,8 +245,7 @@ class Recovery:
 
     @torch.no_grad()
     def _rewind(self):
-        """What the host knows, to where the model is now: work that was cut short has changed some
-        of it."""
+        """Undo what work that was cut short has changed, from the host's copy."""
         self.model.zero_grad(set_to_none=True)
         free(self.device)
         for tensor in self._held():
@@ -268,21 +261,19 @@ class Recovery:
             return self.kept[id(tensor)][1]
         if self._is_moment(tensor):  # made by a step that failed
             return torch.zeros(tensor.shape, dtype=tensor.dtype)
-        raise KeyError(
-            f"unknown tensor {tuple(tensor.shape)} on {tensor.device}: it is missing in `beside`"
-        )
+        shape = tuple(tensor.shape)
+        raise KeyError(f"unknown tensor {shape} on {tensor.device}: it is missing in `beside`")
 
 
 @torch.no_grad()
-def copied(tensor):
+def copied(tensor: torch.Tensor) -> torch.Tensor:
     """A copy on the CPU, complete once its device is synchronised."""
     pinned = tensor.device.type == "cuda"
-    return torch.empty_like(tensor, device="cpu", pin_memory=pinned).copy_(
-        tensor, non_blocking=pinned
-    )
+    host = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
+    return host.copy_(tensor, non_blocking=pinned)
 
 
-def on_host(value):
+def on_host(value: Any) -> Any:
     """A copy, on the CPU, of a tensor or of the dicts and lists that hold tensors."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
@@ -291,12 +282,11 @@ def on_host(value):
     return type(value)(map(on_host, value)) if isinstance(value, (list, tuple)) else value
 
 
-def outcome(work, *arguments):
-    """work(*arguments) -> (its result, None), or (None, Fault) where the device failed; other
-    exceptions pass through.
+def outcome(work: Callable, *arguments) -> tuple[Any, Fault | None]:
+    """Call work(*arguments). -> (its result, None), or (None, Fault) where the device failed.
 
-    The exception itself is dropped here: its traceback would keep the tensors of the failed pass in
-    the device's memory.
+    Other exceptions pass through. The device's is dropped here: its traceback would keep the
+    tensors of the failed pass in memory.
     """
     try:
         return work(*arguments), None
@@ -307,43 +297,40 @@ def outcome(work, *arguments):
         return None, Fault(is_out_of_memory(error), lines[0][:300])
 
 
-def answers(device, limit=20):
-    """Whether a device still adds two numbers within `limit` seconds. After most errors of a card
-    nothing in the process can use it again."""
-    answer = queue.SimpleQueue()
+def answers(device: torch.device, limit_s: float = 20) -> bool:
+    """Whether a device still adds two numbers in time. After most errors of a card nothing in the
+    process can use it again."""
+    found = []
 
     def ask():
         try:
             x = torch.ones(8, device=device).add_(1)
             synchronize(device)
-            answer.put(x.sum().item() == 16)
+            found.append(x.sum().item() == 16)
         except RuntimeError:  # whatever the driver says: it did not answer
-            answer.put(False)
+            found.append(False)
 
-    threading.Thread(target=ask, name="device probe", daemon=True).start()
-    try:
-        return answer.get(timeout=limit)
-    except queue.Empty:
-        return False
+    probe = threading.Thread(target=ask, name="device probe", daemon=True)
+    probe.start()
+    probe.join(limit_s)
+    return found == [True]
 
 
-def free(device):
+def free(device: torch.device) -> None:
     """Give the memory of what is no longer used back to the device."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).empty_cache()
 
 
-def device_generator(device):
+def device_generator(device: torch.device) -> torch.Tensor | None:
     """The state of a card's random numbers; None on the CPU, whose own is kept anyway."""
     if device.type == "cuda":
         return torch.cuda.get_rng_state(device)
     return torch.mps.get_rng_state() if device.type == "mps" else None
 
 
-def set_device_generator(device, state):
+def set_device_generator(device: torch.device, state: torch.Tensor | None) -> None:
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     elif device.type == "mps":

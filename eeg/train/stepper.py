@@ -1,5 +1,4 @@
-"""One batch into the weights: gradients, SAM, AdamW, the averaged weights; whatever the device does
-meanwhile."""
+"""One step of training: gradients, SAM, AdamW, the averaged weights, on a device that may fail."""
 
 import math
 from collections.abc import Callable
@@ -16,6 +15,14 @@ from eeg.train.recovery import Recovery, on_host
 from eeg.train.targets import Targets
 
 
+class Place(NamedTuple):
+    """Where and how a run computes."""
+
+    device: str = "cpu"  # or "cuda:0"
+    precision: str = "fp32"  # one of eeg.machine.amp
+    part: int | None = None  # windows that the CPU's memory holds at once, None for all
+
+
 class Taken(NamedTuple):
     """What became of a batch."""
 
@@ -28,8 +35,7 @@ class Taken(NamedTuple):
 class Stepper:
     """A model, and all that changes as it learns. What touches the device goes through `guard`.
 
-    device: what computes ("cpu", "cuda:0"); precision: one of eeg.machine.amp; on_event(kind,
-    text): see Recovery; largest: windows that the CPU's memory holds at once, None for all.
+    on_event(kind, text): see Recovery.
     """
 
     def __init__(
@@ -37,30 +43,21 @@ class Stepper:
         options: Options,
         model: Model,
         targets: Targets,
-        device: str,
-        precision: str,
+        place: Place,
         ranks: Ranks,
         on_event: Callable,
-        largest: int | None,
     ):
-        self.options, self.targets, self.ranks, self.precision = options, targets, ranks, precision
-        self.home = torch.device(device)
+        self.options, self.targets, self.ranks = options, targets, ranks
+        self.precision, self.home = place.precision, torch.device(place.device)
         self.model = model.train()
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = optim.adamw(self.model, options.lr, options.weight_decay)
-        self.sam = optim.SAM(self.model, options.rho) if options.optimizer == "sam" else None
-        self.average = optim.Average(self.model, options.ema) if options.ema else None
-        self.scale = amp.LossScale(precision)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = optim.adamw(model, options.lr, options.weight_decay)
+        self.sam = optim.SAM(model, options.rho) if options.optimizer == "sam" else None
+        self.average = optim.Average(model, options.ema) if options.ema else None
+        self.scale = amp.LossScale(place.precision)
         self.square = None  # what the time loss of this batch is divided by, once it is known
-        self.guard = Recovery(
-            self.model,
-            self.home,
-            on_event,
-            self._forward_backward,
-            self._beside,
-            self._moments,
-            largest=largest,
-        )
+        step, beside, moments = self._forward_backward, self._beside, self._moments
+        self.guard = Recovery(model, self.home, step, on_event, beside, moments, place.part)
 
     @property
     def validated(self) -> Model:
@@ -75,8 +72,7 @@ class Stepper:
         return on_host(self.validated.state_dict())
 
     def take(self, batch: dict, rate: float, asked: Callable) -> Taken:
-        """One step at this learning rate. asked(): whether this process was asked to stop, which
-        the others are told."""
+        """Take one step at this learning rate. asked(): whether this process was asked to stop."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         taken = self._take(batch, asked)
@@ -89,23 +85,22 @@ class Stepper:
         before = self.guard.kept
         loss, answers, mean, good, stopping = self._gradients(batch, asked)
         last = loss
-        if self.sam and good:
-            norm = self.guard.update("SAM's ascent", lambda: self._climb(mean))
-            good = math.isfinite(norm)
-            if good:
-                with optim.frozen_statistics(self.model):
-                    last, _, mean, good, stopping = self._gradients(batch, asked)
-        if good:
-            norm = self.guard.update("the optimiser's step", lambda: self._move(mean))
-            good = math.isfinite(norm)
+        if good and self.sam:
+            good = self.guard.update("SAM's ascent", lambda: self._climb(mean))
+        if good and self.sam:
+            with optim.frozen_statistics(self.model):
+                last, _, mean, good, stopping = self._gradients(batch, asked)
+        good = good and self.guard.update("the optimiser's step", lambda: self._move(mean))
         if not good:  # a window that overflows is also in the batch norms' statistics
             self.guard.update("the way back", lambda: self.guard.restore(before))
         return Taken(good, loss if good else last, answers, stopping)
 
     def _gradients(self, batch, asked):
-        """The gradient of this process's windows in .grad. -> (loss, answers, the mean gradient of
-        all processes, None where there is one; whether all losses are finite; whether any process
-        was asked to stop)"""
+        """Put the gradient of this process's windows in .grad.
+
+        -> (loss, answers, the mean gradient of all processes or None if there is one process,
+        whether all losses are finite, whether any process was asked to stop)
+        """
         self.square = None
         loss, answers = self.guard.gradients(batch, self.scale.scale)
         bad = not math.isfinite(loss)
@@ -128,29 +123,22 @@ class Stepper:
         with amp.autocast(device, self.precision if device == self.home else "fp32"):
             raw = model.raw(batch["x"], batch.get("features"))
         average = (lambda square: self._agree(square, len(raw))) if self.ranks.world > 1 else None
-        value = losses.loss(
-            self.targets.loss,
-            model,
-            raw,
-            batch["y"],
-            batch.get("mix"),
-            batch.get("other"),
-            self.targets.positive,
-            average,
-        )
+        kind, positive = self.targets.loss, self.targets.positive
+        mix, other = batch.get("mix"), batch.get("other")
+        value = losses.loss(kind, model, raw, batch["y"], mix, other, positive, average)
         (weight * value).backward()
         return value.item(), model.answer(raw.detach()).cpu()
 
     def _agree(self, square, windows):
-        """The mean square over all processes. Asked for once a batch: a process that computes a
+        """The mean square over all processes, exchanged once a batch: a process that computes a
         batch twice must not ask the others twice."""
         if self.square is None:
             self.square = self.ranks.average(square, windows)
         return self.square.to(square.device)
 
     def _norm(self, mean, clip):
-        """The gradient's norm, cut to `clip`. mean: the gradient of all processes, None where .grad
-        is that."""
+        """Cut the gradient to the norm `clip`. -> its norm before. mean: the gradient of all
+        processes, None where .grad is that."""
         for p, gradient in zip(self.parameters, mean or ()):
             p.grad = gradient.to(p.device, copy=True)
         if self.options.l1:
@@ -158,27 +146,27 @@ class Stepper:
         return torch.nn.utils.clip_grad_norm_(self.parameters, clip).item()
 
     def _climb(self, mean):
-        """SAM's ascent. -> the gradient's norm; without a finite one nothing is done"""
+        """Take SAM's ascent, unless the gradient's norm is not finite. -> whether it is"""
         norm = self._norm(mean, math.inf)
-        if math.isfinite(norm):
+        if good := math.isfinite(norm):
             self.sam.ascend(norm)
-        return norm
+        return good
 
     def _move(self, mean):
-        """Down the gradient, from where SAM began. -> its norm; without a finite one nothing is
-        done"""
+        """Step down the gradient, from where SAM began, unless its norm is not finite. -> whether
+        it is"""
         norm = self._norm(mean, self.options.clip or math.inf)
-        if math.isfinite(norm):
-            if self.sam:
-                self.sam.descend()
-            self.optimizer.step()
-            if self.average:
-                self.average.update(self.model)
-        return norm
+        if not math.isfinite(norm):
+            return False
+        if self.sam:
+            self.sam.descend()
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.model)
+        return True
 
     def _beside(self):
-        """What else lies on the device and changes: the weights before SAM's ascent, the averaged
-        ones. The very tensors."""
+        """What else changes on the device: the weights before SAM's ascent, the averaged ones."""
         held = [*self.sam.before] if self.sam else []
         if self.average:
             held += [*self.average.model.parameters(), *self.average.model.buffers()]
@@ -190,6 +178,8 @@ class Stepper:
 
     def share_buffers(self) -> None:
         """Give every process the main one's buffers (the statistics of batch norms)."""
+        if self.ranks.world == 1:
+            return
         buffers = [*self.model.buffers(), *(self.average.model.buffers() if self.average else ())]
         shared = self.ranks.broadcast(self.guard.read("the statistics", lambda: on_host(buffers)))
 
@@ -197,21 +187,17 @@ class Stepper:
             for buffer, value in zip(buffers, shared):
                 buffer.copy_(value)
 
-        if self.ranks.world > 1:
-            self.guard.update("the statistics", put)
+        self.guard.update("the statistics", put)
 
     # what a checkpoint holds
 
     def state(self) -> dict:
         """The very tensors: `on_host` copies them."""
-        average = self.average and {
-            "steps": self.average.steps,
-            "model": self.average.model.state_dict(),
-        }
+        own, steps = self.average, self.average and self.average.steps
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": average,
+            "average": own and {"steps": steps, "model": own.model.state_dict()},
             "scale": [self.scale.scale, self.scale.good] if self.scale.moves else None,
         }
 

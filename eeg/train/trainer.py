@@ -1,7 +1,7 @@
-"""One run: batches, steps, validation, checkpoints. Nothing is lost, whatever happens.
+"""One run: batches, steps, validation, checkpoints.
 
 An interrupted run resumes exactly where it was: a checkpoint holds all that decides what comes
-next, and what a window looks like is drawn from (seed, epoch, window). On the CPU its weights and
+next, and a window's augmentation is drawn from (seed, epoch, window). On the CPU its weights and
 history equal, bit for bit, those of a run that was never interrupted.
 """
 
@@ -28,7 +28,7 @@ from eeg.train.damaged import Damaged
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
 from eeg.train.progress import Progress, batch_sums, finite, mean_loss, train_nrmse
-from eeg.train.stepper import Stepper
+from eeg.train.stepper import Place, Stepper
 from eeg.train.targets import INPUT, choose_targets
 from eeg.train.validation import Validation
 
@@ -38,11 +38,10 @@ HOPELESS = 100  # steps in a row without a finite gradient
 
 
 class Trainer:
-    """Trains `model` on split.train, validated on split.valid.
+    """Trains `model` on split.train and validates it on split.valid.
 
-    device: what computes ("cpu", "cuda:0"); precision: one of eeg.machine.amp; journal: writes the
-    files of the run's folder; ranks: the processes it shares its batches with; part: windows to
-    compute at once, as the run began with.
+    journal: writes the files of the run's folder; place.part: windows computed at once when the run
+    began; ranks: the processes that share its batches.
     """
 
     def __init__(
@@ -50,24 +49,21 @@ class Trainer:
         options: Options,
         model: Model,
         split: Split,
-        device: str,
-        precision: str,
         journal: Journal,
+        place: Place = Place(),
         ranks: Ranks | None = None,
-        part: int | None = None,
     ):
         self.options, self.split, self.journal = options, split, journal
         self.ranks = ranks or Ranks()
         self.targets = choose_targets(options, split, model)
-        self.batch_size, self.part = self._size_batches(model, device, part)
-        self.batches = self._make_batches(device)
+        self.batch_size, self.part = self._size_batches(model, place)
+        self.batches = self._make_batches(place.device)
         steps = len(self.batches)
-        self.schedule = optim.Schedule(
-            options.schedule, steps * options.epochs, round(options.warmup * steps)
-        )
+        warmup = round(options.warmup * steps)
+        self.schedule = optim.Schedule(options.schedule, steps * options.epochs, warmup)
         self.watch = Watch(options.max_memory)
         self.epoch, self.batch = 1, 0
-        self.sums = Counter()  # of the epoch so far
+        self.sums: Counter = Counter()  # of the epoch so far
         self.waited = 0  # epochs since the best
         self.best = {"epoch": 0, "value": math.inf, "weights": None}
         self.asked = False  # this process was asked to stop
@@ -78,35 +74,29 @@ class Trainer:
         self.saved = time.monotonic()
         self.damaged = Damaged(split.cache, self._on_event)
         self.validation = Validation(split, self.targets, self.damaged)
-        self.stepper = Stepper(
-            options, model, self.targets, device, precision, self.ranks, self._on_event, self.part
-        )
+        place = place._replace(part=self.part)
+        self.stepper = Stepper(options, model, self.targets, place, self.ranks, self._on_event)
         self.progress = Progress(self)
 
-    def _size_batches(self, model, device, known):
-        """-> (windows in a batch of this process, how many of them to compute at once; None for a
-        card, which says itself when its memory runs out). known: the latter, as the run began
-        with."""
-        options, windows = self.options, len(self.split.train)
-        if options.batch_size > windows:
-            self.journal.say(
-                f"batch   all {cli.counted(windows, 'training window')}: "
-                f"--batch-size {options.batch_size} asks for more than there are"
-            )
-        size = max(1, min(options.batch_size, windows) // self.ranks.world)
-        free = room(options.max_memory)
-        if device != "cpu" or free is None:
+    def _size_batches(self, model, place):
+        """-> (windows in a batch of this process, windows to compute at once; None on a card, which
+        reports by itself when its memory runs out)"""
+        asked, windows, say = self.options.batch_size, len(self.split.train), self.journal.say
+        if asked > windows:
+            everything = f"all {cli.counted(windows, 'training window')}"
+            say(f"batch   {everything}: --batch-size {asked} asks for more than there are")
+        size = max(1, min(asked, windows) // self.ranks.world)
+        free = room(self.options.max_memory)
+        if place.device != "cpu" or free is None:
             return size, None
-        window_bytes = 4 * model.window[0] * INPUT
-        held = window_bytes * (AHEAD + 2 + 2 * bool(options.augment.get("mix")))
+        batches_held = AHEAD + 2 + 2 * bool(self.options.augment.get("mix"))
+        held = batches_held * 4 * model.window[0] * INPUT  # bytes a window
         part, needed = largest_part(model, size, held, free / self.ranks.here)
-        part = min(part, known or part)
+        part = min(part, place.part or part)
         if part < size:
-            self.journal.say(
-                f"memory  a step on {cli.counted(size, 'window')} may take {needed / 1e6:,.0f} MB, "
-                f"{free / 1e6:,.0f} MB are free to take: computed in parts of at most {part}, and "
-                "batch norm sees one part at a time"
-            )
+            step = f"a step on {cli.counted(size, 'window')} may take {needed / 1e6:,.0f} MB"
+            parts = f"computed in parts of at most {part}, and batch norm sees one part at a time"
+            say(f"memory  {step}, {free / 1e6:,.0f} MB are free to take: {parts}")
         return size, part
 
     def _make_batches(self, device):
@@ -114,9 +104,8 @@ class Trainer:
         strengths = dict(options.augment)
         if cache.challenge == 2:  # any two of the four seconds
             strengths["shift"] = (cache[0].shape[1] - INPUT) // 2 / cache.sfreq
-        elif self.targets.features is not None and (
-            strengths.get("shift") or strengths.get("mirror")
-        ):
+        moved = strengths.get("shift") or strengths.get("mirror")
+        if cache.challenge == 1 and moved and self.targets.features is not None:
             raise UserError(
                 "features from the cache are those of the window as it is stored; leave out "
                 "--augment shift and mirror, or compute the features in the model: --features layer"
@@ -141,14 +130,12 @@ class Trainer:
     # the whole run
 
     def run(self) -> str:
-        """Train to the end, or until asked to stop. -> "finished" or "stopped", also where the
-        request came at the very end"""
-        heeded = [
-            number
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-            if signal.getsignal(number) != signal.SIG_IGN  # as nohup has set it
-        ]
-        handlers = {number: signal.signal(number, self._on_signal) for number in heeded}
+        """Train to the end, or until asked to stop. -> "finished" or "stopped"; the latter also if
+        the request came at the very end"""
+        handlers = {}
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                handlers[number] = signal.signal(number, self._on_signal)
         try:
             if self.batch == 0 and self.epoch == 1:
                 self._save()
@@ -160,17 +147,12 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def restore(self, state: dict) -> None:
-        """Resume from a checkpoint."""
-        checkpoint.restore(self, state)
-
     # an epoch
 
     def _train_epoch(self):
-        """-> False where it was asked to stop on the way"""
+        """-> whether it came to the epoch's end, without a request to stop"""
         self.stepper.model.train()
-        if self.ranks.world > 1:
-            # Each process drops other channels; a checkpoint holds the main one's generator alone.
+        if self.ranks.world > 1:  # each has its own dropout; a checkpoint holds one generator
             number = self.options.seed * 1000 + self.epoch
             torch.manual_seed(number * self.ranks.world + self.ranks.rank)
         guard = self.stepper.guard
@@ -182,8 +164,7 @@ class Trainer:
                     start = time.monotonic()
                     self._train_batch(self._tensors(batch))
                     now = time.monotonic()
-                    self.progress.computing += now - start
-                    self.progress.batch_done()
+                    self.progress.batch_done(now - start)
                     if self.stopping:
                         return False
                     if now - self.saved > 60 * self.options.checkpoint_minutes:
@@ -208,15 +189,12 @@ class Trainer:
             self.sums["skipped"] += 1
             self.hopeless += 1
             if self.hopeless == HOPELESS:
-                raise UserError(
-                    f"{HOPELESS} batches in a row gave no finite gradient (loss {taken.loss:g}); "
-                    "try a lower --lr, --clip 1 or --amp off"
-                )
+                what = f"{HOPELESS} batches in a row gave no finite gradient (loss {taken.loss:g})"
+                raise UserError(f"{what}; try a lower --lr, --clip 1 or --amp off")
         self.batch += 1
 
     def _look_at_memory(self):
-        """-> "fine"; "shrink", where fewer batches are held ahead from now on; "stop", which the
-        next batch will see"""
+        """-> "fine"; "shrink": hold fewer batches ahead from now on; "stop": the next batch does"""
         word, text = self.watch()
         if word != "fine":
             self.journal.say(f"memory: {text}")
@@ -228,8 +206,7 @@ class Trainer:
         return word
 
     def _validate(self):
-        """Score the epoch that has ended, keep what is best, save. -> False where it was asked to
-        stop on the way"""
+        """Score the epoch that has ended, keep the best weights, save. -> whether to go on"""
         start = time.monotonic()
         self.stepper.share_buffers()
         try:
@@ -253,12 +230,12 @@ class Trainer:
         events = self.journal.history["events"]
         new = events[self.events_shared :]
         del events[self.events_shared :]
-        sums, rows = Counter(), self.damaged.rows
-        for part in self.ranks.gather((dict(self.sums), new, rows, self.asked)):
-            part_sums, part_events, part_rows, asked = part
-            sums.update(part_sums)
-            events += part_events
-            self.damaged.rows = self.damaged.rows | part_rows
+        sums: Counter = Counter()
+        mine = dict(self.sums), new, self.damaged.rows, self.asked
+        for its_sums, its_events, its_rows, asked in self.ranks.gather(mine):
+            sums.update(its_sums)
+            events += its_events
+            self.damaged.rows = self.damaged.rows | its_rows
             self.stopping |= asked
         self.sums, self.events_shared = sums, len(events)
 
@@ -277,7 +254,9 @@ class Trainer:
         self.progress.epoch_ended(entry)
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, Counter()
         if better:
-            self._save_best()
+            settings, best = self.stepper.model.settings, self.best
+            kept = {"model": best["weights"], "settings": settings, "epoch": best["epoch"]}
+            self._write("best", kept)
         self._save()
         self.journal.publish()
 
@@ -288,9 +267,8 @@ class Trainer:
         self.journal.publish()
         self.journal.note(self.epoch, self.batch, "stopped", self.reason or "asked to stop")
         self.journal.state("stopped", reason=self.reason)
-        where = f"saved at epoch {self.epoch}, batch {self.batch}"
-        if not saved:
-            where = "stopped, the last checkpoint is kept"
+        at = f"saved at epoch {self.epoch}, batch {self.batch}"
+        where = at if saved else "stopped, the last checkpoint is kept"
         self.journal.say(f"{where}; resume with: {Run(self.journal.folder).resume}")
         return "stopped"
 
@@ -299,20 +277,14 @@ class Trainer:
         early = self.epoch <= self.options.epochs
         reason = f"no better epoch for {self.options.patience}" if early else ""
         if self.ranks.main:
-            challenge = self.split.cache.challenge
-            path = self.journal.folder / f"weights_challenge_{challenge}.pt"
+            path = self.journal.folder / f"weights_challenge_{self.options.challenge}.pt"
             self._export(path, self.best["weights"])
             self._say_result(f"stopped early, {reason}" if early else "finished")
             self.journal.say(f"weights {path}")
         self.journal.publish()
-        self.journal.state(
-            "finished",
-            reason=reason,
-            epoch=self.epoch - 1,
-            best_nrmse=finite(self.best["value"]),
-            best_epoch=self.best["epoch"],
-            seconds_left=0,
-        )
+        facts = {"best_nrmse": finite(self.best["value"]), "best_epoch": self.best["epoch"]}
+        facts |= {"reason": reason, "epoch": self.epoch - 1, "seconds_left": 0}
+        self.journal.state("finished", **facts)
         return "stopped" if any(self.ranks.gather(self.asked)) else "finished"
 
     def _say_result(self, how):
@@ -335,18 +307,9 @@ class Trainer:
             checkpoint.export(path, self.stepper.model.settings, weights)
         except OSError as e:
             size = sum(tensor.nbytes for tensor in weights.values())
-            raise UserError(
-                f"{trouble(e, path, '--out DIR in a new run', size)}; when there is room, "
-                f"resume this one with: {Run(path.parent).resume}"
-            ) from None
-
-    def _save_best(self):
-        best = {
-            "model": self.best["weights"],
-            "settings": self.stepper.model.settings,
-            "epoch": self.best["epoch"],
-        }
-        self._write("best", best)
+            what = trouble(e, path, "--out DIR in a new run", size)
+            how = f"when there is room, resume this one with: {Run(path.parent).resume}"
+            raise UserError(f"{what}; {how}") from None
 
     def _save(self):
         """-> whether it was saved"""
@@ -355,18 +318,17 @@ class Trainer:
         return self._write("last", read("the checkpoint", lambda: checkpoint.snapshot(self)))
 
     def _write(self, name, state):
-        """The main process writes. A checkpoint that cannot be written costs a warning: the one
-        before is still there. -> whether it was written"""
+        """Let the main process write a checkpoint. A full disk costs a warning, because the
+        checkpoint before is still there. -> whether it was written"""
         try:
             if self.ranks.main:
                 folder = self.journal.folder / "checkpoints"
                 checkpoint.save(folder, name, state, checkpoint.describe(self))
             return True
         except OSError as e:
-            text = (
-                f"the checkpoint of epoch {self.epoch}, batch {self.batch} could not be written "
-                f"({e.strerror}); the one before is kept, the run continues"
-            )
+            what = f"the checkpoint of epoch {self.epoch}, batch {self.batch}"
+            why = f"could not be written ({e.strerror})"
+            text = f"{what} {why}; the one before is kept, the run continues"
             self.journal.say(f"warning: {text}")
             self.journal.note(self.epoch, self.batch, "save failed", text)
             return False
@@ -376,9 +338,7 @@ class Trainer:
     def _on_signal(self, number, frame):
         self.asked = True
         if self.ranks.world > 1:
-            # The terminal has sent the signal to every process. torchrun passes it on again, and
-            # ends those that do not end.
-            return
+            return  # torchrun repeats the terminal's signal: the second is no second request
         self.stopping = True
         # A second request does not wait.
         second = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL

@@ -145,7 +145,7 @@ def test_a_run_from_python(caches, tmp_path):
     options = Options(1, epochs=1, batch_size=16, set={"width": 8, "depth": 1}, cache=caches)
     split = split_windows(caches, 1, ["R1"], ["R5"])
     journal = Journal(tmp_path)
-    assert Trainer(options, make_model(options), split, "cpu", "fp32", journal).run() == "finished"
+    assert Trainer(options, make_model(options), split, journal).run() == "finished"
     assert (tmp_path / "weights_challenge_1.pt").exists() and options.epochs == 1
 
 

@@ -92,18 +92,12 @@ class Card:
         raise error
 
 
-def guarded(model, plan, beside=tuple, moments=tuple, **settings):
+def guarded(model, plan, beside=tuple, moments=tuple, alive=answers):
     """-> (Recovery, Card, the list that events go to)."""
     events, card = [], Card(plan)
-    card.guard = Recovery(
-        model,
-        "cpu",
-        lambda kind, text: events.append((kind, text)),
-        card,
-        beside,
-        moments,
-        **settings,
-    )
+    on_event = lambda kind, text: events.append((kind, text))
+    card.guard = Recovery(model, "cpu", card, on_event, beside, moments)
+    card.guard.alive = alive
     return card.guard, card, events
 
 
@@ -455,7 +449,7 @@ def test_whether_a_device_answers(monkeypatch):
     monkeypatch.setattr(recovery, "synchronize", crash)
     assert not answers(cpu)
     monkeypatch.setattr(recovery, "synchronize", lambda device: hold.wait())  # hangs
-    assert not answers(cpu, limit=0.1)
+    assert not answers(cpu, limit_s=0.1)
     hold.set()
 
 

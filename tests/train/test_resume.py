@@ -117,8 +117,10 @@ def test_resumed_in_another_precision(train, monkeypatch, first, then):
     monkeypatch.setattr(amp, "TYPES", types)
     make = module.Trainer.__init__
 
-    def made(self, options, model, split, device, precision, *further):
-        make(self, options, model, split, device, precision_now[0], *further)
+    def made(self, options, model, split, journal, place, ranks):
+        make(
+            self, options, model, split, journal, place._replace(precision=precision_now[0]), ranks
+        )
 
     monkeypatch.setattr(module.Trainer, "__init__", made)
     monkeypatch.setattr(module.Trainer, "_finish", killed)

@@ -169,9 +169,7 @@ def tcn(rounds):
     step = training_step(TCN(), torch.randn(64, 129, 200), torch.randn(64, 200))
     with Peer() as peer:
         mine, theirs = in_turn(
-            rounds,
-            lambda: median_seconds(step, 10),
-            lambda: peer("plain tcn", batch=64)["seconds"],
+            rounds, lambda: median_seconds(step, 10), lambda: peer("plain tcn", batch=64)["seconds"]
         )
     note = f"gradients differ by {difference:.0e}"
     return report("tcn step, batch 64", mine, theirs, 4, same=difference < 1e-4, note=note)
@@ -235,10 +233,12 @@ class _LatencyData:
         import numpy as np
         import torch
 
-        from eeg.models import build, defaults
+        from eeg.models import build
+        from eeg.models.settings import SETTINGS
 
         torch.manual_seed(0)
-        model = build(name, **({"head": "time"} if "head" in defaults(name) else {}))
+        head = {"head": "time"} if "head" in SETTINGS[name] else {}
+        model = build(name, **head)
         model.center.fill_(self.y[self.train].mean())
         model.scale.fill_(self.y[self.train].std())
         if model.features != "none":

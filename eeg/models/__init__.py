@@ -1,13 +1,12 @@
 """Networks from windows (batch, electrode, sample) to answers (batch, output).
 
-`build` makes any of them by name. They import nothing of the project but each other: a submission
-ships these files alone.
+`build` makes any of them by name. They import nothing of the project but each other, because a
+submission ships these files alone.
 """
 
 import importlib
-import inspect
 
-MODELS = {  # name -> where the network is, and what it is in a line
+MODELS = {  # name -> module, class, description
     "tcn": ("tcn", "TCN", "temporal convolutions, a score on each moment of the window"),
     "eegnex": ("eegnex", "EEGNeX", "the start kit's network, computed in another order"),
     "unet": ("unet", "UNet", "a U-Net over time, a score on each moment of the window"),
@@ -23,13 +22,13 @@ MODELS = {  # name -> where the network is, and what it is in a line
 
 
 def build(
-    name,
-    n_chans=129,
-    n_times=200,
-    n_outputs=1,
-    normalize="channel",
+    name: str,
+    n_chans: int = 129,
+    n_times: int = 200,
+    n_outputs: int = 1,
+    normalize: str = "channel",
     aux=(),
-    features=None,
+    features: str | None = None,
     **settings,
 ):
     """-> Model: the input normalisation, the network, and what its numbers mean.
@@ -40,15 +39,12 @@ def build(
     value that a setting does not take.
     """
     from .model import Model
-    from .settings import check
 
-    check(name, settings)
-    return Model(
-        name, network(name), n_chans, n_times, n_outputs, normalize, tuple(aux), features, settings
-    )
+    shape = n_chans, n_times, n_outputs
+    return Model(name, network(name), shape, normalize, tuple(aux), features, settings)
 
 
-def network(name):
+def network(name: str):
     """The class of a model's network. Raises ValueError for a name that does not exist."""
     if name not in MODELS:
         raise ValueError(f"there is no model '{name}'; there are {', '.join(MODELS)}")
@@ -56,19 +52,9 @@ def network(name):
     return getattr(importlib.import_module(f".{module}", __name__), cls)
 
 
-def defaults(name):
-    """{setting: default} of a model's own settings."""
-    parameters = inspect.signature(network(name)).parameters
-    return {
-        key: p.default
-        for key, p in parameters.items()
-        if key not in ("n_chans", "n_times", "n_outputs", "n_features")
-    }
-
-
 def fold(model):
-    """A copy for inference alone, equal but for rounding: normalisations and what is linear in a
-    row become constants, computed once.
+    """A copy for inference alone, equal to the model up to rounding: normalisations and chains of
+    linear layers become constants, computed once.
     """
     from .model import folded
 

@@ -9,32 +9,29 @@ from torch import nn
 from torch.nn import functional as F
 
 from .layers import DepthwiseConv1d, Pointwise, Stem, halved
+from .settings import chosen
 
 
 class Scales(nn.Module):
-    """A residual block whose channels are filtered in as many groups as there are kernels, each
-    with its own length: (B, T, W) -> (B, T, W).
+    """A residual block (B, T, W) -> (B, T, W) that splits its channels into as many groups as there
+    are kernels, and filters each group with its own length.
     """
 
     def __init__(self, width, kernels):
         super().__init__()
-        self.filters = nn.ModuleList(
-            DepthwiseConv1d(width // len(kernels), kernel, bias=False) for kernel in kernels
-        )
+        share = width // len(kernels)
+        self.filters = nn.ModuleList(DepthwiseConv1d(share, each, bias=False) for each in kernels)
         self.mix = Pointwise(width, width)
 
     def forward(self, x):
         parts = x.chunk(len(self.filters), 2)
-        return x + F.relu(
-            self.mix(torch.cat([own(part) for own, part in zip(self.filters, parts)], 2))
-        )
+        filtered = [own(part) for own, part in zip(self.filters, parts)]
+        return x + F.relu(self.mix(torch.cat(filtered, 2)))
 
 
 class AttentionPool(nn.Module):
-    """(B, T, W)
-
-    -> (B, W + heads): each head's share of the channels at the moments it attends to, and where,
-    from -1 to 1, those moments are.
+    """(B, T, W) -> (B, W + heads): each head's share of the channels at the moments it attends to,
+    then where these moments are, from -1 to 1.
     """
 
     def __init__(self, width, heads):
@@ -44,39 +41,28 @@ class AttentionPool(nn.Module):
     def forward(self, x):
         attention = self.score(x).softmax(1)  # (B, T, heads)
         parts = x.unflatten(2, (self.heads, -1))
-        where = attention.transpose(1, 2) @ torch.linspace(
-            -1, 1, x.shape[1], dtype=attention.dtype, device=x.device
-        )
-        return torch.cat([torch.einsum("bth,bthw->bhw", attention, parts).flatten(1), where], 1)
+        place = torch.linspace(-1, 1, x.shape[1], dtype=attention.dtype, device=x.device)
+        seen = torch.einsum("bth,bthw->bhw", attention, parts).flatten(1)
+        return torch.cat([seen, attention.transpose(1, 2) @ place], 1)
 
 
 class CNN(nn.Module):
     """(B, C, T) -> (B, n_outputs). Time is halved after each of the first two blocks.
 
-    width: channels inside; depth: blocks; kernels: taps of each group of channels; heads: of the
-    attention over time; hidden: units before the answer; dropout: of the pooled numbers and of
-    those units.
+    Settings: width, channels inside; depth, blocks; kernels, taps for each group of channels;
+    heads, of the attention over time; hidden, units before the answer; dropout, for the pooled
+    numbers and those units.
     """
 
-    def __init__(
-        self,
-        n_chans=129,
-        n_times=200,
-        n_outputs=1,
-        width=160,
-        depth=4,
-        kernels=(7, 15, 31, 63),
-        heads=4,
-        hidden=64,
-        dropout=0.3,
-    ):
+    def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
         super().__init__()
-        self.stem = Stem(n_chans, width)
-        self.blocks = nn.ModuleList(Scales(width, kernels) for _ in range(depth))
-        self.pool = AttentionPool(width, heads)
-        self.joined = nn.Linear(width + heads, hidden)
-        self.last = nn.Linear(hidden, n_outputs)
-        self.dropout = dropout
+        s = chosen("cnn", settings)
+        self.stem = Stem(n_chans, s.width)
+        self.blocks = nn.ModuleList(Scales(s.width, s.kernels) for _ in range(s.depth))
+        self.pool = AttentionPool(s.width, s.heads)
+        self.joined = nn.Linear(s.width + s.heads, s.hidden)
+        self.last = nn.Linear(s.hidden, n_outputs)
+        self.dropout = s.dropout
 
     def pooled(self, x):
         x = self.stem(x)
@@ -84,39 +70,26 @@ class CNN(nn.Module):
             x = block(x)
             if i < 2:
                 x = halved(x)
-        return F.dropout(self.pool(x), self.dropout, self.training)
+        return self.dropped(self.pool(x))
+
+    def dropped(self, x):
+        return F.dropout(x, self.dropout, self.training)
+
+    def answer(self, joined):
+        return self.last(self.dropped(F.relu(joined)))
 
     def forward(self, x):
-        return self._answer(self.joined(self.pooled(x)))
-
-    def _answer(self, joined):
-        return self.last(F.dropout(F.relu(joined), self.dropout, self.training))
+        return self.answer(self.joined(self.pooled(x)))
 
 
 class Hybrid(CNN):
-    """(B, C, T) and features (B, n_features), normalised
-
-    -> (B, n_outputs): CNN, its last hidden layer also sees the features. Settings as CNN's.
+    """(B, C, T) and normalised features (B, n_features) -> (B, n_outputs): a CNN whose last hidden
+    layer also sees the features. Its settings are CNN's.
     """
 
-    def __init__(
-        self,
-        n_chans=129,
-        n_times=200,
-        n_outputs=1,
-        n_features=103,
-        width=160,
-        depth=4,
-        kernels=(7, 15, 31, 63),
-        heads=4,
-        hidden=64,
-        dropout=0.3,
-    ):
-        super().__init__(n_chans, n_times, n_outputs, width, depth, kernels, heads, hidden, dropout)
-        self.known = nn.Linear(n_features, hidden, bias=False)
+    def __init__(self, n_chans=129, n_times=200, n_outputs=1, n_features=103, **settings):
+        super().__init__(n_chans, n_times, n_outputs, **settings)
+        self.known = nn.Linear(n_features, self.joined.out_features, bias=False)
 
     def forward(self, x, features):
-        return self._answer(
-            self.joined(self.pooled(x))
-            + self.known(F.dropout(features, self.dropout, self.training))
-        )
+        return self.answer(self.joined(self.pooled(x)) + self.known(self.dropped(features)))

@@ -8,39 +8,28 @@ import torch
 from torch import nn
 
 from .layers import Block, Stem, halved
+from .settings import chosen
 from .transformer import Layer, TokenHead
 
 
 class Conformer(nn.Module):
     """(B, C, T) -> (B, n_outputs) numbers, or (B, T) scores of moments.
 
-    width: channels of the stem and of tokens; kernel: taps of its filters; depth: transformer
-    layers; heads: of attention; inner: units between a layer's two linear ones; dropout: of what
-    each block and layer adds.
+    Settings: head, "number" or "time" for scores; width, of the stem and of tokens; kernel, taps of
+    the stem's filters; depth, transformer layers; heads, of attention; inner, units between a
+    layer's two linear ones; dropout, for what each block and layer adds.
     """
 
-    def __init__(
-        self,
-        n_chans=129,
-        n_times=200,
-        n_outputs=1,
-        head="number",
-        width=96,
-        kernel=15,
-        depth=2,
-        heads=4,
-        inner=192,
-        dropout=0.1,
-    ):
+    def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
         super().__init__()
-        self.stem, self.block, self.coarse = (
-            Stem(n_chans, width, kernel),
-            Block(width, kernel, 1, dropout),
-            Block(width, kernel, 1, dropout),
-        )
-        self.position = nn.Parameter(0.02 * torch.randn(-(-n_times // 4), width))
-        self.layers = nn.Sequential(*(Layer(width, heads, inner, dropout) for _ in range(depth)))
-        self.head = TokenHead(head, width, n_times, 4, n_outputs, dropout)
+        s = chosen("conformer", settings)
+        layers = (Layer(s.width, s.heads, s.inner, s.dropout) for _ in range(s.depth))
+        self.stem = Stem(n_chans, s.width, s.kernel)
+        self.block = Block(s.width, s.kernel, 1, s.dropout)
+        self.coarse = Block(s.width, s.kernel, 1, s.dropout)
+        self.position = nn.Parameter(0.02 * torch.randn(-(-n_times // 4), s.width))
+        self.layers = nn.Sequential(*layers)
+        self.head = TokenHead(s, n_times, 4, n_outputs)
 
     def forward(self, x):
         x = halved(self.coarse(halved(self.block(self.stem(x)))))

@@ -1,7 +1,5 @@
 """EEGNeX (Chen et al. 2024, doi:10.1016/j.bspc.2023.105475), computed in another order at less
-cost.
-
-The function, its gradients and its running statistics are the same.
+cost. The function, its gradients and its running statistics are the same.
 
 B windows, C electrodes, T samples; F1, F2 filters of blocks 1 and 2, D spatial filters for each of
 the F2, K taps; f in F2, i in F1, d in D, s, t in T.
@@ -36,6 +34,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .layers import Dropout
+from .settings import chosen
 
 
 class EEGNeX(nn.Module):
@@ -45,85 +44,60 @@ class EEGNeX(nn.Module):
     statistics; some are never called.
     """
 
-    def __init__(
-        self,
-        n_chans=129,
-        n_times=200,
-        n_outputs=1,
-        *,
-        activation=nn.ELU,
-        depth_multiplier=2,
-        filter_1=8,
-        filter_2=32,
-        drop_prob=0.5,
-        kernel_block_1_2=64,
-        kernel_block_4=16,
-        dilation_block_4=2,
-        avg_pool_block4=4,
-        kernel_block_5=16,
-        dilation_block_5=4,
-        avg_pool_block5=8,
-        max_norm_conv=1.0,
-        max_norm_linear=0.25,
-    ):
+    def __init__(self, n_chans: int = 129, n_times: int = 200, n_outputs: int = 1, **settings):
         super().__init__()
-        pooled = _pooled(n_times, avg_pool_block4)
-        features = filter_1 * _pooled(pooled, avg_pool_block5)
+        s = chosen("eegnex", settings)
+        activation = s.activation if isinstance(s.activation, type) else getattr(nn, s.activation)
+        pooled = _pooled(n_times, s.avg_pool_block4)
+        features = s.filter_1 * _pooled(pooled, s.avg_pool_block5)
         if pooled < 1 or features < 1:
-            raise ValueError(
-                f"EEGNeX: {n_times} samples are too few to pool by {avg_pool_block4} "
-                f"and then by {avg_pool_block5}"
-            )
+            pools = f"by {s.avg_pool_block4} and then by {s.avg_pool_block5}"
+            raise ValueError(f"EEGNeX: {n_times} samples are too few to pool {pools}")
         self.n_chans, self.n_times = n_chans, n_times
-        self.max_norm_conv, self.max_norm_linear = max_norm_conv, max_norm_linear
-        filter_3 = filter_2 * depth_multiplier
-        self.conv1 = nn.Conv2d(1, filter_1, (1, kernel_block_1_2), bias=False)
-        self.bn1 = nn.BatchNorm2d(filter_1)
-        self.conv2 = nn.Conv2d(filter_1, filter_2, (1, kernel_block_1_2), bias=False)
-        self.bn2 = nn.BatchNorm2d(filter_2)
-        self.conv3 = nn.Conv2d(filter_2, filter_3, (n_chans, 1), groups=filter_2, bias=False)
+        self.max_norm_conv, self.max_norm_linear = s.max_norm_conv, s.max_norm_linear
+        filter_3, taps = s.filter_2 * s.depth_multiplier, s.kernel_block_1_2
+        self.conv1 = nn.Conv2d(1, s.filter_1, (1, taps), bias=False)
+        self.bn1 = nn.BatchNorm2d(s.filter_1)
+        self.conv2 = nn.Conv2d(s.filter_1, s.filter_2, (1, taps), bias=False)
+        self.bn2 = nn.BatchNorm2d(s.filter_2)
+        self.conv3 = nn.Conv2d(s.filter_2, filter_3, (n_chans, 1), groups=s.filter_2, bias=False)
         nn.init.xavier_uniform_(self.conv3.weight)
         self.bn3 = nn.BatchNorm2d(filter_3)
         self.act3 = activation()
-        self.pool3 = nn.AvgPool2d((1, avg_pool_block4), padding=(0, 1))
-        self.drop3 = Dropout(drop_prob)
-        self.conv4 = _same_conv(filter_3, filter_2, kernel_block_4, dilation_block_4)
-        self.bn4 = nn.BatchNorm2d(filter_2)
-        self.conv5 = _same_conv(filter_2, filter_1, kernel_block_5, dilation_block_5)
-        self.bn5 = nn.BatchNorm2d(filter_1)
+        self.pool3 = nn.AvgPool2d((1, s.avg_pool_block4), padding=(0, 1))
+        self.drop3 = Dropout(s.drop_prob)
+        self.conv4 = _same_conv(filter_3, s.filter_2, s.kernel_block_4, s.dilation_block_4)
+        self.bn4 = nn.BatchNorm2d(s.filter_2)
+        self.conv5 = _same_conv(s.filter_2, s.filter_1, s.kernel_block_5, s.dilation_block_5)
+        self.bn5 = nn.BatchNorm2d(s.filter_1)
         self.act5 = activation()
-        self.pool5 = nn.AvgPool2d((1, avg_pool_block5), padding=(0, 1))
-        self.drop5 = Dropout(drop_prob)
+        self.pool5 = nn.AvgPool2d((1, s.avg_pool_block5), padding=(0, 1))
+        self.drop5 = Dropout(s.drop_prob)
         self.head = nn.Linear(features, n_outputs)
         # inside[t, k]: tap k of block 2, around sample t, sees a sample of the window, not padding
-        taps = torch.arange(kernel_block_1_2) - _left(kernel_block_1_2)
-        seen = torch.arange(n_times)[:, None] + taps
+        seen = torch.arange(n_times)[:, None] + torch.arange(taps) - _left(taps)
         self.register_buffer("inside", ((seen >= 0) & (seen < n_times)).float(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[1:] != (self.n_chans, self.n_times):
-            raise ValueError(
-                f"EEGNeX: windows have shape {tuple(x.shape)}, "
-                f"expected (batch, {self.n_chans}, {self.n_times})"
-            )
+            expected = f"(batch, {self.n_chans}, {self.n_times})"
+            raise ValueError(f"EEGNeX: windows have shape {tuple(x.shape)}, expected {expected}")
         # Moments and band stay float32: they are most of what float16 and bfloat16 would ruin.
         with torch.autocast(x.device.type, enabled=False):
             x = self._blocks123(x.to(torch.promote_types(x.dtype, torch.float32)))
         x = self.drop3(x.to(self.conv4.weight.dtype))[:, :, None]
-        x = F.conv2d(
-            x, self._by_depth(self.conv4.weight, 1), padding="same", dilation=self.conv4.dilation
-        )
-        # laid out so, conv5 takes half the time on a CPU
+        weight = self._by_depth(self.conv4.weight, 1)
+        x = F.conv2d(x, weight, padding="same", dilation=self.conv4.dilation)
+        # in this layout conv5 takes half the time on a CPU
         x = self.conv5(self.bn4(x).contiguous(memory_format=torch.channels_last))
         x = self.drop5(self.pool5(self.act5(self.bn5(x))))
-        return F.linear(
-            x.flatten(1), self.head.weight.renorm(2, 0, self.max_norm_linear), self.head.bias
-        )
+        weight = self.head.weight.renorm(2, 0, self.max_norm_linear)
+        return F.linear(x.flatten(1), weight, self.head.bias)
 
     def _blocks123(self, x):
         """(B, C, T) -> pooled activations (B, D F2, pooled), float32 or float64.
 
-        Filters are ordered (d, f): then the result of every product is where the next one wants it.
+        Filters are ordered (d, f), so that each product leaves its result where the next needs it.
         """
         weight = self.conv3.weight.renorm(2, 0, self.max_norm_conv).flatten(1)
         w = self._by_depth(weight, 0).to(x.dtype)
@@ -138,40 +112,35 @@ class EEGNeX(nn.Module):
         return self._norm3_pooled(v, c, scale, shift)
 
     def _composed_filters(self, m, S, x):
-        """Blocks 1 and 2 but for the norm of 2: band (F2, T, 2K-1) and shift k (F2, T).
+        """Blocks 1 and 2 without the norm of 2: band (F2, T, 2K-1) and shift k (F2, T).
 
         m, S: moments of the batch, None where running statistics are used. x: the centred windows.
         """
         bn1, h1, h2 = self.bn1, self.conv1.weight.flatten(1), self.conv2.weight[:, :, 0]
         h1, h2, gain, bias = (p.to(x.dtype) for p in (h1, h2, bn1.weight, bn1.bias))
-        if _by_batch(bn1):
-            mean, var = _block1_moments(h1, m, S)
-        else:
-            mean, var = bn1.running_mean, bn1.running_var
+        mean, var = _block1_moments(h1, m, S) if _by_batch(bn1) else _running(bn1)
         _track(bn1, mean, var, x.numel())
         a1 = gain * torch.rsqrt(var + bn1.eps)
         return _compose(h1 * a1[:, None], bias - a1 * mean, h2, self.inside.to(x.dtype))
 
     def _norm2(self, band, k, m, spread, w, n):
-        """Block 2's batch norm turns v into scale (v + c) + shift: scale, shift (D F2), c (D F2,
-        T).
+        """Block 2's batch norm as scale (v + c) + shift -> scale (D F2), c (D F2, T), shift (D F2).
 
-        spread: variance around the mean, see _Filter. w: block 3's filters. n: values behind a
-        moment.
+        spread: variance around the mean, see _Filter. w: block 3's filters. n: number of values
+        behind a moment.
         """
         bn2, depth = self.bn2, len(w) // self.conv3.groups
-        y = k  # (F2, T), what blocks 1 and 2 make of the mean
+        y = k  # (F2, T), the response of blocks 1 and 2 to the mean
         if m is not None:
             y = k + (band * _views(m, band.shape[2], 2 * _left(self.inside.shape[1]))).sum(2)
+        mean, var = _running(bn2)
         if _by_batch(bn2):
             mean, var = y.mean(1), spread + y.var(1, unbiased=False)
-        else:
-            mean, var = bn2.running_mean, bn2.running_var
         _track(bn2, mean, var, n)
         gain, bias = bn2.weight.to(w.dtype), bn2.bias.to(w.dtype)
         scale = (gain * torch.rsqrt(var + bn2.eps)).repeat(depth)
         total = w.sum(1)
-        # In training block 3's norm takes the bias out again: so its gradient is 0, not None.
+        # In training block 3's norm cancels the bias, whose gradient must be 0, not None.
         c = total[:, None] * (y - mean[:, None] + 0 * bias[:, None]).repeat(depth, 1)
         return scale, c, total * bias.repeat(depth)
 
@@ -199,17 +168,13 @@ class EEGNeX(nn.Module):
         return out
 
     def _by_depth(self, weight, dim):
-        """The F3 filters along dim, stored (f, d), ordered (d, f)."""
-        return (
-            weight.unflatten(dim, (self.conv3.groups, -1))
-            .transpose(dim, dim + 1)
-            .flatten(dim, dim + 1)
-        )
+        """The F3 filters along dim, stored in the order (f, d) -> in the order (d, f)."""
+        split = weight.unflatten(dim, (self.conv3.groups, -1))
+        return split.transpose(dim, dim + 1).flatten(dim, dim + 1)
 
-    def folded(self):
-        """An inference-only module that equals self.eval() but for rounding.
-
-        Filters, constraints and batch norms of this moment are computed once.
+    def folded(self) -> "_Folded":
+        """A module for inference alone, equal to self.eval() up to rounding. It computes filters,
+        constraints and batch norms once, from their values at this moment.
         """
         return _Folded(self)
 
@@ -220,8 +185,8 @@ def _pooled(n_times, size):
 
 
 def _same_conv(inputs, outputs, taps, dilation):
-    dilation = (1, dilation)
-    return nn.Conv2d(inputs, outputs, (1, taps), dilation=dilation, padding="same", bias=False)
+    settings = dict(dilation=(1, dilation), padding="same", bias=False)
+    return nn.Conv2d(inputs, outputs, (1, taps), **settings)
 
 
 def _left(taps):
@@ -233,9 +198,13 @@ def _by_batch(bn):
     return bn.training or bn.running_mean is None
 
 
+def _running(bn):
+    return bn.running_mean, bn.running_var
+
+
 @torch.no_grad()
 def _track(bn, mean, var, n):
-    """What nn.BatchNorm2d.forward does to its buffers, for moments (var biased) over n values."""
+    """Updates the buffers as nn.BatchNorm2d.forward does, from moments (var biased) of n values."""
     if not bn.training or not bn.track_running_stats:
         return
     bn.num_batches_tracked += 1
@@ -245,20 +214,19 @@ def _track(bn, mean, var, n):
 
 
 def _views(m, taps, left):
-    """What a filter of so many taps, `left` of them ahead, sees of m (T): (T, taps), 0 outside."""
+    """(T, taps): what a filter of `taps`, `left` of them ahead, sees of m (T), with 0 outside."""
     return F.pad(m, (left, taps - 1 - left)).unfold(0, taps, 1)
 
 
 def _onednn(x):
-    """Whether to write a product as a convolution.
-
-    On processors that are not Intel's, oneDNN's run at twice the rate of MKL's products.
+    """Whether to write a product as a convolution: on processors that are not Intel's, oneDNN's
+    convolutions run at twice the rate of MKL's products.
     """
     return x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def _channels(x):
-    """(n, h, w, c) as (n, c, h, w) with the strides that oneDNN takes without a slow copy."""
+    """(n, h, w, c) as (n, c, h, w), with the strides that oneDNN takes without a slow copy."""
     return x.permute(0, 3, 1, 2)
 
 
@@ -286,20 +254,18 @@ def _block1_moments(h, m, S):
 
 
 def _compose(h, b, h2, inside):
-    """Filters h (F1, K) with shifts b (F1), then h2 (F2, F1, K), neither seeing past the window.
-
-    -> band (F2, T, 2K-1) and shift (F2, T)
+    """Filters h (F1, K) with shifts b (F1), then h2 (F2, F1, K), neither seeing past the window
+    -> band (F2, T, 2K-1), shift (F2, T).
     """
     taps = h.shape[1]
-    # (F2, K, K): tap k of block 2 with tap l of block 1 reaches sample k + l
-    pairs = h2.transpose(1, 2) @ h
+    pairs = h2.transpose(1, 2) @ h  # (F2, K, K): taps k of block 2 and l of 1 reach sample k + l
     # each row one further to the right
     rows = F.pad(pairs, (0, taps)).flatten(1)[:, : taps * (2 * taps - 1)].unflatten(1, (taps, -1))
     return inside @ rows, (b @ h2) @ inside.t()
 
 
 def _apply(u, A):
-    """A_f on the signals of filter f: (B, D F2, T), (F2, T', T) -> (B, D F2, T')."""
+    """Applies A (F2, T', T) to the signals u (B, D F2, T) of each filter -> (B, D F2, T')."""
     filters, rows, cols = A.shape
     signals = u.reshape(-1, filters, cols)
     if _onednn(u) and len(signals) > 16:  # fewer do not repay its copy of A
@@ -312,10 +278,7 @@ def _apply(u, A):
 
 
 def _matrix(band):
-    """band (F2, T, 2K-1)
-
-    -> A (F2, T, T): row t holds its band's entries from column t - 2 left(K) on.
-    """
+    """band (F2, T, 2K-1) -> A (F2, T, T): row t holds its band from column t - 2 left(K) on."""
     filters, T, width = band.shape
     left = 2 * _left((width + 1) // 2)
     padded = band.new_zeros(filters, T, T + width - 1)
@@ -324,7 +287,7 @@ def _matrix(band):
 
 
 def _band(A, width):
-    """The entries of A that a band holds, zeros where it reaches past the window."""
+    """The entries of A that a band holds, with zeros where it reaches past the window."""
     left = 2 * _left((width + 1) // 2)
     return _diagonals(F.pad(A, (left, width - 1 - left)), width).contiguous()
 
@@ -341,11 +304,11 @@ class _Filter(torch.autograd.Function):
     def forward(ctx, u, band, S):
         A = _matrix(band)
         AS = spread = None
-        if S is not None:
-            if _onednn(A):
-                AS = _pixels(F.conv2d(_channels(A[None]), _channels(S[:, None, None])))[0]
-            else:
-                AS = A @ S
+        if S is not None and _onednn(A):
+            AS = _pixels(F.conv2d(_channels(A[None]), _channels(S[:, None, None])))[0]
+        elif S is not None:
+            AS = A @ S
+        if AS is not None:
             spread = (A * AS).sum((1, 2)) / A.shape[1]
         ctx.save_for_backward(u, A, AS)
         ctx.width = band.shape[2]
@@ -371,7 +334,7 @@ class _Filter(torch.autograd.Function):
 
 
 def _pool(x, size):
-    """nn.AvgPool1d(size, padding=1) of (B, G, T), four times as fast on a CPU; no backward."""
+    """nn.AvgPool1d(size, padding=1) of (B, G, T), four times as fast on a CPU. No backward."""
     T = x.shape[2]
     n = _pooled(T, size)
     out = x.new_zeros(*x.shape[:2], n)
@@ -382,10 +345,10 @@ def _pool(x, size):
 
 
 class _NormELUPool(torch.autograd.Function):
-    """Batch norm of a (v + c), then ELU, then average pooling with one sample of padding.
-
-    v (B, G, T), c (G, T), a, gamma, beta (G). Also returns mean and variance of v + c. One
+    """Batch norm of a (v + c), then ELU, then average pooling with one sample of padding; one
     function, because each pass over v costs time.
+
+    v (B, G, T), c (G, T), a, gamma, beta (G). Also returns mean and variance of v + c.
     """
 
     @staticmethod
@@ -421,32 +384,29 @@ class _NormELUPool(torch.autograd.Function):
 
 
 class _Folded(nn.Module):
+    """See EEGNeX.folded."""
+
     @torch.no_grad()
     def __init__(self, net):
         super().__init__()
         depth, order = net.conv3.out_channels // net.conv3.groups, net._by_depth
         wide = torch.float64  # many scales are multiplied, and only once
-        (a1, b1), (a2, b2), (a3, b3), (a4, b4), (a5, b5) = (
-            _scale_and_shift(bn, wide) for bn in (net.bn1, net.bn2, net.bn3, net.bn4, net.bn5)
-        )
-        band, k = _compose(
-            net.conv1.weight.flatten(1).to(wide) * a1[:, None],
-            b1,
-            net.conv2.weight[:, :, 0].to(wide),
-            net.inside.to(wide),
-        )
+        norms = (net.bn1, net.bn2, net.bn3, net.bn4, net.bn5)
+        (a1, b1), (a2, b2), (a3, b3), (a4, b4), (a5, b5) = map(_scale_and_shift, norms)
+        h1, h2 = net.conv1.weight.flatten(1).to(wide), net.conv2.weight[:, :, 0].to(wide)
+        band, k = _compose(h1 * a1[:, None], b1, h2, net.inside.to(wide))
         spatial = net.conv3.weight.renorm(2, 0, net.max_norm_conv).flatten(1).to(wide)
         w = order(spatial, 0) * order(a3, 0)[:, None]
         shift = order(b3, 0) + w.sum(1) * b2.repeat(depth)
         w = w * a2.repeat(depth)[:, None]
-        # the rows of A in the order in which pooling adds them up: first the first samples of all
-        # pools, then the second; a row of zeros where a pool reaches past the window
+        # the rows of A in the order in which pooling adds them: the first samples of all pools, then
+        # the second ones; a row of zeros where a pool reaches past the window
         size, n = net.pool3.kernel_size[1], net.n_times
         sample = torch.arange(_pooled(n, size)) * size + torch.arange(size)[:, None] - 1
         past = (sample < 0) | (sample >= n)
         row = torch.where(past, n, sample).flatten()
         in_pools = lambda rows: F.pad(rows, (0, 1) if rows.dim() == 2 else (0, 0, 0, 1))[:, row]
-        zeros = copy.deepcopy(net.act3)(torch.zeros(()))  # what the activation makes of them
+        zeros = copy.deepcopy(net.act3)(torch.zeros(()))  # activations of the zeros
         parts = {
             "w": w[:, :, None],
             "A": in_pools(_matrix(band)),
@@ -461,9 +421,8 @@ class _Folded(nn.Module):
         }
         for name, value in parts.items():
             self.register_buffer(name, value.detach().to(net.conv1.weight.dtype, copy=True))
-        self.act3, self.act5, self.pool5 = (
-            copy.deepcopy(module) for module in (net.act3, net.act5, net.pool5)
-        )
+        copied = copy.deepcopy([net.act3, net.act5, net.pool5])
+        self.act3, self.act5, self.pool5 = copied
         for act in (self.act3, self.act5):
             if hasattr(act, "inplace"):
                 act.inplace = True
@@ -473,42 +432,33 @@ class _Folded(nn.Module):
 
     @torch.no_grad()
     def forward(self, x):
-        v = self.act3(_apply(F.conv1d(x, self.w), self.A).add_(self.offset)).unflatten(
-            2, (self.pool3, -1)
-        )
-        x = v[:, :, 0] - self.excess
-        for j in range(1, self.pool3):
-            x += v[:, :, j]
-        x = F.conv2d(
-            x[:, :, None], self.conv4, self.shift4, padding="same", dilation=self.dilation4
-        ).contiguous(memory_format=torch.channels_last)
-        x = F.conv2d(x, self.conv5, self.shift5, padding="same", dilation=self.dilation5)
+        v = self.act3(_apply(F.conv1d(x, self.w), self.A).add_(self.offset))
+        first, *others = v.unflatten(2, (self.pool3, -1)).unbind(2)
+        x = first - self.excess
+        for other in others:
+            x += other
+        same = lambda dilation: dict(padding="same", dilation=dilation)
+        x = F.conv2d(x[:, :, None], self.conv4, self.shift4, **same(self.dilation4))
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = F.conv2d(x, self.conv5, self.shift5, **same(self.dilation5))
         return F.linear(self.pool5(self.act5(x)).flatten(1), self.head, self.bias)
 
 
-def _scale_and_shift(bn, dtype):
-    scale = bn.weight.to(dtype) * torch.rsqrt(bn.running_var.to(dtype) + bn.eps)
+def _scale_and_shift(bn):
+    """A batch norm in eval mode as scale x + shift, in float64."""
+    scale = bn.weight.double() * torch.rsqrt(bn.running_var.double() + bn.eps)
     return scale, bn.bias - bn.running_mean * scale
 
 
 def from_braindecode(network: EEGNeX, state_dict: dict) -> EEGNeX:
-    """Load the weights and statistics of braindecode's EEGNeX into one of the same settings.
-
-    Returns the network.
+    """Loads the weights and statistics of braindecode's EEGNeX into one of the same settings, and
+    returns it.
     """
-    ours = {
-        "block_1.1": "conv1",
-        "block_1.2": "bn1",
-        "block_2.0": "conv2",
-        "block_2.1": "bn2",
-        "block_3.0": "conv3",
-        "block_3.1": "bn3",
-        "block_4.0": "conv4",
-        "block_4.1": "bn4",
-        "block_5.0": "conv5",
-        "block_5.1": "bn5",
-        "final_layer": "head",
-    }
+    ours = {"final_layer": "head"}
+    for block in range(1, 6):
+        first = int(block == 1)
+        ours[f"block_{block}.{first}"] = f"conv{block}"
+        ours[f"block_{block}.{first + 1}"] = f"bn{block}"
     renamed = {}
     for name, value in state_dict.items():
         layer, _, rest = name.replace("parametrizations.weight.original", "weight").rpartition(".")

@@ -19,9 +19,8 @@ def _array(tensor):
 
 
 class _Depthwise(torch.autograd.Function):
-    """x (B, T, C), weight (C, K), bias (C) or None
-
-    -> (B, T, C): csrc/depthwise.hpp under autograd. float32 on the CPU, contiguous.
+    """x (B, T, C), weight (C, K), bias (C) or None -> (B, T, C): csrc/depthwise.hpp under
+    autograd. float32 on the CPU, contiguous.
     """
 
     @staticmethod
@@ -29,9 +28,8 @@ class _Depthwise(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
         y = torch.empty(x.shape)
-        _native.depthwise_forward(
-            _array(x), _array(weight), _array(bias), dilation, _array(y), torch.get_num_threads()
-        )
+        inputs, threads = map(_array, (x, weight, bias)), torch.get_num_threads()
+        _native.depthwise_forward(*inputs, dilation, _array(y), threads)
         return y
 
     @staticmethod
@@ -39,63 +37,38 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx, gy):
         x, weight = ctx.saved_tensors
         shapes = x.shape, weight.shape, weight.shape[:1]
-        gx, gw, gb = (
-            torch.empty(shape) if needed else None
-            for shape, needed in zip(shapes, ctx.needs_input_grad)
-        )
-        _native.depthwise_backward(
-            _array(x),
-            _array(weight),
-            _array(gy.contiguous()),
-            ctx.dilation,
-            _array(gx),
-            _array(gw),
-            _array(gb),
-            torch.get_num_threads(),
-        )
-        return gx, gw, gb, None
+        needed = zip(shapes, ctx.needs_input_grad)
+        gradients = [torch.empty(shape) if wanted else None for shape, wanted in needed]
+        inputs, threads = map(_array, (x, weight, gy.contiguous())), torch.get_num_threads()
+        _native.depthwise_backward(*inputs, ctx.dilation, *map(_array, gradients), threads)
+        return *gradients, None
 
 
 class DepthwiseConv1d(nn.Conv1d):
-    """A temporal filter of odd length for each channel, zero-padded: (windows, samples, channels)
+    """A zero-padded temporal filter of odd length for each channel: (windows, samples, channels),
+    the same shape out.
 
-    -> the same shape.
-
-    Channels come last: the convolution is fastest so, and a pointwise layer beside it is a plain
-    matrix product. Parameters and their names are those of torch's Conv1d(groups=channels). The
-    native kernel takes float32 on the CPU, and what autocast halved there; everything else goes to
-    torch.
+    With channels last the convolution is fastest, and a pointwise layer beside it is a plain matrix
+    product. Parameters and their names are those of torch's Conv1d(groups=channels). The native
+    kernel takes float32 on the CPU, and what autocast halved there; torch does everything else.
     """
 
     def __init__(self, channels, kernel_size, dilation=1, bias=True):
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size must be odd, so that the length is kept, got {kernel_size}"
-            )
+            raise ValueError(f"kernel_size must be odd, to keep the length, got {kernel_size}")
         reach = kernel_size // 2 * dilation  # samples, to either side
-        super().__init__(
-            channels,
-            channels,
-            kernel_size,
-            padding=reach,
-            dilation=dilation,
-            groups=channels,
-            bias=bias,
-        )
+        settings = dict(padding=reach, dilation=dilation, groups=channels, bias=bias)
+        super().__init__(channels, channels, kernel_size, **settings)
         self.reach = reach
 
     def forward(self, x):
         if x.dim() != 3 or x.shape[1] == 0 or x.shape[2] != self.in_channels:
-            raise ValueError(
-                f"x must be (windows, samples, {self.in_channels} channels), "
-                f"got shape {list(x.shape)}"
-            )
+            expected = f"(windows, samples, {self.in_channels} channels)"
+            raise ValueError(f"x must be {expected}, got shape {list(x.shape)}")
         if not torch.jit.is_scripting():
             if self._native_takes(x):
-                y = _Depthwise.apply(
-                    x.float().contiguous(), self.weight.squeeze(1), self.bias, self.dilation[0]
-                )
-                return y.to(x.dtype)
+                x32, weight = x.float().contiguous(), self.weight.squeeze(1)
+                return _Depthwise.apply(x32, weight, self.bias, self.dilation[0]).to(x.dtype)
         return F.conv1d(
             x.transpose(1, 2),
             self.weight,
@@ -107,10 +80,8 @@ class DepthwiseConv1d(nn.Conv1d):
 
     @torch.jit.unused
     def _native_takes(self, x):
-        if (
-            _native is None or torch.jit.is_tracing() or _compiling()
-        ):  # a trace does not see into the kernel
-            return False
+        if _native is None or torch.jit.is_tracing() or _compiling():
+            return False  # a trace does not see into the kernel
         return (
             x.device.type == "cpu"
             and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
@@ -119,12 +90,12 @@ class DepthwiseConv1d(nn.Conv1d):
 
 
 class Normalize(nn.Module):
-    """Takes the unit out of windows (B, C, T): each channel less its mean, and then, float32,
+    """Takes the unit out of windows (B, C, T), in float32: subtracts each channel's mean and then
 
-    "channel": in units of the channel's standard deviation; "window": of the typical channel's, so
-    that channels keep their relative size, up to 30; "robust": less the median, in units of the
-    median absolute deviation x 1.4826, up to 30; "none": as it is. A channel that is constant but
-    for rounding becomes 0.
+    "channel": divides by the channel's standard deviation; "window": by that of the typical
+    channel, so that channels keep their relative size; "robust": subtracts the median and divides
+    by 1.4826 times the median absolute deviation. The last two stop at +-30. "none" changes
+    nothing. A channel that is constant but for rounding becomes 0.
     """
 
     kinds = ("channel", "window", "robust", "none")
@@ -147,15 +118,12 @@ class Normalize(nn.Module):
             mean = x.mean(2, keepdim=True)
             x = x - mean
             spread = torch.linalg.vector_norm(x, dim=2, keepdim=True) / math.sqrt(x.shape[2])
-            alive = (
-                spread > 1e-6 * mean.abs()
-            )  # no epsilon in any unit: volts are 1e-5 and microvolts 10
+            alive = spread > 1e-6 * mean.abs()  # relative: volts are 1e-5 and microvolts 10
             if self.kind == "channel":
                 return x * torch.where(alive, 1 / spread, 0)
             if self.kind == "window":
-                spread = torch.nanmedian(
-                    torch.where(alive, spread, torch.nan), 1, keepdim=True
-                ).values
+                known = torch.where(alive, spread, torch.nan)
+                spread = torch.nanmedian(known, 1, keepdim=True).values
             else:
                 x = x - x.median(2, keepdim=True).values
                 mad = x.abs().median(2, keepdim=True).values * 1.4826
@@ -164,22 +132,17 @@ class Normalize(nn.Module):
 
 
 def product(x, weight, bias=None):
-    """x (B, T, in) times weight (out, in), plus bias.
-
-    As the convolution of one-pixel images, channels last: on a CPU twice as fast as a linear layer,
-    or more.
+    """x (B, T, in) times weight (out, in), plus bias. On a CPU it is computed as a convolution of
+    one-pixel images, channels last, which is at least twice as fast as a linear layer.
     """
     if x.device.type != "cpu" or torch.jit.is_scripting():
         return F.linear(x, weight, bias)
-    return (
-        F.conv2d(x.transpose(1, 2).unsqueeze(2), weight[:, :, None, None], bias)
-        .squeeze(2)
-        .transpose(1, 2)
-    )
+    image = x.transpose(1, 2).unsqueeze(2)
+    return F.conv2d(image, weight[:, :, None, None], bias).squeeze(2).transpose(1, 2)
 
 
 class Linear(nn.Linear):
-    """nn.Linear for (B, T, in), as `product`."""
+    """nn.Linear for (B, T, in), computed by `product`."""
 
     def forward(self, x):
         return product(x, self.weight, self.bias)
@@ -200,7 +163,7 @@ class Pointwise(nn.Module):
 
     @torch.no_grad()
     def folded(self):
-        """The same, but for rounding, in eval mode: the norm went into weight and bias."""
+        """A layer equal to this one in eval mode, up to rounding: weight and bias hold the norm."""
         scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
         linear = Linear(*reversed(self.weight.shape)).to(self.weight)
         linear.weight.copy_(self.weight * scale[:, None])
@@ -209,7 +172,7 @@ class Pointwise(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout; on a CPU with 16 random bits for each element, p rounded to them: ten times as
+    """nn.Dropout. On a CPU it draws 16 random bits an element, and rounds p to them: ten times as
     fast as torch's Bernoulli.
     """
 
@@ -217,35 +180,25 @@ class Dropout(nn.Dropout):
         n = round(self.p * 65536)
         if not self.training or not x.is_cpu or n in (0, 65536):
             return super().forward(x)
-        bits = (
-            torch.empty(-(-x.numel() // 4), dtype=torch.int64)
-            .random_(-(2**63), None)
-            .view(torch.int16)
-        )
-        return x * (bits[: x.numel()].view(x.shape) >= n - 32768).to(x.dtype).mul_(
-            65536 / (65536 - n)
-        )
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+        return x * (bits >= n - 32768).to(x.dtype).mul_(65536 / (65536 - n))
 
 
 class Stem(nn.Module):
-    """Windows (B, C, T)
-
-    -> (B, T, W): a temporal filter for each electrode, then W mixtures of electrodes.
-    """
+    """(B, C, T) -> (B, T, W): a temporal filter for each electrode, then W mixtures of these."""
 
     def __init__(self, n_chans, width, kernel=15):
         super().__init__()
-        self.filter, self.mix = (
-            DepthwiseConv1d(n_chans, kernel, bias=False),
-            Pointwise(n_chans, width),
-        )
+        self.filter = DepthwiseConv1d(n_chans, kernel, bias=False)
+        self.mix = Pointwise(n_chans, width)
 
     def forward(self, x):
         return F.relu(self.mix(self.filter(x.transpose(1, 2))))
 
 
 class Block(nn.Module):
-    """Depthwise-separable convolution beside a short cut: (B, T, W) -> (B, T, W)."""
+    """A residual depthwise-separable convolution: (B, T, W) -> (B, T, W)."""
 
     def __init__(self, width, kernel=15, dilation=1, dropout=0.0):
         super().__init__()
@@ -261,39 +214,30 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Squeeze-and-excitation, then the answer: (B, T, W)
+    """(B, T, W) -> (B, T) scores of moments, or (B, n_outputs) numbers from the mean over time.
 
-    -> (B, T) scores of moments, or (B, n_outputs) numbers of the mean over time.
-
-    The gates multiply channels, and so do the weights behind them: gates go into the weights, and x
-    is read once.
+    Squeeze-and-excitation, then the answer. Both gates and weights multiply channels, so the gates
+    go into the weights, and x is read once.
     """
 
     def __init__(self, kind, width, n_outputs):
         super().__init__()
         self.kind = kind
-        self.squeeze, self.excite = (
-            nn.Linear(width, max(8, width // 8)),
-            nn.Linear(max(8, width // 8), width),
-        )
+        squeezed = max(8, width // 8)
+        self.squeeze, self.excite = nn.Linear(width, squeezed), nn.Linear(squeezed, width)
         self.last = nn.Linear(width, n_outputs)
 
     def forward(self, x):
         mean = x.mean(1)
         gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean))))
         if self.kind == "time":
-            return (
-                torch.bmm(x, (gate * self.last.weight).unsqueeze(2).to(x.dtype)).squeeze(2)
-                + self.last.bias
-            )
+            weight = (gate * self.last.weight).unsqueeze(2).to(x.dtype)
+            return torch.bmm(x, weight).squeeze(2) + self.last.bias
         return self.last(mean * gate)
 
 
 def halved(x):
-    """Means of neighbouring samples: (B, T, W)
-
-    -> (B, T / 2 rounded up, W); an odd last sample stays.
-    """
+    """(B, T, W) -> (B, T / 2 rounded up, W): means of two samples; an odd last one stays."""
     if x.shape[1] % 2:
         x = torch.cat([x, x[:, -1:]], 1)
     return x.unflatten(1, (-1, 2)).mean(2)

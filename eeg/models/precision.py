@@ -1,5 +1,5 @@
-"""Smaller numbers for inference, and the proof that they do no harm: a precision that changes NRMSE
-by more than LIMITS says is refused.
+"""Smaller numbers for inference, and a check that they do no harm: a precision that changes NRMSE by
+as much as its limit is refused.
 """
 
 import io
@@ -11,21 +11,18 @@ from torch import nn
 from . import fold
 from .layers import DepthwiseConv1d
 
-LIMITS = {
-    "fp32": 0.001,
-    "bf16": 0.005,
-    "fp16": 0.005,
-    "int8": 0.005,
-}  # precision -> the largest change of NRMSE that passes
+# precision -> the change of NRMSE that is too large
+LIMITS = {"fp32": 0.001, "bf16": 0.005, "fp16": 0.005, "int8": 0.005}
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def at_precision(model, precision):
-    """A copy of a Model for inference alone, folded, whose network computes in bfloat16 or float16,
-    or whose linear layers do in int8.
+    """A folded copy of a Model for inference alone, whose network computes in bfloat16 or float16,
+    or whose linear layers compute in int8.
 
-    Normalisation, temporal filters and the answer stay float32. int8: weights once, a scale for
-    each output; activations at every call. Raises ValueError for another precision, and for one
-    that this torch cannot compute.
+    Normalisation, temporal filters and the answer stay float32. int8 quantises weights once, with a
+    scale for each output, and activations at every call. Raises ValueError for another precision,
+    and for one that this torch cannot compute.
     """
     if precision not in LIMITS:
         raise ValueError(f"there is no precision '{precision}'; there are {', '.join(LIMITS)}")
@@ -33,15 +30,13 @@ def at_precision(model, precision):
     if precision == "int8":
         model.network = _int8(model.network)
     elif precision != "fp32":
-        model.network = _Cast(
-            model.network, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        )
+        model.network = _Cast(model.network, TYPES[precision])
     return model
 
 
 def checked(model, precision, x, y, features=None):
-    """`at_precision`, and what it changes on windows x (N, C, T) with labels y, (N,) or (N,
-    n_outputs), as `change` says. Raises ValueError where that is too much.
+    """-> (what `at_precision` makes, its `change` on windows x (N, C, T) with labels y, (N,) or
+    (N, n_outputs)). Raises ValueError where that is too much.
     """
     other = at_precision(model, precision)
     figures = change(model, other, x, y, features)
@@ -59,19 +54,15 @@ def passes(precision, figures):
 
 @torch.inference_mode()
 def change(model, other, x, y, features=None):
-    """What another form of a model changes: {"answer": the largest change of one, in the labels'
-    standard deviations, "nrmse": of NRMSE, for the output where it changes most, "before": the
-    model's}.
+    """How another form of a model differs: {"answer": the largest change of an answer, in standard
+    deviations of the labels, "nrmse": the change of NRMSE for the output where it changes most,
+    "before": the model's NRMSE for that output}.
     """
     was_training = model.training
     model.eval()
-    answers = []
-    for each in (model, other):
-        parts = [
-            each(a, *b)
-            for a, *b in zip(x.split(128), *([] if features is None else [features.split(128)]))
-        ]
-        answers.append(torch.cat(parts).double())
+    inputs = [x] if features is None else [x, features]
+    batches = list(zip(*(each.split(128) for each in inputs)))
+    answers = [torch.cat([form(*b) for b in batches]).double() for form in (model, other)]
     model.train(was_training)
     y = y.double().reshape(len(y), -1)
     spread = y.std(0, unbiased=False)
@@ -92,7 +83,7 @@ def size(model):
 
 
 class _Cast(nn.Module):
-    """A network in another type, but for temporal filters: those are few numbers, and their kernel
+    """A network in another type, except for its temporal filters: they are small, and their kernel
     takes float32.
     """
 
@@ -108,27 +99,23 @@ class _Cast(nn.Module):
 
 
 def _int8(network):
-    """torch's own dynamic quantisation of linear layers, ours too: two to three times as fast as
-    the same written with torch._int_mm.
+    """torch's dynamic quantisation of all linear layers, two to three times as fast as the same
+    written with torch._int_mm. The small layers that give the answer stay as they are.
     """
     try:
         from torch.ao.nn.quantized.dynamic import Linear
         from torch.ao.quantization import per_channel_dynamic_qconfig
     except ImportError as e:
-        raise ValueError(
-            f"int8 needs torch's dynamic quantisation, which torch {torch.__version__} has not"
-        ) from e
+        lacks = f"which torch {torch.__version__} does not have"
+        raise ValueError(f"int8 needs torch's dynamic quantisation, {lacks}") from e
     for name, child in list(network.named_children()):
-        if (
-            isinstance(child, nn.Linear) and child.out_features >= 8
-        ):  # what speaks the answer is small, and stays
+        if isinstance(child, nn.Linear) and child.out_features >= 8:
             plain = nn.Linear(child.in_features, child.out_features, bias=child.bias is not None)
             plain.load_state_dict(child.state_dict())
             plain.qconfig = per_channel_dynamic_qconfig
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # it is said to go in some later torch; what then happens stands above
+                # torch announces its removal; the ValueError above is for then
+                warnings.simplefilter("ignore")
                 setattr(network, name, Linear.from_float(plain))
         else:
             _int8(child)

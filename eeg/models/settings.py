@@ -1,66 +1,60 @@
-"""What the settings of each network may be, by name, and which a search varies. Imports nothing: a
-command checks its arguments with it before torch is there."""
+"""The settings of each network: names, defaults, what they may be, and what a search varies.
+
+Imports nothing heavy: a command checks its arguments with it before torch is there.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Setting:
-    """default: as the network's; words: what it takes, as an error says it; tuned: what a search
-    draws from, as in a space of run/tune.py, None where it leaves it alone."""
+    """words: what it takes, as an error says it. tuned: what a search draws from, as in a space of
+    run/tune.py; None where it leaves the setting alone."""
 
-    default: object
+    default: Any
     words: str
     fits: Callable
     tuned: dict | None = None
 
 
-def whole(default, low, high):
-    return Setting(
-        default,
-        f"a whole number from {low} to {high}",
-        lambda value: type(value) is int and low <= value <= high,
-    )
+def whole(default: int, low: int, high: int) -> Setting:
+    fits = lambda value: type(value) is int and low <= value <= high
+    return Setting(default, f"a whole number from {low} to {high}", fits)
 
 
-def odd(default, high=199):
-    return Setting(
-        default,
-        f"an odd number from 1 to {high}",
-        lambda value: type(value) is int and 1 <= value <= high and value % 2,
-    )
+def odd(default: int, high: int = 199) -> Setting:
+    fits = lambda value: type(value) is int and 1 <= value <= high and value % 2
+    return Setting(default, f"an odd number from 1 to {high}", fits)
 
 
-def odds(default, high=199):
-    fits = lambda value: (
-        isinstance(value, (list, tuple)) and value and all(map(odd(1, high).fits, value))
-    )
+def odds(default: tuple[int, ...], high: int = 199) -> Setting:
+    each = odd(1, high).fits
+    fits = lambda value: isinstance(value, (list, tuple)) and value and all(map(each, value))
     return Setting(default, f"a list of odd numbers from 1 to {high}, as [7,15,31]", fits)
 
 
-def share(default, low, high):
+def share(default: float, low: float, high: float) -> Setting:
     """From 0 to less than 1; a search draws from low to high."""
     fits = lambda value: type(value) in (int, float) and 0 <= value < 1
     return Setting(default, "a number from 0 to less than 1", fits, {"range": [low, high]})
 
 
-def number(default, low, high):
-    return Setting(
-        default,
-        f"a number from {low} to {high}",
-        lambda value: type(value) in (int, float) and low <= value <= high,
-    )
+def number(default: float, low: float, high: float) -> Setting:
+    fits = lambda value: type(value) in (int, float) and low <= value <= high
+    return Setting(default, f"a number from {low} to {high}", fits)
 
 
-def choice(default, *values):
-    return Setting(
-        default, " or ".join(values), lambda value: type(value) is str and value in values
-    )
+def head(default: str) -> Setting:
+    fits = lambda value: type(value) is str and value in ("number", "time")
+    return Setting(default, "number or time", fits)
 
 
-def head(default):
-    return choice(default, "number", "time")
+def activation(default: str) -> Setting:
+    words = "a class of torch.nn, which only Python can name"
+    return Setting(default, words, lambda value: isinstance(value, type))
 
 
 WIDTH, DEPTH, HEADS = (1, 2048), (1, 12), (1, 64)
@@ -73,11 +67,7 @@ CNN = {
     "dropout": share(0.3, 0, 0.6),
 }
 EEGNEX = {
-    "activation": Setting(
-        "ELU",
-        "a class of torch.nn, which only Python can name",
-        lambda value: isinstance(value, type),
-    ),
+    "activation": activation("ELU"),
     "depth_multiplier": whole(2, 1, 16),
     "filter_1": whole(8, 1, 256),
     "filter_2": whole(32, 1, 256),
@@ -132,27 +122,31 @@ SETTINGS = {
 }
 
 
-def check(name, settings):
-    """Raises ValueError for a model that does not exist, a setting that it has not, and a value
-    that the setting does not take."""
+def check(name: str, settings: dict) -> dict:
+    """-> all settings of a model, with defaults for those not given. Raises ValueError for a model
+    or a setting that does not exist, and for a value that the setting does not take."""
     if name not in SETTINGS:
         raise ValueError(f"there is no model '{name}'; there are {', '.join(SETTINGS)}")
     known = SETTINGS[name]
     for key, value in settings.items():
         if key not in known:
-            raise ValueError(
-                f"{key}={_shown(value)}: {name} has no setting '{key}'; it has {', '.join(known)}"
-            )
+            has = ", ".join(known)
+            raise ValueError(f"{key}={_shown(value)}: {name} has no setting '{key}'; it has {has}")
         if not known[key].fits(value):
             raise ValueError(f"{key}={_shown(value)}: {name} takes {known[key].words}")
-    values = {key: settings.get(key, setting.default) for key, setting in known.items()}
+    values = {key: setting.default for key, setting in known.items()} | settings
     for key in ("heads", "kernels"):
         parts = values.get(key, 1)
         parts = parts if isinstance(parts, int) else len(parts)
         if values.get("width", 0) % parts:
-            raise ValueError(
-                f"width={values['width']}: {name} with {parts} {key} takes a multiple of {parts}"
-            )
+            multiple = f"{name} with {parts} {key} takes a multiple of {parts}"
+            raise ValueError(f"width={values['width']}: {multiple}")
+    return values
+
+
+def chosen(name: str, settings: dict) -> SimpleNamespace:
+    """What `check` returns, as attributes."""
+    return SimpleNamespace(**check(name, settings))
 
 
 def _shown(value):
@@ -160,6 +154,6 @@ def _shown(value):
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def tuned(name):
+def tuned(name: str) -> dict[str, dict]:
     """{setting: what a search draws from} of a model."""
     return {key: setting.tuned for key, setting in SETTINGS[name].items() if setting.tuned}

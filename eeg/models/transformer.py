@@ -1,5 +1,5 @@
-"""A small transformer encoder, fit for pretraining: it can answer, and it can say what the hidden
-parts of a window were.
+"""A small transformer encoder, fit for pretraining: it answers, and it restores the hidden parts of
+a window.
 
 B windows, C electrodes, T samples, N tokens of `patch` samples each, D width.
 """
@@ -9,13 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from .layers import Dropout, Linear
+from .settings import chosen
 
 
 class Layer(nn.Module):
-    """Self-attention, then two linear layers, each normalised first and added: (B, N, D)
-
-    -> (B, N, D).
-    """
+    """(B, N, D) -> (B, N, D): self-attention, then two linear layers, each normalised first and
+    added."""
 
     def __init__(self, width, heads, inner, dropout):
         super().__init__()
@@ -26,30 +25,22 @@ class Layer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x):
-        q, k, v = (
-            self.attend(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )
-        x = x + self.dropout(
-            self.mix(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        )
+        attend = self.attend(self.norm1(x)).unflatten(2, (3, self.heads, -1))
+        seen = F.scaled_dot_product_attention(*attend.permute(2, 0, 3, 1, 4))
+        x = x + self.dropout(self.mix(seen.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.narrow(F.gelu(self.widen(self.norm2(x)))))
 
 
 class TokenHead(nn.Module):
-    """Tokens (B, N, D)
+    """Tokens (B, N, D) -> (B, T) scores of moments, or (B, n_outputs) numbers of the mean over
+    tokens. s: the network's settings."""
 
-    -> (B, T) scores of moments, or (B, n_outputs) numbers of the mean over tokens.
-    """
-
-    def __init__(self, kind, width, n_times, patch, n_outputs, dropout):
+    def __init__(self, s, n_times, patch, n_outputs):
         super().__init__()
-        self.kind, self.n_times = kind, n_times
-        self.norm, self.hidden, self.dropout = (
-            nn.LayerNorm(width),
-            nn.Linear(width, width),
-            nn.Dropout(dropout),
-        )
-        self.last = nn.Linear(width, patch if kind == "time" else n_outputs)
+        self.kind, self.n_times = s.head, n_times
+        self.norm, self.hidden = nn.LayerNorm(s.width), nn.Linear(s.width, s.width)
+        self.dropout = nn.Dropout(s.dropout)
+        self.last = nn.Linear(s.width, patch if s.head == "time" else n_outputs)
 
     def forward(self, x):
         if self.kind == "time":
@@ -58,36 +49,26 @@ class TokenHead(nn.Module):
 
 
 class Transformer(nn.Module):
-    """(B, C, T)
+    """(B, C, T) -> (B, n_outputs) numbers (one, or the four factors at once), or (B, T) scores of
+    moments.
 
-    -> (B, n_outputs) numbers (one, or the four factors at once), or (B, T) scores of moments.
-
-    patch: samples a token; width: of tokens; depth: layers; heads: of attention; inner: units
-    between a layer's two linear ones; dropout: of what each layer adds.
+    Settings: head, "number" or "time" for scores; patch, samples a token; width, of tokens; depth,
+    layers; heads, of attention; inner, units between a layer's two linear ones; dropout, for what
+    each layer adds.
     """
 
-    def __init__(
-        self,
-        n_chans=129,
-        n_times=200,
-        n_outputs=1,
-        head="number",
-        patch=4,
-        width=128,
-        depth=2,
-        heads=4,
-        inner=512,
-        dropout=0.1,
-    ):
+    def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
         super().__init__()
-        self.n_chans, self.n_times, self.patch = n_chans, n_times, patch
-        self.n_tokens = -(-n_times // patch)  # the last one may reach past the window, into zeros
-        self.project = Linear(n_chans * patch, width)
-        self.position = nn.Parameter(0.02 * torch.randn(self.n_tokens, width))
-        self.hidden = nn.Parameter(0.02 * torch.randn(width))  # stands where a token is hidden
-        self.layers = nn.ModuleList(Layer(width, heads, inner, dropout) for _ in range(depth))
-        self.head = TokenHead(head, width, n_times, patch, n_outputs, dropout)
-        self.restore = Linear(width, n_chans * patch)
+        s = chosen("transformer", settings)
+        layers = (Layer(s.width, s.heads, s.inner, s.dropout) for _ in range(s.depth))
+        self.n_chans, self.n_times, self.patch = n_chans, n_times, s.patch
+        self.n_tokens = -(-n_times // s.patch)  # the last one may reach past the window, into zeros
+        self.project = Linear(n_chans * s.patch, s.width)
+        self.position = nn.Parameter(0.02 * torch.randn(self.n_tokens, s.width))
+        self.hidden = nn.Parameter(0.02 * torch.randn(s.width))  # replaces a hidden token
+        self.layers = nn.ModuleList(layers)
+        self.head = TokenHead(s, n_times, s.patch, n_outputs)
+        self.restore = Linear(s.width, n_chans * s.patch)
 
     def encode(self, x, mask=None):
         """(B, C, T) -> (B, N, D). mask (B, N) bool: the tokens to hide."""
@@ -104,15 +85,10 @@ class Transformer(nn.Module):
         return self.head(self.encode(x))
 
     def reconstruct(self, x, mask):
-        """Normalised windows (B, C, T), hidden where mask (B, N) says so
-
-        -> all of it (B, C, T), as far as the rest tells.
-        """
-        return (
-            self.restore(self.encode(x, mask))
-            .reshape(len(x), -1, self.n_chans)[:, : self.n_times]
-            .transpose(1, 2)
-        )
+        """Normalised windows (B, C, T) with the tokens of mask (B, N) hidden -> all of them, as far
+        as the rest tells (B, C, T)."""
+        samples = self.restore(self.encode(x, mask)).reshape(len(x), -1, self.n_chans)
+        return samples[:, : self.n_times].transpose(1, 2)
 
     def masked_samples(self, mask):
         """mask (B, N) of tokens -> (B, T) of samples."""

@@ -8,40 +8,29 @@ from torch import nn
 from torch.nn import functional as F
 
 from .layers import Block, Head, Pointwise, Stem, halved
+from .settings import chosen
 
 
 class UNet(nn.Module):
     """(B, C, T) -> (B, T) scores of moments, or (B, n_outputs).
 
-    width: channels at the finest level; growth: times as many at each level below; levels: how
-    often time is halved; kernel: taps of the depthwise filters; dropout: share of channels each
-    block may lose.
+    Settings: head, "time" for scores or "number"; width, channels at the finest level; growth,
+    factor of the width from a level to the next; levels, how often time is halved; kernel, taps of
+    the filters; dropout, share of channels a block may lose.
     """
 
-    def __init__(
-        self,
-        n_chans=129,
-        n_times=200,
-        n_outputs=1,
-        head="time",
-        width=96,
-        growth=1.25,
-        levels=3,
-        kernel=9,
-        dropout=0.1,
-    ):
+    def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
         super().__init__()
-        widths = [round(width * growth**level) for level in range(levels + 1)]
-        self.stem = Stem(n_chans, width, kernel)
-        self.down = nn.ModuleList(Block(wide, kernel, 1, dropout) for wide in widths)
-        self.widen = nn.ModuleList(
-            Pointwise(wide, wider) for wide, wider in zip(widths, widths[1:])
-        )
-        self.narrow = nn.ModuleList(
-            Pointwise(wider, wide) for wide, wider in zip(widths, widths[1:])
-        )
-        self.up = nn.ModuleList(Block(wide, kernel, 1, dropout) for wide in widths[:-1])
-        self.head = Head(head, width, n_outputs)
+        s = chosen("unet", settings)
+        widths = [round(s.width * s.growth**level) for level in range(s.levels + 1)]
+        steps = list(zip(widths, widths[1:]))
+        block = lambda width: Block(width, s.kernel, 1, s.dropout)
+        self.stem = Stem(n_chans, s.width, s.kernel)
+        self.down = nn.ModuleList(map(block, widths))
+        self.widen = nn.ModuleList(Pointwise(wide, wider) for wide, wider in steps)
+        self.narrow = nn.ModuleList(Pointwise(wider, wide) for wide, wider in steps)
+        self.up = nn.ModuleList(map(block, widths[:-1]))
+        self.head = Head(s.head, s.width, n_outputs)
 
     def forward(self, x):
         x = self.stem(x)

@@ -15,6 +15,7 @@ from eeg.data.cache import rebuild_known
 from eeg.data.split import Split, further, labels, names
 from eeg.data.windows import LENGTH
 from eeg.models.model import Model
+from eeg.models.settings import SETTINGS
 from eeg.score.metrics import nrmse
 from eeg.train.losses import LOSSES
 from eeg.train.options import Options
@@ -31,7 +32,7 @@ def make_model(options: Options) -> Model:
     does not exist."""
     settings = dict(options.set)
     try:
-        if "head" in eeg.models.defaults(options.model):
+        if "head" in SETTINGS.get(options.model, {}):
             # the moments that a time head scores are those of the window
             usual = "time" if options.target == "rt_from_stimulus" else "number"
             settings.setdefault("head", usual)

@@ -8,7 +8,7 @@ import argparse
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eeg import cli
 from eeg.data.augment import AUGMENTATIONS
@@ -19,8 +19,7 @@ TARGETS = {  # by challenge; the one that the competition scores comes first
     1: ("rt_from_stimulus", "rt_from_trialstart", "correct"),
     2: ("externalizing", "factors"),
 }
-ALL_TARGETS = TARGETS[1] + TARGETS[2]
-GROUPS = ("model", "data", "training", "machine")
+OFFERED = {name: loss.words for name, loss in LOSSES.items() if loss.offered}
 BATCH_SIZES = [32, 64, 128]
 DECAYS = [0.9, 0.99, 0.995]
 
@@ -36,24 +35,25 @@ def assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
+class each(NamedTuple):
+    """The defaults of the two challenges, where they differ."""
+
+    one: Any
+    two: Any
+
+
 @dataclass(frozen=True)
 class About:
-    """What is known of one option.
+    """What is known of one option. group, words, argument: as --help and argparse need them."""
 
-    group, words, argument: where --help shows it, with what text, and how argparse reads it;
-    without words it has no argument here. usual: the default in words, where the value does not say
-    it. kept: config.json holds it. shared: all trials of a search have the same. searched: for each
-    challenge, what a search draws from.
-    """
-
-    defaults: tuple  # of challenge 1, of challenge 2
-    group: str | None
-    words: str
+    defaults: each
+    words: str  # its help; without it run/train.py has no such argument, or adds it by itself
+    group: str
     argument: dict
-    usual: str
-    kept: bool
-    shared: bool
-    searched: tuple
+    usual: str = ""  # the default in words, where its value does not say it
+    kept: bool = True  # in config.json
+    shared: bool = False  # by all trials of a search
+    searched: each = each((), ())  # what a search draws from
 
     def help(self) -> str:
         usual = self.usual
@@ -63,40 +63,40 @@ class About:
         return f"{self.words} (default: {usual})" if usual else self.words
 
 
-def option(
-    default: Any,
-    words: str = "",
-    group: str | None = None,
-    usual: str = "",
-    kept: bool = True,
-    shared: bool = False,
-    searched: tuple = (),
-    **argument,
-):
-    """A field of Options. default: one value, or `each(of challenge 1, of challenge 2)`."""
-    defaults = default.values if isinstance(default, each) else (default, default)
-    about = About(defaults, group, words, argument, usual, kept, shared, searched)
+def option(default: Any, words: str = "", group: str = "training", **more):
+    """A field of Options. more: further fields of About; the others are argparse's."""
+    defaults = default if isinstance(default, each) else each(default, default)
+    names = ("usual", "kept", "shared", "searched")
+    known = {name: more.pop(name) for name in names if name in more}
+    about = About(defaults, words, group, more, **known)
     return field(default=None, metadata={"about": about})
 
 
-class each:
-    """The defaults of the two challenges, where they differ."""
-
-    def __init__(self, *values):
-        self.values = values
+def flag(words: str):
+    return option(False, words, "data", shared=True, action="store_true")
 
 
-def flag(words: str, group: str, **more):
-    return option(False, words, group, action="store_true", **more)
-
-
-def count(default: Any, words: str, group: str, **more):
+def count(default: Any, words: str, group: str = "training", **more):
     return option(default, words, group, type=cli.positive, metavar="N", **more)
 
 
-def amount(default: Any, words: str, **more):
-    """A number of at least 0, one of the settings of training."""
-    return option(default, words, "training", **{"type": cli.at_least_0, "metavar": "X"} | more)
+def amount(default: Any, words: str, group: str = "training", **more):
+    """A number of at least 0, unless `type` says otherwise."""
+    return option(default, words, group, **{"type": cli.at_least_0, "metavar": "X"} | more)
+
+
+def choice(choices: str, words: str, group: str = "training", **more):
+    """One of some words, by default the first."""
+    return option(choices.split()[0], words, group, choices=tuple(choices.split()), **more)
+
+
+def pairs(default: Any, words: str, group: str, nargs: str):
+    return option(default, words, group, nargs=nargs, type=assignment, metavar="NAME=VALUE")
+
+
+def releases(words: str, usual: str, **more):
+    several = {"nargs": "+", "type": cli.release, "metavar": "R"}
+    return option(None, words, "data", usual=usual, **several, **more)
 
 
 @dataclass
@@ -109,23 +109,15 @@ class Options:
         "what to learn: a response time, hit or error, the factor, all four factors",
         "",
         shared=True,
-        choices=ALL_TARGETS,
+        choices=TARGETS[1] + TARGETS[2],
     )
     model: str = option("tcn", "one of --list-models", "model")
-    set: dict = option(
-        {},
-        "settings of the model: width=96 depth=5 head=number",
+    set: dict = pairs({}, "settings of the model: width=96 depth=5 head=number", "model", "+")
+    normalize: str = choice(
+        "channel window robust none",
+        "normalise a window by each electrode's mean and deviation, by one deviation for all, by "
+        "median and MAD, or not at all",
         "model",
-        nargs="+",
-        type=assignment,
-        metavar="NAME=VALUE",
-    )
-    normalize: str = option(
-        "channel",
-        "how to normalise a window: by each electrode's mean and deviation, by one deviation for "
-        "all, by median and MAD, not at all",
-        "model",
-        choices=("channel", "window", "robust", "none"),
     )
     features: str | None = option(
         None,
@@ -141,33 +133,20 @@ class Options:
         nargs="*",
         choices=("age", "sex"),
     )
-    train: tuple | None = option(
-        None,
-        "releases to train on",
-        "data",
-        usual="those of R1 R2 R3 R4 R8 R9 R10 R11 that are cached",
-        nargs="+",
-        type=cli.release,
-        metavar="R",
+    train: tuple | None = releases(
+        "releases to train on", "those of R1 R2 R3 R4 R8 R9 R10 R11 that are cached"
     )
-    valid: tuple | None = option(
-        None,
+    valid: tuple | None = releases(
         "releases to validate on",
-        "data",
-        usual="R5 if it is cached, else 20 %% of the training subjects",
+        "R5 if it is cached, else 20 %% of the training subjects",
         shared=True,
-        nargs="+",
-        type=cli.release,
-        metavar="R",
     )
     mini: bool = option(False, shared=True)
-    cv: int = option(
+    cv: int = count(
         0,
-        "train K folds by subject over the training releases, one run each",
+        "train N folds by subject over the training releases, one run each",
         "data",
         usual="one run",
-        type=cli.positive,
-        metavar="K",
     )
     max_recordings: int | None = count(
         None, "use the first N recordings of each release", "data", usual="all", shared=True
@@ -175,68 +154,53 @@ class Options:
     max_subjects: int | None = count(
         None, "use the first N subjects of each release", "data", usual="all", shared=True
     )
-    keep_copies: bool = flag(
-        "also use blocks that were copied from another run", "data", shared=True
-    )
-    keep_bad: bool = flag("also use the subjects known to be bad", "data", shared=True)
-    balance: bool = flag("draw all subjects equally often", "data")
-    augment: dict = option(
+    keep_copies: bool = flag("also use blocks that were copied from another run")
+    keep_bad: bool = flag("also use the subjects known to be bad")
+    balance: bool = option(False, "draw all subjects equally often", "data", action="store_true")
+    augment: dict = pairs(
         each({"noise": 0.05, "mask": 0.1}, {"noise": 0.05, "mask": 0.1, "dropout": 0.1}),
         f"strengths of {', '.join(AUGMENTATIONS)}; --augment alone turns all of them off",
         "data",
-        nargs="*",
-        type=assignment,
-        metavar="NAME=VALUE",
+        "*",
     )
-    epochs: int = count(each(100, 30), "train for at most N epochs", "training")
+    epochs: int = count(each(100, 30), "train for at most N epochs")
     lr: float = amount(
-        each(3e-3, 1e-3), "learning rate", searched=({"log": [3e-4, 5e-3]}, {"log": [1e-4, 3e-3]})
+        each(3e-3, 1e-3),
+        "learning rate",
+        searched=each({"log": [3e-4, 5e-3]}, {"log": [1e-4, 3e-3]}),
     )
     weight_decay: float = amount(
         each(1e-2, 5e-2),
         "weight decay of AdamW",
-        searched=({"log": [1e-3, 0.3]}, {"log": [1e-2, 1]}),
+        searched=each({"log": [1e-3, 0.3]}, {"log": [1e-2, 1]}),
     )
     batch_size: int = count(
-        64, "windows in a step, over all processes", "training", searched=(BATCH_SIZES, BATCH_SIZES)
+        64, "windows in a step, over all processes", searched=each(BATCH_SIZES, BATCH_SIZES)
     )
     l1: float = amount(0.0, "strength of an L1 penalty on the weights")
     loss: str | None = option(
         None,
-        "what to minimise: "
-        + "; ".join(f"{name}, {loss.words}" for name, loss in LOSSES.items() if loss.offered),
-        "training",
+        "what to minimise: " + "; ".join(f"{name}, {words}" for name, words in OFFERED.items()),
         usual="time for models with a time head, else mse; cross-entropy for --target correct",
-        choices=tuple(name for name, loss in LOSSES.items() if loss.offered),
+        choices=tuple(OFFERED),
     )
-    optimizer: str = option(
-        "adamw",
-        "sam looks for flat minima, at twice the cost",
-        "training",
-        choices=("adamw", "sam"),
-    )
+    optimizer: str = choice("adamw sam", "optimizer; sam looks for flat minima, at twice the cost")
     rho: float = amount(0.05, "how far sam looks")
     clip: float = amount(1.0, "cut gradients to this norm; 0 does not cut")
-    schedule: str = option(
-        "cosine",
-        "course of the learning rate",
-        "training",
-        choices=("cosine", "onecycle", "plateau", "constant"),
-    )
+    schedule: str = choice("cosine onecycle plateau constant", "course of the learning rate")
     warmup: float = amount(1.0, "epochs over which the learning rate rises", metavar="N")
     ema: float = amount(
         0.99,
         "decay of the averaged weights, which are validated and kept; 0 does not average",
         type=cli.share,
-        searched=(DECAYS, DECAYS),
+        searched=each(DECAYS, DECAYS),
     )
-    patience: int = count(15, "stop after N epochs without a better one", "training")
-    amp: str = option(
-        "auto",
+    patience: int = count(15, "stop after N epochs without a better one")
+    amp: str = choice(
+        "auto off fp16 bf16",
         "mixed precision",
         "machine",
         usual="auto, what the device supports if it is faster",
-        choices=("auto", "off", "fp16", "bf16"),
     )
     cache: Path = option(Path("cache"))
     fold: tuple | None = option(None)  # (number, of how many)
@@ -251,7 +215,7 @@ class Options:
         "else $OMP_NUM_THREADS; else one for each core that other programs leave free",
         kept=False,
     )
-    max_memory: float = option(
+    max_memory: float = amount(
         80.0,
         "save and stop at this percentage of the memory of the machine or of its control group",
         "machine",
@@ -259,13 +223,8 @@ class Options:
         type=cli.percent,
         metavar="P",
     )
-    checkpoint_minutes: float = option(
-        5.0,
-        "save every M minutes, besides each epoch's end",
-        "machine",
-        kept=False,
-        type=cli.at_least_0,
-        metavar="M",
+    checkpoint_minutes: float = amount(
+        5.0, "save every M minutes, besides each epoch's end", "machine", kept=False, metavar="M"
     )
 
     def __post_init__(self):
@@ -276,8 +235,8 @@ class Options:
 
     @classmethod
     def from_config(cls, config: dict, **now) -> "Options":
-        """Those that config.json keeps. now: those of this process. An option that no longer exists
-        is ignored."""
+        """Read what config.json keeps. now: those of this process. Options that no longer exist are
+        ignored."""
         kept = {name: value for name, value in config["train"].items() if name in ABOUT}
         return cls(config["challenge"], **kept | {"cache": Path(kept.get("cache", "cache"))} | now)
 
@@ -288,11 +247,10 @@ class Options:
 
     def check(self) -> None:
         """Raises ValueError, which names the argument, where options do not fit each other."""
-        if self.target not in TARGETS[self.challenge]:
-            raise ValueError(
-                f"--target {self.target}: the targets of challenge {self.challenge} are "
-                f"{', '.join(TARGETS[self.challenge])}"
-            )
+        targets = TARGETS[self.challenge]
+        if self.target not in targets:
+            fitting = f"the targets of challenge {self.challenge} are {', '.join(targets)}"
+            raise ValueError(f"--target {self.target}: {fitting}")
         try:
             check(self.model, self.set)
         except ValueError as e:
@@ -324,13 +282,12 @@ def _shown(value: Any) -> str:
 
 def add_arguments(p: argparse.ArgumentParser) -> dict:
     """Add the options to a parser. -> {name: group of arguments}, to which a script adds its own"""
-    groups = {"": p} | {name: p.add_argument_group(name) for name in GROUPS}
+    titles = ("model", "data", "training", "machine")
+    groups = {"": p} | {title: p.add_argument_group(title) for title in titles}
     for name, about in ABOUT.items():
         if about.words:
-            option = f"--{name.replace('_', '-')}"
-            groups[about.group].add_argument(
-                option, default=None, help=about.help(), **about.argument
-            )
+            known = about.argument | {"default": None, "help": about.help()}
+            groups[about.group].add_argument(f"--{name.replace('_', '-')}", **known)
     return groups
 
 
@@ -346,26 +303,22 @@ def from_arguments(args: argparse.Namespace, **more) -> Options:
     return options
 
 
-# Options that are no fields, or that a search decides for all of its trials.
-OF_A_SEARCH = {
-    *("challenge", "epochs", "cv", "seed", "cache"),
-    *("data", "out", "name", "resume", "tmux", "list_models"),
-}
+# A search sets these itself, or they make no sense in it.
+OF_A_SEARCH = "challenge epochs cv seed cache data out name resume tmux list_models".split()
 
 
 def usual_space(challenge: int, model: str | None) -> dict:
-    """What a search draws from where no space is named: {option: values}.
+    """What a search draws from by default: {option: values}.
 
-    A model that does not exist adds nothing: run/train.py names the mistake. A draw takes its
-    random numbers in the order of the fields of Options: with another order a study would draw
-    other settings.
+    An unknown model adds nothing: run/train.py reports the mistake. A draw takes its random numbers
+    in the order of the fields of Options: another order would draw other settings.
     """
-    name = model or ABOUT["model"].defaults[challenge - 1]
     space = {
-        option.replace("_", "-"): about.searched[challenge - 1]
-        for option, about in ABOUT.items()
-        if about.searched
+        name.replace("_", "-"): about.searched[challenge - 1]
+        for name, about in ABOUT.items()
+        if about.searched[challenge - 1]
     }
+    name = model or ABOUT["model"].defaults[challenge - 1]
     of_model = tuned(name) if name in SETTINGS else {}
     return space | {f"set.{setting}": values for setting, values in of_model.items()}
 

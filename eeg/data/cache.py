@@ -1,174 +1,131 @@
 """Reads caches: every window of a release in one HDF5 file whose X can be memory-mapped.
 
-`Cache` reads one or several such files as one. h5py alone can read a file as well. Messages take the
-commands that rebuild a cache from here. eeg/data/build.py writes the files.
+`Cache` reads one or several such files as one; h5py alone can read a file as well. Below it are the
+commands that build caches, for messages. eeg/data/build.py writes the files.
 """
 
 import os
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from eeg import UserError, hints
-from eeg.data.release import CONTRAST, FACTORS, TASKS, cache_path
+from eeg import UserError, cli, hints
+from eeg.data.release import CONTRAST, TASKS, cache_path
 
 FORMAT, VERSION = "eeg windows", 1
-
-_WINDOW = [
-    ("subject", "S16"),
-    ("task", "S24"),
-    ("run", "<i2"),
-    ("recording", "<i4"),
-    ("start", "<i8"),
-    ("copy", "?"),
-    ("fast", "?"),
-]
-METADATA = {
-    1: np.dtype(
-        _WINDOW
-        + [
-            ("stimulus", "<f8"),
-            ("response", "<f8"),
-            ("rt_from_trialstart", "<f8"),
-            ("correct", "i1"),
-            ("side", "S5"),
-        ]
-    ),
-    2: np.dtype(
-        _WINDOW + [("age", "<f8"), ("sex", "S1")] + [(factor, "<f8") for factor in FACTORS]
-    ),
-}
+# what the files of one Cache must agree on
+ALIKE = "challenge sfreq unit target window_samples margin_samples windowing".split()
 
 
 class Cache:
-    """One or several cache files as one: len() windows, `X` mapped and never read whole, labels and
-    metadata in memory.
+    """One or several cache files as one: len() windows, `X` mapped and never read whole.
 
     parts: the (N_i, C, T) arrays of the files, in order; first (files + 1): the number of each
-    one's first window. Opening costs the same for any size; a Cache can be used in, and sent to,
-    other processes.
+    file's first window. Labels and metadata are read when they are first used. A Cache can be used
+    in, and sent to, other processes.
     """
 
-    def __init__(self, paths):
+    def __init__(self, paths: str | Path | Iterable[str | Path]):
         self.paths = [Path(p) for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
         if not self.paths:
-            raise UserError(
-                f"no cache was named; build one with: {hints.command('cache', '--release', 'R1')}"
-            )
-        self.parts, self.attributes = [], []
-        for path in self.paths:
-            X, attributes = _open(path)
-            self.parts.append(X)
-            self.attributes.append(attributes)
-        self._check_same()
+            command = hints.command("cache", "--release", "R1")
+            raise UserError(f"no cache was named; build one with: {command}")
+        opened = [_open(path) for path in self.paths]
+        self.parts = [X for X, _ in opened]
+        self.attributes = [attributes for _, attributes in opened]
+        self._check_alike()
         self.first = np.cumsum([0] + [len(X) for X in self.parts])
         one = self.attributes[0]
-        self.challenge, self.sfreq, self.channels = (
-            int(one["challenge"]),
-            float(one["sfreq"]),
-            [name.decode() for name in one["channels"]],
-        )
-        self.margin_samples, self.window_samples = (
-            int(one["margin_samples"]),
-            int(one["window_samples"]),
-        )  # samples
+        self.challenge, self.sfreq = int(one["challenge"]), float(one["sfreq"])
+        self.channels = [name.decode() for name in one["channels"]]
+        self.margin_samples = int(one["margin_samples"])
+        self.window_samples = int(one["window_samples"])
         self.simulated = any(bool(a["simulated"]) for a in self.attributes)
 
-    def _check_same(self):
-        wanted = self.attributes[0]
-        alike = lambda path, found: build_command(
-            path.parent,
-            known_settings(wanted)
-            | {
-                key: value
-                for key, value in known_settings(found).items()
-                if key in ("release", "mini", "data", "max_recordings")
-            },
-            force=True,
-        )
+    def _check_alike(self):
+        """Raise UserError if the files hold windows that cannot be used together."""
+        X0, wanted = self.parts[0], self.attributes[0]
         for path, X, found in zip(self.paths, self.parts, self.attributes):
-            for key in (
-                "challenge",
-                "sfreq",
-                "unit",
-                "target",
-                "window_samples",
-                "margin_samples",
-                "windowing",
-            ):
-                if found[key] != wanted[key]:
-                    raise UserError(
-                        f"{path} has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they "
-                        f"cannot be used together; rebuild it with: {alike(path, found)}"
-                    )
-            if (
-                X.dtype != self.parts[0].dtype
-                or X.shape[1:] != self.parts[0].shape[1:]
-                or (found["channels"] != wanted["channels"]).any()
-            ):
-                raise UserError(
-                    f"{path} holds windows {X.shape[1:]} of {X.dtype}, {self.paths[0]} "
-                    f"{self.parts[0].shape[1:]} of {self.parts[0].dtype}; rebuild it with: "
-                    f"{alike(path, found)}"
+            if differing := [key for key in ALIKE if found[key] != wanted[key]]:
+                key = differing[0]
+                trouble = (
+                    f"has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they cannot be "
+                    "used together"
                 )
+            elif (X.dtype, X.shape[1:]) != (X0.dtype, X0.shape[1:]) or (
+                found["channels"] != wanted["channels"]
+            ).any():
+                trouble = (
+                    f"holds windows {X.shape[1:]} of {X.dtype}, {self.paths[0]} {X0.shape[1:]} of "
+                    f"{X0.dtype}"
+                )
+            else:
+                continue
+            known, own = known_settings(wanted), known_settings(found)
+            for key in ("release", "mini", "data", "max_recordings"):
+                if key in own:
+                    known[key] = own[key]
+            command = build_command(path.parent, known, force=True)
+            raise UserError(f"{path} {trouble}; rebuild it with: {command}")
 
     def __len__(self):
         return int(self.first[-1])
 
+    def part_of(self, rows):
+        """The number of the file that each of these windows lies in."""
+        return np.searchsorted(self.first, rows, "right") - 1
+
     def __getitem__(self, i):
         """Window i as stored: (C, T with margins), microvolts."""
         i = range(len(self))[i]
-        part = int(np.searchsorted(self.first, i, "right")) - 1
+        part = self.part_of(i)
         return self.parts[part][i - self.first[part]]
 
-    def is_finite(self, i):
+    def is_finite(self, i: int) -> bool:
         """Whether window i, as stored, holds neither NaN nor infinity."""
         return bool(np.isfinite(self[i]).all())
 
-    def damage(self, i):
-        """Where a window is that holds NaN or infinity, for a message: its file, number, recording
-        and channels.
-        """
+    def damage(self, i: int) -> str:
+        """Where NaN or infinity is in window i: file, number, recording and channels."""
+        part, row = self.part_of(i), self.metadata[i]
         bad = ~np.isfinite(self[i]).all(1)
-        part = int(np.searchsorted(self.first, i, "right")) - 1
         names = [name for name, is_bad in zip(self.channels, bad) if is_bad]
         of = f"channel{'s' * (len(names) > 1)} {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
-        row = self.metadata[i]
         recording = f"sub-{row['subject'].decode()}, {row['task'].decode()} run {row['run']}"
         number = i - self.first[part]
         return f"{self.paths[part]}: window {number} ({recording}) holds NaN or infinity in {of}"
 
     @cached_property
-    def y(self):
-        """(N,) float64."""
+    def y(self) -> np.ndarray:
+        """(N,) float64: the labels."""
         return self._read("y")
 
     @cached_property
-    def metadata(self):
-        """(N,) one record a window, see METADATA."""
+    def metadata(self) -> np.ndarray:
+        """(N,) records of eeg.data.windows.METADATA."""
         return self._read("metadata")
 
     @cached_property
-    def release(self):
+    def release(self) -> np.ndarray:
         """(N,) str: the release of each window."""
         return np.repeat([str(a["release"]) for a in self.attributes], np.diff(self.first))
 
     @cached_property
-    def features(self):
+    def features(self) -> np.ndarray | None:
         """(N, F) float32, or None where run/features.py has not been run on every file."""
         return self._read("neuro_features", optional=True)
 
-    def needed_features(self):
+    def needed_features(self) -> np.ndarray:
         """(N, F) float32. Raises UserError where there are none."""
         if self.features is None:
-            words = arguments(
-                list(dict.fromkeys(self.release.tolist())),
-                bool(self.attributes[0]["mini"]),
-                self.challenge,
-            )
+            releases = list(dict.fromkeys(str(a["release"]) for a in self.attributes))
+            words = arguments(releases, bool(self.attributes[0]["mini"]), self.challenge)
             command = hints.command("features", *words, cache=self.paths[0].parent)
             raise UserError(
                 f"this model takes the features of each window, and {self.paths[0]}, or one beside "
@@ -189,22 +146,20 @@ class Cache:
         return Cache, (self.paths,)
 
 
-def find_caches(folder, challenge, releases, mini=False):
+def find_caches(folder: Path, challenge: int, releases: Iterable[str], mini: bool = False) -> Cache:
     """The Cache of these releases. Raises UserError naming what is missing."""
-    paths = [cache_path(folder, challenge, release, mini) for release in releases]
-    missing = [release for release, path in zip(releases, paths) if not path.exists()]
-    if missing:
-        absent = cache_path(folder, challenge, missing[0], mini)
-        command = build_command(folder, neighbour(folder, challenge, mini) | {"release": missing})
+    paths = {name: cache_path(folder, challenge, name, mini) for name in releases}
+    if missing := [name for name, path in paths.items() if not path.exists()]:
+        known = neighbour(folder, challenge, mini) | {"release": missing}
         raise UserError(
             f"no cache of {', '.join(missing)} for challenge {challenge} in {folder}/ (looked for "
-            f"{absent.name}); build it with: {command}"
+            f"{paths[missing[0]].name}); build it with: {build_command(folder, known)}"
         )
-    return Cache(paths)
+    return Cache(paths.values())
 
 
 def _open(path):
-    """-> (X mapped, attributes and the "dtype" of X)."""
+    """(X mapped, the file's attributes and the "dtype" of X)."""
     try:
         with h5py.File(path, "r", locking=False) as f:
             attributes = dict(f.attrs)
@@ -214,46 +169,41 @@ def _open(path):
                     f"{attributes.get('format')!r}, expected {FORMAT!r}); rebuild it with: "
                     f"{rebuild_file(path)}"
                 )
-            X = f["X"]
+            X, version = f["X"], attributes["version"]
             offset, shape, dtype = X.id.get_offset(), X.shape, X.dtype
-            attributes["dtype"] = str(dtype)
-            if attributes["version"] != VERSION:
-                raise UserError(
-                    f"{path} is a cache of version {attributes['version']}, this program reads "
-                    f"version {VERSION}; rebuild it with: {rebuild_known(path, attributes)}"
-                )
     except FileNotFoundError:
-        raise UserError(f"there is no cache {path}; build one with: {rebuild_file(path)}") from None
+        command = rebuild_file(path)
+        raise UserError(f"there is no cache {path}; build one with: {command}") from None
     except (OSError, KeyError) as e:
         raise UserError(
             f"{path} cannot be read as a cache ({' '.join(str(e).split())}); rebuild it with: "
             f"{rebuild_file(path)}"
         ) from None
-    if offset is None:
-        raise UserError(
-            f"{path} holds its windows in chunks, which cannot be mapped; rebuild it with: "
-            f"{rebuild_known(path, attributes)}"
-        )
-    return np.memmap(path, dtype, "r", offset, shape), attributes
+    attributes["dtype"] = str(dtype)
+    if version != VERSION:
+        trouble = f"is a cache of version {version}, this program reads version {VERSION}"
+    elif offset is None:
+        trouble = "holds its windows in chunks, which cannot be mapped"
+    else:
+        return np.memmap(path, dtype, "r", offset, shape), attributes
+    raise UserError(f"{path} {trouble}; rebuild it with: {rebuild_known(path, attributes)}")
 
 
-# ------------------------------------------------------------------ the commands that build caches
+# ----------------------------------- how caches were built, and the commands that build them
 
 _NAME = re.compile(r"challenge([12])_(R[1-9][0-9]?)(_mini)?_windows\.h5")
 
 
-def known_settings(attributes):
-    """What a cache was built with and from, of its attributes (and "dtype"): those that say it. Old
-    caches say less.
-    """
+def known_settings(attributes: Mapping) -> dict[str, Any]:
+    """What a cache was built with and from, by its attributes and "dtype". Old caches say less."""
     known = {
         "release": str(attributes["release"]),
         "mini": bool(attributes["mini"]),
         "challenge": int(attributes["challenge"]),
+        "tasks": tuple(task.decode() for task in attributes["tasks"]),
+        "margin_s": int(attributes["margin_samples"]) / float(attributes["sfreq"]),
+        "dtype": str(attributes["dtype"]),
     }
-    known["tasks"] = tuple(task.decode() for task in attributes["tasks"])
-    known["margin_s"] = int(attributes["margin_samples"]) / float(attributes["sfreq"])
-    known["dtype"] = str(attributes["dtype"])
     if "max_recordings" in attributes:
         known["max_recordings"] = int(attributes["max_recordings"]) or None
     if "data" in attributes and (data := Path(os.fsdecode(attributes["data"]))).is_dir():
@@ -261,16 +211,69 @@ def known_settings(attributes):
     return known
 
 
+@dataclass(frozen=True)
+class There:
+    """What is asked about a cache before it is replaced."""
+
+    path: Path
+    fingerprint: str
+    settings: dict[str, Any]
+    simulated: bool
+    recordings: list[str]  # file names
+    windows: int
+    features: bool
+
+
+def look(path: Path) -> There | None:
+    """What is asked about a cache, or None if the file cannot be read as a cache."""
+    try:
+        with h5py.File(path, "r", locking=False) as f:
+            attributes = dict(f.attrs) | {"dtype": f["X"].dtype}
+            return There(
+                path=path,
+                fingerprint=str(attributes["fingerprint"]),
+                settings=known_settings(attributes),
+                simulated=bool(attributes["simulated"]),
+                recordings=[name.decode() for name in f["recordings"]] if "recordings" in f else [],
+                windows=len(f["y"]),
+                features="neuro_features" in f,
+            )
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def differences(there: There, known: dict, names: list[str], simulated: bool) -> list[str]:
+    """How a cache differs from what would be built: ["float32 instead of float16", ...]."""
+    was = there.settings
+    counts = [cli.counted(len(some), "recording") for some in (there.recordings, names)]
+    if "max_recordings" in was:  # else it is an old cache
+        limits = was["max_recordings"], known["max_recordings"]
+        counts = [
+            f"at most {cli.counted(n, 'recording')}" if n else "all recordings" for n in limits
+        ]
+    kinds = ["simulated data" if each else "real data" for each in (there.simulated, simulated)]
+    folders = [os.path.abspath(each.get("data", known["data"])) for each in (was, known)]
+    pairs = [
+        ("a margin of ", *(f"{each['margin_s']:g} s" for each in (was, known))),
+        ("", was["dtype"], known["dtype"]),
+        ("tasks ", *(" ".join(sorted(each["tasks"])) for each in (was, known))),
+        ("", *counts),
+        ("", *kinds),
+        ("the release in ", *folders),
+    ]
+    return [f"{what}{own} instead of {other}" for what, own, other in pairs if own != other]
+
+
 def arguments(
-    release,
-    mini=False,
-    challenge=1,
-    tasks=(CONTRAST,),
-    margin_s=0.0,
-    dtype="float32",
-    max_recordings=None,
-):
-    """Settings as run/cache.py's arguments: those that are not its defaults."""
+    release: str | list[str],
+    mini: bool = False,
+    challenge: int = 1,
+    tasks: Iterable[str] = (CONTRAST,),
+    margin_s: float = 0.0,
+    dtype: str = "float32",
+    max_recordings: int | None = None,
+) -> list[str]:
+    """Settings as arguments of run/cache.py, without those that are its defaults."""
     found = ["--release", *([release] if isinstance(release, str) else release)]
     found += ["--mini"] * mini
     found += ["--challenge", str(challenge)] if challenge != 1 else []
@@ -281,65 +284,54 @@ def arguments(
     return found + (["--max-recordings", str(max_recordings)] if max_recordings else [])
 
 
-def build_command(folder, known, force=False):
-    """The command that builds caches in `folder` with these settings; "data" among them is where
-    the releases lie.
-    """
-    known = dict(known)
-    data = known.pop("data", None)
-    return hints.command(
-        "cache", *arguments(**known), *["--force"] * force, data=data, cache=folder
-    )
+def build_command(folder: Path, known: Mapping[str, Any], force: bool = False) -> str:
+    """The command that builds caches in `folder` with known settings."""
+    settings = dict(known)
+    data = settings.pop("data", None)  # where the releases lie
+    words = arguments(**settings) + ["--force"] * force
+    return hints.command("cache", *words, data=data, cache=folder)
 
 
-def rebuild(cache, **changed):
-    """The command that rebuilds the files of a Cache, with other settings where some are named."""
-    groups = {}
+def rebuild(cache: Cache, **changed) -> str:
+    """The command that rebuilds the files of a Cache, with changed settings if any are named."""
+    groups: dict[tuple, list[str]] = {}
     for path, attributes in zip(cache.paths, cache.attributes):
         known = known_settings(attributes) | changed
         release = known.pop("release")
         groups.setdefault((path.parent, *sorted(known.items(), key=str)), []).append(release)
-    return " && ".join(
-        build_command(folder, dict(known) | {"release": releases}, force=True)
+    commands = [
+        build_command(folder, {**dict(known), "release": releases}, force=True)
         for (folder, *known), releases in groups.items()
-    )
+    ]
+    return " && ".join(commands)
 
 
-def rebuild_known(path, attributes):
-    """The command that rebuilds one file by its attributes, of which another version of eeg may
-    write others.
-    """
+def rebuild_known(path: Path, attributes: Mapping) -> str:
+    """The command that rebuilds one file, by its attributes if this version understands them."""
     try:
         return build_command(path.parent, known_settings(attributes), force=True)
     except (KeyError, ValueError):
         return rebuild_file(path)
 
 
-def rebuild_file(path):
-    """The command that rebuilds a file which says nothing of itself: what its name says, with the
-    settings of caches beside it.
-    """
-    path = Path(path)
-    if not (match := _NAME.fullmatch(path.name)):
+def rebuild_file(path: Path) -> str:
+    """The command that rebuilds one file, by its name and the settings of caches beside it."""
+    match = _NAME.fullmatch(path.name)
+    if not match:
         return hints.command("cache", "--release", "R1", cache=path.parent)
-    challenge, release, mini = int(match[1]), match[2], bool(match[3])
-    return build_command(
-        path.parent,
-        neighbour(path.parent, challenge, mini) | {"release": release},
-        force=path.exists(),
-    )
+    known = neighbour(path.parent, int(match[1]), bool(match[3])) | {"release": match[2]}
+    return build_command(path.parent, known, force=path.exists())
 
 
-def neighbour(folder, challenge, mini):
-    """The settings of another cache of this challenge in the folder, with which a new one can be
-    used together.
-    """
-    for path in sorted(Path(folder).glob(f"challenge{challenge}_R*_windows.h5")):
+def neighbour(folder: Path, challenge: int, mini: bool) -> dict[str, Any]:
+    """The settings of another cache of this challenge in the folder: a new one must fit to it."""
+    for path in sorted(folder.glob(f"challenge{challenge}_R*_windows.h5")):
         try:
             with h5py.File(path, "r", locking=False) as f:
                 found = known_settings(dict(f.attrs) | {"dtype": f["X"].dtype})
         except (OSError, KeyError, ValueError):  # that one cannot be read either
             continue
         if found["mini"] == mini:
-            return {key: value for key, value in found.items() if key != "max_recordings"}
+            found.pop("max_recordings", None)
+            return found
     return {"challenge": challenge, "mini": mini}

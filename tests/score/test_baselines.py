@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from eeg.data.cache import METADATA
 from eeg.data.release import Release
 from eeg.data.trials import build_trials, flag_copies, read_events
+from eeg.data.windows import METADATA
 from eeg.score.baselines import (
     STRENGTHS,
     age_and_sex,

@@ -9,13 +9,14 @@ model's between batches (15 % of an epoch).
 import mmap
 import queue
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from eeg import UserError, _native
 from eeg.data.augment import Augment, mirrored
-from eeg.data.cache import rebuild
+from eeg.data.cache import Cache, rebuild
 from eeg.data.direct import opened
 
 
@@ -25,61 +26,69 @@ class Batch:
 
     rows: np.ndarray  # (B,) int64: the windows' numbers in the cache
     x: np.ndarray  # (B, C, T) float32
-    shift_samples: (
-        np.ndarray
-    )  # (B,) int32: the window was opened so much later, so an event in it lies so much earlier
+    # (B,) int32: the window was opened so much later, so an event in it lies so much earlier
+    shift_samples: np.ndarray
     mix: np.ndarray  # (B,) float32: mixup's weight of the window itself, 1 where mixup is off
     finite: np.ndarray  # (B,) bool: the window holds neither NaN nor infinity
 
 
-class Batches:
-    """The batches of some windows of a cache.
+@dataclass(frozen=True)
+class Order:
+    """In which order windows come, and which of them this process takes.
 
-    rows: the windows to go through (default all). length: samples a window (default the cache's
-    own). starts: (len(cache),) the stored sample at which each is cut, by default such that its
-    middle is taken and Augment.shift may move it either way. shuffle: a permutation by (seed,
-    epoch); off, the windows come in order. balance: subjects are drawn equally often, windows with
-    replacement. rank, world: this process takes every world-th window of each global batch of
-    batch_size * world. An epoch has the same number of batches in every process; shuffled, the last
-    incomplete global batch is left out, in order it is kept (and may be empty). direct: read past
-    the system's cache of files, if that is possible.
+    rank, world: this process takes every world-th window of each global batch of batch_size *
+    world, of which every process has the same number. Shuffled, the last incomplete global batch is
+    left out; in order it is kept, and a process's share of it may be empty.
     """
+
+    shuffle: bool = True  # a permutation by (seed, epoch)
+    balance: bool = False  # draw subjects equally often, windows with replacement
+    rank: int = 0
+    world: int = 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How windows are read.
+
+    length: samples of a window, by default the cache's own. starts: (len(cache),) the stored sample
+    at which each is cut, by default such that its middle is taken.
+    """
+
+    length: int | None = None
+    starts: np.ndarray | None = None
+    ahead: int = 2  # batches filled before they are wanted
+    pin: bool = False  # into memory that a card can copy from by itself
+    direct: bool = False  # past the system's cache of files, if that is possible
+    threads: int = 0  # 0: all cores
+
+
+class Batches:
+    """The batches of windows `rows` (default all) of a cache."""
 
     def __init__(
         self,
-        cache,
-        rows=None,
-        batch_size=64,
-        seed=0,
-        augment=Augment(),
-        zscore=False,
-        length=None,
-        starts=None,
-        shuffle=True,
-        balance=False,
-        rank=0,
-        world=1,
-        ahead=2,
-        pin=False,
-        direct=False,
-        threads=0,
+        cache: Cache,
+        rows: np.ndarray | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        augment: Augment = Augment(),
+        zscore: bool = False,
+        order: Order = Order(),
+        reading: Reading = Reading(),
     ):
         self.cache, self.batch_size, self.seed = cache, batch_size, seed
-        self.augment, self.zscore, self.shuffle, self.balance = augment, zscore, shuffle, balance
-        self.rank, self.world, self.ahead, self.pin, self.threads = rank, world, ahead, pin, threads
+        self.augment, self.zscore = augment, zscore
+        self.shuffle, self.rank, self.world = order.shuffle, order.rank, order.world
+        self.ahead, self.pin, self.threads = reading.ahead, reading.pin, reading.threads
         self.rows = np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
         _, self.channels, stored = cache.parts[0].shape
-        self.length = length or cache.window_samples
-        middle = (stored - self.length) // 2
-        self.starts = np.full(len(cache), middle, np.int32)
-        if starts is not None:
-            self.starts = np.asarray(starts, np.int32)
+        self.length = reading.length or cache.window_samples
+        middle = np.full(len(cache), (stored - self.length) // 2)
+        self.starts = np.asarray(middle if reading.starts is None else reading.starts, np.int32)
         self._check(stored)
-        self.direct = direct and opened(cache, 1) is not None
-        if balance:
-            release, subject = cache.release[self.rows], cache.metadata["subject"][self.rows]
-            names = np.char.add(release.astype(str), subject.astype(str))
-            self._subjects = np.unique(names, return_inverse=True)[1]
+        self.direct = reading.direct and opened(cache, 1) is not None
+        self._chances = self._balanced() if order.balance else None
         self._mirror = mirrored(cache.channels)
         self._parts = [_bits(X) for X in cache.parts]
         # Windows are asked for one by one, ahead of use: reading on beyond them would only push
@@ -113,74 +122,85 @@ class Batches:
                 f"around its windows; rebuild it with: {rebuild(cache, margin_s=shift_s)}"
             )
 
+    def _balanced(self):
+        """(n,) the chance of each window where subjects are drawn equally often."""
+        release, subject = self.cache.release[self.rows], self.cache.metadata["subject"][self.rows]
+        names = np.char.add(release.astype(str), subject.astype(str))
+        _, which, counts = np.unique(names, return_inverse=True, return_counts=True)
+        weight = 1 / counts[which]
+        return weight / weight.sum()
+
     def __len__(self):
         whole, rest = divmod(len(self.rows), self.batch_size * self.world)
         return max(1, whole) if self.shuffle else whole + (rest > 0)
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> np.ndarray:
         """The windows of an epoch, in order, for all processes together: (n,) int64."""
         if not self.shuffle:
             return self.rows
         rng = np.random.default_rng([self.seed, epoch])
-        if not self.balance:
+        if self._chances is None:
             return self.rows[rng.permutation(len(self.rows))]
-        weight = 1 / np.bincount(self._subjects)[self._subjects]
-        return self.rows[rng.choice(len(self.rows), len(self.rows), p=weight / weight.sum())]
+        return self.rows[rng.choice(len(self.rows), len(self.rows), p=self._chances)]
 
-    def epoch(self, epoch, start=0):
-        """Go through the batches of an epoch, from batch `start` on. The thread that fills them
-        ends with the loop, however that ends.
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Go through the batches of an epoch, from batch `start` on.
+
+        The thread that fills them ends with the loop, however that ends.
         """
-        order = self.order(epoch)
-        buffers = [
-            self._buffer() for _ in range(self.ahead + 2)
-        ]  # one with the model, one being filled, the others waiting
         free, filled = queue.SimpleQueue(), queue.SimpleQueue()
-        for buffer in buffers:
-            free.put(buffer)
-        direct = opened(self.cache, self.batch_size) if self.direct else None
-        draws = self.augment.native(self.seed, epoch, self.cache.sfreq)
-
-        def fill():
-            try:
-                chosen = self._chosen(order, start) if start < len(self) else None
-                for index in range(start, len(self)):
-                    following = self._chosen(order, index + 1) if index + 1 < len(self) else None
-                    if following is not None and direct is None:
-                        self._announce(following)
-                    buffer = free.get()
-                    if buffer is None:  # the loop has ended
-                        return
-                    filled.put(self._gather(chosen, buffer, draws, direct))
-                    chosen = following
-                filled.put(None)
-            except BaseException as e:  # it belongs to the loop that waits for the batch
-                filled.put(e)
-
-        thread = threading.Thread(target=fill, name="batches", daemon=True)
-        thread.start()
+        # one with the model, one being filled, the others waiting
+        for _ in range(self.ahead + 2):
+            free.put(self._buffer())
+        fill = threading.Thread(
+            target=self._fill, args=(epoch, start, free, filled), name="batches", daemon=True
+        )
+        fill.start()
         try:
             held = []
-            while (batch := filled.get()) is not None:
-                if isinstance(batch, BaseException):
-                    raise batch
+            while (found := filled.get()) is not None:
+                if isinstance(found, BaseException):
+                    raise found
+                batch, buffer = found
                 yield batch
-                held.append(batch)
+                held.append(buffer)
                 if len(held) > 1:
-                    free.put(held.pop(0).buffer)
+                    free.put(held.pop(0))
         finally:
             free.put(None)
-            thread.join()
+            fill.join()
+
+    def _fill(self, epoch, start, free, filled):
+        """Fill free buffers: put (Batch, its buffer) for each batch, at the end None or the error.
+
+        None among the free buffers says that the loop has ended.
+        """
+        try:
+            order = self.order(epoch)
+            draws = self.augment.native(self.seed, epoch, self.cache.sfreq)
+            direct = opened(self.cache, self.batch_size) if self.direct else None
+            chosen = self._chosen(order, start)
+            for index in range(start, len(self)):
+                following = self._chosen(order, index + 1)
+                if direct is None and index + 1 < len(self):
+                    self._announce(following)
+                buffer = free.get()
+                if buffer is None:
+                    return
+                filled.put((self._gather(chosen, buffer, draws, direct), buffer))
+                chosen = following
+            filled.put(None)
+        except BaseException as e:  # it belongs to the loop that waits for the batch
+            filled.put(e)
 
     def _chosen(self, order, index):
         """This process's windows of batch `index`: every world-th of the global batch."""
         size = self.batch_size * self.world
-        return np.ascontiguousarray(
-            order[index * size : (index + 1) * size][self.rank :: self.world]
-        )
+        together = order[index * size : (index + 1) * size]
+        return np.ascontiguousarray(together[self.rank :: self.world])
 
     def _places(self, rows):
-        part = np.searchsorted(self.cache.first, rows, "right") - 1
+        part = self.cache.part_of(rows)
         return part.astype(np.int32), rows - self.cache.first[part]
 
     def _announce(self, rows):
@@ -205,32 +225,13 @@ class Batches:
         if direct is not None and len(rows):
             parts = [_bits(X) for X in direct.windows(part, row)]
             part, row = np.arange(len(rows), dtype=np.int32), np.zeros(len(rows), np.int64)
-        x, shift, mix = (
-            buffer[: len(rows)],
-            np.zeros(len(rows), np.int32),
-            np.ones(len(rows), np.float32),
-        )
-        _native.gather(
-            parts,
-            part,
-            row,
-            self.starts[rows],
-            rows,
-            self._mirror,
-            x,
-            shift,
-            mix,
-            self.zscore,
-            draws,
-            self.threads,
-        )
+        x, starts = buffer[: len(rows)], self.starts[rows]
+        shift, mix = np.zeros(len(rows), np.int32), np.ones(len(rows), np.float32)
+        windows = parts, part, row, starts, rows, self._mirror
+        _native.gather(*windows, x, shift, mix, self.zscore, draws, self.threads)
         with np.errstate(invalid="ignore", over="ignore"):
-            finite = np.isfinite(
-                x.sum((1, 2))
-            )  # one pass over what is in the processor's cache: 0.3 ms of the 60 of a batch
-        batch = Batch(rows, x, shift, mix, finite)
-        batch.buffer = buffer
-        return batch
+            finite = np.isfinite(x.sum((1, 2)))  # x is still in the core's cache: 0.3 ms
+        return Batch(rows, x, shift, mix, finite)
 
 
 def _bits(X):

@@ -20,7 +20,7 @@ import torch
 import eeg.models
 from eeg import UserError, hints
 from eeg.data.augment import mirrored
-from eeg.data.batches import Batches
+from eeg.data.batches import Batches, Order, Reading
 from eeg.data.cache import rebuild, rebuild_known
 from eeg.machine.memory import fits
 from eeg.runs.run import Run
@@ -160,23 +160,20 @@ def _checked(model, cache, views):
 def _views(cache, rows, length, shift_samples, batch, device):
     """Yields tuples of batches of the same windows: earlier, in place and later, or in place."""
     starts, last = _starts(cache), cache.parts[0].shape[2] - length
-    settings = {
-        "shuffle": False,
-        "direct": not fits(rows.size * cache[0].nbytes),
-        "threads": int(device.type == "cpu"),
-    }
+    direct, threads = not fits(rows.size * cache[0].nbytes), int(device.type == "cpu")
     with ExitStack() as stack:
         moved = []
         for move in (-shift_samples, 0, shift_samples) if shift_samples else (0,):
             cut = np.clip(starts + move, 0, last)
-            batches = Batches(cache, rows, batch, length=length, starts=cut, **settings)
+            reading = Reading(length, cut, direct=direct, threads=threads)
+            batches = Batches(cache, rows, batch, order=Order(shuffle=False), reading=reading)
             moved.append(stack.enter_context(closing(batches.epoch(0))))
         yield from zip(*moved, strict=True)
 
 
 def _damage(cache, row):
     """The UserError for a window that holds NaN or infinity."""
-    part = np.searchsorted(cache.first, row, "right") - 1
+    part = cache.part_of(row)
     again = rebuild_known(cache.paths[part], cache.attributes[part])
     return UserError(f"{cache.damage(row)}; rebuild it with: {again}")
 

@@ -41,8 +41,7 @@ class Damaged:
 
     def files(self) -> str:
         """How many windows each file lost, and the command that rebuilds it."""
-        first = self.cache.first
-        parts = Counter(int(np.searchsorted(first, row, "right")) - 1 for row in self.rows)
+        parts = Counter(int(self.cache.part_of(row)) for row in self.rows)
         found = []
         for part, count in sorted(parts.items()):
             path = self.cache.paths[part]

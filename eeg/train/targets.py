@@ -153,7 +153,7 @@ def _check_labels(target, split, y):
     used = np.concatenate([split.train, split.valid])
     bad = ~np.isfinite(y[used]).all(1)
     if bad.any():
-        part = np.searchsorted(split.cache.first, used[bad][0], "right") - 1
+        part = split.cache.part_of(used[bad][0])
         path, attributes = split.cache.paths[part], split.cache.attributes[part]
         raise UserError(
             f"{bad.sum()} of {len(used)} labels are NaN or infinite, the first in {path}; "

@@ -14,7 +14,7 @@ import torch
 
 from eeg import UserError, cli
 from eeg.data.augment import Augment
-from eeg.data.batches import Batches
+from eeg.data.batches import Batches, Order, Reading
 from eeg.data.split import Split
 from eeg.files import trouble
 from eeg.machine.capacity import largest_part
@@ -110,21 +110,17 @@ class Trainer:
                 "features from the cache are those of the window as it is stored; leave out "
                 "--augment shift and mirror, or compute the features in the model: --features layer"
             )
-        large = not fits(self.split.train.size * cache[0].nbytes)
-        return Batches(
-            cache,
-            self.split.train,
-            self.batch_size,
-            options.seed,
-            Augment(**strengths),
+        reading = Reading(
             length=INPUT,
-            balance=options.balance,
-            rank=self.ranks.rank,
-            world=self.ranks.world,
             ahead=AHEAD,
             pin=device.startswith("cuda"),
-            direct=large,
+            direct=not fits(self.split.train.size * cache[0].nbytes),
             threads=int(device == "cpu"),
+        )
+        order = Order(balance=options.balance, rank=self.ranks.rank, world=self.ranks.world)
+        rows, augment = self.split.train, Augment(**strengths)
+        return Batches(
+            cache, rows, self.batch_size, options.seed, augment, order=order, reading=reading
         )
 
     # the whole run

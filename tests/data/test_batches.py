@@ -8,7 +8,7 @@ import pytest
 
 from eeg import UserError
 from eeg.data.augment import Augment
-from eeg.data.batches import Batches
+from eeg.data.batches import Batches, Order, Reading
 from eeg.data.build import Settings, build
 from eeg.data.cache import Cache
 from eeg.data.release import find_release
@@ -40,7 +40,7 @@ def epoch(batches, number, start=0):
 
 
 def test_in_order_every_window_once(cache):
-    seen = epoch(Batches(cache, batch_size=4, shuffle=False), 0)
+    seen = epoch(Batches(cache, batch_size=4, order=Order(shuffle=False)), 0)
     assert [len(b[0]) for b in seen] == [4, 4, 4, 1]
     np.testing.assert_array_equal(np.concatenate([b[0] for b in seen]), np.arange(13))
     np.testing.assert_array_equal(
@@ -77,7 +77,9 @@ def test_a_restart_goes_on_exactly(cache):
 
 def test_processes_share_a_global_batch_without_overlap(cache):
     alone = epoch(Batches(cache, batch_size=4, seed=1), 0)
-    shares = [epoch(Batches(cache, batch_size=2, seed=1, rank=r, world=2), 0) for r in (0, 1)]
+    shares = [
+        epoch(Batches(cache, batch_size=2, seed=1, order=Order(rank=r, world=2)), 0) for r in (0, 1)
+    ]
     for whole, first, second in zip(alone, *shares, strict=True):
         np.testing.assert_array_equal(whole[0][0::2], first[0])
         np.testing.assert_array_equal(whole[0][1::2], second[0])
@@ -85,7 +87,7 @@ def test_processes_share_a_global_batch_without_overlap(cache):
 
 
 def test_balance_weighs_subjects_the_same(cache):
-    batches = Batches(cache, batch_size=4, balance=True)
+    batches = Batches(cache, batch_size=4, order=Order(balance=True))
     subjects = np.concatenate([cache.metadata["subject"][batches.order(e)] for e in range(400)])
     share = [(subjects == s).mean() for s in np.unique(subjects)]
     np.testing.assert_allclose(share, 1 / 3, atol=0.03)
@@ -112,7 +114,7 @@ def test_the_thread_ends_with_the_loop(cache, monkeypatch):
 
 def test_a_batch_is_good_until_the_next_but_one(cache):
     held = []
-    for batch in Batches(cache, batch_size=2, ahead=1).epoch(0):
+    for batch in Batches(cache, batch_size=2, reading=Reading(ahead=1)).epoch(0):
         held.append((batch, batch.x.copy()))
         for earlier, copy in held[-2:]:
             np.testing.assert_array_equal(earlier.x, copy)
@@ -124,12 +126,12 @@ def test_a_batch_is_good_until_the_next_but_one(cache):
         (dict(rows=[]), "no window"),
         (dict(rows=[13]), "of a cache of 13"),
         (dict(batch_size=0), "makes no sense"),
-        (dict(rank=2, world=2), "makes no sense"),
+        (dict(order=Order(rank=2, world=2)), "makes no sense"),
         (
             dict(augment=Augment(shift=0.3)),
             "python run/cache.py --release R1.* --margin 0.3 --force",
         ),
-        (dict(length=251), "the cache stores 250"),
+        (dict(reading=Reading(length=251)), "the cache stores 250"),
     ],
 )
 def test_mistakes(cache, settings, reason):

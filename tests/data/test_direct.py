@@ -15,7 +15,7 @@ import pytest
 from eeg import UserError, _native
 from eeg.data import direct
 from eeg.data.augment import Augment
-from eeg.data.batches import Batches
+from eeg.data.batches import Batches, Order, Reading
 from eeg.data.build import Settings, build
 from eeg.data.cache import Cache
 from eeg.data.release import find_release
@@ -60,18 +60,21 @@ def equal(one, other):
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(shuffle=False, batch_size=4),
+        dict(order=Order(shuffle=False), batch_size=4),
         dict(batch_size=5, seed=3, augment=Augment(noise=0.1, scale=0.2, dropout=0.1)),
-        dict(shuffle=False, batch_size=9, rank=1, world=2),
+        dict(order=Order(shuffle=False, rank=1, world=2), batch_size=9),
         dict(batch_size=64),
     ],
 )
 def test_the_same_batches(cache, settings):
-    equal(epoch(Batches(cache, direct=True, **settings)), epoch(Batches(cache, **settings)))
+    equal(
+        epoch(Batches(cache, reading=Reading(direct=True), **settings)),
+        epoch(Batches(cache, **settings)),
+    )
 
 
 def test_two_at_once_do_not_disturb_each_other(cache):
-    batches = Batches(cache, batch_size=2, direct=True)
+    batches = Batches(cache, batch_size=2, reading=Reading(direct=True))
     pairs = [
         (a.x.copy(), b.x.copy()) for a, b in zip(batches.epoch(0), batches.epoch(1), strict=True)
     ]
@@ -107,7 +110,7 @@ def resident(path):
 @pytest.mark.parametrize("past", [True, False])
 def test_nothing_of_the_windows_stays_in_memory(cache, tmp_path, past):
     copy = copied(cache, tmp_path)
-    batches = Batches(Cache(copy), direct=past)
+    batches = Batches(Cache(copy), reading=Reading(direct=past))
     with open(copy, "rb") as f:
         os.fsync(f.fileno())
         os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -117,7 +120,7 @@ def test_nothing_of_the_windows_stays_in_memory(cache, tmp_path, past):
 
 
 def test_files_are_closed(cache, tmp_path):
-    batches = Batches(Cache(copied(cache, tmp_path)), batch_size=2, direct=True)
+    batches = Batches(Cache(copied(cache, tmp_path)), batch_size=2, reading=Reading(direct=True))
     opened = lambda: [
         link
         for link in map(os.path.realpath, Path("/proc/self/fd").iterdir())
@@ -160,14 +163,14 @@ def test_a_file_system_that_refuses_is_read_as_always(cache, monkeypatch, when, 
         )
     else:
         reads(monkeypatch, error)
-    batches = Batches(cache, batch_size=3, direct=True)
+    batches = Batches(cache, batch_size=3, reading=Reading(direct=True))
     assert not batches.direct
     equal(epoch(batches), epoch(Batches(cache, batch_size=3)))
 
 
 @pytest.mark.parametrize("error", direct.REFUSED)
 def test_refused_later_it_is_read_as_always(cache, monkeypatch, error):
-    batches = Batches(cache, batch_size=3, direct=True)
+    batches = Batches(cache, batch_size=3, reading=Reading(direct=True))
     assert batches.direct
     monkeypatch.setattr(direct, "_native", SimpleNamespace(DirectFiles=lambda *_: refuses(error)))
     equal(epoch(batches), epoch(Batches(cache, batch_size=3)))
@@ -175,17 +178,17 @@ def test_refused_later_it_is_read_as_always(cache, monkeypatch, error):
 
 def test_a_system_without_it(cache, monkeypatch):
     monkeypatch.setattr(direct, "_native", SimpleNamespace())
-    assert not Batches(cache, direct=True).direct
+    assert not Batches(cache, reading=Reading(direct=True)).direct
 
 
 def test_a_disk_that_fails(cache, monkeypatch):
     with monkeypatch.context() as patch:
         reads(patch, errno.EIO)
         with pytest.raises(OSError, match="Input/output error"):
-            Batches(cache, direct=True)
+            Batches(cache, reading=Reading(direct=True))
     reads(monkeypatch, errno.EIO, from_call=4)  # the first is a try
     with pytest.raises(OSError, match="Input/output error.*R[12]_windows.h5"):
-        epoch(Batches(cache, batch_size=3, direct=True))
+        epoch(Batches(cache, batch_size=3, reading=Reading(direct=True)))
     assert len(next(Batches(cache, batch_size=3).epoch(0)).x) == 3  # which needs no such reading
 
 
@@ -193,7 +196,7 @@ def test_a_file_that_is_cut_off(cache, tmp_path):
     short = copied(cache, tmp_path)
     one = Cache(short)
     assert len(one) == 12
-    batches = Batches(one, batch_size=12, direct=True)
+    batches = Batches(one, batch_size=12, reading=Reading(direct=True))
     with open(short, "r+b") as f:
         f.truncate(one.parts[0].offset + 12 * one.parts[0][0].nbytes - 100)
     with pytest.raises(

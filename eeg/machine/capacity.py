@@ -1,10 +1,8 @@
 """How many windows of a batch the CPU's memory holds at once.
 
-On a card an error says that memory is short; Linux kills the process instead.
-
-So it is reckoned beforehand: what a forward pass keeps for the backward pass is counted on a few
-windows, and with it what else a step takes. Counted, not measured: the same model and the same room
-always give the same parts, on which results depend.
+A card raises an error where memory is short, but Linux kills the process. So the need is estimated
+beforehand from what a forward pass on a few windows keeps for the backward pass. It is counted, not
+measured: the same model and room always give the same parts, on which results depend.
 """
 
 import copy
@@ -13,9 +11,10 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from eeg import UserError, cli
+from eeg.models.model import Model
 
-# times what is kept that a step takes at most, with what passes and what malloc leaves unused: 1.4
-# to 1.9 in this project's models
+# A step takes at most so many times what is kept; 1.4 to 1.9 times in this project's models, with
+# temporaries and what malloc leaves unused.
 PEAK = 2.0
 COPIES = 10  # of the weights: gradient, two moments, average, SAM's, and those of the recovery
 VALIDATED = 128  # windows that are validated at once
@@ -23,12 +22,13 @@ INFERENCE = 0.25  # of what a window takes in training, at most
 FEW = 8  # windows; computing fewer at once leaves batch norm nothing to average over
 
 
-def largest_part(model, batch_size, held, room):
-    """How many windows of a batch to compute at once: all of them, or as many as fit into `room`
-    bytes. -> (windows, bytes that a step on the whole batch takes)
+def largest_part(model: Model, batch_size: int, held: int, room: float) -> tuple[int, float]:
+    """How many windows of a batch to compute at once: all, or as many as fit into `room` bytes.
+
+    -> (windows, bytes that a step on the whole batch takes)
 
     held: bytes that a window takes while its batch waits or is computed. Raises UserError, with the
-    batch size that would fit, where not even a few do, or validation does not.
+    batch size that would fit, where not even FEW windows fit, or validation does not.
     """
     fixed, kept = kept_bytes(model)
     fixed, each = PEAK * fixed + COPIES * sum(p.nbytes for p in model.parameters()), PEAK * kept
@@ -42,22 +42,18 @@ def largest_part(model, batch_size, held, room):
         return part, whole
     least = max(validating, fixed + batch_size * held + few * each)
     size = int((room - fixed - few * each) / held)
-    help = (
-        f"use --batch-size {size}"
-        if size >= few and validating <= room
-        else "free some, raise --max-memory, or train a smaller model"
-    )
+    help = "free some, raise --max-memory, or train a smaller model"
+    if size >= few and validating <= room:
+        help = f"use --batch-size {size}"
     what = f"training on batches of {cli.counted(batch_size, 'window')}"
-    raise UserError(
-        f"{what} takes at least {least / 1e6:,.0f} MB of memory, "
-        f"{max(0, room) / 1e6:,.0f} MB are free to take; {help}"
-    )
+    need = f"at least {least / 1e6:,.0f} MB of memory"
+    free = f"{max(0, room) / 1e6:,.0f} MB are free to take"
+    raise UserError(f"{what} takes {need}, {free}; {help}")
 
 
-def kept_bytes(model):
-    """What a forward pass of a Model, on the CPU, keeps for its backward pass in float32: (bytes
-    whatever the batch, bytes a window).
-    """
+def kept_bytes(model: Model) -> tuple[float, float]:
+    """What a forward pass keeps for the backward pass, on the CPU in float32: (bytes whatever the
+    batch, bytes a window)."""
     few, more = (_kept(model, n) for n in (2, 6))
     each = (more - few) / 4
     return max(0.0, few - 2 * each), each
@@ -76,8 +72,7 @@ def _kept(model, n):
         x = torch.randn(n, model.settings["n_chans"], model.settings["n_times"])
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             raw = ghost.raw(x, features)  # alive while it is counted, and with it what it keeps
-    own = {
-        tensor.untyped_storage().data_ptr() for tensor in (*ghost.parameters(), *ghost.buffers(), x)
-    }
     del raw
+    tensors = *ghost.parameters(), *ghost.buffers(), x
+    own = {tensor.untyped_storage().data_ptr() for tensor in tensors}
     return sum(size for place, size in sizes.items() if place not in own)

@@ -1,9 +1,8 @@
 """Which cards the machine has and why torch may not reach them, found without touching one.
 
-Below `root`: the real / but in tests.
+root: where /dev, /proc and /sys lie; / except in tests.
 """
 
-import glob
 import grp
 import os
 import platform
@@ -15,6 +14,13 @@ import torch
 
 from eeg.machine import cgroup
 
+NVIDIA_NODES = ("nvidiactl", "nvidia[0-9]*", "nvhost-*")  # nvhost: Jetson
+# By maker: what its torch is built for, its device file, all names of that, what may ail the driver
+NODES = {
+    "nvidia": ("CUDA", "/dev/nvidia*", NVIDIA_NODES, "is not loaded"),
+    "amd": ("ROCm", "/dev/kfd", ("kfd",), "(amdgpu) is not loaded or not built for computing"),
+}
+
 
 def absent(wanted: str = "", root: Path = Path("/")) -> str:
     """Why no card can be used, in a sentence with what to do; "" if one may be there."""
@@ -24,70 +30,46 @@ def absent(wanted: str = "", root: Path = Path("/")) -> str:
     if wanted.startswith("mps") or (metal and not wanted):
         return "" if metal else f"torch {version} is not built for Metal (mps), which macOS has"
     if not torch.version.cuda and not torch.version.hip:
+        build = f"torch {version} is a CPU build, and"
         if not seen:
-            return (
-                f"torch {version} is a CPU build, and no NVIDIA or AMD card is seen on this machine"
-            )
-        return (
-            f"torch {version} is a CPU build, and there is an "
-            f"{' and an '.join(sorted(maker.upper() for maker in seen))} card: "
-            + "; ".join(install(maker) for maker in sorted(seen))
-        )
+            return f"{build} no NVIDIA or AMD card is seen on this machine"
+        cards = " and an ".join(sorted(maker.upper() for maker in seen))
+        return f"{build} there is an {cards} card: {'; '.join(map(install, sorted(seen)))}"
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
         if os.environ.get(name) in ("", "-1"):
             return f"{name}='{os.environ[name]}' hides all cards: unset {name}"
     # the Windows subsystem reaches cards through /dev/dxg
     if sys.platform != "linux" or (root / "dev/dxg").exists():
         return ""
-    if torch.version.cuda:
-        nodes = [root / "dev/nvidiactl", *map(Path, glob.glob(str(root / "dev/nvidia[0-9]*")))]
-        nodes += map(Path, glob.glob(str(root / "dev/nvhost-*")))  # Jetson
-        if not any(node.exists() for node in nodes):
-            other = f"; the AMD card wants another torch: {install('amd')}" if "amd" in seen else ""
-            card = (
-                "an NVIDIA card is there, but its driver is not loaded"
-                if "nvidia" in seen
-                else "no NVIDIA card is to be seen"
-            )
-            return f"torch {version} is built for CUDA, and there is no /dev/nvidia*: {card}{other}"
-    else:
-        nodes = [root / "dev/kfd"]
-        if not nodes[0].exists():
-            other = (
-                f"; the NVIDIA card wants another torch: {install('nvidia')}"
-                if "nvidia" in seen
-                else ""
-            )
-            card = (
-                "an AMD card is there, but its driver (amdgpu) is not loaded or "
-                "not built for computing"
-                if "amd" in seen
-                else "no AMD card is to be seen"
-            )
-            return f"torch {version} is built for ROCm, and there is no /dev/kfd: {card}{other}"
-        nodes += map(Path, glob.glob(str(root / "dev/dri/renderD*")))
-    for node in nodes:
-        if node.exists() and not os.access(node, os.R_OK | os.W_OK):
+    maker, other = ("nvidia", "amd") if torch.version.cuda else ("amd", "nvidia")
+    built_for, node, patterns, fault = NODES[maker]
+    nodes = [found for pattern in patterns for found in (root / "dev").glob(pattern)]
+    if not nodes:
+        card = f"no {maker.upper()} card is to be seen"
+        if maker in seen:
+            card = f"an {maker.upper()} card is there, but its driver {fault}"
+        if other in seen:
+            card += f"; the {other.upper()} card wants another torch: {install(other)}"
+        return f"torch {version} is built for {built_for}, and there is no {node}: {card}"
+    if maker == "amd":
+        nodes += (root / "dev/dri").glob("renderD*")
+    for path in nodes:
+        if not os.access(path, os.R_OK | os.W_OK):
+            owner = group(path)
             return (
-                f"no permission on /{node.relative_to(root)} (group {group(node)}): "
-                f"sudo usermod -aG {group(node)} $USER, then log in again"
+                f"no permission on /{path.relative_to(root)} (group {owner}): "
+                f"sudo usermod -aG {owner} $USER, then log in again"
             )
     return ""
 
 
 def install(maker: str) -> str:
     """How to get a torch for a maker's cards."""
-    if maker == "nvidia":
-        return "pip install --force-reinstall torch" + (
-            ""
-            if sys.platform == "linux"
-            else " --index-url as https://pytorch.org/get-started/locally says"
-        )
-    return (
-        "pip install --force-reinstall torch "
-        "--index-url https://download.pytorch.org/whl/rocm6.4 "
-        "(or the ROCm that https://pytorch.org/get-started/locally names)"
-    )
+    pip, page = "pip install --force-reinstall torch", "https://pytorch.org/get-started/locally"
+    if maker == "amd":
+        index = "https://download.pytorch.org/whl/rocm6.4"
+        return f"{pip} --index-url {index} (or the ROCm that {page} names)"
+    return pip if sys.platform == "linux" else f"{pip} --index-url as {page} says"
 
 
 def group(path: Path) -> str:
@@ -99,9 +81,7 @@ def group(path: Path) -> str:
 
 
 def pci_cards(root: Path = Path("/")) -> set[str]:
-    """The makers of display and compute cards, {"nvidia", "amd"}, on the PCI bus or, where that is
-    hidden, by their device files.
-    """
+    """The makers of cards, {"nvidia", "amd"}, by the PCI bus or, if hidden, by device files."""
     makers = {"0x10de": "nvidia", "0x1002": "amd"}
     found = set()
     for folder in (Path(root) / "sys/bus/pci/devices").glob("*"):
@@ -118,14 +98,8 @@ def pci_cards(root: Path = Path("/")) -> set[str]:
 def nvidia_cards(root: Path = Path("/")) -> list[str]:
     """Names of NVIDIA cards, as the driver lists them."""
     files = sorted((Path(root) / "proc/driver/nvidia/gpus").glob("*/information"))
-    return [
-        match.group(1).strip()
-        for match in (
-            re.search(r"Model:(.*)", path.read_text(encoding="utf-8", errors="replace"))
-            for path in files
-        )
-        if match
-    ]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
+    return [found[1].strip() for text in texts if (found := re.search(r"Model:(.*)", text))]
 
 
 def amd_cards(root: Path = Path("/")) -> list[str]:
@@ -141,16 +115,15 @@ def amd_cards(root: Path = Path("/")) -> list[str]:
 
 def driver(root: Path = Path("/")) -> str:
     """Versions of kernel and, where loaded, of the cards' drivers."""
-    modules = [
-        f"{name} {version}"
-        for name in ("nvidia", "amdgpu")
-        if (version := first_line(Path(root) / "sys/module" / name / "version"))
-    ]
-    return ", ".join([f"{platform.system()} {platform.release()}", *modules])
+    found = [f"{platform.system()} {platform.release()}"]
+    for name in ("nvidia", "amdgpu"):
+        if version := first_line(Path(root) / "sys/module" / name / "version"):
+            found.append(f"{name} {version}")
+    return ", ".join(found)
 
 
 def first_line(path: Path) -> str:
-    """The first line of a file of the system's, "" where there is none or it may not be read."""
+    """The first line of a system file; "" where there is none or it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").split("\n", 1)[0].strip()
     except OSError:

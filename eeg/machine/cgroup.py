@@ -1,16 +1,16 @@
-"""The control groups this process lives in: a container, a batch system or systemd may grant it
-less than the machine has.
+"""The control groups of this process: a container, a batch system or systemd may limit it.
 
-Read from /proc/self/cgroup and /sys/fs/cgroup below `root` (the real / but in tests). A group is
-bound by its own limit and by those of all groups around it.
+root: where /proc and /sys lie; / except in tests. A group is bound by its own limit and by those of
+all groups around it.
 """
 
 from pathlib import Path
 
 
 def folders(controller: str, root: Path = Path("/")) -> list[Path]:
-    """The folders of this process's groups that say something about `controller` ("memory", "cpu"),
-    from the innermost out; version 1 and 2.
+    """The folders of the groups that limit "memory" or "cpu", from the innermost out.
+
+    Covers versions 1 and 2 of control groups.
     """
     base, listed = Path(root) / "sys/fs/cgroup", Path(root) / "proc/self/cgroup"
     if not listed.is_file():
@@ -28,8 +28,7 @@ def folders(controller: str, root: Path = Path("/")) -> list[Path]:
             continue
         parts = [part for part in path.split("/") if part not in ("", "..")]
         for mount in mounts:
-            # in a container the path may be the host's, which is not mounted here: then what is
-            # there is the top alone
+            # in a container the path may be the host's: then only the top is mounted here
             for depth in range(len(parts), -1, -1):
                 folder = mount.joinpath(*parts[:depth])
                 if folder not in found and any(folder.glob(f"{controller}.*")):
@@ -49,27 +48,22 @@ def number(path: Path) -> int | None:
 def fields(path: Path) -> dict[str, int]:
     """A file of `name number` lines as a dict; empty where there is none."""
     try:
-        return {
-            name: int(value)
-            for name, value in (line.split() for line in Path(path).read_text().splitlines())
-        }
+        lines = Path(path).read_text().splitlines()
     except OSError:
         return {}
+    return {name: int(value) for name, value in map(str.split, lines)}
 
 
 def cpus(root: Path = Path("/")) -> float | None:
     """How many CPUs' worth of time this process's groups may use, or None without a limit."""
     shares = []
     for folder in folders("cpu", root):
-        quota: int | None
-        period: int | None
-        if (folder / "cpu.max").is_file():
-            # version 2: "quota period" or "max period", microseconds
-            first, second = (folder / "cpu.max").read_text().split()
-            quota, period = (-1 if first == "max" else int(first)), int(second)
+        path = folder / "cpu.max"
+        if path.is_file():  # version 2: "quota period" or "max period", microseconds
+            quota, period = map(int, path.read_text().replace("max", "-1").split())
         else:
-            quota = number(folder / "cpu.cfs_quota_us")
-            period = number(folder / "cpu.cfs_period_us")
-        if quota and quota > 0 and period:
+            quota = number(folder / "cpu.cfs_quota_us") or 0
+            period = number(folder / "cpu.cfs_period_us") or 0
+        if quota > 0 and period:
             shares.append(quota / period)
     return min(shares, default=None)

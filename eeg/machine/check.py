@@ -1,9 +1,8 @@
-"""Ten checks of a device: each does what training will do to it, and compares with the CPU in
-float64.
+"""Ten checks of a device. Each does what training will do, and compares with the CPU in float64.
 
     python -m eeg.machine.check cuda:0 [NAME ...]
 
-Run by eeg.machine.probe in a process of its own, which a bad card may crash or hang. It writes a
+eeg.machine.probe runs it in a process of its own, which a bad card may crash or hang. It writes a
 line of JSON on stdout as each check begins, {"check": name}, and one as it ends, with "state" (ok,
 failed, skipped), "text" and "seconds"; a failure may add "cause", `detect` adds the card. It ends
 at the first failure: after an error of the card, nothing the process does can be relied on.
@@ -30,7 +29,7 @@ FLOAT32, TF32, HALF = 1e-4, 5e-3, 5e-2
 
 
 class Wrong(Exception):
-    """The device did something, and it is not what was expected."""
+    """The device did something unexpected."""
 
 
 class Skipped(Exception):
@@ -38,7 +37,7 @@ class Skipped(Exception):
 
 
 def agree(what, got, wanted, limit):
-    """The relative difference of `got`, from the device, and `wanted`, float64 from the CPU.
+    """The relative difference between `got`, from the device, and `wanted`, float64 on the CPU.
 
     Raises Wrong where it is more than rounding.
     """
@@ -47,10 +46,14 @@ def agree(what, got, wanted, limit):
         raise Wrong(f"{what}: NaN or infinite numbers")
     difference = ((got - wanted).norm() / wanted.norm()).item()
     if not difference <= limit:
-        raise Wrong(
-            f"{what}: {difference:.1e} away from the CPU's numbers, at most {limit:.0e} is rounding"
-        )
+        away = f"{difference:.1e} away from the CPU's numbers"
+        raise Wrong(f"{what}: {away}, at most {limit:.0e} is rounding")
     return difference
+
+
+def within(*differences):
+    """What a check says where all these relative differences are rounding."""
+    return f"within {max(differences):.0e} of the CPU"
 
 
 def numbers(*shape, seed=0):
@@ -69,16 +72,14 @@ def compare_layer(what, layer, x, device, limit):
     g = numbers(*here_y.shape, seed=7)
     here_y.backward(g.double())
     there_y.backward(g.to(device))
-    differences = [
-        agree(f"{what}, forward", there_y, here_y.detach(), limit),
-        agree(f"{what}, backward to the input", there_x.grad, here_x.grad, limit),
-    ]
+    pairs = {"forward": (there_y, here_y.detach())}
+    pairs["backward to the input"] = there_x.grad, here_x.grad
     for (name, here), p in zip(layer.named_parameters(), there.parameters()):
-        differences.append(agree(f"{what}, backward to the {name}", p.grad, here.grad, limit))
+        pairs[f"backward to the {name}"] = p.grad, here.grad
     for (name, here), b in zip(layer.named_buffers(), there.buffers()):
         if here.is_floating_point():
-            differences.append(agree(f"{what}, {name}", b, here, limit))
-    return max(differences)
+            pairs[name] = b, here
+    return max(agree(f"{what}, {name}", *pair, limit) for name, pair in pairs.items())
 
 
 def detect(device):
@@ -91,26 +92,20 @@ def detect(device):
         if (device.index or 0) >= count:
             raise Wrong(f"there is no {device}, torch finds {count} card{'s' * (count > 1)}")
         card = torch.cuda.get_device_properties(device)
-        kind = (
-            getattr(card, "gcnArchName", "").split(":")[0]
-            if torch.version.hip
-            else f"compute capability {card.major}.{card.minor}"
-        )
+        kind = f"compute capability {card.major}.{card.minor}"
+        if torch.version.hip:
+            kind = getattr(card, "gcnArchName", "").split(":")[0]
         text = f"{card.name}, {kind}, {card.total_memory / 1e9:.1f} GB"
         return {"text": text, "card": {"name": card.name, "kind": kind, "count": count}}
-    if device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise Wrong(
-                "torch finds no Metal device "
-                "(macOS 12.3 or later on Apple silicon or AMD is needed)"
-            )
-        return {"text": "Apple Metal", "card": {"name": "Apple Metal", "kind": "mps", "count": 1}}
-    name = devices.processor()
-    return {"text": name, "card": {"name": name, "kind": "cpu", "count": 1}}
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        needed = "macOS 12.3 or later on Apple silicon or AMD is needed"
+        raise Wrong(f"torch finds no Metal device ({needed})")
+    name = "Apple Metal" if device.type == "mps" else devices.processor()
+    return {"text": name, "card": {"name": name, "kind": device.type, "count": 1}}
 
 
 def allocate(device):
-    """64 MB are given, written and read."""
+    """Allocate, write and read 64 MB."""
     x = torch.zeros(16 << 20, device=device)
     x += 0.5
     # Metal has no float64
@@ -121,45 +116,41 @@ def allocate(device):
 
 
 def matmul(device):
-    """Products of matrices, sizes with remainders too."""
+    """Multiply matrices, of odd sizes too."""
     differences = []
     for m, k, n in ((512, 512, 512), (200, 129, 48), (1, 200, 7), (63, 1, 65)):
         a, b = numbers(m, k, seed=1), numbers(k, n, seed=2)
         got, wanted = a.to(device) @ b.to(device), a.double() @ b.double()
         differences.append(agree(f"({m} x {k}) ({k} x {n})", got, wanted, FLOAT32))
-    return f"within {max(differences):.0e} of the CPU"
+    return within(*differences)
 
 
 def convolution(device):
-    """The kinds of convolution the models use, forward and backward: where unsupported cards fail
-    first.
-    """
+    """The convolutions of the models, forward and backward: unsupported cards fail here first."""
     torch.manual_seed(0)
+    one_each = nn.Conv1d(129, 129, 15, padding=7, groups=129)
     kinds = {
-        "across electrodes": (nn.Conv1d(129, 48, 1), numbers(4, 129, 200)),
-        "along time, a filter an electrode": (
-            nn.Conv1d(129, 129, 15, padding=7, groups=129),
-            numbers(2, 129, 200),
-        ),
-        "dilated": (nn.Conv1d(48, 48, 3, padding=8, dilation=8), numbers(4, 48, 200)),
-        "2-D": (nn.Conv2d(8, 32, (1, 33), padding="same"), numbers(2, 8, 9, 67)),
-        "2-D, grouped": (nn.Conv2d(32, 64, (129, 1), groups=32), numbers(2, 32, 129, 19)),
-        "transposed": (nn.ConvTranspose1d(48, 24, 2, stride=2), numbers(4, 48, 50)),
+        "across electrodes": (nn.Conv1d(129, 48, 1), (4, 129, 200)),
+        "along time, a filter an electrode": (one_each, (2, 129, 200)),
+        "dilated": (nn.Conv1d(48, 48, 3, padding=8, dilation=8), (4, 48, 200)),
+        "2-D": (nn.Conv2d(8, 32, (1, 33), padding="same"), (2, 8, 9, 67)),
+        "2-D, grouped": (nn.Conv2d(32, 64, (129, 1), groups=32), (2, 32, 129, 19)),
+        "transposed": (nn.ConvTranspose1d(48, 24, 2, stride=2), (4, 48, 50)),
     }
-    differences = [
-        compare_layer(what, layer.double(), x, device, TF32) for what, (layer, x) in kinds.items()
-    ]
-    return f"within {max(differences):.0e} of the CPU"
+    differences = []
+    for what, (layer, shape) in kinds.items():
+        differences.append(compare_layer(what, layer.double(), numbers(*shape), device, TF32))
+    return within(*differences)
 
 
 def batch_norm(device):
-    """Batch norm in training: output, gradients, running statistics; then in evaluation."""
+    """Batch norm in training (output, gradients, running statistics), then in evaluation."""
     layer = nn.BatchNorm1d(48).double()
     x = 3 + 2 * numbers(8, 48, 200)
     training = compare_layer("training", layer, x, device, FLOAT32)
     layer.zero_grad()
     evaluation = compare_layer("evaluation", layer.eval(), x, device, FLOAT32)
-    return f"within {max(training, evaluation):.0e} of the CPU"
+    return within(training, evaluation)
 
 
 def optimiser(device):
@@ -174,7 +165,7 @@ def optimiser(device):
             nn.utils.clip_grad_norm_([p], 1.0)
             step.step()
     got, wanted = there.detach().cpu() - start, here.detach() - start.double()
-    return f"within {agree('five steps of AdamW', got, wanted, FLOAT32):.0e} of the CPU"
+    return within(agree("five steps of AdamW", got, wanted, FLOAT32))
 
 
 class Small(nn.Module):
@@ -193,10 +184,8 @@ class Small(nn.Module):
 
 
 def amp(device):
-    """Mixed precision: float16 with a gradient scaler, on a CPU bfloat16.
-
-    Compares gradients with the CPU's, then takes twenty steps.
-    """
+    """Mixed precision: float16 with a loss scale, on a CPU bfloat16. Compares gradients, then takes
+    twenty steps."""
     if device.type == "cpu" and not devices.supports_bf16():
         raise Skipped("this processor has no bfloat16 instructions")
     dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
@@ -214,15 +203,15 @@ def amp(device):
         (scale.scale * loss).backward()
         unscale(there.parameters(), scale.scale)
         if i == 0:
-            g = [
-                torch.cat([p.grad.detach().cpu().double().flatten() for p in network.parameters()])
-                for network in (there, here)
-            ]
-            difference = agree("gradients", *g, HALF)
+            difference = agree("gradients", gradients(there), gradients(here), HALF)
         step.step()
         losses.append(loss.item())
     falls("20 steps", losses)
     return f"{str(dtype).split('.')[1]}, within {difference:.0e} of the CPU's float64"
+
+
+def gradients(network):
+    return torch.cat([p.grad.detach().cpu().double().flatten() for p in network.parameters()])
 
 
 def falls(what, losses):
@@ -233,10 +222,7 @@ def falls(what, losses):
 
 
 def memory(device):
-    """Most of the free memory is filled with numbers, read back and freed.
-
-    256 MB where a device does not say what is free.
-    """
+    """Fill most of the free memory, read it back and free it; 256 MB if free memory is unknown."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
     block = 16 << 20  # int32: 64 MB
     count = max(4, int(0.8 * free) // (4 * block))
@@ -249,9 +235,8 @@ def memory(device):
         torch.cuda.empty_cache()
         back = torch.cuda.mem_get_info(device)[0]
         if back < 0.9 * free:
-            raise Wrong(
-                f"{free / 1e9:.1f} GB were free; after filling and freeing, {back / 1e9:.1f} GB are"
-            )
+            after = f"after filling and freeing, {back / 1e9:.1f} GB are"
+            raise Wrong(f"{free / 1e9:.1f} GB were free; {after}")
     return f"{count * 4 * block / 1e9:.1f} GB"
 
 
@@ -273,10 +258,7 @@ def transfer(device):
 
 
 def small_steps(device):
-    """200 training steps of a small network, which keep the queue of kernels full.
-
-    Memory must not grow, and the loss must fall.
-    """
+    """200 quick training steps: memory must not grow, and the loss must fall."""
     network = Small().to(device)
     step = torch.optim.AdamW(network.parameters(), lr=1e-3)
     x, y = numbers(16, 16, 100).to(device), numbers(16, 1, seed=1).to(device)
@@ -324,7 +306,7 @@ def main(arguments):
             said = {"state": "ok", **(answer if isinstance(answer, dict) else {"text": answer})}
         except Skipped as e:
             said = {"state": "skipped", "text": str(e)}
-        except Exception as e:  # whatever it is, it is the answer to this check
+        except Exception as e:  # any error is the answer to this check
             lines = str(e).strip().splitlines() or ["no reason given"]
             text = lines[0] if isinstance(e, Wrong) else f"{type(e).__name__}: {lines[0]}"
             said = {"state": "failed", "text": text}

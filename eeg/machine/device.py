@@ -1,9 +1,8 @@
-"""Which device to train on: CUDA, ROCm, Metal, else the CPU.
+"""Chooses the device to train on: CUDA, ROCm, Metal, else the CPU.
 
-A card is trusted only after a child process has just used it: unsupported cards (RDNA1 under ROCm
-above all) crash the process, hang it, or compute nonsense. So ten checks (eeg.machine.check) run in
-a child with a time limit, and this process does not touch the card before. The verdict is kept by
-driver, torch and card.
+Unsupported cards (RDNA1 under ROCm above all) crash the process, hang it, or compute nonsense. So
+ten checks (eeg.machine.check) run in a child process with a time limit before this process touches
+the card. The verdict is kept by driver, torch and card.
 """
 
 import ctypes
@@ -21,46 +20,26 @@ import torch
 
 from eeg import UserError, cli, hints
 from eeg.files import write_json
-from eeg.machine import cgroup
+from eeg.machine import cgroup, probe
 from eeg.machine.cards import absent, amd_cards, driver, first_line, install, nvidia_cards
-from eeg.machine.probe import (
-    LIMIT_S,
-    NO_ANSWER,
-    NO_MEMORY,
-    OVERRIDE,
-    PROGRAM,
-    Attempt,
-    Check,
-    OnCheck,
-    attempt_all,
-)
+from eeg.machine.probe import Attempt, Check
 
 # What else decides which card is seen and how it is driven, besides driver and torch.
 VARIABLES = (
-    OVERRIDE,
-    "CUDA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "GPU_DEVICE_ORDINAL",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "PYTORCH_HIP_ALLOC_CONF",
-    "PYTORCH_ALLOC_CONF",
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"),
+    *("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF", probe.OVERRIDE),
 )
 
 
 @dataclass
 class Choice:
-    """The device to train on.
+    """The device to train on."""
 
-    device: for torch.device(). precisions: those it may use, fp32 first. reason: a clause for a
-    person. environment: as Attempt's; already put into os.environ.
-    """
-
-    device: str
+    device: str  # for torch.device()
     name: str
-    precisions: tuple[str, ...]
-    reason: str
-    environment: dict[str, str | None] = field(default_factory=dict)
+    precisions: tuple[str, ...]  # that it may use, fp32 first
+    reason: str  # a clause for a person
+    environment: dict[str, str | None] = field(default_factory=dict)  # already in os.environ
     attempts: list[Attempt] = field(default_factory=list)
 
 
@@ -68,17 +47,17 @@ def choose(
     requested: str = "auto",
     folder: Path = Path("cache"),
     again: bool = False,
-    on_check: OnCheck | None = None,
-    program: Sequence[str] = PROGRAM,
-    limit_s: float = LIMIT_S,
+    on_check: probe.OnCheck | None = None,
+    program: Sequence[str] = probe.PROGRAM,
+    limit_s: float = probe.LIMIT_S,
     root: Path = Path("/"),
 ) -> Choice:
     """Choose the device to train on; call it before anything in this process uses a card.
 
     requested: as cli.device takes it. On auto the CPU is chosen where no card passes; a card asked
     for by name that fails is a UserError. folder: where verdicts are kept (device.json). again:
-    ignore them. on_check(attempt, check) is called as each check ends. program, limit_s: the child,
-    and how long one of its checks may take. root: where /dev, /proc and /sys lie.
+    ignore them. on_check, program, limit_s: as for probe.inspect. root: where /dev, /proc and /sys
+    lie.
     """
     wanted = parse(requested)
     if wanted == "cpu":
@@ -92,7 +71,7 @@ def choose(
     verdicts, key = Path(folder) / "device.json", verdict_key(wanted, root)
     when, attempts = (None, None) if again else recall(verdicts, key)
     if attempts is None:
-        attempts = attempt_all(wanted, on_check, program, limit_s, root)
+        attempts = probe.attempt_all(wanted, on_check, program, limit_s, root)
         if conclusive(attempts, key):
             remember(verdicts, key, attempts)
     elif on_check:
@@ -137,10 +116,8 @@ def parse(requested: str) -> str:
     assert found, requested  # cli.device has checked it
     plain, family, index = found.groups()
     if family == "rocm" and not torch.version.hip:
-        raise UserError(
-            f"--device {requested}: torch {torch.__version__} is not built for ROCm; "
-            f"{install('amd')}"
-        )
+        problem = f"torch {torch.__version__} is not built for ROCm; {install('amd')}"
+        raise UserError(f"--device {requested}: {problem}")
     return f"cuda:{index or 0}" if family else {"auto": "", "cpu": "cpu", "mps": "mps:0"}[plain]
 
 
@@ -150,12 +127,9 @@ def cpu(reason: str, attempts: Sequence[Attempt] = ()) -> Choice:
 
 
 def adopt(environment: Mapping[str, str | None]) -> None:
-    """Set and remove variables for this process; the card's runtime reads them when it starts."""
+    """Set and remove variables of this process, before the card's runtime starts and reads them."""
     if environment and torch.cuda.is_initialized():
-        raise RuntimeError(
-            f"the card is in use already, {environment} comes too late: "
-            "call choose() before the first use of a card"
-        )
+        raise RuntimeError(f"call choose() before the first use of a card, to set {environment}")
     for name, value in environment.items():
         if value is None:
             os.environ.pop(name, None)
@@ -182,7 +156,7 @@ def verdict_key(wanted: str, root: Path = Path("/")) -> dict:
 
 
 def conclusive(attempts: Sequence[Attempt], key: dict) -> bool:
-    """Whether a verdict tells something about the card, so that it is worth keeping.
+    """Whether a verdict is about the card itself, so that it is worth keeping.
 
     Not where no card could be named or reached, or where another process may have held its memory.
     """
@@ -191,12 +165,12 @@ def conclusive(attempts: Sequence[Attempt], key: dict) -> bool:
     if attempts[-1].trusted:
         return True
     failures = [attempt.failure for attempt in attempts if attempt.failure]
-    unnamed = any(each.name == "detect" and each.cause != NO_ANSWER for each in failures)
-    return not unnamed and not any(each.cause == NO_MEMORY for each in failures)
+    unnamed = any(each.name == "detect" and each.cause != probe.NO_ANSWER for each in failures)
+    return not unnamed and not any(each.cause == probe.NO_MEMORY for each in failures)
 
 
 def read_verdicts(path: Path) -> list[dict]:
-    """The verdicts in a file; none where it is missing or damaged: the checks run again."""
+    """The verdicts in a file; none, so that the checks run again, where it is missing or damaged."""
     try:
         kept = json.loads(Path(path).read_text(encoding="utf-8"))
         return kept["verdicts"] if kept["format"] == 1 else []
@@ -208,10 +182,10 @@ def recall(path: Path, key: dict) -> tuple[str, list[Attempt]] | tuple[None, Non
     """The kept verdict of this key: its date and attempts."""
     for verdict in read_verdicts(path):
         if verdict["key"] == key:
-            return verdict["when"], [
-                Attempt(**each | {"checks": [Check(**check) for check in each["checks"]]})
-                for each in verdict["attempts"]
-            ]
+            attempts = [Attempt(**each) for each in verdict["attempts"]]
+            for attempt, each in zip(attempts, verdict["attempts"]):
+                attempt.checks = [Check(**check) for check in each["checks"]]
+            return verdict["when"], attempts
     return None, None
 
 
@@ -224,30 +198,26 @@ def remember(path: Path, key: dict, attempts: Sequence[Attempt]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"format": 1, "verdicts": kept})
     except OSError:
-        pass  # a cache that may only be read: the next run checks again
+        pass  # a read-only cache: the next run checks again
 
 
 def forget(folder: Path) -> None:
-    """Drop all verdicts: a card that passed its checks has failed since."""
+    """Drop all verdicts, because a card that passed its checks has failed since."""
     try:
         (Path(folder) / "device.json").unlink(missing_ok=True)
-    except OSError as e:  # it may only be read
+    except OSError as e:  # a read-only cache
+        kept = f"{folder}/device.json still trusts a card that has failed ({e.strerror})"
         again = hints.command("check", "--again", cache=folder)
-        print(
-            f"warning: {folder}/device.json still trusts a card that has failed ({e.strerror}); "
-            f"check it with: {again}",
-            file=sys.stderr,
-        )
+        print(f"warning: {kept}; check it with: {again}", file=sys.stderr)
 
 
 # The CPU
 
 
 def cpu_threads(processes: int = 1, root: Path = Path("/"), busy: float = 0.0) -> int:
-    """Threads to compute with: OMP_NUM_THREADS where it is set, else one a free core.
+    """Threads to compute with: OMP_NUM_THREADS where it is set, else one for each free core.
 
-    The cores are those of `cpu_cores`, shared with `processes` - 1 others like this one, less the
-    `busy` ones that other programs keep at work (eeg.machine.load).
+    processes: how many like this one share the cores. busy: cores that other programs keep at work.
     """
     if asked := threads_of_environment(processes):
         return asked
@@ -257,10 +227,8 @@ def cpu_threads(processes: int = 1, root: Path = Path("/"), busy: float = 0.0) -
 
 
 def threads_of_environment(processes: int = 1) -> int | None:
-    """What OMP_NUM_THREADS says, None where it says nothing.
-
-    torchrun sets it to 1 for each of several processes where nobody has: that says nothing either.
-    """
+    """What OMP_NUM_THREADS asks for, or None. The 1 that torchrun gives several processes where the
+    user has set nothing asks for nothing."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if not asked.isdigit() or int(asked) < 1 or (processes > 1 and asked == "1"):
         return None
@@ -269,16 +237,12 @@ def threads_of_environment(processes: int = 1) -> int | None:
 
 def cpu_cores(root: Path = Path("/")) -> int:
     """The physical cores this process may run on. A second thread on a core only slows it."""
-    if hasattr(os, "sched_getaffinity"):
-        allowed = os.sched_getaffinity(0)
-    else:
-        allowed = set(range(os.cpu_count() or 1))
+    known = hasattr(os, "sched_getaffinity")
     cores = set()
-    for number in allowed:
+    for number in os.sched_getaffinity(0) if known else range(os.cpu_count() or 1):
         topology = Path(root) / f"sys/devices/system/cpu/cpu{number}/topology"
-        package = first_line(topology / "physical_package_id")
         core = first_line(topology / "core_id")
-        cores.add((package, core) if core else number)
+        cores.add((first_line(topology / "physical_package_id"), core) if core else number)
     return len(cores)
 
 
@@ -290,10 +254,8 @@ def settle_threads(threads: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what a freed batch leaves instead of giving it back.
-
-    Else each step faults the same pages in again: a step of tcn takes 70 to 127 ms, not 57.
-    """
+    """Let glibc keep the memory of a freed batch. Otherwise each step faults the same pages in
+    again: a step of tcn takes 70 to 127 ms, not 57."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:  # other C libraries have none
         trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
@@ -302,32 +264,27 @@ def keep_freed_memory() -> None:
             mallopt(mmap_threshold, 32 << 20)  # older ones allow no more
 
 
-def cpu_flags(root: Path = Path("/")) -> set[str]:
-    """What the processor can do, by the names the kernel gives it."""
-    try:
-        lines = (Path(root) / "proc/cpuinfo").read_text().splitlines()
-    except FileNotFoundError:
-        return set()
-    flags = (line.split(":", 1)[1] for line in lines if re.match(r"(flags|Features)\s*:", line))
-    return set(next(flags, "").split())
+def cpu_info(pattern: str, root: Path = Path("/")) -> str:
+    """The first value in /proc/cpuinfo whose name matches; "" where there is none."""
+    path = Path(root) / "proc/cpuinfo"
+    text = path.read_text() if path.exists() else ""
+    found = re.search(rf"^(?:{pattern})\s*:(.*)", text, re.MULTILINE | re.IGNORECASE)
+    return found[1].strip() if found else ""
 
 
 def supports_bf16(root: Path = Path("/")) -> bool:
     """Whether the processor multiplies bfloat16 itself; else bfloat16 is slower than float32."""
-    return bool({"avx512_bf16", "amx_bf16", "bf16", "svebf16"} & cpu_flags(root))
+    flags = cpu_info("flags|features", root).split()
+    return bool({"avx512_bf16", "amx_bf16", "bf16", "svebf16"}.intersection(flags))
 
 
 def processor() -> str:
     """The CPU's name."""
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.lower().startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return cpu_info("model name.*?") or platform.processor() or platform.machine()
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Wait until a device has done all it was asked to; its errors are raised here."""
+    """Wait until a device has finished its work; its errors are raised here."""
     device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)

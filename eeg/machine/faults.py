@@ -4,10 +4,7 @@ import torch
 
 # What drivers and libraries write, in lower case; torch has no types for most of them.
 MEMORY_WORDS = (
-    "out of memory",
-    "outofmemory",
-    "can't allocate memory",
-    "not enough memory",
+    *("out of memory", "outofmemory", "can't allocate memory", "not enough memory"),
     "status_alloc_failed",
 )
 DEVICE_WORDS = (
@@ -34,7 +31,6 @@ def is_device_error(error: BaseException) -> bool:
     """Whether an exception comes from a card or its driver, out of memory aside."""
     if is_out_of_memory(error) or not isinstance(error, RuntimeError):
         return False
-    kind = getattr(torch, "AcceleratorError", None)  # torch 2.8
-    return (kind is not None and isinstance(error, kind)) or any(
-        words in str(error).lower() for words in DEVICE_WORDS
-    )
+    kind = getattr(torch, "AcceleratorError", ())  # torch 2.8
+    text = str(error).lower()
+    return isinstance(error, kind) or any(words in text for words in DEVICE_WORDS)

@@ -1,9 +1,8 @@
-"""How much of the processor other processes take: what all of them used over some time, less what
-this one and its children did.
+"""How much of the processor other processes take: what all used, less this one and its children.
 
-Threads that wait for each other spin: beside another torch process a window took 348 ms with two
-threads, 2.7 ms with one. Imports nothing heavy, so that it can begin before torch is imported: then
-a look costs no time of its own.
+It matters because threads that wait for each other spin: beside another torch process a window took
+348 ms with two threads, 2.7 ms with one. Imports nothing heavy: begun before torch is imported, it
+costs no extra time.
 """
 
 import os
@@ -24,9 +23,7 @@ class Load:
         self.began = time.monotonic()
 
     def cores(self) -> float:
-        """Cores that other processes kept busy since, on average; of a virtual machine, also what
-        its host took away.
-        """
+        """Mean number of cores that other processes, or a virtual machine's host, kept busy since."""
         if self.used is None:  # macOS: the last minute's runnable processes
             return os.getloadavg()[0]
         time.sleep(max(0, SHORTEST - (time.monotonic() - self.began)))
@@ -40,9 +37,7 @@ def own_seconds() -> float:
 
 
 def used_seconds(root: Path = Path("/")) -> float | None:
-    """Seconds that the CPUs this process may use have worked since the machine started; None where
-    the system does not say.
-    """
+    """Seconds that this process's CPUs have worked since the machine started; None if unknown."""
     try:
         lines = (Path(root) / "proc/stat").read_text().splitlines()
     except FileNotFoundError:
@@ -57,7 +52,5 @@ def used_seconds(root: Path = Path("/")) -> float | None:
 
 
 def is_busy(busy: float, cores: int) -> bool:
-    """Whether other processes, which keep `busy` of `cores` cores at work, would show in a
-    measurement of time.
-    """
+    """Whether other processes that keep `busy` of `cores` cores at work disturb a measurement."""
     return busy >= max(BUSY, cores / 10)

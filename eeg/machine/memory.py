@@ -1,11 +1,10 @@
-"""How near this process is to the end of its memory: the machine's, or that of a control group
-around it.
+"""How much memory this process has left: the machine's, or that of a control group around it.
 
-Cached files do not count as used: the system drops them when memory is wanted, and a memory-mapped
-cache of windows fills all memory with them. Linux; elsewhere nothing can be read and `Watch` says
-so once asked.
+Cached files do not count as used: the system drops them when memory is needed, and a memory-mapped
+cache of windows fills all memory with them. Only Linux tells; elsewhere `Watch` says so.
 """
 
+import re
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,28 @@ from pathlib import Path
 from eeg import cli
 from eeg.machine import cgroup
 
+# Files of a control group: bytes in use, limits, and the fields of memory.stat that can be dropped.
+# Beyond `high` the kernel slows a group to a crawl. In version 1, `total_` includes the groups
+# inside, and no limit is a number near 2^63.
+VERSION_2 = (
+    "memory.current",
+    ("memory.max", "memory.high"),
+    ("active_file", "inactive_file", "slab_reclaimable"),
+)
+VERSION_1 = (
+    "memory.usage_in_bytes",
+    ("memory.limit_in_bytes",),
+    ("total_active_file", "total_inactive_file"),
+)
+
 
 @dataclass
 class Level:
-    """One bound on memory: whose it is, bytes in use that cannot be dropped, bytes there may be."""
+    """One bound on memory."""
 
-    name: str
-    used: int
-    limit: int
+    name: str  # whose it is
+    used: int  # bytes that cannot be dropped
+    limit: int  # bytes
 
     @property
     def percent(self) -> float:
@@ -28,99 +41,64 @@ class Level:
 
 
 def levels(root: Path = Path("/")) -> list[Level]:
-    """The machine and each control group with a limit of its own below the machine's.
-
-    -> list of Level, empty where the system does not say.
-    """
-    try:
-        machine = {
-            name: int(rest.split()[0]) * 1024
-            for name, rest in (
-                line.split(":", 1)
-                for line in (Path(root) / "proc/meminfo").read_text().splitlines()
-            )
-        }
-    except FileNotFoundError:
+    """The machine and each control group with a limit below the machine's; [] if unknown."""
+    machine = kilobytes(Path(root) / "proc/meminfo")
+    if not machine:
         return []
     total = machine["MemTotal"]
     found = [Level("the machine", total - machine["MemAvailable"], total)]
     for folder in cgroup.folders("memory", root):
+        version = VERSION_2 if (folder / "memory.current").is_file() else VERSION_1
+        current, bounds, droppable = version
         stat = cgroup.fields(folder / "memory.stat")
-        if (folder / "memory.current").is_file():  # version 2
-            # beyond `high` the kernel slows the group to a crawl
-            limits = [cgroup.number(folder / name) for name in ("memory.max", "memory.high")]
-            used = cgroup.number(folder / "memory.current")
-            dropped = sum(
-                stat.get(name, 0) for name in ("active_file", "inactive_file", "slab_reclaimable")
-            )
-        else:
-            # version 1; without a limit its file holds a number near 2^63. total_: with the groups
-            # inside
-            limits = [cgroup.number(folder / "memory.limit_in_bytes")]
-            used = cgroup.number(folder / "memory.usage_in_bytes")
-            dropped = sum(
-                stat.get(name, 0) for name in ("total_active_file", "total_inactive_file")
-            )
+        dropped = sum(stat.get(name, 0) for name in droppable)
+        limits = [cgroup.number(folder / name) for name in bounds]
         limit = min((value for value in limits if value), default=total)
+        used = cgroup.number(folder / current)
         if used is not None and limit < total:
             found.append(Level(f"its control group {folder.name}", max(0, used - dropped), limit))
     return found
 
 
-def own_limits(root: Path = Path("/")) -> list[Level]:
-    """What `ulimit -v` and `ulimit -d`, or a batch system through them, allow this process.
+def kilobytes(path: Path) -> dict[str, int]:
+    """The `name: number kB` lines of a file, in bytes; {} where there is no such file."""
+    text = path.read_text() if path.exists() else ""
+    return {name: int(n) * 1024 for name, n in re.findall(r"^(\S+):\s*(\d+)", text, re.MULTILINE)}
 
-    -> list of Level
-    """
-    try:
-        status = dict(
-            line.split(":", 1)
-            for line in (Path(root) / "proc/self/status").read_text().splitlines()
-        )
-    except FileNotFoundError:
-        return []
-    found = []
-    for name, field, option in (
-        (resource.RLIMIT_AS, "VmSize", "-v"),
-        (resource.RLIMIT_DATA, "VmData", "-d"),
-    ):
-        limit, _ = resource.getrlimit(name)
-        if limit != resource.RLIM_INFINITY:
-            found.append(Level(f"ulimit {option}", int(status[field].split()[0]) * 1024, limit))
+
+def own_limits(root: Path = Path("/")) -> list[Level]:
+    """What `ulimit -v` and `ulimit -d`, or a batch system through them, allow this process."""
+    status, found = kilobytes(Path(root) / "proc/self/status"), []
+    kinds = (("-v", resource.RLIMIT_AS, "VmSize"), ("-d", resource.RLIMIT_DATA, "VmData"))
+    for option, kind, field in kinds:
+        limit, _ = resource.getrlimit(kind)
+        if status and limit != resource.RLIM_INFINITY:
+            found.append(Level(f"ulimit {option}", status[field], limit))
     return found
 
 
 def room(max_percent: float = 80, root: Path = Path("/")) -> float | None:
-    """Bytes this process may still take before any bound on its memory is max_percent full; None
-    where the system does not say.
-    """
-    return min(
-        (level.limit * max_percent / 100 - level.used for level in levels(root) + own_limits(root)),
-        default=None,
-    )
+    """Bytes this process may take before a bound on memory is max_percent full; None if unknown."""
+    bounds = levels(root) + own_limits(root)
+    return min((bound.limit * max_percent / 100 - bound.used for bound in bounds), default=None)
 
 
 def limit_bytes(root: Path = Path("/")) -> int | None:
-    """Bytes of memory this process may ever have: the smallest limit of machine and control groups;
-    None where the system does not say.
-    """
+    """The smallest memory limit of machine and control groups, in bytes; None if unknown."""
     return min((level.limit for level in levels(root)), default=None)
 
 
 def fits(size: int, root: Path = Path("/")) -> bool:
-    """Whether `size` bytes of files can stay in memory once they are read: three quarters of it are
-    theirs, the rest is for all else. True where the system does not say.
-    """
+    """Whether `size` bytes of files fit in three quarters of the memory; True if unknown."""
     limit = limit_bytes(root)
     return limit is None or size <= 0.75 * limit
 
 
 class Watch:
-    """Asked every few batches, says what to do about memory.
+    """Says every few batches what to do about memory.
 
-    watch() -> (word, sentence). "fine"; "shrink" the first time use passes max_percent of any
-    limit: hold fewer batches ahead; "stop" if it is still, or again, above at a later call: save,
-    and end.
+    watch() -> (word, sentence). The first time use passes max_percent of any limit, "shrink": hold
+    fewer batches ahead. At a later call still or again above it, "stop": save and end. Else "fine".
     """
 
     def __init__(self, max_percent: float = 80, root: Path = Path("/")):

@@ -1,8 +1,8 @@
-"""The ten checks of a device, seen from outside: a child process runs them (eeg.machine.check).
+"""Runs the ten checks of a device (eeg.machine.check) in a child process.
 
 The child may crash, hang or print nonsense. Its answers are read as they come; where it dies or
-stays silent, the check it was at has failed. An RDNA1 card under ROCm is tried without an override
-of its architecture and with each of two, every time in a new child.
+stays silent, its current check has failed. An RDNA1 card under ROCm is tried without an override of
+its architecture and with each of two, every time in a new child.
 """
 
 import json
@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,16 +26,8 @@ from eeg.machine.cards import amd_cards
 from eeg.machine.faults import says_out_of_memory
 
 CHECKS = (
-    "detect",
-    "allocate",
-    "matmul",
-    "convolution",
-    "batch norm",
-    "optimiser",
-    "amp",
-    "memory",
-    "transfer",
-    "small steps",
+    *("detect", "allocate", "matmul", "convolution", "batch norm", "optimiser", "amp", "memory"),
+    *("transfer", "small steps"),
 )
 PROGRAM = (sys.executable, "-m", "eeg.machine.check")
 LIMIT_S = 120  # for one check; ROCm compiles its convolutions at first use, many seconds each
@@ -52,17 +45,13 @@ NO_MEMORY = "no memory"  # perhaps another process holds it
 
 @dataclass
 class Check:
-    """How one check went.
-
-    state: ok, failed, skipped (makes no sense here), not run (an earlier one failed).
-    cause: NO_ANSWER or NO_MEMORY of a failure, else "".
-    """
+    """How one check went."""
 
     name: str
-    state: str
+    state: str  # ok, failed, skipped (makes no sense here), not run (an earlier one failed)
     text: str = ""
     seconds: float = 0.0
-    cause: str = ""
+    cause: str = ""  # of a failure: NO_ANSWER, NO_MEMORY or ""
 
 
 OnCheck = Callable[["Attempt", Check], object]
@@ -70,43 +59,35 @@ OnCheck = Callable[["Attempt", Check], object]
 
 @dataclass
 class Attempt:
-    """The checks of one device under one setting of the environment.
-
-    environment: variables to set, or with None to remove. card: name, kind and count, if the child
-    came far enough to say them.
-    """
+    """The checks of one device under one setting of the environment."""
 
     device: str
-    environment: dict[str, str | None]
+    environment: dict[str, str | None]  # variables to set, or with None to remove
     checks: list[Check] = field(default_factory=list)
-    card: dict = field(default_factory=dict)
+    card: dict = field(default_factory=dict)  # name, kind and count, if the child got that far
 
     @property
     def trusted(self) -> bool:
         """Whether it may be trained on in float32: all passed, mixed precision aside."""
-        return len(self.checks) == len(CHECKS) and all(
-            check.state in ("ok", "skipped") for check in self.checks if check.name != "amp"
-        )
+        passed = [c.state in ("ok", "skipped") for c in self.checks if c.name != "amp"]
+        return len(self.checks) == len(CHECKS) and all(passed)
 
     @property
     def failure(self) -> Check | None:
         """The first check that failed, mixed precision aside."""
-        failed = (c for c in self.checks if c.state == "failed" and c.name != "amp")
-        return next(failed, None)
+        return next((c for c in self.checks if c.state == "failed" and c.name != "amp"), None)
 
     @property
     def setting(self) -> str:
         """The environment in words."""
-        return ", ".join(
-            f"without {name}" if value is None else f"{name}={value}"
-            for name, value in self.environment.items()
-        )
+        word = lambda name, value: f"without {name}" if value is None else f"{name}={value}"
+        return ", ".join(word(*item) for item in self.environment.items())
 
     def precisions(self) -> tuple[str, ...]:
         """The precisions it may use, fp32 first."""
-        if any(check.name == "amp" and check.state == "ok" for check in self.checks):
-            return "fp32", ("bf16" if self.device == "cpu" else "fp16")
-        return ("fp32",)
+        mixed = any(check.name == "amp" and check.state == "ok" for check in self.checks)
+        half = "bf16" if self.device == "cpu" else "fp16"
+        return ("fp32", half) if mixed else ("fp32",)
 
 
 def inspect(
@@ -118,8 +99,8 @@ def inspect(
 ) -> Attempt:
     """Run the checks of a device ("cuda:0", "cpu") in a child process.
 
-    environment: as Attempt's. on_check(attempt, check) is called as each check ends. program: the
-    child. limit_s: how long one check may take.
+    environment: as in Attempt. on_check(attempt, check) is called as each check ends. program: what
+    the child runs. limit_s: how long one check may take.
     """
     attempt = Attempt(device, dict(environment or {}))
 
@@ -133,7 +114,7 @@ def inspect(
         if attempt.failure:
             for name in CHECKS[len(attempt.checks) :]:
                 note(Check(name, "not run"))
-        # without mixed precision a card is still of use: another child runs the checks after it
+        # without mixed precision a card is still useful: another child runs the remaining checks
     return attempt
 
 
@@ -145,23 +126,17 @@ class _Child:
         self.names = CHECKS[len(attempt.checks) :]
         self.command = [*program, attempt.device, *self.names]
         self.lines = queue.SimpleQueue()
-        # the check it is at; until it names one it is on its way to the first
+        # the current check; until the child names one, the first
         self.running, self.began = self.names[0], time.perf_counter()
 
     def run(self):
         with tempfile.TemporaryFile("w+", errors="replace") as errors:
+            env = surroundings(self.attempt.environment)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
             process = subprocess.Popen(
-                self.command,
-                env=surroundings(self.attempt.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
+                self.command, env=env, text=True, start_new_session=True, **streams
             )
-            threading.Thread(
-                target=self._read, args=(process.stdout,), name="device check", daemon=True
-            ).start()
+            threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
             trouble = None
             try:
                 trouble = self._listen(process)
@@ -173,7 +148,7 @@ class _Child:
             if complete and not trouble and process.returncode == 0:
                 return
             errors.seek(0)
-            last_words = _last_line(errors.read())
+            last_words = (errors.read().strip().splitlines() or [""])[-1].strip()
         self._note_failure(trouble or ending(process.returncode), ended, last_words, complete)
 
     def _read(self, stdout):
@@ -202,7 +177,7 @@ class _Child:
         return None
 
     def _note_failure(self, text, ended, last_words, complete):
-        """The child did not end as it should have: the check it was at has failed."""
+        """The child did not end properly: its current check has failed."""
         if not ended:
             text += "; the child cannot be killed, the driver holds it: restart the machine"
         elif last_words:
@@ -216,12 +191,8 @@ class _Child:
         self.note(Check(name, "failed", text, seconds, cause))
 
 
-def _last_line(text):
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-
-
 def surroundings(changes: Mapping[str, str | None]) -> dict[str, str]:
-    """The environment of a child: this one's with `changes`, and this very eeg package."""
+    """The environment of a child: that of this process with `changes` and this eeg package."""
     environment = {**os.environ, **changes}
     package = str(Path(eeg.__file__).parents[1])
     paths = [package, *filter(None, [environment.get("PYTHONPATH")])]
@@ -232,10 +203,8 @@ def surroundings(changes: Mapping[str, str | None]) -> dict[str, str]:
 def kill(child: subprocess.Popen) -> bool:
     """End a child and what it started. False if it cannot be ended: it waits inside the driver."""
     if child.poll() is None:
-        try:
+        with suppress(ProcessLookupError):  # it has just ended
             os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it has just ended
-            pass
     try:
         child.wait(timeout=10)
     except subprocess.TimeoutExpired:
@@ -256,9 +225,7 @@ def ending(code: int) -> str:
 def attempt_all(
     wanted: str, on_check: OnCheck | None, program: Sequence[str], limit_s: float, root: Path
 ) -> list[Attempt]:
-    """Try the device wanted, or on auto ("") each card in turn until one passes, which is then
-    last.
-    """
+    """Try the device wanted, or on auto ("") each card in turn. A card that passes is the last."""
     if wanted or not (torch.version.cuda or torch.version.hip):
         return attempt_one(wanted or "mps:0", on_check, program, limit_s, root)
     attempts, index, count = [], 0, 1

@@ -20,13 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from eeg import UserError, cli, hints
-from eeg.train import options as run_options
-from eeg.train.options import Options
+from eeg.train.options import ABOUT, TARGETS, Options, add_arguments, from_arguments
 
 
 def arguments(words=None):
-    """The arguments, checked. options: those of each run of a new plan, none where only --resume is
-    given."""
+    """The arguments, checked. options: those of each run of a new plan, none without --challenge."""
     p = cli.parser(__doc__)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     p.add_argument(
@@ -39,27 +37,19 @@ def arguments(words=None):
         "there is none); of the other options it reads --epochs, --device, --threads, "
         "--max-memory and --checkpoint-minutes",
     )
-    p.add_argument(
-        "--tmux", action="store_true", help="start in a detached tmux session; print how to attach"
-    )
-    p.add_argument(
-        "--list-models", action="store_true", help="list the models, their parameters and cost"
-    )
-    groups = run_options.add_arguments(p)
+    about = "start in a detached tmux session; print how to attach"
+    p.add_argument("--tmux", action="store_true", help=about)
+    about = "list the models, their parameters and cost"
+    p.add_argument("--list-models", action="store_true", help=about)
+    groups = add_arguments(p)
     cli.add_mini(groups["data"])
-    groups["training"].add_argument(
-        "--seed",
-        nargs="+",
-        type=cli.whole,
-        default=[0],
-        metavar="N",
-        help="train one run for each seed (default: 0)",
-    )
+    seeds = {"nargs": "+", "type": cli.whole, "default": [0], "metavar": "N"}
+    about = "train one run for each seed (default: 0)"
+    groups["training"].add_argument("--seed", **seeds, help=about)
     cli.add_device(groups["machine"])
     cli.add_out(groups["machine"])
-    groups["machine"].add_argument(
-        "--name", metavar="NAME", help="the run's folder there (default: c1_tcn and the like)"
-    )
+    about = "the run's folder there (default: c1_tcn and the like)"
+    groups["machine"].add_argument("--name", metavar="NAME", help=about)
     args = p.parse_args(words)
     args.options = []
     if not args.challenge and not args.resume and not args.list_models:
@@ -73,18 +63,18 @@ def arguments(words=None):
 
 
 def of_each_run(args):
-    """The options of each run of a new plan: one a seed, or one a fold. Names the plan. Raises
-    ValueError."""
-    found = [run_options.from_arguments(args, seed=seed) for seed in args.seed]
+    """The options of each run of a new plan, one a seed or fold; the plan's name goes into args.
+    Raises ValueError."""
+    found = [from_arguments(args, seed=seed) for seed in args.seed]
     options = found[0]
     if len(found) > 1 and args.cv:
         raise ValueError("--cv with several seeds: name one seed")
     if args.name and (args.name.startswith(".") or "/" in args.name):
         raise ValueError(f"--name {args.name}: expected the name of one folder under --out")
     if not args.name:
-        usual = run_options.TARGETS[args.challenge][0]
         args.name = f"c{args.challenge}_{options.model}"
-        args.name += f"_{options.target}" if options.target != usual else ""
+        if options.target != TARGETS[args.challenge][0]:
+            args.name += f"_{options.target}"
     if args.cv:
         return [replace(options, fold=(k + 1, args.cv)) for k in range(args.cv)]
     return found
@@ -132,17 +122,15 @@ def find_plan(args, ranks):
 
 
 def run_to_resume(args):
-    """-> Run, None where there is none and a new one may begin. Raises UserError where it cannot be
-    resumed."""
+    """-> Run, or None to begin a new one. Raises UserError where it cannot be resumed."""
     from eeg.runs import choice
 
     if isinstance(args.resume, Path):
         meant = choice.named(args.out, str(args.resume))
         run = ([run for run in meant if not run.finished] or meant)[-1]
     else:
-        run = choice.newest_unfinished(
-            args.out, args.challenge, args.name, new=bool(args.challenge)
-        )
+        may_begin = bool(args.challenge)
+        run = choice.newest_unfinished(args.out, args.challenge, args.name, new=may_begin)
     if not run:
         return None
     if run.status == "running":
@@ -151,10 +139,8 @@ def run_to_resume(args):
     epochs = run.config.get("train", {}).get("epochs", 0)
     if run.finished and not (args.epochs and args.epochs > epochs):
         score = hints.command("evaluate", run.folder)
-        raise UserError(
-            f"{run.folder} has finished its {cli.counted(epochs, 'epoch')}; for more say "
-            f"--epochs N, or score it with: {score}"
-        )
+        done = f"{run.folder} has finished its {cli.counted(epochs, 'epoch')}"
+        raise UserError(f"{done}; for more say --epochs N, or score it with: {score}")
     return run
 
 
@@ -164,12 +150,11 @@ def new_plan(args):
     from eeg.data.release import choose_releases
     from eeg.runs.plan import claim_plan
 
-    first = args.options[0]
-    train, valid = choose_releases(
-        args.cache, args.challenge, first.train, first.valid, first.mini, first.cv
-    )
+    first, challenge = args.options[0], args.challenge
+    asked = first.train, first.valid, first.mini, first.cv
+    train, valid = choose_releases(args.cache, challenge, *asked)
     about = {
-        "challenge": args.challenge,
+        "challenge": challenge,
         "target": first.target,
         "name": args.name,
         "model": {"name": first.model},
@@ -197,8 +182,7 @@ def train(folder, args, ranks):
         # Ctrl-C and SIGTERM come here before there is anything to save, or when sent twice.
         asked = not isinstance(e, Exception)
         if trainer is None and journal.before.get("status") == "finished":
-            # It was to train for more epochs, and is still finished.
-            journal.state(**journal.before)
+            journal.state(**journal.before)  # more epochs were asked for: it is still finished
         elif asked:
             journal.state("stopped", reason="")
         else:
@@ -230,7 +214,8 @@ def prepare(folder, args, ranks, journal):
     settled = setup.Settled.read(Run(folder))
     config, options = settled.config, resumed_options(settled.config, args)
 
-    if ranks.main and config.get("device", "cpu") != "cpu" and was_killed(journal):
+    was_killed = journal.before.get("status") == "running"
+    if ranks.main and config.get("device", "cpu") != "cpu" and was_killed:
         device.forget(options.cache)  # the card passed its checks and may still have ended the run
     choice = setup.choose_device(options, ranks)
     ranks.use(choice.device)
@@ -256,9 +241,9 @@ def prepare(folder, args, ranks, journal):
     place = Place(choice.device, precision, config.get("part"))
     trainer = Trainer(options, model, split, journal, place, ranks)
     what = f", {in_words}" if choice.device == "cpu" else f" {choice.name}"
-    progress.say_device(
-        journal, f"{choice.device}{what}, {precision} ({choice.reason}{why})", ranks
-    )
+    processes = f", {ranks.world} processes" if ranks.world > 1 else ""
+    reason = f"{choice.reason}{why}"
+    journal.say(f"device  {choice.device}{what}, {precision} ({reason}){processes}")
     progress.say_data(trainer, sides)
     progress.say_model(trainer, cost)
     restore(trainer, settled, ranks)
@@ -275,20 +260,14 @@ def prepare(folder, args, ranks, journal):
 
 
 def resumed_options(config, args):
-    """The options that config.json keeps, and those of this command line that may differ when a run
-    is resumed."""
-    passing = [name for name, about in run_options.ABOUT.items() if not about.kept]
-    options = Options.from_config(config, **{name: getattr(args, name) for name in passing})
+    """The options in config.json, with those of this command line that a resumed run reads."""
+    now = {name: getattr(args, name) for name, about in ABOUT.items() if not about.kept}
+    options = Options.from_config(config, **now)
     if args.cache != Path("cache") or not options.cache.is_dir():
         options.cache = args.cache
     if args.resume and args.epochs:
         options.epochs = args.epochs
     return options
-
-
-def was_killed(journal):
-    """Whether the process before this one ended without a word."""
-    return journal.before.get("status") == "running"
 
 
 def find_windows(options):
@@ -310,7 +289,7 @@ def find_windows(options):
 
 
 def restore(trainer, settled, ranks):
-    """Resume from the newest checkpoint that is whole, if there are any."""
+    """Resume from the newest checkpoint that is whole, if there is any."""
     from eeg.train import checkpoint
 
     folder, journal = settled.folder / "checkpoints", trainer.journal
@@ -322,10 +301,8 @@ def restore(trainer, settled, ranks):
         journal.say(f"resumed at epoch {trainer.epoch}, batch {trainer.batch}")
         journal.note(trainer.epoch, trainer.batch, "resumed", "; ".join(wrong))
     elif wrong:
-        raise UserError(
-            f"no checkpoint in {folder} can be used ({'; '.join(wrong)}); "
-            f"train another with: {settled.again}"
-        )
+        what = f"no checkpoint in {folder} can be used ({'; '.join(wrong)})"
+        raise UserError(f"{what}; train another with: {settled.again}")
 
 
 def facts(trainer, config):

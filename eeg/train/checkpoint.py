@@ -1,5 +1,4 @@
-"""Checkpoints: what a run needs to resume as if nothing had happened, safe against a kill, a full
-disk and a torn file.
+"""Checkpoints: a run resumes from them exactly, whatever a kill, a full disk or a torn file did.
 
     last.pt  last.json          the newest state, and its epoch, batch, metrics, SHA-256 of the .pt
     previous.pt  previous.json  the one before it
@@ -28,8 +27,8 @@ from eeg.train.recovery import on_host
 
 
 def save(folder: Path, name: str, state: dict, about: dict) -> None:
-    """Write `state` as <name>.pt with `about` beside it, the one before kept as previous.pt (of
-    last alone). Raises OSError where the disk is full; what was there stays."""
+    """Write `state` as <name>.pt and `about` as <name>.json; the "last" before becomes "previous".
+    Raises OSError where the disk is full; what was there stays."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if name == "last":
@@ -37,23 +36,20 @@ def save(folder: Path, name: str, state: dict, about: dict) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    about = json.dumps(
-        about | {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}, indent=1
-    ).encode()
+    about = about | {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     file, note = folder / f"{name}.pt", folder / f"{name}.json"
     try:
-        for path, written in ((partial(file), content), (partial(note), about)):
-            write_through(path, written)
+        write_through(partial(file), content)
+        write_through(partial(note), json.dumps(about, indent=1).encode())
         if partial(file).read_bytes() != content:
             raise OSError(5, "what was written reads back as something else", str(partial(file)))
     except OSError:
-        for path in (partial(file), partial(note)):
-            path.unlink(missing_ok=True)
+        partial(file).unlink(missing_ok=True)
+        partial(note).unlink(missing_ok=True)
         raise
-    if name == "last" and note.exists():
-        # From here on `finish` would complete it.
-        os.replace(note, folder / "previous.json")
     if name == "last":
+        if note.exists():
+            os.replace(note, folder / "previous.json")  # from here on `finish` would complete it
         finish(folder)
     else:
         os.replace(partial(file), file)
@@ -62,7 +58,7 @@ def save(folder: Path, name: str, state: dict, about: dict) -> None:
 
 
 def finish(folder: Path) -> None:
-    """The renames of a save of last; again, of one that was killed among them."""
+    """Rename the files of a save of last, or complete the renames of one that was killed."""
     file, note = folder / "last.pt", folder / "last.json"
     if note.exists() or noted(partial(note)) is None:
         return  # nothing was begun, or not even the writing came to its end
@@ -83,27 +79,27 @@ def noted(note: Path) -> dict | None:
 
 
 def load(folder: Path) -> tuple[dict | None, dict | None, list[str]]:
-    """-> (the newest state that is whole, what its .json says of it, [what was wrong with others]),
-    or (None, None, [...]) where there is none.
+    """-> (the newest state that is whole, its .json, [what was wrong with others]), or (None, None,
+    [...]) where there is none.
 
-    Only tensors and plain values are read from a file, and only where its digest is one that was
-    noted down.
+    A file is read if a .json knows its digest, and then only its tensors and plain values.
     """
-    folder = Path(folder)
-    files = [folder / f"{name}.pt" for name in ("last", "previous")] + [partial(folder / "last.pt")]
-    notes = [folder / f"{name}.json" for name in ("last", "previous")] + [
-        partial(folder / "last.json")
-    ]
-    known, wrong, found = {about["sha256"]: about for about in map(noted, notes) if about}, [], []
+    last, previous = Path(folder) / "last.pt", Path(folder) / "previous.pt"
+    files = [last, previous, partial(last)]
+    notes = [last.with_suffix(".json"), previous.with_suffix(".json")]
+    notes.append(partial(notes[0]))
+    known = {about["sha256"]: about for about in map(noted, notes) if about}
+    wrong, found = [], []
     for file in files:
         if not file.exists():
             continue
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         if digest in known:
-            found.append((known[digest]["epoch"], known[digest]["batch"], file, known[digest]))
+            found.append((known[digest], file))
         elif file.suffix == ".pt":
             wrong.append(f"{file.name} is not what was saved (its SHA-256 stands in no .json)")
-    for _, _, file, about in sorted(found, key=lambda entry: entry[:2], reverse=True):
+    when = lambda entry: (entry[0]["epoch"], entry[0]["batch"])
+    for about, file in sorted(found, key=when, reverse=True):
         try:
             return torch.load(file, map_location="cpu", weights_only=True), about, wrong
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as e:
@@ -124,6 +120,9 @@ def export(path: Path, model_settings: dict, weights: dict) -> None:
 
 def snapshot(trainer) -> dict:
     """The state of a Trainer. Work for the guard: it reads the device."""
+    generators = {"cpu": torch.get_rng_state()}
+    if trainer.stepper.guard.device.type == "cuda":
+        generators["cuda"] = torch.cuda.get_rng_state(trainer.stepper.home)
     return on_host(
         {
             "epoch": trainer.epoch,
@@ -133,18 +132,11 @@ def snapshot(trainer) -> dict:
             "best": trainer.best,
             **trainer.stepper.state(),
             "schedule": trainer.schedule.state,
-            "generators": _generators(trainer),
+            "generators": generators,
             "history": trainer.journal.history,
             "left_out": sorted(trainer.damaged.rows),
         }
     )
-
-
-def _generators(trainer):
-    found = {"cpu": torch.get_rng_state()}
-    if trainer.stepper.guard.device.type == "cuda":
-        found["cuda"] = torch.cuda.get_rng_state(trainer.stepper.home)
-    return found
 
 
 def restore(trainer, state: dict) -> None:
@@ -168,8 +160,9 @@ def restore(trainer, state: dict) -> None:
 
 
 def describe(trainer) -> dict:
-    """What stands in the .json beside a checkpoint."""
+    """The content of the .json beside a checkpoint."""
     epochs = trainer.journal.history["epochs"]
+    versions = {"eeg": eeg.__version__, "torch": torch.__version__, "numpy": np.__version__}
     return {
         "epoch": trainer.epoch,
         "batch": trainer.batch,
@@ -177,5 +170,5 @@ def describe(trainer) -> dict:
         "metrics": epochs[-1]["valid"] if epochs else {},
         "best": finite(trainer.best["value"]),
         "settings": trainer.stepper.model.settings,
-        "versions": {"eeg": eeg.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        "versions": versions,
     }

@@ -1,5 +1,4 @@
-"""Windows that hold NaN or infinity: left out of training and validation, the first named, all
-counted."""
+"""Windows with NaN or infinity: left out of training and validation, counted, the first named."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,24 +12,21 @@ NAMED = 3  # windows that are named
 
 
 class Damaged:
-    """rows: those that were met so far. on_event(kind, text) is told of the first ones."""
+    """rows: those met so far. on_event(kind, text) is told of the first ones."""
 
     def __init__(self, cache: Cache, on_event: Callable):
         self.cache, self.on_event, self.rows = cache, on_event, set()
 
     def add(self, rows: np.ndarray, side: str) -> None:
-        """side: training or validation, what they are left out of."""
+        """side: what they are left out of, training or validation."""
         for row in rows.tolist():
             if row not in self.rows and len(self.rows) < NAMED:
-                last = len(self.rows) == NAMED - 1
-                more = "; what follows is counted only" if last else ""
-                text = f"{self.cache.damage(row)}, left out of {side}{more}"
-                self.on_event("left out", text)
+                more = "; what follows is counted only" if len(self.rows) == NAMED - 1 else ""
+                self.on_event("left out", f"{self.cache.damage(row)}, left out of {side}{more}")
             self.rows.add(row)
 
     def without(self, batch):
-        """The batch without its damaged windows; if it has no others, as it is: then its step is
-        skipped."""
+        """The batch without its damaged windows. If it has no others it stays: its step is skipped."""
         if batch.finite.all():
             return batch
         self.add(batch.rows[~batch.finite], "training")

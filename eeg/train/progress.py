@@ -1,5 +1,4 @@
-"""What a run says of itself as it trains: state.json, a bar on a terminal, a line and a row of
-figures an epoch."""
+"""What a run prints and records as it trains: state.json, a bar, a line and figures an epoch."""
 
 import math
 import sys
@@ -7,34 +6,27 @@ import time
 from collections import Counter
 
 from eeg import cli
-from eeg.runs.journal import Journal, mute
-from eeg.train.parallel import Ranks
-
-
-def say_device(journal: Journal, words: str, ranks: Ranks) -> None:
-    processes = f", {ranks.world} processes" if ranks.world > 1 else ""
-    journal.say(f"device  {words}{processes}")
+from eeg.runs.journal import mute
 
 
 def say_data(trainer, sides: dict) -> None:
-    split, mean = trainer.split, trainer.validation.mean_predictor
-    train, valid = (
-        f"{name} {' '.join(side['releases'])}: {cli.counted(side['windows'], 'window')}, "
-        f"{cli.counted(len(side['subjects']), 'subject')}"
-        for name, side in sides.items()
-    )
-    simulated = " (simulated)" if split.cache.simulated else ""
+    """Print what is trained on and what validates. sides: Split.describe of each."""
+    split, say, words = trainer.split, trainer.journal.say, []
+    for name, side in sides.items():
+        windows = cli.counted(side["windows"], "window")
+        subjects = cli.counted(len(side["subjects"]), "subject")
+        words.append(f"{name} {' '.join(side['releases'])}: {windows}, {subjects}")
+    mean = trainer.validation.mean_predictor
     score = f"; predicting the mean scores {mean:.3f}" if mean else ""
-    trainer.journal.say(f"data    {train}; {valid}{simulated}{score}")
+    simulated = " (simulated)" if split.cache.simulated else ""
+    say(f"data    {'; '.join(words)}{simulated}{score}")
     if split.dropped:
         reasons = ", ".join(left_out(reason, n) for reason, n in split.dropped.items())
-        trainer.journal.say(f"        left out {reasons}")
+        say(f"        left out {reasons}")
     if trainer.batches.direct:
-        size = len(split.train) * split.cache[0].nbytes / 1e9
-        trainer.journal.say(
-            f"        {size:,.0f} GB of windows to train on, more than memory can keep: read from "
-            "the disk in each epoch, past the system's cache of files"
-        )
+        size = f"{len(split.train) * split.cache[0].nbytes / 1e9:,.0f} GB of windows to train on"
+        how = "read from the disk in each epoch, past the system's cache of files"
+        say(f"        {size}, more than memory can keep: {how}")
 
 
 def left_out(reason: str, windows: int) -> str:
@@ -47,22 +39,22 @@ def left_out(reason: str, windows: int) -> str:
 
 def say_model(trainer, multiply_adds: int) -> None:
     parameters = sum(p.numel() for p in trainer.stepper.model.parameters())
-    trainer.journal.say(
-        f"model   {trainer.options.model}, {parameters:,} parameters, "
-        f"{multiply_adds / 1e6:.0f} M multiply-adds a window, loss {trainer.targets.loss}"
-    )
+    cost = f"{parameters:,} parameters, {multiply_adds / 1e6:.0f} M multiply-adds a window"
+    trainer.journal.say(f"model   {trainer.options.model}, {cost}, loss {trainer.targets.loss}")
 
 
 class Progress:
-    """Reads a Trainer and changes nothing of it. computing: seconds of this epoch that the model
-    took."""
+    """Reads a Trainer and changes nothing of it.
+
+    computing: seconds of this epoch that the model took; first: the batch of the epoch with which
+    this process began.
+    """
 
     def __init__(self, trainer):
         self.trainer, self.bar = trainer, None
-        self.began, self.computing, self.first = time.monotonic(), 0.0, 0
+        self.epoch_begins()
 
     def epoch_begins(self) -> None:
-        """first: the batch of the epoch with which this process begins."""
         self.began, self.computing, self.first = time.monotonic(), 0.0, self.trainer.batch
 
     def __enter__(self):
@@ -109,10 +101,10 @@ class Progress:
         )
         if self.bar is not None:
             self.bar.n = trainer.batch
-            words = f"loss {mean_loss(trainer.sums):.4f}, "
             value = None if trainer.targets.is_class else train_nrmse(trainer.sums)
-            words += "" if value is None else f"NRMSE {value:.3f}, "
-            words += f"{rate:,.0f} win/s, {memory / 1e9:.1f} GB, {cli.clock(left)} left"
+            nrmse = "" if value is None else f"NRMSE {value:.3f}, "
+            pace = f"{rate:,.0f} win/s, {memory / 1e9:.1f} GB, {cli.clock(left)} left"
+            words = f"loss {mean_loss(trainer.sums):.4f}, {nrmse}{pace}"
             _on_terminal(lambda: self.bar.set_postfix_str(words))
 
     def epoch_ended(self, entry: dict) -> None:
@@ -121,28 +113,26 @@ class Progress:
         seconds, memory = time.monotonic() - self.began, cli.anonymous_memory()
         share = 1 - self.first / len(trainer.batches)  # of the epoch, which this process trained
         rate = share * trainer.sums["n"] / max(seconds, 1e-9)
-        journal.timing["epochs"].append(
-            {
-                "epoch": trainer.epoch,
-                "seconds": round(seconds, 3),
-                "windows_per_second": round(rate),
-                "memory": memory,
-                "device": str(trainer.stepper.guard.device),
-                "model_share": round(self.computing / max(seconds, 1e-9), 4),
-            }
-        )
-        left = (trainer.options.epochs - trainer.epoch) * seconds / max(share, 0.01)
+        figures = {
+            "epoch": trainer.epoch,
+            "seconds": round(seconds, 3),
+            "windows_per_second": round(rate),
+            "memory": memory,
+            "device": str(trainer.stepper.guard.device),
+            "model_share": round(self.computing / max(seconds, 1e-9), 4),
+        }
+        journal.timing["epochs"].append(figures)
+        left = cli.clock((trainer.options.epochs - trainer.epoch) * seconds / max(share, 0.01))
         train, valid, skipped = entry["train"], entry["valid"], entry["skipped_steps"]
         if trainer.targets.is_class:
             scores = f"train loss {train['loss']:.3f}  valid AUROC {_figure(valid['auroc'])}"
         else:
             scores = f"train {_figure(train['nrmse'])}  valid {_figure(valid['nrmse'])}"
-        journal.say(
-            f"epoch {trainer.epoch:3d}/{trainer.options.epochs}  {scores} "
-            f"{'*' if entry['best'] else ' '}  lr {entry['lr']:.1e}  {rate:,.0f} win/s  "
-            f"{memory / 1e9:.1f} GB  {cli.clock(left)} left"
-            + (f"  {cli.counted(skipped, 'step')} skipped" if skipped else "")
-        )
+        epoch = f"epoch {trainer.epoch:3d}/{trainer.options.epochs}"
+        best = "*" if entry["best"] else " "
+        pace = f"{rate:,.0f} win/s  {memory / 1e9:.1f} GB  {left} left"
+        without = f"  {cli.counted(skipped, 'step')} skipped" if skipped else ""
+        journal.say(f"{epoch}  {scores} {best}  lr {entry['lr']:.1e}  {pace}{without}")
 
 
 def batch_sums(batch: dict, loss: float, answers) -> dict[str, float]:

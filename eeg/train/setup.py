@@ -1,8 +1,8 @@
-"""What a run computes with, and whether it is still the run that it was: device, threads,
-precision, model, windows.
+"""What a run computes with (device, threads, precision), and whether its model and windows are
+still those it began with.
 
-What a run has settled once it keeps, and all runs of a plan share it: what compares seeds must not
-differ in its last digits.
+A run keeps what it has settled once, and all runs of a plan share it: a comparison of seeds must
+not differ in its last digits.
 """
 
 import json
@@ -19,7 +19,7 @@ from eeg.train.options import Options
 from eeg.train.parallel import Ranks
 from eeg.train.recovery import outcome
 
-MEASURED = 64  # windows at most, of the batch on which precisions are measured
+MEASURED = 64  # windows at most in the batch on which precisions are measured
 
 
 @dataclass
@@ -38,15 +38,12 @@ class Settled:
         options = config.get("train", {})
         missing += [name for name in ("train", "valid", "fold", "seed") if name not in options]
         if missing:
-            raise UserError(
-                f"{run.folder}/config.json says nothing of {', '.join(missing)}, so this run "
-                f"cannot be resumed; train another with: {run.again()}"
-            )
+            what = f"{run.folder}/config.json lacks {', '.join(missing)}"
+            raise UserError(f"{what}: it cannot be resumed; train another with: {run.again()}")
         return cls(run.folder, config, [other.config for other in planned(run)])
 
     def first(self, name: str):
-        """What the run says under this name, else the first run of its plan that does, else
-        None."""
+        """The value of this name for the run, else for the first run of its plan that has one."""
         return next((each[name] for each in (self.config, *self.plan) if name in each), None)
 
     @property
@@ -56,10 +53,9 @@ class Settled:
 
 
 def choose_device(options: Options, ranks: Ranks) -> device.Choice:
-    """Each of several processes has the card of its number if the first process finds any: checks
-    of one card must not meet."""
-    choice = device.choose(options.device, options.cache) if ranks.main else None
-    choice = ranks.broadcast(choice)
+    """Let the first process look for cards, because checks of one card must not meet. If it finds
+    any, each process takes the card of its number."""
+    choice = ranks.broadcast(device.choose(options.device, options.cache) if ranks.main else None)
     if ranks.world > 1 and choice.device.startswith("cuda"):
         return device.choose(f"cuda:{ranks.local}", options.cache)
     return choice
@@ -68,8 +64,7 @@ def choose_device(options: Options, ranks: Ranks) -> device.Choice:
 def choose_threads(
     asked: int | None, settled: Settled, processes: int, busy: float
 ) -> tuple[int, str]:
-    """-> (threads to compute with, the same in words). busy: cores that other programs keep at
-    work, see eeg.machine.load"""
+    """-> (threads to compute with, the same in words). busy: cores that other programs use"""
     cores, why = device.cpu_cores(), ""
     known = settled.first("threads")
     others = f"other programs keep {busy:.1f} of {cores} cores busy"
@@ -81,8 +76,8 @@ def choose_threads(
             why = f" as before, while {others}: --threads 1 may be faster"
     else:
         count = device.cpu_threads(processes, busy=busy)
-        from_environment = device.threads_of_environment(processes)
-        if not from_environment and count < device.cpu_threads(processes):
+        fewer = count < device.cpu_threads(processes)
+        if fewer and not device.threads_of_environment(processes):
             why = f", for {others}: --threads {cores} takes all"
     return count, f"{cli.counted(count, 'thread')}{why}"
 
@@ -96,35 +91,25 @@ def choose_precision(
     threads: int,
     busy: float,
 ) -> tuple[str, str]:
-    """The precision of --amp: what the device supports and is faster on this model. -> (its name,
-    why, in words, or "")
+    """The precision of --amp, by default the fastest for this model. -> (its name, why in words)
 
-    It is measured once. On a CPU that other programs keep busy nothing is measured, because each
-    measurement would say something else: that run and its plan are float32.
+    It is measured once. On a CPU that other programs keep busy no measurement could be trusted:
+    that run and its plan are float32.
     """
     for config in (settled.config, *settled.plan):
         if config.get("device") == choice.device and "precision" in config:
             return config["precision"], ""
     if options.amp not in ("auto", "off", *choice.precisions):
-        raise UserError(
-            f"--amp {options.amp} cannot be used: {choice.name} supports "
-            f"{', '.join(choice.precisions)}; see: {hints.command('check', cache=options.cache)}"
-        )
+        supported = f"{choice.name} supports {', '.join(choice.precisions)}"
+        see = hints.command("check", cache=options.cache)
+        raise UserError(f"--amp {options.amp} cannot be used: {supported}; see: {see}")
     if options.amp != "auto" or len(choice.precisions) == 1:
         return "fp32" if options.amp in ("auto", "off") else options.amp, ""
     windows = min(MEASURED, options.batch_size, windows)
     key = json.dumps([choice.name, threads, windows])
-    chosen, fault = outcome(
-        amp.choose,
-        model,
-        choice.device,
-        choice.precisions,
-        windows,
-        options.cache / "precision.json",
-        key,
-        busy,
-        device.cpu_cores(),
-    )
+    path, cores = options.cache / "precision.json", device.cpu_cores()
+    what = model, choice.device, choice.precisions, windows
+    chosen, fault = outcome(amp.choose, *what, path, key, busy, cores)
     return ("fp32", f"; no precision measured: {fault.text}") if fault else chosen
 
 
@@ -135,42 +120,29 @@ def check_model(settled: Settled, model: Model) -> None:
         return
     other = sorted(name for name in known | settings if known.get(name) != settings.get(name))
     if other:
-        raise UserError(
-            f"{settled.folder}/config.json contradicts itself: its settings under train give a "
-            f"model of another {other[0]} than stands under model; "
-            f"train another with: {settled.again}"
-        )
+        what = f'"train" and "model" give a different {other[0]} of the model'
+        path = settled.folder / "config.json"
+        raise UserError(f"{path} contradicts itself: {what}; train another with: {settled.again}")
 
 
 def fingerprints(cache: Cache) -> dict[str, str]:
     """{release: digest of what its cache was made from, and how}"""
-    return {
-        str(attributes["release"]): str(attributes["fingerprint"])
-        for attributes in cache.attributes
-    }
+    return {str(about["release"]): str(about["fingerprint"]) for about in cache.attributes}
 
 
 def check_windows(settled: Settled, cache: Cache, sides: dict) -> None:
-    """Raises UserError where a run would resume with other windows than it, or a run of its plan,
-    had.
-
-    Runs of older versions know the names and numbers of their windows alone.
+    """Raises UserError where the windows are not those that the run, or a run of its plan, began
+    with. Runs of older versions know the names and numbers of their windows alone.
     """
     caches = fingerprints(cache)
-    known = settled.first("caches") or caches
-    changed = [
-        str(path)
-        for path, release in zip(cache.paths, caches)
-        if known.get(release) != caches[release]
-    ]
+    known, files = settled.first("caches") or caches, zip(cache.paths, caches)
+    changed = [str(path) for path, name in files if known.get(name) != caches[name]]
     if not changed and settled.config.get("split", sides) == sides:
         return
     what = "the windows have changed"
     if changed:
-        have = "has" if len(changed) == 1 else "have"
-        what = (
-            f"{' and '.join(changed)} {have} been rebuilt from other files or with other settings"
-        )
+        have = f"{' and '.join(changed)} {'has' if len(changed) == 1 else 'have'}"
+        what = f"{have} been rebuilt from other files or with other settings"
     raise UserError(
         f"{what} since {settled.folder} began; resume it with the caches it began with, in another "
         f"--cache DIR, or train a new one with: {settled.again}"

@@ -32,10 +32,8 @@ class Validation:
         self.mean_predictor = targets.mean_predictor(split.valid)
 
     def score(self, stepper: Stepper, progress: Callable) -> Score:
-        """progress(done, total) is called as windows are answered; what it raises passes
-        through."""
-        p = self._answers(stepper, progress)
-        p = self._without_damaged(p)
+        """progress(done, total) is called as windows are answered, and may raise."""
+        p = self._without_damaged(self._answers(stepper, progress))
         y = self.targets.answers(self.split.valid)
         p, strength = self._shrink(p, y)
         if self.targets.is_class:
@@ -50,26 +48,18 @@ class Validation:
         rows = self.split.valid[ranks.rank :: ranks.world]
 
         def answer(size):
-            return predict(
-                stepper.validated,
-                cache,
-                rows,
-                batch=size,
-                device=stepper.guard.device,
-                progress=progress,
-                leave_out=True,
-            )
+            how = {"batch": size, "device": stepper.guard.device, "progress": progress}
+            return predict(stepper.validated, cache, rows, leave_out=True, **how)[:, 0]
 
-        mine = stepper.guard.read("validation", lambda: answer(BATCH), lambda: answer(SMALL_BATCH))[
-            :, 0
-        ]
+        small = lambda: answer(SMALL_BATCH)
+        mine = stepper.guard.read("validation", lambda: answer(BATCH), small)
         p = np.empty(len(self.split.valid))
         for rank, part in enumerate(ranks.gather(mine)):
             p[rank :: ranks.world] = part
         return p
 
     def _without_damaged(self, p):
-        """The answers to the windows that are not damaged. The others no longer validate."""
+        """The answers to undamaged windows. The others are taken out of the split."""
         silent = np.flatnonzero(np.isnan(p))
         rows = self.split.valid[silent]
         bad = np.array([not self.split.cache.is_finite(row) for row in rows], bool)
@@ -82,16 +72,15 @@ class Validation:
         """Validate on the other windows alone."""
         kept = ~np.isin(self.split.valid, list(self.damaged.rows))
         if not kept.any():
-            raise UserError(
-                f"all {len(kept)} validation windows hold NaN or infinity: {self.damaged.files()}"
-            )
+            what = f"all {len(kept)} validation windows hold NaN or infinity"
+            raise UserError(f"{what}: {self.damaged.files()}")
         self.split.valid = self.split.valid[kept]
         self.mean_predictor = self.targets.mean_predictor(self.split.valid)
 
     def _shrink(self, p, y):
         """-> (answers as they are scored, the strength that inference shrinks them by)
 
-        Challenge 2 scores each half of the validation subjects with the strength that was fitted on
+        In challenge 2 each half of the validation subjects is scored with the strength fitted on
         the other half.
         """
         if self.split.cache.challenge == 1:

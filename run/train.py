@@ -272,20 +272,11 @@ def resumed_options(config, args):
 
 def find_windows(options):
     """-> Split"""
-    from eeg.data.split import split
+    from eeg.data.split import Keep, split
 
-    return split(
-        options.cache,
-        options.challenge,
-        options.train,
-        options.valid,
-        options.mini,
-        options.fold,
-        options.keep_copies,
-        options.keep_bad,
-        options.max_recordings,
-        options.max_subjects,
-    )
+    keep = Keep(options.keep_copies, options.keep_bad, options.max_recordings, options.max_subjects)
+    sides = options.train, options.valid
+    return split(options.cache, options.challenge, *sides, options.mini, options.fold, keep)
 
 
 def restore(trainer, settled, ranks):

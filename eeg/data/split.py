@@ -1,8 +1,8 @@
-"""Which windows are trained on and which validate: by release and by subject, no subject ever on
-both sides.
-"""
+"""Which windows train and which validate: by release and by subject, no subject on both sides."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,19 +12,13 @@ from eeg.data.release import FACTORS
 
 SHARE = 0.2  # of the subjects, where no release validates
 
-# recordings of these are known to be unusable
+# subjects whose recordings are known to be unusable
 BAD = frozenset(
-    (
-        "NDARWV769JM7 NDARME789TD2 NDARUA442ZVF NDARJP304NK1 NDARTY128YLU NDARDW550GU6 "
-        "NDARLD243KRE NDARUJ292JXV NDARBA381JGH"
-    ).split()
+    "NDARWV769JM7 NDARME789TD2 NDARUA442ZVF NDARJP304NK1 NDARTY128YLU NDARDW550GU6 NDARLD243KRE "
+    "NDARUJ292JXV NDARBA381JGH".split()
 )
 
 EXTERNALIZING_FIRST = ("externalizing", *(name for name in FACTORS if name != "externalizing"))
-TARGETS = {
-    1: ("rt_from_stimulus", "rt_from_trialstart", "correct"),
-    2: ("externalizing", "factors"),
-}  # the competition's first
 
 
 @dataclass
@@ -32,10 +26,10 @@ class Split:
     cache: Cache
     train: np.ndarray  # (n,) int64: rows of the cache
     valid: np.ndarray  # (m,) int64
-    dropped: dict  # reason -> windows
+    dropped: dict[str, int]  # reason -> windows
 
-    def describe(self, side):
-        """-> {"releases", "windows", "subjects": sorted names}, as config.json keeps it."""
+    def describe(self, side: str) -> dict:
+        """{"releases", "windows", "subjects": sorted names}, as config.json keeps it."""
         rows = getattr(self, side)
         return {
             "releases": list(dict.fromkeys(self.cache.release[rows].tolist())),
@@ -44,26 +38,34 @@ class Split:
         }
 
 
-def names(cache, rows):
-    """The names of the subjects of some windows, a set."""
+@dataclass(frozen=True)
+class Keep:
+    """Which windows of each release are used."""
+
+    copies: bool = False  # those of blocks that were recorded twice
+    bad: bool = False  # those of BAD subjects
+    recordings: int | None = None  # those of the first recordings
+    subjects: int | None = None  # those of the first subjects that have windows left
+
+
+def names(cache: Cache, rows) -> set[str]:
+    """The names of the subjects of some windows."""
     return {name.decode() for name in np.unique(cache.metadata["subject"][rows])}
 
 
 def split(
-    folder,
-    challenge,
-    train,
-    valid,
-    mini=False,
-    fold=None,
-    keep_copies=False,
-    keep_bad=False,
-    max_recordings=None,
-    max_subjects=None,
-):
-    """-> Split. train, valid: releases, see eeg.data.release; fold: (number, of) of a
-    cross-validation by subject; max_recordings, max_subjects: of each release, the first ones.
-    Raises UserError where a side is empty."""
+    folder: Path,
+    challenge: int,
+    train: Sequence[str],
+    valid: Sequence[str],
+    mini: bool = False,
+    fold: tuple[int, int] | None = None,
+    keep: Keep = Keep(),
+) -> Split:
+    """Split the windows of releases. valid is empty where subjects of the others validate.
+
+    fold: (number, of) of a cross-validation by subject. Raises UserError if a side is empty.
+    """
     if both := sorted(set(train) & set(valid)):
         raise UserError(
             f"{', '.join(both)} is named for training and for validation; a subject may be on one "
@@ -75,52 +77,58 @@ def split(
             f"{cache.paths[0]} holds windows of challenge {cache.challenge}, expected {challenge}; "
             f"rebuild it with: {rebuild(cache, challenge=challenge)}"
         )
-    metadata = cache.metadata
-    keep, dropped = np.ones(len(cache), bool), {}
-    for reason, out, kept in (
-        ("copies", metadata["copy"], keep_copies),
-        ("bad subjects", np.isin(metadata["subject"], [name.encode() for name in BAD]), keep_bad),
-    ):
-        if not kept and (n := int((keep & out).sum())):
-            dropped[reason] = n
-            keep &= ~out
-    if max_recordings:
-        for name in (*train, *valid):
-            inside = cache.release == name
-            first = np.unique(metadata["recording"][inside])[:max_recordings]
-            keep &= ~inside | np.isin(metadata["recording"], first)
-    if max_subjects:
-        for name in (*train, *valid):
-            inside = cache.release == name
-            first = np.unique(metadata["subject"][inside & keep])[:max_subjects]
-            keep &= ~inside | np.isin(metadata["subject"], first)
-    rows = np.flatnonzero(keep)
+    rows, dropped = _kept(cache, keep)
     if valid:
         on_valid = np.isin(cache.release[rows], valid)
     else:
-        folds = subject_folds(
-            metadata["subject"][rows],
-            fold[1] if fold else min(round(1 / SHARE), len(names(cache, rows))),
-        )
-        on_valid = folds == (fold[0] - 1 if fold else 0)
+        number, count = fold or (1, min(round(1 / SHARE), len(names(cache, rows))))
+        on_valid = subject_folds(cache.metadata["subject"][rows], count) == number - 1
     found = Split(cache, rows[~on_valid], rows[on_valid], dropped)
-    for side in ("train", "valid"):
+    for side, what, releases in (
+        ("train", "training", train),
+        ("valid", "validation", valid or train),
+    ):
         if not len(getattr(found, side)):
-            where = ", ".join(train if side == "train" or not valid else valid)
-            many = len(names(cache, rows)) if len(rows) else 0
+            many = cli.counted(len(names(cache, rows)), "subject")
+            left_out = [f"{cli.counted(n, 'window')} of {why}" for why, n in dropped.items()]
             raise UserError(
-                f"no subject is left for the {'training' if side == 'train' else 'validation'} "
-                f"side ({where}: {cli.counted(many, 'subject')} in all after "
-                f"{dropped or 'nothing'} was left out); name more releases with --train and --valid"
+                f"no subject is left for the {what} side ({', '.join(releases)}: {many} in all "
+                f"after {', '.join(left_out) or 'nothing'} was left out); name more releases with "
+                "--train and --valid"
             )
     shared = names(cache, found.train) & names(cache, found.valid)
     assert not shared, f"subjects on both sides of the split: {sorted(shared)}"
     return found
 
 
-def subject_folds(subjects, count):
-    """(N,) the fold, from 0, of each window's subject: subjects with most windows first, each to
-    the fold with fewest windows so far.
+def _kept(cache, keep):
+    """(rows that are used, {reason: windows left out})."""
+    metadata, used, dropped = cache.metadata, np.ones(len(cache), bool), {}
+
+    def drop(reason, out):
+        if n := int((used & out).sum()):
+            dropped[reason] = n
+            used[out] = False
+
+    if not keep.copies:
+        drop("copies", metadata["copy"])
+    if not keep.bad:
+        drop("bad subjects", np.isin(metadata["subject"], [name.encode() for name in BAD]))
+    for name in np.unique(cache.release):
+        inside = cache.release == name
+        if keep.recordings:
+            first = np.unique(metadata["recording"][inside])[: keep.recordings]
+            used &= ~inside | np.isin(metadata["recording"], first)
+        if keep.subjects:
+            first = np.unique(metadata["subject"][inside & used])[: keep.subjects]
+            used &= ~inside | np.isin(metadata["subject"], first)
+    return np.flatnonzero(used), dropped
+
+
+def subject_folds(subjects: np.ndarray, count: int) -> np.ndarray:
+    """(N,) the fold, from 0, of each window's subject.
+
+    Subjects with most windows come first, each to the fold with fewest windows so far.
     """
     found, which, windows = np.unique(subjects, return_inverse=True, return_counts=True)
     if len(found) < count:
@@ -135,9 +143,10 @@ def subject_folds(subjects, count):
     return fold[which]
 
 
-def labels(cache, target):
-    """(N, K) float64: what is learned, NaN where a window does not say it. K is 4 for "factors"
-    (externalizing first), else 1. "correct" is 1 or 0.
+def labels(cache: Cache, target: str) -> np.ndarray:
+    """(N, K) float64: what is learned, NaN where it is unknown.
+
+    K is 4 for "factors" (externalizing first), else 1. "correct" is 1 or 0.
     """
     if target == "factors":
         return np.stack([cache.metadata[name] for name in EXTERNALIZING_FIRST], 1)
@@ -145,18 +154,17 @@ def labels(cache, target):
         return cache.metadata[target][:, None]
     if target == "correct":
         found = cache.metadata["correct"].astype(float)
-        return np.where(found < 0, np.nan, found)[:, None]  # -1: the response's feedback is neither
+        return np.where(found < 0, np.nan, found)[:, None]  # -1: unknown
     return cache.y[:, None]
 
 
-def further(cache, aux):
-    """(N, len(aux)) float64: age in years, sex 1 for M and 0 for F; NaN where it is not known."""
-    known = {
-        "age": lambda: cache.metadata["age"],
-        "sex": lambda: np.select(
-            [cache.metadata["sex"] == b"M", cache.metadata["sex"] == b"F"], [1.0, 0.0], np.nan
-        ),
-    }
-    if not aux:
-        return np.empty((len(cache), 0))
-    return np.stack([known[name]() for name in aux], 1)
+def further(cache: Cache, aux: Sequence[str]) -> np.ndarray:
+    """(N, len(aux)) float64: age in years, sex 1 for M and 0 for F; NaN where it is unknown."""
+    found = np.full((len(cache), len(aux)), np.nan)
+    for column, name in zip(found.T, aux):
+        if name == "age":
+            column[:] = cache.metadata["age"]
+        else:
+            column[cache.metadata["sex"] == b"M"] = 1
+            column[cache.metadata["sex"] == b"F"] = 0
+    return found

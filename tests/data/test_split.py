@@ -10,7 +10,7 @@ from eeg import UserError
 from eeg.data import split as module
 from eeg.data.cache import Cache, cache_path
 from eeg.data.release import choose_releases
-from eeg.data.split import further, labels, names, split, subject_folds
+from eeg.data.split import Keep, further, labels, names, split, subject_folds
 
 
 def change(path, **columns):
@@ -99,14 +99,14 @@ def test_what_is_left_out(caches, tmp_path, monkeypatch):
     change(cache_path(folder, 1, "R1"), copy=lambda m: np.arange(len(m)) < 5)
     n = len(Cache(cache_path(folder, 1, "R1")))
     assert len(split(folder, 1, ("R1",), ("R5",)).train) == n - 5
-    assert len(split(folder, 1, ("R1",), ("R5",), keep_copies=True).train) == n
+    assert len(split(folder, 1, ("R1",), ("R5",), keep=Keep(copies=True)).train) == n
     someone = Cache(cache_path(folder, 1, "R1")).metadata["subject"][-1]
     own = int((Cache(cache_path(folder, 1, "R1")).metadata["subject"] == someone).sum())
     monkeypatch.setattr(module, "BAD", {someone.decode()})
     found = split(folder, 1, ("R1",), ("R5",))
     assert len(found.train) == n - 5 - own and found.dropped["bad subjects"] == own
-    assert len(split(folder, 1, ("R1",), ("R5",), keep_bad=True).train) == n - 5
-    few = split(folder, 1, ("R1",), ("R5",), max_recordings=2)
+    assert len(split(folder, 1, ("R1",), ("R5",), keep=Keep(bad=True)).train) == n - 5
+    few = split(folder, 1, ("R1",), ("R5",), keep=Keep(recordings=2))
     for release in ("R1", "R5"):
         rows = np.concatenate([few.train, few.valid])
         assert (
@@ -123,7 +123,7 @@ def test_the_first_subjects_of_each_release(caches, monkeypatch):
     cache = Cache(cache_path(caches, 1, "R1"))
     names = sorted({name.decode() for name in cache.metadata["subject"][~cache.metadata["copy"]]})
     monkeypatch.setattr(module, "BAD", {names[0]})
-    found = split(caches, 1, ("R1",), ("R5",), max_subjects=4)
+    found = split(caches, 1, ("R1",), ("R5",), keep=Keep(subjects=4))
     assert found.describe("train")["subjects"] == names[1:5]
     whole = split(caches, 1, ("R1",), ("R5",))
     assert np.array_equal(found.valid, whole.valid)

@@ -216,6 +216,6 @@ def test_resuming_a_config_that_lacks_what_training_needs(train):
     folder = write_run(train.out, "a/1", "stopped")  # its config says challenge, target and name
     with pytest.raises(
         UserError,
-        match="says nothing of train, versions, .*; train another with: python run/train.py --challenge 1",
+        match="lacks train, versions, .*; train another with: python run/train.py --challenge 1",
     ):
         train("--resume", folder)

@@ -70,19 +70,18 @@ inline Moments moments(const float* x, int64_t T) {
     float sum = 0, rest = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t t = 0; t < T; ++t) sum += x[t];
-    const float mean = sum / static_cast<float>(T);
+    const float mean = sum / T;
 #pragma omp simd reduction(+ : rest, squares)
     for (int64_t t = 0; t < T; ++t) {
         const float d = x[t] - mean;
         rest += d;
         squares += d * d;
     }
-    rest /= static_cast<float>(T);
-    const float variance = squares / static_cast<float>(T) - rest * rest;
+    rest /= T;
+    const float variance = squares / T - rest * rest;
     const float noise = 1e-12f * mean * mean;  // what rounding alone makes of a constant
-    return {mean + rest, variance > noise       ? 1 / std::sqrt(variance)
-                         : variance == variance ? 0
-                                                : variance};
+    if (std::isnan(variance)) return {mean + rest, variance};
+    return {mean + rest, variance > noise ? 1 / std::sqrt(variance) : 0};
 }
 
 struct Draw {
@@ -131,24 +130,22 @@ struct Augment {
         return philox(seed, epoch, {d.low, d.high, purpose, index});
     }
     // [0, 1)
-    static float uniform(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+    static float uniform(uint32_t bits) { return (bits >> 8) * 0x1p-24f; }
+    // 0 ... n - 1
+    static int64_t below(uint32_t bits, uint64_t n) { return bits * n >> 32; }
 
     Draw draw(uint64_t window, int64_t T) const {
         Draw d;
-        d.low = static_cast<uint32_t>(window), d.high = static_cast<uint32_t>(window >> 32);
+        d.low = window, d.high = window >> 32;
         const Bits u = bits(d, window_draws, 0);
         if (const int32_t most = shift_samples())
-            d.shift_samples =
-                static_cast<int32_t>(uint64_t(u[0]) * static_cast<uint64_t>(2 * most + 1) >> 32) -
-                most;
+            d.shift_samples = below(u[0], 2 * most + 1) - most;
         if (scale > 0) d.scale = 1 + scale * (2 * uniform(u[1]) - 1);
         d.mirror = uniform(u[2]) < mirror;
         if (mask > 0) {
             const Bits v = bits(d, mask_draws, 0);
-            d.mask_length =
-                static_cast<int64_t>(uniform(v[0]) * mask * static_cast<float>(T) + 0.5f);
-            d.mask_start = static_cast<int64_t>(
-                uint64_t(v[1]) * static_cast<uint64_t>(T - d.mask_length + 1) >> 32);
+            d.mask_length = static_cast<int64_t>(uniform(v[0]) * mask * T + 0.5f);
+            d.mask_start = below(v[1], T - d.mask_length + 1);
         }
         // Johnk: two powers of uniforms, accepted where their sum is at most 1. The larger weight
         // is the window's own.
@@ -165,10 +162,9 @@ struct Augment {
     }
 
     bool dropped(const Draw& d, int64_t channel) const {
-        return dropout > 0 &&
-               uniform(bits(d, channel_draws,
-                            static_cast<uint32_t>(channel / 4))[static_cast<size_t>(channel % 4)]) <
-                   dropout;
+        if (dropout <= 0) return false;
+        const Bits four = bits(d, channel_draws, static_cast<uint32_t>(channel / 4));
+        return uniform(four[channel % 4]) < dropout;
     }
 
     // x (T) += level * normal. One Philox block gives 12 samples of 10 bits; 32 blocks run side by
@@ -236,8 +232,7 @@ struct Augment {
             }
         }
         if (noise > 0) add_noise(d, channel, level * d.scale, x, T);
-        if (d.mask_length)
-            std::memset(x + d.mask_start, 0, static_cast<size_t>(d.mask_length) * sizeof(float));
+        if (d.mask_length) std::memset(x + d.mask_start, 0, d.mask_length * sizeof(float));
     }
 };
 

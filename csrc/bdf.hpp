@@ -224,8 +224,7 @@ int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts,
     const int64_t N = h.samples_per_record, last = h.n_times() - 1;
     const int64_t block = 4 * N;  // samples a pass: few enough records that they stay in the cache
     int64_t clipped = 0;
-    std::vector<float> row(
-        std::is_same<Out, float>::value ? 0 : static_cast<size_t>(std::min(block, T)));
+    std::vector<float> row(std::is_same<Out, float>::value ? 0 : (std::min(block, T)));
     const auto inside = [&](int64_t sample) {
         return std::min(std::max<int64_t>(sample, 0), last);
     };
@@ -236,8 +235,8 @@ int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts,
             const uint8_t* data = records(first, count);
             const uint8_t* end = data + count * h.record_bytes;
             for (int64_t c = 0; c < C; ++c) {
-                const BdfSignal& s = h.signals[static_cast<size_t>(channels[c])];
-                const uint8_t* at = data + h.byte_in_record[static_cast<size_t>(channels[c])];
+                const BdfSignal& s = h.signals[channels[c]];
+                const uint8_t* at = data + h.byte_in_record[channels[c]];
                 Out* target = out + (w * C + c) * T + from;
                 float* line;
                 if constexpr (std::is_same<Out, float>::value)

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 
 #include <pybind11/numpy.h>
@@ -25,66 +26,99 @@ using array = py::array_t<T, py::array::c_style>;
 
 namespace {
 
-std::string shape_of(const py::array& a) {
-    std::string text = "(";
-    for (py::ssize_t i = 0; i < a.ndim(); ++i) text += (i ? ", " : "") + std::to_string(a.shape(i));
-    return text + ")";
+// ------------------------------------------------------------------------------------- checks
+
+template <class... Parts>
+std::string text(const Parts&... parts) {
+    std::ostringstream all;
+    (all << ... << parts);
+    return all.str();
 }
+
+std::string type_of(const py::array& a) { return py::cast<std::string>(py::str(a.dtype())); }
+
+std::string shape_of(const py::array& a) { return py::cast<std::string>(py::str(a.attr("shape"))); }
 
 [[noreturn]] void wrong(const std::string& name, const std::string& expected,
                         const py::array& got) {
-    throw py::value_error(name + " must be " + expected + ", got shape " + shape_of(got) + " of " +
-                          py::cast<std::string>(py::str(got.dtype())));
+    throw py::value_error(
+        text(name, " must be ", expected, ", got shape ", shape_of(got), " of ", type_of(got)));
 }
+
+void check_shape(const std::string& name, const py::array& a, const std::vector<int64_t>& shape) {
+    if (std::vector<int64_t>(a.shape(), a.shape() + a.ndim()) == shape) return;
+    const py::tuple expected(py::cast(shape));
+    wrong(name, "of shape " + py::cast<std::string>(py::str(expected)), a);
+}
+
+void check_like(const std::string& name, const py::array& a, const py::array& other) {
+    check_shape(name, a, {other.shape(), other.shape() + other.ndim()});
+}
+
+// Every number in the list is the index of one of `count` things.
+void check_indices(const std::string& thing, const array<int32_t>& list, int64_t count) {
+    for (int64_t i = 0; i < list.size(); ++i)
+        if (list.data()[i] < 0 || list.data()[i] >= count)
+            throw py::index_error(text(thing, " ", list.data()[i], " of ", count));
+}
+
+// Whether the array holds the bits of float16, and not float32.
+bool is_half(const std::string& name, const py::array& a) {
+    const bool half = py::isinstance<py::array_t<uint16_t>>(a);
+    if (!half && !py::isinstance<py::array_t<float>>(a))
+        throw py::type_error(
+            text(name, " must be float32, or uint16 (the bits of float16), got ", type_of(a)));
+    return half;
+}
+
+bool contiguous(const py::array& a) { return a.flags() & py::array::c_style; }
+
+// The number of threads to use; 0 is as OpenMP chooses.
+int team(int threads) {
+    if (threads < 0 || threads > 4096)
+        throw py::value_error(text("threads must be 0 (as OpenMP chooses) to 4096, got ", threads));
+    return threads ? threads : omp_get_max_threads();
+}
+
+// ------------------------------------------------------------------------------------- files
 
 class Bdf {
   public:
     explicit Bdf(const std::string& path) : file_(path) {
-        std::vector<uint8_t> head(static_cast<size_t>(std::min<int64_t>(256, file_.size())));
-        file_.read(0, static_cast<int64_t>(head.size()), head.data());
+        std::vector<uint8_t> head(std::min<int64_t>(256, file_.size()));
+        file_.read(0, head.size(), head.data());
         if (head.size() == 256) {
-            head.resize(
-                static_cast<size_t>(std::min(eeg::bdf_header_bytes(head.data()), file_.size())));
-            file_.read(0, static_cast<int64_t>(head.size()), head.data());
+            head.resize(std::min(eeg::bdf_header_bytes(head.data()), file_.size()));
+            file_.read(0, head.size(), head.data());
         }
         header_ = eeg::parse_bdf(head.data(), file_.size());
     }
 
     int64_t read(array<int64_t> starts, array<int32_t> channels, py::array out) const {
-        const bool half = py::isinstance<py::array_t<uint16_t>>(out),
-                   single = py::isinstance<py::array_t<float>>(out);
-        if (!half && !single)
-            throw py::type_error("out must be float32, or uint16 (the bits of float16), got " +
-                                 py::cast<std::string>(py::str(out.dtype())));
+        const bool half = is_half("out", out);
         if (starts.ndim() != 1) wrong("starts", "one number a window", starts);
         if (channels.ndim() != 1 || channels.size() == 0)
             wrong("channels", "a list of signal numbers", channels);
         const int64_t n = starts.size(), C = channels.size();
-        if (out.ndim() != 3 || out.shape(0) != n || out.shape(1) != C ||
-            !(out.flags() & py::array::c_style))
-            wrong("out", "C-contiguous (" + std::to_string(n) + ", " + std::to_string(C) + ", T)",
-                  out);
-        const int64_t T = out.shape(2), signals = static_cast<int64_t>(header_.signals.size());
-        for (int64_t i = 0; i < C; ++i)
-            if (channels.data()[i] < 0 || channels.data()[i] >= signals)
-                throw py::index_error("signal " + std::to_string(channels.data()[i]) + " of " +
-                                      std::to_string(signals));
+        if (out.ndim() != 3 || out.shape(0) != n || out.shape(1) != C || !contiguous(out))
+            wrong("out", text("C-contiguous (", n, ", ", C, ", T)"), out);
+        const int64_t T = out.shape(2);
+        check_indices("signal", channels, header_.signals.size());
         // a window must touch the recording; its margins may reach over the edge
         for (int64_t i = 0; i < n; ++i)
             if (starts.data()[i] <= -T || starts.data()[i] >= header_.n_times())
-                throw py::index_error("a window at sample " + std::to_string(starts.data()[i]) +
-                                      " of a recording of " + std::to_string(header_.n_times()));
+                throw py::index_error(text("a window at sample ", starts.data()[i],
+                                           " of a recording of ", header_.n_times()));
         const int64_t* s = starts.data();
         const int32_t* c = channels.data();
         void* o = out.mutable_data();
         py::gil_scoped_release release;
-        std::unique_ptr<uint8_t[]> buffer;
-        int64_t room = 0;
-        const auto records = [&](int64_t first, int64_t count) {
-            const int64_t bytes = count * header_.record_bytes;
-            if (bytes > room) buffer.reset(new uint8_t[static_cast<size_t>(bytes)]), room = bytes;
-            file_.read(header_.header_bytes + first * header_.record_bytes, bytes, buffer.get());
-            return static_cast<const uint8_t*>(buffer.get());
+        std::vector<uint8_t> buffer;
+        const auto records = [&](int64_t first, int64_t count) -> const uint8_t* {
+            const size_t bytes = count * header_.record_bytes;
+            if (bytes > buffer.size()) buffer.resize(bytes);
+            file_.read(header_.header_bytes + first * header_.record_bytes, bytes, buffer.data());
+            return buffer.data();
         };
         return half ? eeg::read_windows(header_, records, s, n, c, C, T, static_cast<uint16_t*>(o))
                     : eeg::read_windows(header_, records, s, n, c, C, T, static_cast<float*>(o));
@@ -102,92 +136,27 @@ class Bdf {
     eeg::BdfHeader header_;
 };
 
-template <class T>
-void check_list(const std::string& name, const array<T>& a, int64_t n) {
-    if (a.ndim() != 1 || a.size() != n)
-        wrong(name, "one number a window (" + std::to_string(n) + ")", a);
-}
-
-void gather(const std::vector<py::array>& parts, array<int32_t> part, array<int64_t> row,
-            array<int32_t> offset, array<int64_t> window, array<int32_t> mirror, array<float> out,
-            array<int32_t> shift, array<float> mix, bool zscore, const eeg::Augment& augment,
-            int threads) {
-    if (out.ndim() != 3) wrong("out", "(B, C, T)", out);
-    const int64_t B = out.shape(0), C = out.shape(1), T = out.shape(2);
-    check_list("part", part, B), check_list("row", row, B), check_list("offset", offset, B),
-        check_list("window", window, B), check_list("shift", shift, B), check_list("mix", mix, B);
-    if (mirror.ndim() != 1 || mirror.size() != C)
-        wrong("mirror", "one channel number a channel (" + std::to_string(C) + ")", mirror);
-    for (int64_t c = 0; c < C; ++c)
-        if (mirror.data()[c] < 0 || mirror.data()[c] >= C)
-            throw py::index_error("mirror names channel " + std::to_string(mirror.data()[c]) +
-                                  " of " + std::to_string(C));
-    if (T < 1 && B > 0) throw py::value_error("windows of no samples: out is " + shape_of(out));
-    if (parts.empty()) throw py::value_error("no cache part was given");
-    std::vector<eeg::Part> data;
-    const int64_t S = parts[0].ndim() == 3 ? parts[0].shape(2) : -1;
-    for (const auto& a : parts) {
-        const bool half = py::isinstance<py::array_t<uint16_t>>(a);
-        if (!half && !py::isinstance<py::array_t<float>>(a))
-            throw py::type_error(
-                "a cache part must be float32, or uint16 (the bits of float16), got " +
-                py::cast<std::string>(py::str(a.dtype())));
-        if (a.ndim() != 3 || a.shape(1) != C || a.shape(2) != S ||
-            !(a.flags() & py::array::c_style))
-            wrong("a cache part",
-                  "C-contiguous (N, " + std::to_string(C) + ", " + std::to_string(S) + ")", a);
-        data.push_back({a.data(), half});
-    }
-    for (int64_t b = 0; b < B; ++b) {
-        const int32_t p = part.data()[b];
-        if (p < 0 || p >= static_cast<int64_t>(parts.size()))
-            throw py::index_error("window " + std::to_string(b) + " is of part " +
-                                  std::to_string(p) + " of " + std::to_string(parts.size()));
-        if (row.data()[b] < 0 || row.data()[b] >= parts[static_cast<size_t>(p)].shape(0))
-            throw py::index_error("window " + std::to_string(b) + " is row " +
-                                  std::to_string(row.data()[b]) + " of " +
-                                  std::to_string(parts[static_cast<size_t>(p)].shape(0)));
-        if (int64_t(offset.data()[b]) - augment.shift_samples() < 0 ||
-            int64_t(offset.data()[b]) + augment.shift_samples() + T > S)
-            throw py::index_error(
-                "window " + std::to_string(b) + " from sample " + std::to_string(offset.data()[b]) +
-                " +- " + std::to_string(augment.shift_samples()) + ", " + std::to_string(T) +
-                " long, leaves the " + std::to_string(S) + " stored");
-    }
-    if (threads < 0)
-        throw py::value_error("threads must be 0 (all) or more, got " + std::to_string(threads));
-    float* o = out.mutable_data();
-    int32_t* s = shift.mutable_data();
-    float* m = mix.mutable_data();
-    py::gil_scoped_release release;
-    eeg::gather(data.data(), part.data(), row.data(), offset.data(), window.data(), B, C, S, T,
-                zscore, augment, mirror.data(), o, s, m, threads ? threads : omp_get_max_threads());
-}
-
 #ifdef __linux__
 void read_direct(eeg::DirectFiles& files, array<int32_t> which, array<int64_t> offset,
                  array<int64_t> bytes, array<uint8_t> out, array<int64_t> got) {
     if (out.ndim() != 2) wrong("out", "(B, bytes)", out);
     const int64_t n = out.shape(0), room = out.shape(1);
     if (n > files.most())
-        throw py::index_error(std::to_string(n) + " pieces, at most " +
-                              std::to_string(files.most()) + " at a time");
-    check_list("which", which, n), check_list("offset", offset, n), check_list("bytes", bytes, n),
-        check_list("got", got, n);
-    for (int64_t i = 0; i < n; ++i) {
-        if (which.data()[i] < 0 || which.data()[i] >= files.count())
-            throw py::index_error("file " + std::to_string(which.data()[i]) + " of " +
-                                  std::to_string(files.count()));
+        throw py::index_error(text(n, " pieces, at most ", files.most(), " at a time"));
+    check_shape("which", which, {n}), check_shape("offset", offset, {n});
+    check_shape("bytes", bytes, {n}), check_shape("got", got, {n});
+    check_indices("file", which, files.count());
+    for (int64_t i = 0; i < n; ++i)
         if (bytes.data()[i] < 0 || bytes.data()[i] > room)
-            throw py::index_error(std::to_string(bytes.data()[i]) + " bytes do not fit in " +
-                                  std::to_string(room));
-    }
+            throw py::index_error(text(bytes.data()[i], " bytes do not fit in ", room));
     uint8_t* o = out.mutable_data();
     int64_t* g = got.mutable_data();
     py::gil_scoped_release release;
     files.read(which.data(), offset.data(), bytes.data(), n, room, o, g);
 }
 #endif
+
+// ------------------------------------------------------------------------------------- batches
 
 eeg::Augment make_augment(uint32_t seed, uint32_t epoch, const py::kwargs& strengths) {
     eeg::Augment made;
@@ -197,8 +166,7 @@ eeg::Augment make_augment(uint32_t seed, uint32_t epoch, const py::kwargs& stren
         if (!strengths.contains(name)) continue;
         const float value = py::cast<float>(strengths[name]);
         if (!(value >= 0 && value <= most))
-            throw py::value_error(std::string(name) + " must lie from 0 to " +
-                                  std::to_string(most) + ", got " + std::to_string(value));
+            throw py::value_error(text(name, " must lie from 0 to ", most, ", got ", value));
         made.*member = value;
         ++known;
     }
@@ -214,36 +182,65 @@ std::vector<std::string> augmentation_names() {
     return names;
 }
 
-void same_shape(const std::string& name, const py::array& a, const std::string& like,
-                const py::array& b) {
-    if (a.ndim() != b.ndim() || !std::equal(a.shape(), a.shape() + a.ndim(), b.shape()))
-        wrong(name, shape_of(b) + " as " + like, a);
+void gather(const std::vector<py::array>& parts, array<int32_t> part, array<int64_t> row,
+            array<int32_t> offset, array<int64_t> window, array<int32_t> mirror, array<float> out,
+            array<int32_t> shift, array<float> mix, bool zscore, const eeg::Augment& augment,
+            int threads) {
+    if (out.ndim() != 3) wrong("out", "(B, C, T)", out);
+    const int64_t B = out.shape(0), C = out.shape(1), T = out.shape(2);
+    check_shape("part", part, {B}), check_shape("row", row, {B}), check_shape("mix", mix, {B});
+    check_shape("offset", offset, {B}), check_shape("window", window, {B});
+    check_shape("shift", shift, {B}), check_shape("mirror", mirror, {C});
+    check_indices("mirror: channel", mirror, C);
+    if (T < 1 && B > 0) throw py::value_error("windows of no samples: out is " + shape_of(out));
+    if (parts.empty()) throw py::value_error("no cache part was given");
+    std::vector<eeg::Samples> data;
+    const int64_t S = parts[0].ndim() == 3 ? parts[0].shape(2) : -1;
+    for (const auto& a : parts) {
+        const bool half = is_half("a cache part", a);
+        if (a.ndim() != 3 || a.shape(1) != C || a.shape(2) != S || !contiguous(a))
+            wrong("a cache part", text("C-contiguous (N, ", C, ", ", S, ")"), a);
+        data.push_back({a.data(), half});
+    }
+    check_indices("part", part, parts.size());
+    const int64_t most = augment.shift_samples();
+    for (int64_t b = 0; b < B; ++b) {
+        const int64_t stored = parts[part.data()[b]].shape(0), from = offset.data()[b];
+        if (row.data()[b] < 0 || row.data()[b] >= stored)
+            throw py::index_error(text("window ", b, " is row ", row.data()[b], " of ", stored));
+        if (from - most < 0 || from + most + T > S)
+            throw py::index_error(text("window ", b, " from sample ", from, " +- ", most, ", ", T,
+                                       " long, leaves the ", S, " stored"));
+    }
+    threads = team(threads);
+    float* o = out.mutable_data();
+    int32_t* s = shift.mutable_data();
+    float* m = mix.mutable_data();
+    py::gil_scoped_release release;
+    eeg::gather(data.data(), part.data(), row.data(), offset.data(), window.data(), B, C, S, T,
+                zscore, augment, mirror.data(), o, s, m, threads);
 }
 
-void check_depthwise(const array<float>& x, const array<float>& weight, int64_t dilation,
-                     int threads) {
+// ------------------------------------------------------------------------------------- layers
+
+void check_depthwise(const array<float>& x, const array<float>& weight, int64_t dilation) {
     if (x.ndim() != 3 || x.shape(1) == 0 || x.shape(2) == 0)
         wrong("x", "(windows, samples, channels) with at least one sample and one channel", x);
     if (weight.ndim() != 2 || weight.shape(0) != x.shape(2) || weight.shape(1) % 2 == 0)
-        wrong("weight", "(" + std::to_string(x.shape(2)) + " channels, an odd number of taps)",
-              weight);
+        wrong("weight", text("(", x.shape(2), " channels, an odd number of taps)"), weight);
     if (dilation < 1)
-        throw py::value_error("dilation must be at least 1 sample, got " +
-                              std::to_string(dilation));
-    if (threads < 0 || threads > 4096)
-        throw py::value_error("threads must be 0 (as OpenMP chooses) to 4096, got " +
-                              std::to_string(threads));
+        throw py::value_error(text("dilation must be at least 1 sample, got ", dilation));
 }
 
 void depthwise_forward(array<float> x, array<float> weight, std::optional<array<float>> bias,
                        int64_t dilation, array<float> y, int threads) {
-    check_depthwise(x, weight, dilation, threads);
-    if (bias && (bias->ndim() != 1 || bias->shape(0) != x.shape(2)))
-        wrong("bias", "one number a channel (" + std::to_string(x.shape(2)) + ")", *bias);
-    same_shape("y", y, "x", x);
+    check_depthwise(x, weight, dilation);
+    check_like("y", y, x);
     const int64_t B = x.shape(0), T = x.shape(1), C = x.shape(2), K = weight.shape(1);
+    if (bias) check_shape("bias", *bias, {C});
     const float *in = x.data(), *w = weight.data(), *b = bias ? bias->data() : nullptr;
     float* out = y.mutable_data();
+    threads = team(threads);
     py::gil_scoped_release release;
     eeg::depthwise_forward(in, w, b, B, T, C, K, dilation, threads, out);
 }
@@ -251,126 +248,79 @@ void depthwise_forward(array<float> x, array<float> weight, std::optional<array<
 void depthwise_backward(array<float> x, array<float> weight, array<float> gy, int64_t dilation,
                         std::optional<array<float>> gx, std::optional<array<float>> gw,
                         std::optional<array<float>> gb, int threads) {
-    check_depthwise(x, weight, dilation, threads);
-    same_shape("gy", gy, "x", x);
-    if (gx) same_shape("gx", *gx, "x", x);
-    if (gw) same_shape("gw", *gw, "weight", weight);
-    if (gb && (gb->ndim() != 1 || gb->shape(0) != x.shape(2)))
-        wrong("gb", "one number a channel (" + std::to_string(x.shape(2)) + ")", *gb);
+    check_depthwise(x, weight, dilation);
+    check_like("gy", gy, x);
     const int64_t B = x.shape(0), T = x.shape(1), C = x.shape(2), K = weight.shape(1);
+    if (gx) check_like("gx", *gx, x);
+    if (gw) check_like("gw", *gw, weight);
+    if (gb) check_shape("gb", *gb, {C});
     const float *in = x.data(), *w = weight.data(), *g = gy.data();
-    float *to_x = gx ? gx->mutable_data() : nullptr, *to_w = gw ? gw->mutable_data() : nullptr,
-          *to_b = gb ? gb->mutable_data() : nullptr;
+    const auto written = [](auto& a) { return a ? a->mutable_data() : nullptr; };
+    float *to_x = written(gx), *to_w = written(gw), *to_b = written(gb);
+    threads = team(threads);
     py::gil_scoped_release release;
     eeg::depthwise_backward(in, w, g, B, T, C, K, dilation, threads, to_x, to_w, to_b);
 }
 
-// The windows that features are computed from: (N, C, samples), of which T count, from `first` on.
-struct Windows {
-    const void* data;
-    bool half;
-    int64_t N, C, stride;
+// ------------------------------------------------------------------------------------- features
 
-    Windows(const py::array& X, int64_t first, int64_t T, int& threads)
-        : half(py::isinstance<py::array_t<uint16_t>>(X)) {
-        if (!half && !py::isinstance<py::array_t<float>>(X))
-            throw py::type_error("X must be float32, or uint16 (the bits of float16), got " +
-                                 py::cast<std::string>(py::str(X.dtype())));
-        if (X.ndim() != 3 || X.shape(1) == 0 || !(X.flags() & py::array::c_style))
-            wrong("X", "C-contiguous (windows, channels, samples)", X);
-        data = X.data(), N = X.shape(0), C = X.shape(1), stride = X.shape(2);
-        if (T < 1 || T > 100000 || first < 0 || first > stride - T)
-            throw py::value_error("samples " + std::to_string(first) + " to " +
-                                  std::to_string(first + T) + " must lie in windows of " +
-                                  std::to_string(stride) + " samples, and be 1 to 100000");
-        if (threads < 0 || threads > 4096)
-            throw py::value_error("threads must be 0 (as OpenMP chooses) to 4096, got " +
-                                  std::to_string(threads));
-        if (threads == 0) threads = omp_get_max_threads();
-    }
-};
+eeg::Windows windows_of(const py::array& X, int64_t first, int64_t T) {
+    const bool half = is_half("X", X);
+    if (X.ndim() != 3 || X.shape(1) == 0 || !contiguous(X))
+        wrong("X", "C-contiguous (windows, channels, samples)", X);
+    const int64_t stored = X.shape(2);
+    if (T < 1 || T > 100000 || first < 0 || first > stored - T)
+        throw py::value_error(text("samples ", first, " to ", first + T, " must lie in windows of ",
+                                   stored, " samples, and be 1 to 100000"));
+    return {{X.data(), half}, X.shape(0), X.shape(1), stored, first, T};
+}
 
 void window_features(py::array X, int64_t first, int64_t T, array<int32_t> chosen,
                      array<int32_t> members, array<int32_t> sizes, array<float> out, int threads) {
-    const Windows w(X, first, T, threads);
+    const eeg::Windows windows = windows_of(X, first, T);
     if (chosen.ndim() != 1 || chosen.size() == 0)
         wrong("chosen", "a list of channel numbers", chosen);
-    if (sizes.ndim() != 1 || sizes.size() != eeg::n_groups)
-        wrong("sizes", "(" + std::to_string(eeg::n_groups) + ",), the channels of each group",
-              sizes);
-    if (members.ndim() != 1) wrong("members", "a list of positions in chosen", members);
-    if (out.ndim() != 2 || out.shape(0) != w.N || out.shape(1) != eeg::n_features)
-        wrong("out", "(" + std::to_string(w.N) + ", " + std::to_string(eeg::n_features) + ")", out);
+    check_shape("sizes", sizes, {eeg::n_groups});
+    check_shape("out", out, {windows.N, eeg::n_features});
     const int64_t M = chosen.size();
     const int32_t *c = chosen.data(), *m = members.data(), *s = sizes.data();
     int64_t expected = 0;
     for (int i = 0; i < eeg::n_groups; ++i) {
         if (s[i] < 1)
-            throw py::value_error("group " + std::to_string(i) + " has " + std::to_string(s[i]) +
-                                  " channels, it needs one");
+            throw py::value_error(text("group ", i, " has ", s[i], " channels, it needs one"));
         expected += s[i];
     }
-    if (members.size() != expected)
-        wrong("members", "(" + std::to_string(expected) + ",), the sum of sizes", members);
-    for (int64_t i = 0; i < M; ++i)
-        if (c[i] < 0 || c[i] >= w.C)
-            throw py::index_error("channel " + std::to_string(c[i]) + " of " + std::to_string(w.C));
-    for (int64_t i = 0; i < expected; ++i)
-        if (m[i] < 0 || m[i] >= M)
-            throw py::index_error("member " + std::to_string(m[i]) + " of " + std::to_string(M) +
-                                  " chosen channels");
+    check_shape("members", members, {expected});
+    check_indices("channel", chosen, windows.C);
+    check_indices("member", members, M);
     float* o = out.mutable_data();
+    threads = team(threads);
     py::gil_scoped_release release;
-    if (w.half)
-        eeg::window_features(static_cast<const uint16_t*>(w.data), w.N, w.C, w.stride, first, T, c,
-                             M, m, s, threads, o);
-    else
-        eeg::window_features(static_cast<const float*>(w.data), w.N, w.C, w.stride, first, T, c, M,
-                             m, s, threads, o);
+    eeg::window_features(windows, c, M, m, s, threads, o);
 }
 
 void channel_features(py::array X, int64_t first, int64_t T, array<float> out, int threads) {
-    const Windows w(X, first, T, threads);
-    if (out.ndim() != 3 || out.shape(0) != w.N || out.shape(1) != w.C ||
-        out.shape(2) != eeg::n_channel_features)
-        wrong("out",
-              "(" + std::to_string(w.N) + ", " + std::to_string(w.C) + ", " +
-                  std::to_string(eeg::n_channel_features) + ")",
-              out);
+    const eeg::Windows windows = windows_of(X, first, T);
+    check_shape("out", out, {windows.N, windows.C, eeg::n_channel_features});
     float* o = out.mutable_data();
+    threads = team(threads);
     py::gil_scoped_release release;
-    if (w.half)
-        eeg::channel_features(static_cast<const uint16_t*>(w.data), w.N, w.C, w.stride, first, T,
-                              threads, o);
-    else
-        eeg::channel_features(static_cast<const float*>(w.data), w.N, w.C, w.stride, first, T,
-                              threads, o);
+    eeg::channel_features(windows, threads, o);
 }
 
 void lagged_correlations(py::array X, int64_t first, int64_t T, array<int32_t> lags,
                          array<float> out, int threads) {
-    const Windows w(X, first, T, threads);
+    const eeg::Windows windows = windows_of(X, first, T);
     if (lags.ndim() != 1) wrong("lags", "a list of samples", lags);
-    for (int64_t i = 0; i < lags.size(); ++i)
-        if (lags.data()[i] < 0)
-            throw py::value_error("a lag must be 0 or more samples, got " +
-                                  std::to_string(lags.data()[i]));
-    if (out.ndim() != 3 || out.shape(0) != w.N || out.shape(1) != lags.size() ||
-        out.shape(2) != eeg::n_lag_summaries)
-        wrong("out",
-              "(" + std::to_string(w.N) + ", " + std::to_string(lags.size()) + ", " +
-                  std::to_string(eeg::n_lag_summaries) + ")",
-              out);
     const int32_t* l = lags.data();
     const int64_t n = lags.size();
+    for (int64_t i = 0; i < n; ++i)
+        if (l[i] < 0) throw py::value_error(text("a lag must be 0 or more samples, got ", l[i]));
+    check_shape("out", out, {windows.N, n, eeg::n_lag_summaries});
     float* o = out.mutable_data();
+    threads = team(threads);
     py::gil_scoped_release release;
-    if (w.half)
-        eeg::lagged_correlations(static_cast<const uint16_t*>(w.data), w.N, w.C, w.stride, first, T,
-                                 l, n, threads, o);
-    else
-        eeg::lagged_correlations(static_cast<const float*>(w.data), w.N, w.C, w.stride, first, T, l,
-                                 n, threads, o);
+    eeg::lagged_correlations(windows, l, n, threads, o);
 }
 
 }  // namespace
@@ -381,9 +331,9 @@ PYBIND11_MODULE(_native, m) {
         try {
             if (p) std::rethrow_exception(p);
         } catch (const std::system_error& e) {
-            py::set_error(PyExc_OSError, py::make_tuple(e.code().value(), e.code().message(),
-                                                        std::string(e.what()).substr(
-                                                            0, std::string(e.what()).rfind(": "))));
+            const std::string what = e.what(), path = what.substr(0, what.rfind(": "));
+            py::set_error(PyExc_OSError,
+                          py::make_tuple(e.code().value(), e.code().message(), path));
         }
     });
 
@@ -404,8 +354,7 @@ PYBIND11_MODULE(_native, m) {
         "Files read past the system's cache, at most `most` pieces at a time. OSError where the "
         "file system or the system does not know such reading.")
         .def(py::init([](const std::vector<std::string>& paths, int64_t most) {
-                 if (most < 1)
-                     throw py::value_error("most must be 1 or more, got " + std::to_string(most));
+                 if (most < 1) throw py::value_error(text("most must be 1 or more, got ", most));
                  return std::make_unique<eeg::DirectFiles>(paths, most);
              }),
              "paths"_a, "most"_a)

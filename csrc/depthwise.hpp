@@ -58,10 +58,10 @@ struct Depthwise {
 
     // Taps of all blocks, (blocks, taps) rows; backwards where the gradient runs against time.
     std::vector<Row> filters(const float* w, bool backwards) const {
-        std::vector<Row> all(static_cast<size_t>(blocks * taps));
+        std::vector<Row> all(blocks * taps);
         for (int64_t c = 0; c < C; ++c)
             for (int64_t k = 0; k < taps; ++k)
-                all[static_cast<size_t>(c / lanes * taps + k)].v[c % lanes] =
+                all[c / lanes * taps + k].v[c % lanes] =
                     w[c * K + cut + (backwards ? taps - 1 - k : k)];
         return all;
     }
@@ -98,8 +98,7 @@ struct Depthwise {
 #pragma GCC unroll 16
                 for (int64_t i = 0; i < tile; ++i) last[i] = sum[i];
                 for (int64_t i = 0; i < std::min(tile, T - t); ++i)
-                    std::memcpy(out + (t + i) * C, &last[i],
-                                static_cast<size_t>(width) * sizeof(float));
+                    std::memcpy(out + (t + i) * C, &last[i], width * sizeof(float));
             }
         }
     }
@@ -135,16 +134,16 @@ inline void depthwise_forward(const float* x, const float* w, const float* bias,
     const Depthwise d{B, T, C, K, dilation};
     const int team = d.team(threads);
     const std::vector<Row> filters = d.filters(w, false);
-    std::vector<Row> panels(static_cast<size_t>(team * d.rows));
+    std::vector<Row> panels(team * d.rows);
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t job = 0; job < B * d.blocks; ++job) {
         const int64_t b = job / d.blocks, block = job % d.blocks, first = block * lanes,
                       width = d.width(block), at = b * T * C + first;
         Row* panel = panels.data() + omp_get_thread_num() * d.rows;
         Row start{};
-        if (bias) std::memcpy(&start, bias + first, static_cast<size_t>(width) * sizeof(float));
+        if (bias) std::memcpy(&start, bias + first, width * sizeof(float));
         d.load(x + at, width, panel);
-        d.convolve(panel, &filters[static_cast<size_t>(block * d.taps)], start, width, y + at);
+        d.convolve(panel, &filters[block * d.taps], start, width, y + at);
     }
 }
 
@@ -157,8 +156,8 @@ inline void depthwise_backward(const float* x, const float* w, const float* gy, 
     const bool weights = gw || gb;
     const int64_t sums = whole_tiles(d.taps) + 1;
     const std::vector<Row> filters = d.filters(w, true);
-    std::vector<Row> panels(static_cast<size_t>(2 * team * d.rows));
-    std::unique_ptr<Row[]> parts(weights ? new Row[static_cast<size_t>(B * d.blocks * sums)]
+    std::vector<Row> panels(2 * team * d.rows);
+    std::unique_ptr<Row[]> parts(weights ? new Row[B * d.blocks * sums]
                                          : nullptr);  // (B, blocks, sums)
 #pragma omp parallel num_threads(team)
     {
@@ -169,9 +168,7 @@ inline void depthwise_backward(const float* x, const float* w, const float* gy, 
             const int64_t b = job / d.blocks, block = job % d.blocks, first = block * lanes,
                           width = d.width(block), at = b * T * C + first;
             d.load(gy + at, width, back);
-            if (gx)
-                d.convolve(back, &filters[static_cast<size_t>(block * d.taps)], Row{}, width,
-                           gx + at);
+            if (gx) d.convolve(back, &filters[block * d.taps], Row{}, width, gx + at);
             if (!weights) continue;
             d.load(x + at, width, ahead);
             d.correlate(ahead, back, parts.get() + job * sums);
@@ -183,7 +180,7 @@ inline void depthwise_backward(const float* x, const float* w, const float* gy, 
                 for (int64_t k = 0; k < sums; ++k) {
                     Row sum{};
                     for (int64_t b = 0; b < B; ++b)
-                        sum.v += parts[static_cast<size_t>((b * d.blocks + block) * sums + k)].v;
+                        sum.v += parts[(b * d.blocks + block) * sums + k].v;
                     for (int64_t c = 0; c < width; ++c) {
                         if (gw && k < d.taps) gw[(first + c) * K + d.cut + k] = sum.v[c];
                         if (gb && k == sums - 1) gb[first + c] = sum.v[c];

@@ -37,7 +37,7 @@ class File {
     // Fill out with the `bytes` that lie at `offset`.
     void read(int64_t offset, int64_t bytes, uint8_t* out) const {
         while (bytes > 0) {
-            const ssize_t got = ::pread(fd_, out, static_cast<size_t>(bytes), offset);
+            const ssize_t got = ::pread(fd_, out, bytes, offset);
             if (got < 0 && errno == EINTR) continue;
             if (got <= 0)
                 throw std::system_error(got < 0 ? errno : EIO, std::generic_category(), path_);
@@ -62,7 +62,7 @@ class File {
 class DirectFiles {
   public:
     DirectFiles(const std::vector<std::string>& paths, int64_t most)
-        : requests_(static_cast<size_t>(most)), list_(requests_.size()), events_(requests_.size()) {
+        : requests_(most), list_(requests_.size()), events_(requests_.size()) {
         try {
             for (const auto& path : paths) {
                 fds_.push_back(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
@@ -87,11 +87,11 @@ class DirectFiles {
     void read(const int32_t* which, const int64_t* offset, const int64_t* bytes, int64_t n,
               int64_t room, uint8_t* out, int64_t* got) {
         for (int64_t i = 0; i < n; ++i) {
-            iocb& request = *(list_[static_cast<size_t>(i)] = &requests_[static_cast<size_t>(i)]);
+            iocb& request = *(list_[i] = &requests_[i]);
             request = {};
             request.aio_data = static_cast<uint64_t>(i);
             request.aio_lio_opcode = IOCB_CMD_PREAD;
-            request.aio_fildes = static_cast<uint32_t>(fds_[static_cast<size_t>(which[i])]);
+            request.aio_fildes = static_cast<uint32_t>(fds_[which[i]]);
             request.aio_buf = reinterpret_cast<uint64_t>(out + i * room);
             request.aio_nbytes = static_cast<uint64_t>(bytes[i]);
             request.aio_offset = offset[i];
@@ -109,8 +109,7 @@ class DirectFiles {
                 ::syscall(SYS_io_getevents, context_, waiting, waiting, events_.data(), nullptr);
             if (done < 0 && errno != EINTR)
                 throw std::system_error(errno, std::generic_category(), "asynchronous reads");
-            for (long i = 0; i < done; ++i)
-                got[events_[static_cast<size_t>(i)].data] = events_[static_cast<size_t>(i)].res;
+            for (long i = 0; i < done; ++i) got[events_[i].data] = events_[i].res;
             waiting -= done > 0 ? done : 0;
         }
     }

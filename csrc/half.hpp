@@ -1,4 +1,4 @@
-// float16 as it lies in a cache: 16 bits, converted in blocks.
+// Samples as they lie in a cache: float, or the 16 bits of a float16, which are converted in blocks.
 #pragma once
 
 #include <algorithm>
@@ -72,5 +72,28 @@ inline void from_half(const uint16_t* in, int64_t n, float* out) {
 #endif
     for (; i < n; ++i) out[i] = from_half_one(in[i]);
 }
+
+struct Samples {
+    const void* data;
+    bool half;
+
+    // The n samples from the i-th on: those in memory, or, of halves, converted ones in `room`.
+    const float* floats(int64_t i, int64_t n, float* room) const {
+        if (!half) return static_cast<const float*>(data) + i;
+        from_half(static_cast<const uint16_t*>(data) + i, n, room);
+        return room;
+    }
+};
+
+// N windows of C channels x `stride` samples, of which T count, from `first` on.
+struct Windows {
+    Samples X;
+    int64_t N, C, stride, first, T;
+
+    // The samples of a channel; `room` holds T of them.
+    const float* row(int64_t window, int64_t channel, float* room) const {
+        return X.floats((window * C + channel) * stride + first, T, room);
+    }
+};
 
 }  // namespace eeg

@@ -1,11 +1,11 @@
 // How each channel of a window goes with each other one some samples later: summaries of lagged
 // correlations.
 //
-// Shapes: X (N, C, stride), of which T samples count. The U usable channels (not flat, all finite)
-// lie as (T, P), P = U padded to whole tiles with zeros. For a lag, r (U, U) is the product of the
-// first T - lag samples with the last T - lag, each channel standardised over just those. r is
-// summed up tile by tile in registers and never stored: one window's work stays in the second
-// cache, which a batched product of a BLAS, with its (N, C, C) result, does not.
+// Shapes: windows (N, C, T). The U usable channels (not flat, all finite) lie as (T, P), P = U padded
+// to whole tiles with zeros. For a lag, r (U, U) is the product of the first T - lag samples with the
+// last T - lag, each channel standardised over just those. r is summed tile by tile in registers and
+// never stored: one window's work stays in the second cache, which a batched product of a BLAS, with
+// its (N, C, C) result, does not.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
 #include <vector>
 
 #include <omp.h>
@@ -48,12 +47,7 @@ struct Scratch {
     std::vector<int64_t> used;  // (P) whether a channel moves in both ends of the window
     std::vector<float> row;
     Scratch(int64_t C, int64_t T)
-        : P((C + width - 1) / width * width),
-          x(static_cast<size_t>(T * P / size)),
-          early(x),
-          late(x),
-          used(static_cast<size_t>(P)),
-          row(static_cast<size_t>(T)) {}
+        : P((C + width - 1) / width * width), x(T * P / size), early(x), late(x), used(P), row(T) {}
 };
 
 // q -> ln q, for positive normal numbers, to 1e-7: the exponent, and the series of atanh for what
@@ -76,7 +70,7 @@ inline void standardise(const float* x, int64_t n, int64_t P, float* out, int64_
         floats sum = {}, square = {};
         ints moves = {};
         for (int64_t t = 0; t < n; ++t) sum += at(t), moves |= at(t) != at(0);
-        const floats mean = sum / static_cast<float>(n);
+        const floats mean = sum / float(n);
         for (int64_t t = 0; t < n; ++t) {
             const floats v = at(t) - mean;
             square += v * v;
@@ -120,41 +114,42 @@ inline void tile(const float* early, const float* late, int64_t n, int64_t P, in
             square_log += q * log;
         }
     for (int k = 0; k < size; ++k) {
-        sums.absolute += static_cast<double>(absolute[k]);
-        sums.plain += static_cast<double>(plain[k]);
-        sums.square += static_cast<double>(square[k]);
-        sums.square_log += static_cast<double>(square_log[k]);
+        sums.absolute += absolute[k];
+        sums.plain += plain[k];
+        sums.square += square[k];
+        sums.square_log += square_log[k];
     }
 }
 
-template <class In>
-void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* lags, int64_t n_lags,
-            Scratch& s, float* out) {
-    const int64_t P = s.P;
+// The usable channels of a window, less their means -> s.x (T, P). Returns how many.
+inline int64_t collect(const Windows& X, int64_t window, Scratch& s) {
+    const int64_t T = X.T, P = s.P;
     float* x = s.x.front().value;
-    int64_t* used = s.used.data();
     std::fill(x, x + T * P, 0.0f);
     int64_t usable = 0;
-    for (int64_t c = 0; c < C; ++c) {
-        const float* line;
-        if constexpr (std::is_same<In, float>::value)
-            line = X + c * stride;
-        else
-            from_half(X + c * stride, T, s.row.data()), line = s.row.data();
+    for (int64_t c = 0; c < X.C; ++c) {
+        const float* line = X.row(window, c, s.row.data());
         double sum = 0;
         int64_t bad = 0, moves = 0;
 #pragma omp simd reduction(+ : sum, bad, moves)
         for (int64_t t = 0; t < T; ++t) {
-            sum += static_cast<double>(line[t]);
+            sum += line[t];
             bad += !(std::fabs(line[t]) <= FLT_MAX);
             moves += line[t] != line[0];
         }
         if (bad || !moves) continue;
-        const double mean = sum / static_cast<double>(T);
-        for (int64_t t = 0; t < T; ++t)
-            x[t * P + usable] = static_cast<float>(static_cast<double>(line[t]) - mean);
+        const double mean = sum / T;
+        for (int64_t t = 0; t < T; ++t) x[t * P + usable] = line[t] - mean;
         ++usable;
     }
+    return usable;
+}
+
+inline void summarise(const Windows& X, int64_t window, const int32_t* lags, int64_t n_lags,
+                      Scratch& s, float* out) {
+    const int64_t T = X.T, P = s.P, usable = collect(X, window, s);
+    const float* x = s.x.front().value;
+    int64_t* used = s.used.data();
     const int64_t columns = (usable + width - 1) / width * width;
     for (int64_t l = 0; l < n_lags; ++l, out += n_lag_summaries) {
         std::fill(out, out + n_lag_summaries, std::numeric_limits<float>::quiet_NaN());
@@ -178,33 +173,30 @@ void window(const In* X, int64_t C, int64_t stride, int64_t T, const int32_t* la
             for (int64_t t = 0; t < n; ++t)
                 sum += *reinterpret_cast<const floats*>(early + t * P + c) *
                        *reinterpret_cast<const floats*>(late + t * P + c);
-            for (int k = 0; k < size; ++k) diagonal += static_cast<double>(sum[k]);
+            for (int k = 0; k < size; ++k) diagonal += sum[k];
         }
         Sums sums;
         // a tile's columns of `late` stay in the first cache while all rows pass
         for (int64_t j = 0; j < columns; j += width)
             for (int64_t i = 0; i < usable; i += rows) tile(early, late, n, P, i, j, sums);
-        out[0] = static_cast<float>(sums.absolute / (count * count));
-        out[1] = static_cast<float>(diagonal / count);
-        out[2] = static_cast<float>((sums.plain - diagonal) / (count * (count - 1)));
-        out[3] = static_cast<float>((std::log(sums.square) - sums.square_log / sums.square) /
-                                    (2 * std::log(count)));
+        const double entropy = std::log(sums.square) - sums.square_log / sums.square;
+        out[0] = sums.absolute / (count * count);
+        out[1] = diagonal / count;
+        out[2] = (sums.plain - diagonal) / (count * (count - 1));
+        out[3] = entropy / (2 * std::log(count));
     }
 }
 
 }  // namespace lag
 
-// X (N, C, stride), of which samples `first` to `first + T` count -> out (N, n_lags, 4), NaN where
-// there is nothing to say.
-template <class In>
-void lagged_correlations(const In* X, int64_t N, int64_t C, int64_t stride, int64_t first,
-                         int64_t T, const int32_t* lags, int64_t n_lags, int threads, float* out) {
-    std::vector<lag::Scratch> scratch(static_cast<size_t>(threads), lag::Scratch(C, T));
+// out (X.N, n_lags, 4), NaN where there is nothing to say.
+inline void lagged_correlations(const Windows& X, const int32_t* lags, int64_t n_lags, int threads,
+                                float* out) {
+    std::vector<lag::Scratch> scratch(threads, lag::Scratch(X.C, X.T));
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
-    for (int64_t w = 0; w < N; ++w)
-        lag::window(X + w * C * stride + first, C, stride, T, lags, n_lags,
-                    scratch[static_cast<size_t>(omp_get_thread_num())],
-                    out + w * n_lags * n_lag_summaries);
+    for (int64_t w = 0; w < X.N; ++w)
+        lag::summarise(X, w, lags, n_lags, scratch[omp_get_thread_num()],
+                       out + w * n_lags * n_lag_summaries);
 }
 
 }  // namespace eeg

@@ -1,9 +1,8 @@
-// Gather: windows of mapped caches into a batch, converted, z-scored and augmented on the way, in
-// one pass.
+// Gather: copies windows of mapped caches into a batch, and converts, z-scores and augments them in
+// the same pass.
 //
-// Shapes: a cache part is (N, C, S), float or half, S >= T samples stored a window.
-// A batch is (B, C, T) float. Window b takes the T samples from offset[b] + shift of its stored
-// ones; shift is part of what augment.hpp draws.
+// Shapes: a cache part is (N, C, S), with S >= T samples stored a window. A batch is (B, C, T) float.
+// Window b takes T of its stored samples, from offset[b] + shift on; augment.hpp draws the shift.
 #pragma once
 
 #include <cmath>
@@ -18,15 +17,10 @@
 
 namespace eeg {
 
-struct Part {
-    const void* data;  // (N, C, S)
-    bool half;
-};
-
 // part (B): which of `parts`; row (B): which window of it; offset (B); window (B): its number in
 // the whole, the key of its draws. mirror (C): the channel on the other side of the head. shift,
 // mix (B): what was drawn, for labels and mixup.
-inline void gather(const Part* parts, const int32_t* part, const int64_t* row,
+inline void gather(const Samples* parts, const int32_t* part, const int64_t* row,
                    const int32_t* offset, const int64_t* window, int64_t B, int64_t C, int64_t S,
                    int64_t T, bool zscore, const Augment& augment, const int32_t* mirror,
                    float* out, int32_t* shift, float* mix, int threads) {
@@ -35,26 +29,21 @@ inline void gather(const Part* parts, const int32_t* part, const int64_t* row,
         const Draw draw = augment.draw(static_cast<uint64_t>(window[b]), T);
         shift[b] = draw.shift_samples;
         mix[b] = draw.mix;
-        const Part& p = parts[part[b]];
+        const Samples& p = parts[part[b]];
         const int64_t from = row[b] * C * S + offset[b] + draw.shift_samples;
         float* target = out + b * C * T;
         if (!p.half && S == T && !zscore && !augment.changes()) {  // as it lies
-            std::memcpy(target, static_cast<const float*>(p.data) + from,
-                        static_cast<size_t>(C * T) * sizeof(float));
+            std::memcpy(target, p.floats(from, C * T, nullptr), C * T * sizeof(float));
             continue;
         }
         for (int64_t c = 0; c < C; ++c) {
-            const int64_t source = from + (draw.mirror ? mirror[c] : c) * S;
             float* x = target + c * T;
             if (augment.dropped(draw, c)) {
-                std::memset(x, 0, static_cast<size_t>(T) * sizeof(float));
+                std::fill(x, x + T, 0.0f);
                 continue;
             }
-            if (p.half)
-                from_half(static_cast<const uint16_t*>(p.data) + source, T, x);
-            else
-                std::memcpy(x, static_cast<const float*>(p.data) + source,
-                            static_cast<size_t>(T) * sizeof(float));
+            const float* stored = p.floats(from + (draw.mirror ? mirror[c] : c) * S, T, x);
+            if (stored != x) std::memcpy(x, stored, T * sizeof(float));
             augment.treat(draw, c, zscore, x, T);
         }
     }

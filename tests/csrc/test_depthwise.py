@@ -138,10 +138,10 @@ def test_wrong_arguments_say_what_would_do():
     )
     refused(ValueError, r"odd number of taps.*\(9, 2\)", w=w[:, :2].copy())
     refused(ValueError, r"odd number of taps.*\(9, 0\)", w=w[:, :0].copy())
-    refused(ValueError, "bias must be one number a channel", bias=bias[:8])
+    refused(ValueError, r"bias must be of shape \(9,\)", bias=bias[:8])
     refused(ValueError, "dilation must be at least 1 sample, got 0", dilation=0)
     refused(ValueError, "threads must be 0 .* got -1", threads=-1)
-    refused(ValueError, r"y must be \(2, 30, 9\) as x", y=np.empty((2, 30, 8), np.float32))
+    refused(ValueError, r"y must be of shape \(2, 30, 9\)", y=np.empty((2, 30, 8), np.float32))
     locked = out.copy()
     locked.flags.writeable = False
     refused(ValueError, "writeable", y=locked)

@@ -207,7 +207,7 @@ def test_resuming_a_config_that_contradicts_itself(train, trained):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
         UserError,
-        match="give a model of another depth than stands under model; train another with: python",
+        match='"train" and "model" give a different depth of the model; train another with: python',
     ):
         train("--resume", folder, "--epochs", 2)
 

@@ -118,6 +118,22 @@ def add_runs(p, default: str) -> None:
     add_out(p)
 
 
+def add_scoring(p) -> None:
+    """--challenge, --release, --mini and --ensemble of the commands that score runs."""
+    p.add_argument(
+        "--challenge", type=challenge, metavar="{1,2}", help="score runs of this challenge alone"
+    )
+    add_release(p, "test releases (default: those of R6 and R7 that are cached)")
+    add_mini(p)
+    p.add_argument(
+        "--ensemble",
+        choices=("average", "weights", "stack"),
+        help="score the runs as one, too: their average, non-negative weights, or a ridge on their "
+        "answers and time-head statistics. The last two are fitted on validation subjects, and "
+        "refused where those would be scored",
+    )
+
+
 def check_chosen(p: Parser, args: argparse.Namespace) -> None:
     """Ends with the parser's error where --seed has no names to choose from."""
     if args.seed and not args.runs:

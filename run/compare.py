@@ -26,18 +26,7 @@ HEADER += ["parameters", "time", "device", "differs in"]
 def arguments():
     p = cli.parser(__doc__)
     cli.add_runs(p, "all finished runs; here a name stands for all of its finished runs")
-    p.add_argument(
-        "--challenge", type=cli.challenge, metavar="{1,2}", help="compare runs of this challenge"
-    )
-    cli.add_release(p, "test releases (default: those of R6 and R7 that are cached)")
-    cli.add_mini(p)
-    p.add_argument(
-        "--ensemble",
-        choices=("average", "weights", "stack"),
-        help="add the runs as one: their average, non-negative weights, or a ridge on their "
-        "answers and time-head statistics. The last two are fitted on validation subjects, and "
-        "refused where those would be scored",
-    )
+    cli.add_scoring(p)
     p.add_argument(
         "--promote",
         action="store_true",
@@ -47,10 +36,8 @@ def arguments():
     args = p.parse_args()
     cli.check_chosen(p, args)
     if args.promote and args.ensemble:
-        p.error(
-            "--promote takes a single run, an ensemble has no weights of its own: "
-            "give --promote or --ensemble"
-        )
+        why = "--promote takes a single run, an ensemble has no weights of its own"
+        p.error(f"{why}: give --promote or --ensemble")
     return args
 
 
@@ -59,12 +46,9 @@ def main():
     from eeg.machine.load import Load
 
     load = Load()
-    import torch
+    from eeg.machine.device import use_free_cores
 
-    from eeg.machine.device import cpu_threads, keep_freed_memory
-
-    keep_freed_memory()
-    torch.set_num_threads(cpu_threads(busy=load.cores()))
+    use_free_cores(load)
     runs = chosen_runs(args)
     for challenge in sorted({run.challenge for run in runs}):
         compare(challenge, [run for run in runs if run.challenge == challenge], args)
@@ -76,11 +60,8 @@ def chosen_runs(args):
 
     if args.runs:
         return choose_runs(args.out, args.runs, args.seed, True, args.challenge)
-    runs = [
-        run
-        for run in find_runs(args.out)
-        if args.challenge in (None, run.challenge) and run.finished and run.scored
-    ]
+    scored = [run for run in find_runs(args.out) if run.finished and run.scored]
+    runs = [run for run in scored if args.challenge in (None, run.challenge)]
     return runs or [best_run(args.out, args.challenge or 1)]  # which says what there is instead
 
 
@@ -88,71 +69,67 @@ def compare(challenge, runs, args):
     """Print the table of one challenge and what follows from it."""
     from eeg.score.sides import flattered, scored_side, title
 
-    cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
-    answers, left_out = predictions(runs, cache, rows, args)
+    scored = scored_side(args.cache, challenge, args.release, args.mini)
+    answers, left_out = predictions(runs, scored, args)
     runs = [run for run in runs if run.name in answers]
-    order = print_table(runs, answers, cache, rows, title(cache, rows), args.cache)
+    print(title(scored))
+    order = print_table(runs, answers, scored, args.cache)
     for reason in left_out:
         print(f"  left out: {reason}", flush=True)
-    if note := flattered(runs, cache, rows):
+    if note := flattered(runs, scored):
         print(f"  note: {note}")
-    print_verdicts(order, runs, answers, cache, rows, args.cache)
+    print_verdicts(order, runs, answers, scored, args.cache)
     if args.promote:
-        promote_best(runs, answers, cache, rows, args.out)
+        promote_best(runs, answers, scored, args.out)
     print(flush=True)
 
 
-def predictions(runs, cache, rows, args):
+def predictions(runs, scored, args):
     """({name: answers (N,)} of runs and ensemble, why others are left out).
 
     Raises UserError where no run can be compared.
     """
-    from eeg.score.ensemble import combine_runs, wanted
+    from eeg.score.ensemble import asked, combine_runs
     from eeg.score.predict import part_of, predict_run
     from eeg.score.sides import check_fitting, check_side
 
-    of, found, left_out = wanted(args.ensemble), {}, []
+    question, found, left_out = asked(args.ensemble), {}, []
     with cli.Progress("windows") as progress:
         for i, run in enumerate(runs):
-            part = part_of(progress, i, len(runs))
             try:
-                check_side(run, cache, rows)
-                found[run] = predict_run(run, cache, rows, of=of, progress=part)
+                check_side(run, scored)
+                part = part_of(progress, i, len(runs))
+                found[run] = predict_run(run, scored, question, part)
             except UserError as e:
                 left_out.append(e if run.name in str(e) else UserError(f"{run.name}: {e}"))
     if not found:
         raise left_out[0]
     answers = {run.name: p[:, 0] for run, p in found.items()}
     if args.ensemble:
-        members = list(found)
-        check_fitting(args.ensemble, members, cache, rows)
+        members, own = list(found), list(found.values())
+        check_fitting(args.ensemble, members, scored)
         try:
-            p, words = combine_runs(args.ensemble, members, list(found.values()), args.cache, of=of)
+            p, words = combine_runs(args.ensemble, members, own, args.cache, question)
             answers[f"ensemble: {words}"] = p
         except UserError as e:
             left_out.append(f"the ensemble: {e}")
     return answers, left_out
 
 
-def print_table(runs, answers, cache, rows, title, folder):
+def print_table(runs, answers, scored, folder):
     """Print what was compared, best first. -> the names in this order"""
     from eeg.runs.differences import differences
     from eeg.score.metrics import nrmse
     from eeg.score.scores import aligned, score
 
-    y, subjects = cache.y[rows], cache.metadata["subject"][rows]
-    order = sorted(answers, key=lambda name: nrmse(y, answers[name]))
-    differing = {run.name: words for run, words in zip(runs, differences(runs))}
-    named = {run.name: run for run in runs}
-    lines = []
-    for name in order:
-        line = [name, "", str(score(y, answers[name], subjects))]
-        if name in named:
-            line = [*line, *about(named[name], folder), differing[name]]
-            line[1] = named[name].config["model"]["name"]
-        lines.append(line)
-    print(title)
-    print(aligned([HEADER, *lines]), flush=True)
+    order = sorted(answers, key=lambda name: nrmse(scored.y, answers[name]))
+    lines = {
+        name: [name, "", str(score(scored.y, answers[name], scored.subjects))] for name in order
+    }
+    for run, differing in zip(runs, differences(runs)):
+        lines[run.name][1] = run.config["model"]["name"]
+        lines[run.name] += [*about(run, folder), differing]
+    print(aligned([HEADER, *lines.values()]), flush=True)
     return order
 
 
@@ -167,36 +144,33 @@ def about(run, folder):
     from eeg.score.sides import side
 
     try:
-        cache, rows = side(folder, [run], "valid")
-        p = predict_validation(run, cache, rows)
+        known = side(folder, [run], "valid")
+        valid = str(score(known.y, predict_validation(run, known), known.subjects))
     except UserError:  # the windows, or a hybrid's features of them, are not there
         valid = f"{run.best[1]:.5f} (not cached)"
-    else:
-        valid = str(score(cache.y[rows], p, cache.metadata["subject"][rows]))
     parameters = sum(weight.numel() for weight in load_model(run.weights).parameters())
     minutes, seconds = divmod(round(sum(epoch["seconds"] for epoch in run.timing["epochs"])), 60)
     return [valid, f"{parameters:,}", f"{minutes}:{seconds:02}", str(run.config.get("device", ""))]
 
 
-def print_verdicts(order, runs, answers, cache, rows, folder):
+def print_verdicts(order, runs, answers, scored, folder):
     """Print whether the best is better than the second, an ensemble, and labels alone."""
     from eeg.data.windows import TARGETS
     from eeg.score.baselines import TRAINING_MEAN, label_only
     from eeg.score.metrics import nrmse
     from eeg.score.scores import verdict
 
-    y, metadata, best = cache.y[rows], cache.metadata[rows], order[0]
-    names = {run.name for run in runs}
+    y, best, names = scored.y, order[0], {run.name for run in runs}
     others = {name: answers[name] for name in order[1:] if name == order[1] or name not in names}
-    alone = label_only(folder, runs, TARGETS[cache.challenge], metadata, y)
+    alone = label_only(folder, runs, TARGETS[scored.cache.challenge], scored.metadata, y)
     if alone:
         least = min(alone, key=lambda name: nrmse(y, alone[name]))
         others |= {name: alone[name] for name in (TRAINING_MEAN, least)}
     for name, p in others.items():
-        print(f"  {verdict(best, answers[best], name, p, y, metadata['subject'])[1]}")
+        print(f"  {verdict(best, answers[best], name, p, y, scored.subjects)[1]}")
 
 
-def promote_best(runs, answers, cache, rows, out):
+def promote_best(runs, answers, scored, out):
     """Promote the run with the lowest validation NRMSE, unless the test windows veto it.
 
     The promoted run takes part, and wins where it is equal.
@@ -205,9 +179,9 @@ def promote_best(runs, answers, cache, rows, out):
     from eeg.runs.promoted import promote, promoted_folder
     from eeg.runs.run import Run
     from eeg.score.metrics import nrmse
-    from eeg.score.sides import releases_of
 
-    runs, folder = [run for run in runs if run.best[0]], promoted_folder(out, cache.challenge)
+    runs = [run for run in runs if run.best[0]]
+    folder = promoted_folder(out, scored.cache.challenge)
     if not runs:
         print("  nothing is promoted: none of these runs has a validation NRMSE")
         return
@@ -216,39 +190,36 @@ def promote_best(runs, answers, cache, rows, out):
     if shown := [run for run in others if run is not now]:
         print(f"  {left_out(among, shown)}")
     if now in others:
-        print(
-            f"  the promoted run was validated on {validation(now)}, "
-            "so its validation NRMSE is left out, too"
-        )
+        words = f"the promoted run was validated on {validation(now)}"
+        print(f"  {words}, so its validation NRMSE is left out, too")
     best = min(among, key=lambda run: run.best[1])
     words = f"{best.best[1]:.5f} on {validation(best)}"
     if best is now:
         print(f"  the promoted run has the lowest validation NRMSE, {words}; {folder}/ is kept")
         return
     print(f"  lowest validation NRMSE: {best.name}, {words}")
-    if now and vetoed(best, answers[best.name], now, cache, rows):
+    if now and vetoed(best, answers[best.name], now, scored):
         print(f"  {folder}/ is kept")
         return
     note = {
         "valid_nrmse": best.best[1],
         "validated_on": validation(best),
-        "releases": releases_of(cache, rows),
-        "nrmse": nrmse(cache.y[rows], answers[best.name]),
+        "releases": scored.releases,
+        "nrmse": nrmse(scored.y, answers[best.name]),
     }
     print(f"  promoted {best.name} to {promote(best, out, note)}/")
 
 
-def vetoed(run, p, now, cache, rows):
+def vetoed(run, p, now, scored):
     """Print whether a run is worse than the promoted one on the test windows. -> whether it is"""
     from eeg.score.predict import predict_run
     from eeg.score.scores import verdict
     from eeg.score.sides import check_side
 
-    check_side(now, cache, rows)
-    q, y = predict_run(now, cache, rows)[:, 0], cache.y[rows]
-    subjects = cache.metadata["subject"][rows]
-    worse, _ = verdict("the promoted run", q, run.name, p, y, subjects)
-    sentence = verdict(run.name, p, "the promoted run", q, y, subjects)[1]
+    check_side(now, scored)
+    q, windows = predict_run(now, scored)[:, 0], (scored.y, scored.subjects)
+    worse, _ = verdict("the promoted run", q, run.name, p, *windows)
+    _, sentence = verdict(run.name, p, "the promoted run", q, *windows)
     print(f"  the test releases {'veto it' if worse else 'do not veto it'}: {sentence}")
     return worse
 

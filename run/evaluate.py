@@ -22,23 +22,9 @@ from eeg import UserError, cli
 
 def arguments():
     p = cli.parser(__doc__)
-    cli.add_runs(
-        p,
-        "the best finished run of each challenge, by validation; "
-        "with --ensemble a name stands for all of its finished runs",
-    )
-    p.add_argument(
-        "--challenge", type=cli.challenge, metavar="{1,2}", help="score this challenge alone"
-    )
-    cli.add_release(p, "test releases (default: those of R6 and R7 that are cached)")
-    cli.add_mini(p)
-    p.add_argument(
-        "--ensemble",
-        choices=("average", "weights", "stack"),
-        help="score the named runs as one: their average, non-negative weights, or a ridge on "
-        "their answers and time-head statistics. The last two are fitted on validation subjects, "
-        "and refused where those would be scored",
-    )
+    best = "the best finished run of each challenge, by validation"
+    cli.add_runs(p, f"{best}; with --ensemble a name stands for all of its finished runs")
+    cli.add_scoring(p)
     p.add_argument(
         "--shift",
         type=cli.seconds,
@@ -72,18 +58,17 @@ def main():
     load = Load()
     if args.json:
         check_writable(args.json, "--json FILE")
-    import torch
-
     from eeg.data.windows import TARGETS
-    from eeg.machine.device import cpu_threads, keep_freed_memory
+    from eeg.machine.device import use_free_cores
 
-    keep_freed_memory()
-    torch.set_num_threads(cpu_threads(busy=load.cores()))
-    runs, scores = chosen_runs(args), {}
-    for challenge, target in sorted({(run.challenge, learned(run)) for run in runs}):
-        own = [run for run in runs if (run.challenge, learned(run)) == (challenge, target)]
+    use_free_cores(load)
+    kinds, scores = {}, {}
+    for run in chosen_runs(args):
+        target = TARGETS[run.challenge] if run.scored else run.config["target"]
+        kinds.setdefault((run.challenge, target), []).append(run)
+    for (challenge, target), runs in sorted(kinds.items()):
         name = f"challenge{challenge}" + (f"_{target}" if target != TARGETS[challenge] else "")
-        scores[name] = evaluate(target, own, args)
+        scores[name] = evaluate(target, runs, args)
     if {"challenge1", "challenge2"} <= scores.keys():
         scores["overall"] = print_overall(scores["challenge1"], scores["challenge2"])
     if args.json:
@@ -106,99 +91,82 @@ def chosen_runs(args):
     return list(runs.values())
 
 
-def learned(run):
-    """The target of a run's first answer: what the competition scores, or another."""
-    from eeg.data.windows import TARGETS
-
-    return TARGETS[run.challenge] if run.scored else run.config["target"]
-
-
 def evaluate(target, runs, args):
     """Print the table of runs of one challenge and target. -> what --json says about it."""
-    from eeg.score.metrics import auroc, nrmse
+    from eeg.score.ensemble import asked
     from eeg.score.predict import part_of, predict_run
     from eeg.score.sides import title
 
-    cache, scored = scored_windows(target, runs, args)
-    table = Table(cache, scored, target, auroc if target == "correct" else nrmse)
+    table, found = Table(scored_windows(target, runs, args), target), []
+    question = asked(args.ensemble, args.shift, args.mirror)
     start = time.perf_counter()
     with cli.Progress("windows") as progress:
-        found = [
-            predict_run(
-                run,
-                cache,
-                table.rows,
-                progress=part_of(progress, i, len(runs)),
-                **how(args),
-            )
-            for i, run in enumerate(runs)
-        ]
+        for i, run in enumerate(runs):
+            part = part_of(progress, i, len(runs))
+            found.append(predict_run(run, table.side, question, part))
     seconds = time.perf_counter() - start
 
-    heading = title(cache, table.rows, None if table.competes else target)
-    print(f"{heading:<72} {table.metric.__name__.upper()}    95 % interval (by subject)")
-    answers = named_answers(runs, found, table.subjects, args)
+    heading = title(table.side, None if table.competes else target)
+    print(f"{heading:<72} {table.figure.upper()}    95 % interval (by subject)")
+    answers = named_answers(runs, found, question, table.side, args)
     print_runs(table, answers, runs, args)
     name, p = next(iter(answers.items()))
     print_parts(table, name, p)
     windows = cli.counted(len(runs) * len(table.y), "window")
     print(f"  {windows} in {seconds:.1f} s, peak memory {progress.peak / 1e6:.0f} MB\n", flush=True)
-
-    about = table.about(name, p)
-    if factors := print_factors(runs, found, cache, table.rows, args):
-        about["factors"] = factors
-    return about
+    factors = {} if args.ensemble == "stack" else print_factors(table.side, runs, found)
+    return table.about(name, p) | ({"factors": factors} if factors else {})
 
 
 def scored_windows(target, runs, args):
-    """(Cache, rows) of the windows to score. Raises UserError where the runs do not allow it."""
+    """The Side of the windows to score. Raises UserError where the runs do not allow it."""
     from eeg.data.windows import TARGETS
     from eeg.score.sides import check_fitting, check_side, scored_side
 
     challenge = runs[0].challenge
-    cache, rows = scored_side(args.cache, challenge, args.release, args.mini)
+    scored = scored_side(args.cache, challenge, args.release, args.mini)
     for run in runs:
-        check_side(run, cache, rows, also=(target,))
+        check_side(run, scored, also=(target,))
     if args.ensemble not in (None, "average") and target != TARGETS[challenge]:
         raise UserError(
             f"--ensemble {args.ensemble} is fitted to what the competition scores, "
             f"{runs[0].name} predicts {target}; average such runs with: --ensemble average"
         )
     if args.ensemble:
-        check_fitting(args.ensemble, runs, cache, rows)
-    return cache, rows
+        check_fitting(args.ensemble, runs, scored)
+    return scored
 
 
 class Table:
-    """Prints the scores of one set of windows, line by line, and keeps them for --json.
+    """Prints the scores of the windows that have a label, line by line, and keeps them for --json.
 
-    y, metadata, release (N,): of the windows that have a label.
+    y (N,): the labels. figure: "nrmse" or "auroc".
     """
 
-    def __init__(self, cache, rows, target, metric):
+    def __init__(self, scored, target):
         import numpy as np
 
         from eeg.data.split import labels
         from eeg.data.windows import TARGETS
+        from eeg.score.metrics import auroc, nrmse
 
-        y = labels(cache, target)[:, 0]
-        self.cache, self.target, self.metric = cache, target, metric
-        self.rows = rows[np.isfinite(y[rows])]
-        self.y, self.metadata = y[self.rows], cache.metadata[self.rows]
-        self.release, self.subjects = cache.release[self.rows], self.metadata["subject"]
-        self.competes = target == TARGETS[cache.challenge]
-        self.entries = []
+        y = labels(scored.cache, target)[scored.rows, 0]
+        self.y, known = y[np.isfinite(y)], scored.rows[np.isfinite(y)]
+        self.side, self.target, self.entries = scored._replace(rows=known), target, []
+        self.competes = target == TARGETS[scored.cache.challenge]
+        self.metric = auroc if target == "correct" else nrmse
+        self.figure = self.metric.__name__
 
     def line(self, name, p, inside=slice(None)):
         """Print and keep one line. A reason takes the place of a score that is not defined."""
         from eeg.score.scores import score
 
         y = self.y[inside]
-        found = score(y, p[inside], self.subjects[inside], self.metric)
+        found = score(y, p[inside], self.side.subjects[inside], self.metric)
         print(f"  {name:<70} {found}", flush=True)
         entry = {"name": name.strip(), "windows": len(y)}
         if found.value is not None:
-            entry[self.metric.__name__] = found.value
+            entry[self.figure] = found.value
         if found.interval:
             entry["low"], entry["high"] = found.interval
         self.entries.append(entry)
@@ -206,37 +174,29 @@ class Table:
     def about(self, name, p):
         """What --json says: the score of the first line, and all lines."""
         return {
-            self.metric.__name__: self.metric(self.y, p),
+            self.figure: self.metric(self.y, p),
             "target": self.target,
             "run": name,
-            "releases": list(dict.fromkeys(self.release.tolist())),
+            "releases": self.side.releases,
             "windows": len(self.y),
-            "subjects": len(set(self.subjects)),
-            "simulated": self.cache.simulated,
+            "subjects": len(self.side.names),
+            "simulated": self.side.cache.simulated,
             "chosen_on_these_subjects": self.entries[0]["chosen_on_these_subjects"],
             "table": self.entries,
         }
 
 
-def how(args):
-    """What is asked about each window, and over which views of it."""
-    from eeg.score.ensemble import wanted
-    from eeg.score.predict import Views
-
-    return {"of": wanted(args.ensemble), "views": Views(args.shift, args.mirror)}
-
-
-def named_answers(runs, found, subjects, args):
+def named_answers(runs, found, question, scored, args):
     """{name: answers (N,)}, the ensemble first."""
     from eeg.score.ensemble import combine_runs, subject_mean
 
     answers = {f"{run.name}, epoch {run.best[0]}": p[:, 0] for run, p in zip(runs, found)}
     if args.ensemble:
-        p, words = combine_runs(args.ensemble, runs, found, args.cache, **how(args))
+        p, words = combine_runs(args.ensemble, runs, found, args.cache, question)
         answers = {f"ensemble: {words}": p} | answers
     if not args.subject_mean:
         return answers
-    means = {name: subject_mean(p, subjects) for name, p in answers.items()}
+    means = {name: subject_mean(p, scored.subjects) for name, p in answers.items()}
     return {f"{name}, mean of each subject": p for name, p in means.items()}
 
 
@@ -248,48 +208,47 @@ def print_runs(table, answers, runs, args):
 
     for name, p in answers.items():
         table.line(name, p)
-    chosen = [bool(chosen_on(run, table.cache, table.rows)) for run in runs]
+    chosen = [bool(chosen_on(run, table.side)) for run in runs]
     for entry, flag in zip(table.entries, [any(chosen), *chosen] if args.ensemble else chosen):
         entry["chosen_on_these_subjects"] = flag
-    alone = label_only(args.cache, runs, table.target, table.metadata, table.y)
+    alone = label_only(args.cache, runs, table.target, table.side.metadata, table.y)
     for name, p in alone.items():
         table.line(name, p)
+    cache = table.side.cache
     if table.competes:
-        best = "the final leaderboard's best" + ", on real data" * table.cache.simulated
-        print(f"  {best:<70} {LEADERBOARD[table.cache.challenge]}")
-    if note := flattered(runs, table.cache, table.rows):
+        best = "the final leaderboard's best" + ", on real data" * cache.simulated
+        print(f"  {best:<70} {LEADERBOARD[cache.challenge]}")
+    if note := flattered(runs, table.side):
         print(f"  note: {note}")
 
 
 def print_parts(table, name, p):
     """Print the scores of the first line on parts of the windows."""
     print(f"  parts of {name}:")
-    fast, copy = table.metadata["fast"], table.metadata["copy"]
+    fast, copy = table.side.metadata["fast"], table.side.metadata["copy"]
     parts = {
         "without fast time line and copies": ~fast & ~copy,
         "without fast time line": ~fast,
         "without copies": ~copy,
     }
-    releases = list(dict.fromkeys(table.release.tolist()))
-    if len(releases) > 1:
-        parts |= {release: table.release == release for release in releases}
+    of_window = table.side.cache.release[table.side.rows]
+    parts |= {release: of_window == release for release in table.side.releases}
     for part, inside in parts.items():
         if not inside.all():
             table.line(f"  {part}: {cli.counted(inside.sum(), 'window')}", p, inside)
 
 
-def print_factors(runs, found, cache, rows, args):
+def print_factors(scored, runs, found):
     """Print the scores of each factor for runs that learned all four. -> {run: scores}"""
     from eeg.score.scores import aligned, factor_rows, factor_scores
 
     by_run = {}
     for run, p in zip(runs, found):
-        if run.config["target"] != "factors" or args.ensemble == "stack":
-            continue
-        scores, mean = factor_scores(cache, rows, p)
-        by_run[run.name] = scores | {"mean_pearson": mean}
-        print(f"  all four factors, {run.name}:")
-        print(aligned(factor_rows(scores, mean), "    ") + "\n", flush=True)
+        if run.config["target"] == "factors":
+            scores, mean = factor_scores(scored, p)
+            by_run[run.name] = scores | {"mean_pearson": mean}
+            print(f"  all four factors, {run.name}:")
+            print(aligned(factor_rows(scores, mean), "    ") + "\n", flush=True)
     return by_run
 
 
@@ -300,10 +259,8 @@ def print_overall(challenge1, challenge2):
     one, two = challenge1["nrmse"], challenge2["nrmse"]
     both = overall(one, two)
     real = ", on real data" * (challenge1["simulated"] or challenge2["simulated"])
-    print(
-        f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {both:.5f} "
-        f"(the final leaderboard's best{real}: {LEADERBOARD['overall']})"
-    )
+    best = f"the final leaderboard's best{real}: {LEADERBOARD['overall']}"
+    print(f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {both:.5f} ({best})")
     return both
 
 

@@ -18,11 +18,8 @@ from eeg import cli
 def arguments():
     p = cli.parser(__doc__)
     cli.add_runs(p, "the best finished run of each challenge")
-    cli.add_release(
-        p,
-        "releases to answer "
-        "(default: those of R6 and R7 that are cached, else the validation side)",
-    )
+    default = "those of R6 and R7 that are cached, else the validation side"
+    cli.add_release(p, f"releases to answer (default: {default})")
     cli.add_mini(p)
     p.add_argument(
         "--quick",
@@ -39,13 +36,10 @@ def main():
     from eeg.machine.load import Load
 
     load, runs = Load(), chosen_runs(args)
-    import torch
-
-    from eeg.machine.device import cpu_threads, keep_freed_memory
+    from eeg.machine.device import use_free_cores
     from eeg.score import report
 
-    keep_freed_memory()
-    torch.set_num_threads(cpu_threads(busy=load.cores()))
+    use_free_cores(load)
     for run in runs:
         start = time.perf_counter()
         path, done = report.write(run, args.cache, args.data, args.release, args.mini, args.quick)

@@ -37,7 +37,7 @@ def _evaluate_eegnex(rounds):
     from eeg.data.cache import Cache
     from eeg.data.release import find_release
     from eeg.models.eegnex import from_braindecode
-    from eeg.score.predict import predict
+    from eeg.score.predict import Question, predict
 
     simulated.release("R1", 20)
     kit = dict(root=str(simulated.DATA), challenge=1)
@@ -55,7 +55,7 @@ def _evaluate_eegnex(rounds):
     model = models.build("eegnex")
     from_braindecode(model.network, weights)
     # volts, and no normalisation, as in the kit
-    volts = lambda model, x, features: model.network(x * 1e-6)
+    volts = Question(lambda model, x, features: model.network(x * 1e-6))
     own = predict(model, cache, rows, volts)[:, 0]
     same = np.allclose(own, answers, rtol=1e-3, atol=1e-5)
 

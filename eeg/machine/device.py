@@ -264,6 +264,12 @@ def keep_freed_memory() -> None:
             mallopt(mmap_threshold, 32 << 20)  # older ones allow no more
 
 
+def use_free_cores(load) -> None:
+    """Let torch take the cores that other programs leave. load: a Load begun before the imports."""
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads(busy=load.cores()))
+
+
 def cpu_info(pattern: str, root: Path = Path("/")) -> str:
     """The first value in /proc/cpuinfo whose name matches; "" where there is none."""
     path = Path(root) / "proc/cpuinfo"

@@ -1,8 +1,7 @@
 """What labels alone predict, without EEG: a model that scores no better learned nothing from it.
 
-Each baseline takes the metadata and labels of training windows and the metadata of the windows to
-predict (and their labels where it uses earlier trials), as a cache has them. It returns
-predictions (N,).
+Baselines take the metadata and labels of training windows and the metadata of the windows to
+predict (and their labels where they use earlier trials), and return predictions (N,).
 """
 
 from collections.abc import Callable
@@ -21,40 +20,39 @@ STRENGTHS = np.logspace(3, -4, 15)
 FOLDS = 5
 
 
-def label_only(folder: Path, runs, target: str, metadata, y, say=print) -> dict:
+def label_only(folder: Path, runs, target: str, metadata, y) -> dict:
     """{name: predictions (N,)} for windows with this metadata and labels y, from the runs' labels.
 
-    Empty where the runs' training windows are not cached in `folder`; say(line) is told so.
+    Empty, with a printed note, where the runs' training windows are not cached in `folder`.
     """
     try:
-        train, rows = side(folder, runs, "train")
+        train = side(folder, runs, "train")
     except UserError as e:  # a run may be scored where its training windows are not
-        say(f"  label-only baselines unavailable: {e}")
+        print(f"  label-only baselines unavailable: {e}")
         return {}
-    y_train = labels(train, target)[:, 0]
-    rows = rows[np.isfinite(y_train[rows])]
-    return baselines(runs[0].challenge, train.metadata[rows], y_train[rows], metadata, y)
+    y_train = labels(train.cache, target)[train.rows, 0]
+    known = np.isfinite(y_train)
+    return baselines(runs[0].challenge, train.metadata[known], y_train[known], metadata, y)
 
 
 def baselines(challenge: int, train, y_train, test, y_test) -> dict:
     """{name: predictions (N,)} of those that the challenge's metadata allows."""
-    found = {TRAINING_MEAN: np.full(len(test), y_train.mean())}
-    if challenge == 1:
-        found["label-only: the fast time line alone"] = fast_flag(train, y_train, test)
-        earlier = earlier_trials(train, y_train, test, y_test)
-        found["label-only: the subject's earlier trials"] = earlier
-    else:
-        found["label-only: age and sex"] = age_and_sex(train, y_train, test)
-    return found
+    mean = {TRAINING_MEAN: np.full(len(test), y_train.mean())}
+    if challenge == 2:
+        return mean | {"label-only: age and sex": age_and_sex(train, y_train, test)}
+    return mean | {
+        "label-only: the fast time line alone": fast_flag(train, y_train, test),
+        "label-only: the subject's earlier trials": earlier_trials(train, y_train, test, y_test),
+    }
 
 
 def fast_flag(train, y_train, test) -> np.ndarray:
     """The mean of the training labels on the same time line."""
-    level = [
-        y_train[train["fast"] == fast].mean() if (train["fast"] == fast).any() else y_train.mean()
-        for fast in (False, True)
-    ]
-    return np.where(test["fast"], level[1], level[0])
+    p = np.full(len(test), y_train.mean())
+    for fast in (False, True):
+        if (known := train["fast"] == fast).any():
+            p[test["fast"] == fast] = y_train[known].mean()
+    return p
 
 
 def earlier_trials(train, y_train, test, y_test) -> np.ndarray:
@@ -84,9 +82,11 @@ def _earlier(metadata, y):
 
 def age_and_sex(train, y_train, test) -> np.ndarray:
     """Ridge regression on age and sex."""
-    columns = lambda rows: np.stack(
-        [rows["age"], np.select([rows["sex"] == b"M", rows["sex"] == b"F"], [1.0, 0.0], np.nan)], 1
-    )
+
+    def columns(rows):
+        male, female = rows["sex"] == b"M", rows["sex"] == b"F"
+        return np.stack([rows["age"], np.select([male, female], [1.0, 0.0], np.nan)], 1)
+
     return fit_ridge(columns(train), y_train, train["subject"])(columns(test))
 
 
@@ -119,7 +119,5 @@ def _fold_squares(z, y, out, strength):
 
 def _weights(z, y, strength):
     z = z - z.mean(0)
-    correlations = z.T @ z / len(z)
-    return np.linalg.solve(
-        correlations + strength * np.eye(z.shape[1]), z.T @ (y - y.mean()) / len(z)
-    )
+    correlations = z.T @ z / len(z) + strength * np.eye(z.shape[1])
+    return np.linalg.solve(correlations, z.T @ (y - y.mean()) / len(z))

@@ -11,27 +11,27 @@ from scipy.optimize import nnls
 
 from eeg import cli
 from eeg.score.baselines import fit_ridge
-from eeg.score.predict import all_answers, answers_and_times, predict_run
+from eeg.score.predict import Question, all_answers, answers_and_times, predict_run
 from eeg.score.sides import side
 
-WAYS = ("average", "weights", "stack")
+
+def asked(way: str | None, shift_s: float = 0.0, mirror: bool = False) -> Question:
+    """The question whose answers this way of combining needs."""
+    return Question(answers_and_times if way == "stack" else all_answers, shift_s, mirror)
 
 
-def wanted(way: str | None):
-    """The `of` of `predict` whose answers this way of combining needs."""
-    return answers_and_times if way == "stack" else all_answers
+def combine_runs(
+    way: str, runs, test: list, folder: Path, question: Question
+) -> tuple[np.ndarray, str]:
+    """`combine` of the runs' predictions `test`, which answer this question.
 
-
-def combine_runs(way: str, runs, test: list, folder: Path, **how) -> tuple[np.ndarray, str]:
-    """`combine` of the runs' predictions `test`.
-
-    The caches in `folder` give the validation windows, predicted with the same `how`.
+    The caches in `folder` give the validation windows.
     """
     if way == "average":
         return combine(way, test)
-    cache, rows = side(folder, runs, "valid")
-    valid = [predict_run(run, cache, rows, **how) for run in runs]
-    return combine(way, test, valid, cache.y[rows], cache.metadata["subject"][rows])
+    known = side(folder, runs, "valid")
+    valid = [predict_run(run, known, question) for run in runs]
+    return combine(way, test, valid, known.y, known.subjects)
 
 
 def combine(way: str, test: list, valid=None, y=None, subjects=None) -> tuple[np.ndarray, str]:
@@ -53,9 +53,6 @@ def combine(way: str, test: list, valid=None, y=None, subjects=None) -> tuple[np
 
 
 def subject_mean(p, subjects) -> np.ndarray:
-    """(N,) the mean prediction over each window's subject.
-
-    It uses all windows of a subject, which the competition's server does not offer a model.
-    """
+    """(N,) the mean prediction over all windows of each window's subject."""
     _, which = np.unique(subjects, return_inverse=True)
     return (np.bincount(which, p) / np.bincount(which))[which]

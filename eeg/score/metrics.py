@@ -1,10 +1,9 @@
 """The metrics, written here and nowhere else, and their 95 % intervals by subject.
 
-y (N,) labels, p (N,) predictions, subjects (N,) anything that names whose window it is. Windows of
-one subject resemble each other, so an interval comes from leaving out one subject at a time (a
-jackknife), with Student's t. `python run/bench.py coverage` shows how often such an interval
-contains the truth. All metrics but the AUROC follow from a few sums over windows, from which those
-of the subject that is left out are subtracted.
+y (N,) labels, p (N,) predictions, subjects (N,) whose window each is. Windows of one subject
+resemble each other, so an interval comes from leaving out one subject at a time (a jackknife), with
+Student's t. `python run/bench.py coverage` shows how often such an interval contains the truth. All
+metrics but the AUROC follow from a few sums over windows: a subject is left out by subtraction.
 """
 
 import functools
@@ -30,26 +29,26 @@ class TooFew(UserError):
 def _checked(y, p):
     y, p = np.asarray(y, float), np.asarray(p, float)
     if y.ndim != 1 or y.shape != p.shape:
-        raise UserError(
-            f"labels of shape {y.shape} and predictions of shape {p.shape} do not belong "
-            "together; expected one number a window in both"
-        )
+        shapes = f"labels of shape {y.shape} and predictions of shape {p.shape}"
+        raise UserError(f"{shapes} do not belong together; expected one number a window in both")
     if len(y) == 0:
         raise UserError("there is no window to score")
     for what, values in (("labels", y), ("predictions", p)):
         if bad := int((~np.isfinite(values)).sum()):
-            raise UserError(
-                f"{bad} of {len(values)} {what} are NaN or infinite, which cannot be scored"
-            )
+            which = f"{bad} of {len(values)} {what}"
+            raise UserError(f"{which} are NaN or infinite, which cannot be scored")
     return y, p
 
 
-class _Sums:
-    """What the metrics are made of: sums over windows, each a number or an array (draws,).
+def _constant(what, values, name):
+    """The UserError for a metric that needs values that vary."""
+    return UserError(
+        f"all {len(values)} {what} are {values[0]:g}: {name} is not defined where they do not vary"
+    )
 
-    table (..., 8): `_table` summed. y and p are centred there, which keeps the digits of their
-    variances.
-    """
+
+class _Sums:
+    """What the metrics are made of. table (..., 8): the sums over windows of `_table`."""
 
     def __init__(self, table):
         self.n, y, p, yy, pp, yp, self.squares, self.absolute = np.moveaxis(table, -1, 0)
@@ -59,16 +58,13 @@ class _Sums:
 
 
 def _table(y, p):
-    """(N, 8): the terms of the sums, one row a window."""
+    """(N, 8): the terms of the sums. y and p are centred, which keeps the digits of variances."""
     error, y, p = p - y, y - y.mean(), p - p.mean()
     return np.stack([np.ones(len(y)), y, p, y * y, p * p, y * p, error * error, np.abs(error)], 1)
 
 
 def _metric(varied="", bounds=(0, np.inf)):
-    """Turns a formula on _Sums into a metric of (y, p).
-
-    varied: which of y and p must not be constant. bounds: the values the metric can have.
-    """
+    """Turns a formula on _Sums into a metric of (y, p), of which those in `varied` must vary."""
 
     def decorate(formula):
         @functools.wraps(formula)
@@ -76,10 +72,7 @@ def _metric(varied="", bounds=(0, np.inf)):
             y, p = _checked(y, p)
             for name, what, values in (("y", "labels", y), ("p", "predictions", p)):
                 if name in varied and np.ptp(values) == 0:
-                    raise UserError(
-                        f"all {len(y)} {what} are {values[0]:g}: "
-                        f"{formula.__name__} is not defined where they do not vary"
-                    )
+                    raise _constant(what, values, formula.__name__)
             return float(formula(_Sums(_table(y, p).sum(0))))
 
         metric.formula, metric.varied, metric.bounds = formula, varied, bounds
@@ -127,9 +120,7 @@ def auroc(y, p) -> float:
     median = np.median(y)
     above = y > median if (y > median).any() else y >= median
     if above.all():
-        raise UserError(
-            f"all {len(y)} labels are {y[0]:g}: auroc is not defined where they do not vary"
-        )
+        raise _constant("labels", y, "auroc")
     _, which, counts = np.unique(p, return_inverse=True, return_counts=True)
     rank = (np.cumsum(counts) - (counts - 1) / 2)[which]  # from 1; ties share their mean
     n = above.sum()
@@ -153,8 +144,8 @@ def describe(y, p) -> dict[str, float]:
 def interval(y, p, subjects, metric: Callable = nrmse, least: int = FEW) -> tuple[float, float]:
     """(low, high): the 95 % interval of a metric in a large population of such subjects.
 
-    metric: any function of (y, p), whose first axes are windows. Raises TooFew where there are
-    fewer than `least` subjects, and UserError where the metric is not defined without one of them.
+    metric: any function of (y, p). Raises TooFew where there are fewer than `least` subjects, and
+    UserError where the metric is not defined without one of them.
     """
     whole, without = _left_out(y, p, subjects, metric, least)
     own_mean = whole * _own_mean(np.asarray(y, float), subjects) if metric is nrmse else 0.0
@@ -166,10 +157,7 @@ def interval(y, p, subjects, metric: Callable = nrmse, least: int = FEW) -> tupl
 def interval_difference(
     y, p, q, subjects, metric: Callable = nrmse, least: int = FEW
 ) -> tuple[float, float]:
-    """(low, high): the 95 % interval of metric(y, p) - metric(y, q).
-
-    Both are computed without the same subject each time.
-    """
+    """(low, high): the 95 % interval of metric(y, p) - metric(y, q), on the same subjects."""
     with_p, with_q = (_left_out(y, each, subjects, metric, least) for each in (p, q))
     return student(with_p[0] - with_q[0], with_p[1] - with_q[1])
 
@@ -178,9 +166,8 @@ def student(whole: float, without: np.ndarray, surplus: float = 0.0) -> tuple[fl
     """(low, high): the 95 % interval of an estimate, from its values (G,) without each subject.
 
     Half the width is Student's t times the jackknife's standard error. Where a few subjects make up
-    most of that error, it is itself uncertain, and t has fewer degrees of freedom than G - 1: as
-    many as give the variance of a variance at the kurtosis of the values (Satterthwaite).
-    surplus: variance that the jackknife is known to add.
+    most of that error, it is itself uncertain: the degrees of freedom follow from the kurtosis of
+    the values (Satterthwaite). surplus: variance that the jackknife is known to add.
     """
     subjects, from_mean = len(without), without - without.mean()
     most = np.abs(from_mean).max()
@@ -199,10 +186,9 @@ def student(whole: float, without: np.ndarray, surplus: float = 0.0) -> tuple[fl
 def _own_mean(y, subjects):
     """By what share a sample's NRMSE exceeds its population's.
 
-    Labels vary less around the sample's own mean. The excess is a squared error of that mean, and
-    the jackknife overestimates the variance of a square. It matters where the NRMSE is near 1 and
-    subjects are few: intervals by the jackknife alone then contain the truth in 99 % of cases
-    instead of 95.
+    Labels vary less around the sample's own mean. The excess is a square, whose variance the
+    jackknife overestimates. Where the NRMSE is near 1 and subjects are few, its intervals alone
+    would contain the truth in 99 % of cases instead of 95.
     """
     names, which = np.unique(np.asarray(subjects), return_inverse=True)
     by_subject = np.bincount(which, y - y.mean(), len(names))
@@ -225,10 +211,9 @@ def _left_out(y, p, subjects, metric, least):
         found = np.array([_value(metric, y[which != i], p[which != i]) for i in range(len(names))])
     if np.isnan(found).any():
         name = names[np.isnan(found).argmax()]
-        name = name.decode() if isinstance(name, bytes) else name
-        raise UserError(
-            f"no interval: without {name} nothing varies, and {metric.__name__} is not defined"
-        )
+        who = name.decode() if isinstance(name, bytes) else name
+        why = f"without {who} nothing varies, and {metric.__name__} is not defined"
+        raise UserError(f"no interval: {why}")
     return whole, found
 
 

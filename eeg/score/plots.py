@@ -1,7 +1,6 @@
 """The figures of a report. Each takes numbers from report_numbers.py and returns a Figure.
 
-They have one to three panels, are small and have large type: on a phone each is scaled to the width
-of the screen.
+They are small and have large type: on a phone each is scaled to the width of the screen.
 """
 
 import functools
@@ -37,18 +36,18 @@ STYLE = {
 }
 
 
-def drawn(panels=1, size=None):
-    """Turns make(axes, ...) into a function that returns the Figure, in the report's style.
+def drawn(width=6.0, height=3.6):
+    """Turns make(fig, ...) into a function that returns the Figure in the report's style.
 
-    panels: the number of axes, one above the other. size: width and height in inches.
+    width, height: inches.
     """
 
     def decorate(make):
         @functools.wraps(make)
         def figure(*numbers):
             with matplotlib.rc_context(STYLE):
-                fig = Figure(figsize=size or (6, 3.6 * panels), layout="constrained")
-                make(fig.subplots(panels, 1, squeeze=False)[:, 0], *numbers)
+                fig = Figure(figsize=(width, height), layout="constrained")
+                make(fig, *numbers)
             return fig
 
         return figure
@@ -56,17 +55,29 @@ def drawn(panels=1, size=None):
     return decorate
 
 
+def _intervals(ax, x, value, low, high, fmt="none", **look):
+    """95 % intervals around the values, which are not drawn themselves unless fmt says so."""
+    ends = [np.maximum(0, value - low), np.maximum(0, high - value)]
+    ax.errorbar(x, value, ends, fmt=fmt, elinewidth=1, capsize=2, **look)
+
+
 def _band(ax, x, mean, low, high, label=None):
-    """Means as dots on a line, their 95 % intervals as bars."""
-    bars = [np.maximum(0, mean - low), np.maximum(0, high - mean)]
-    look = {"color": BLUE, "ms": 4, "lw": 1.2, "elinewidth": 1, "capsize": 2}
-    ax.errorbar(x, mean, bars, fmt="o-", label=label, **look)
+    """Means as dots on a line, with their 95 % intervals."""
+    _intervals(ax, x, mean, low, high, "o-", label=label, color=BLUE, ms=4, lw=1.2)
 
 
-def _intervals(ax, x, value, low, high):
-    """Intervals over the bars of a chart."""
-    bars = [np.maximum(0, value - low), np.maximum(0, high - value)]
-    ax.errorbar(x, value, bars, fmt="none", ecolor=DARK, elinewidth=1, capsize=2)
+def _bars(ax, x, value, low, high, width=0.8):
+    """Bars of the increase in NRMSE, with their 95 % intervals."""
+    ax.bar(x, value, width, color=BLUE)
+    _intervals(ax, x, value, low, high, ecolor=DARK)
+    ax.axhline(0, color=DARK, lw=0.8)
+    ax.set_ylabel("increase in NRMSE")
+    ax.grid(axis="x", visible=False)
+
+
+def _perfect(ax, ends, label="perfect prediction"):
+    """The line on which both axes say the same."""
+    ax.plot(ends, ends, color=DARK, lw=0.9, ls="--", label=label)
 
 
 def _beyond(values, share=0.04):
@@ -77,7 +88,7 @@ def _beyond(values, share=0.04):
 
 
 def _epochs(axes, number, events):
-    """Prepares axes over the epochs `number`, with events as upright lines."""
+    """Prepares axes over the epochs `number`. Upright lines mark events."""
     for ax in axes:
         for event in events:
             ax.axvline(event["epoch"], color=ORANGE, lw=0.8, ls=":")
@@ -85,16 +96,16 @@ def _epochs(axes, number, events):
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
-@drawn(panels=3, size=(6, 7.2))
-def learning(axes, epochs, metric, events):
-    """epochs: the entries of history.json; events: its events."""
+@drawn(height=7.2)
+def learning(fig, epochs, metric, events):
+    """The curves of history.json: its epochs and events."""
     number = [entry["epoch"] for entry in epochs]
     curve = lambda side, name: [entry.get(side, {}).get(name, np.nan) for entry in epochs]
+    top, middle, low = axes = fig.subplots(3)
     _epochs(axes, number, events)
-    top, middle, low = axes
     dots = {"marker": "o" if len(number) < 40 else None, "ms": 3}
-    while_training = "training (during the epoch, augmented)"
-    top.plot(number, curve("train", metric), color=GREY, label=while_training, **dots)
+    label = "training (during the epoch, augmented)"
+    top.plot(number, curve("train", metric), color=GREY, label=label, **dots)
     valid = np.array(curve("valid", metric), float)
     top.plot(number, valid, color=BLUE, label="validation", **dots)
     if np.isfinite(valid).any():
@@ -116,12 +127,12 @@ def learning(axes, epochs, metric, events):
     low.set(ylabel="learning rate\nat the end", xlabel="epoch", yscale=scale)
 
 
-@drawn(panels=2, size=(6, 5))
-def course(axes, epochs, events):
+@drawn(height=5)
+def course(fig, epochs, events):
     """Speed and memory of each epoch, from timing.json."""
     number = [entry["epoch"] for entry in epochs]
+    top, low = axes = fig.subplots(2)
     _epochs(axes, number, events)
-    top, low = axes
     for device in dict.fromkeys(entry.get("device", "") for entry in epochs):
         own = [entry for entry in epochs if entry.get("device", "") == device]
         speed = [entry.get("windows_per_second", np.nan) for entry in own]
@@ -131,31 +142,31 @@ def course(axes, epochs, events):
     memory = [entry.get("memory", np.nan) / 1e9 for entry in epochs]
     low.plot(number, memory, "o-", ms=3, color=DARK)
     highest = max(entry.get("memory", 0) / 1e9 for entry in epochs)
-    ylabel = "peak of the process's\nown memory (GB)"
-    low.set(xlabel="epoch", ylabel=ylabel, ylim=(0, 1.1 * highest or 1))
+    low.set(xlabel="epoch", ylabel="peak of the process's\nown memory (GB)")
+    low.set(ylim=(0, 1.1 * highest or 1))
 
 
-@drawn(size=(5.6, 5.2))
-def against(axes, y, p, what, unit):
+@drawn(5.6, 5.2)
+def against(fig, y, p, what, unit):
     """Predicted against true, each window."""
-    ax = axes[0]
+    ax = fig.subplots()
     low, high = _beyond(np.concatenate([y, p]))
     if len(y) > MANY:
         cells = {"gridsize": 45, "extent": (low, high, low, high), "mincnt": 1, "bins": "log"}
         ax.hexbin(y, p, cmap="Blues", linewidths=0, **cells)
     else:
         ax.plot(y, p, ".", color=BLUE, ms=5, alpha=0.45, mew=0)
-    ax.plot([low, high], [low, high], color=DARK, lw=0.9, ls="--", label="perfect prediction")
+    _perfect(ax, [low, high])
     ax.axhline(y.mean(), color=ORANGE, lw=0.9, label="the mean of these labels")
     ax.set(xlabel=f"true {what} ({unit})", ylabel=f"predicted {what} ({unit})")
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     ax.legend(loc="upper left")
 
 
-@drawn(panels=2)
-def by_label(axes, x, bias, rmse, counts, what, unit, std):
+@drawn(height=7.2)
+def by_label(fig, x, bias, rmse, counts, what, unit, std):
     """Error in bins of the label; bias and rmse are (mean, low, high) of each bin."""
-    top, low = axes
+    top, low = fig.subplots(2)
     _band(top, x, *bias)
     top.axhline(0, color=DARK, lw=0.8)
     top.set_ylabel(f"predicted minus true,\nmean ({unit})")
@@ -166,10 +177,10 @@ def by_label(axes, x, bias, rmse, counts, what, unit, std):
     low.legend(loc="best")
 
 
-@drawn(panels=2)
-def by_subject(axes, rmse, counts, mean_y, mean_p, what, unit, std):
+@drawn(height=7.2)
+def by_subject(fig, rmse, counts, mean_y, mean_p, what, unit, std):
     """RMSE of each subject, sorted; mean answer of each against its mean label."""
-    top, low = axes
+    top, low = fig.subplots(2)
     top.bar(np.arange(1, len(rmse) + 1), np.sort(rmse), 0.8 if len(rmse) < 80 else 1, color=BLUE)
     top.axhline(std, color=ORANGE, lw=0.9, label="std of all labels")
     top.set(xlabel="subject, from best to worst", ylabel=f"RMSE ({unit})")
@@ -177,43 +188,38 @@ def by_subject(axes, rmse, counts, mean_y, mean_p, what, unit, std):
     top.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     top.legend(loc="upper left")
     top.grid(axis="x", visible=False)
-    ends = _beyond(np.concatenate([mean_y, mean_p]))
-    low.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="perfect prediction")
+    _perfect(low, _beyond(np.concatenate([mean_y, mean_p])))
     low.scatter(mean_y, mean_p, 6 + 60 * counts / counts.max(), color=BLUE, alpha=0.6, linewidths=0)
     xlabel = f"a subject's mean {what} ({unit}); size: windows"
     low.set(xlabel=xlabel, ylabel=f"mean answer ({unit})")
     low.legend(loc="upper left")
 
 
-@drawn(panels=2)
-def by_age(axes, ages, rmse, mean_y, mean_p, groups, what, unit):
-    """Each subject's RMSE, mean label and mean answer over age.
-
-    Lines are means of the groups, where there are several.
-    """
-    top, low = axes
+@drawn(height=7.2)
+def by_age(fig, ages, rmse, mean_y, mean_p, groups, what, unit):
+    """Each subject's RMSE, mean label and mean answer over age, with means of several groups."""
+    top, low = fig.subplots(2)
     means = lambda values: [values[groups == group].mean() for group in range(groups.max() + 1)]
-    for ax, values, colour, name in (
-        (top, rmse, BLUE, None),
-        (low, mean_y, GREY, "true"),
-        (low, mean_p, BLUE, "predicted"),
-    ):
+
+    def draw(ax, values, colour, name=None):
         label = None if groups.max() else name
         ax.plot(ages, values, "o", color=colour, ms=4.5, alpha=0.6, mew=0, label=label)
         if groups.max():
             ax.plot(means(ages), means(values), color=colour, label=name)
+
+    draw(top, rmse, BLUE)
+    draw(low, mean_y, GREY, "true")
+    draw(low, mean_p, BLUE, "predicted")
     top.set(ylabel=f"RMSE of a subject ({unit})", ylim=(0, 1.1 * rmse.max()))
     low.set(xlabel="age (years)", ylabel=f"a subject's mean\n{what} ({unit})")
     low.legend(loc="best")
 
 
 @drawn()
-def calibration(axes, p, y, what, unit):
-    """Mean label where the model answers about p: p (bins), y (mean, low, high), the last two NaN
-    where there is no interval."""
-    ax = axes[0]
-    ends = [np.nanmin([p, *y]), np.nanmax([p, *y])]
-    ax.plot(ends, ends, color=DARK, lw=0.9, ls="--", label="perfect calibration")
+def calibration(fig, p, y, what, unit):
+    """Mean label where the model answers about p (bins,). y: (mean, low, high), NaN without one."""
+    ax = fig.subplots()
+    _perfect(ax, [np.nanmin([p, *y]), np.nanmax([p, *y])], "perfect calibration")
     label = cli.counted(len(p), "bin")
     if np.isfinite(y[1]).any():
         label += ", 95 % interval by subject"
@@ -222,11 +228,11 @@ def calibration(axes, p, y, what, unit):
     ax.legend(loc="best")
 
 
-@drawn(size=(5.2, 4.8))
-def coverage(axes, levels, shares):
+@drawn(5.2, 4.8)
+def coverage(fig, levels, shares):
     """How often the label lies in the central interval that should contain it with each level."""
-    ax = axes[0]
-    ax.plot([0, 100], [0, 100], color=DARK, lw=0.9, ls="--", label="perfect calibration")
+    ax = fig.subplots()
+    _perfect(ax, [0, 100], "perfect calibration")
     ax.plot(100 * levels, 100 * shares, "o-", color=BLUE, ms=4, label="time head")
     ax.set(xlabel="central interval of the time head's distribution (%)")
     ax.set(ylabel="windows whose response lies in it (%)")
@@ -234,62 +240,44 @@ def coverage(axes, levels, shares):
     ax.legend(loc="upper left")
 
 
-def examples(moments, chances, y, p):
+@drawn()
+def examples(fig, moments, chances, y, p):
     """The time head's distribution of a few windows, (n, S), with the response and the answer."""
-    with matplotlib.rc_context(STYLE):
-        fig = Figure(figsize=(6, 1.25 * len(y) + 0.6), layout="constrained")
-        axes = fig.subplots(len(y), 1, sharex=True, squeeze=False)[:, 0]
-        step = moments[1] - moments[0]
-        low, high = _beyond(np.concatenate([y, moments]))
-        for ax, density, true, answer in zip(axes, chances / step, y, p):
-            ax.fill_between(moments, density, color=BLUE, alpha=0.35, lw=0)
-            ax.axvline(true, color=ORANGE, label="response")
-            ax.axvline(answer, color=DARK, lw=1.2, ls="--", label="answer")
-            ax.set(ylim=(0, 1.08 * density.max()), xlim=(low, high))
-            ax.grid(axis="y", visible=False)
-            ax.set_title(f"error {abs(answer - true):.2f} s", loc="right", fontsize=9)
-        axes[len(axes) // 2].set_ylabel("probability per second")
-        axes[-1].set_xlabel("time from the stimulus (s)")
-        axes[0].legend(loc="upper left", ncols=2)
-    return fig
+    fig.set_size_inches(6, 1.25 * len(y) + 0.6)
+    axes = fig.subplots(len(y), 1, sharex=True, squeeze=False)[:, 0]
+    low, high = _beyond(np.concatenate([y, moments]))
+    for ax, density, true, answer in zip(axes, chances / (moments[1] - moments[0]), y, p):
+        ax.fill_between(moments, density, color=BLUE, alpha=0.35, lw=0)
+        ax.axvline(true, color=ORANGE, label="response")
+        ax.axvline(answer, color=DARK, lw=1.2, ls="--", label="answer")
+        ax.set(ylim=(0, 1.08 * density.max()), xlim=(low, high))
+        ax.grid(axis="y", visible=False)
+        ax.set_title(f"error {abs(answer - true):.2f} s", loc="right", fontsize=9)
+    axes[len(axes) // 2].set_ylabel("probability per second")
+    axes[-1].set_xlabel("time from the stimulus (s)")
+    axes[0].legend(loc="upper left", ncols=2)
 
 
-def scalp(increase, channels, names, top, low, high):
-    """Above: the increase of each electrode on the scalp, seen from above, nose up.
-
-    Below: the `top` electrodes with their intervals.
-    """
-    with matplotlib.rc_context(STYLE):
-        fig = Figure(figsize=(6, 7.2), layout="constrained")
-        head, bars = fig.subplots(2, 1, height_ratios=(1.4, 1))
-        info = mne.create_info(list(channels), 100.0, "eeg")
-        info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
-        placed = np.array([not np.isnan(channel["loc"][:3]).any() for channel in info["chs"]])
-        limit = max(np.abs(increase).max(), 1e-9)
-        look = {"cmap": "RdBu_r", "contours": 0, "sensors": "k.", "extrapolate": "head"}
-        info = mne.pick_info(info, np.flatnonzero(placed))
-        image, _ = mne.viz.plot_topomap(
-            increase[placed], info, axes=head, show=False, vlim=(-limit, limit), **look
-        )
-        fig.colorbar(image, ax=head, shrink=0.75, label="increase in NRMSE")
-        place = np.arange(len(top))
-        bars.bar(place, increase[top], color=BLUE)
-        _intervals(bars, place, increase[top], low, high)
-        bars.axhline(0, color=DARK, lw=0.8)
-        labels = [names.get(channels[i], channels[i]) for i in top]
-        bars.set_xticks(place, labels, rotation=45, ha="right")
-        bars.set_ylabel("increase in NRMSE")
-        bars.grid(axis="x", visible=False)
-    return fig
+@drawn(height=7.2)
+def scalp(fig, increase, channels, names, top, low, high):
+    """The increase of each electrode, seen from above, nose up; the `top` ones with intervals."""
+    head, bars = fig.subplots(2, 1, height_ratios=(1.4, 1))
+    info = mne.create_info(list(channels), 100.0, "eeg")
+    info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
+    placed = [i for i, channel in enumerate(info["chs"]) if not np.isnan(channel["loc"][:3]).any()]
+    limit = max(np.abs(increase).max(), 1e-9)
+    look = {"cmap": "RdBu_r", "contours": 0, "sensors": "k.", "extrapolate": "head"}
+    look |= {"vlim": (-limit, limit), "axes": head, "show": False}
+    image, _ = mne.viz.plot_topomap(increase[placed], mne.pick_info(info, placed), **look)
+    fig.colorbar(image, ax=head, shrink=0.75, label="increase in NRMSE")
+    _bars(bars, np.arange(len(top)), increase[top], low, high)
+    labels = [names.get(channels[i], channels[i]) for i in top]
+    bars.set_xticks(np.arange(len(top)), labels, rotation=45, ha="right")
 
 
 @drawn()
-def times(axes, edges, increase, low, high, xlabel):
+def times(fig, edges, increase, low, high, xlabel):
     """Increase for each stretch of time between edges (s)."""
-    ax = axes[0]
-    middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
-    ax.bar(middle, increase, 0.9 * width, color=BLUE)
-    _intervals(ax, middle, increase, low, high)
-    ax.axhline(0, color=DARK, lw=0.8)
-    ax.set(xlabel=xlabel, ylabel="increase in NRMSE", xlim=(edges[0], edges[-1]))
-    ax.grid(axis="x", visible=False)
+    ax = fig.subplots()
+    _bars(ax, (edges[:-1] + edges[1:]) / 2, increase, low, high, 0.9 * np.diff(edges))
+    ax.set(xlabel=xlabel, xlim=(edges[0], edges[-1]))

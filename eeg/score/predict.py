@@ -25,6 +25,7 @@ from eeg.data.cache import rebuild, rebuild_known
 from eeg.machine.memory import fits
 from eeg.runs.run import Run
 from eeg.score.shrinkage import cross_fitted
+from eeg.score.sides import Side
 
 BATCH = 64
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
@@ -34,19 +35,6 @@ TIME_STATISTICS = (
     *("entropy", "peak", "score of the peak"),
     *(f"quantile {q:g}" for q in QUANTILES),
 )
-
-
-@dataclass(frozen=True)
-class Views:
-    """Test-time augmentation: answers are averaged over views of the same window.
-
-    shift_s: the window also opened this much earlier and later (a response time that moves one way
-    in one view moves the other way in the other, so the average stays). mirror: each view also
-    with left and right exchanged.
-    """
-
-    shift_s: float = 0.0
-    mirror: bool = False
 
 
 def answers(model, x, features) -> torch.Tensor:
@@ -82,43 +70,55 @@ def time_statistics(scores, moments) -> torch.Tensor:
     return torch.cat([single, moments[at]], 1)
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked about each window. Answers are averaged over views of the window.
+
+    of(model, x, features) -> (B, K). shift_s: the window also opens this much earlier and later. (A
+    response time that moves one way in one view moves the other way in the other, so the average
+    stays.) mirror: each view also with left and right exchanged.
+    """
+
+    of: Callable = answers
+    shift_s: float = 0.0
+    mirror: bool = False
+
+
 def predict(
     model,
     cache,
     rows=None,
-    of: Callable = answers,
-    views: Views = Views(),
+    question: Question = Question(),
     batch: int = BATCH,
     device="cpu",
     progress: Callable | None = None,
     leave_out: bool = False,
 ) -> np.ndarray:
-    """(N, K) float64: what `of` says about windows `rows` (all, if None) of a cache.
+    """(N, K) float64: the answers to a question about windows `rows` (all, if None) of a cache.
 
     The model is taken as it is in inference, whatever its mode. progress(done, total) is called
     after each batch. A window that holds NaN or infinity is named in a UserError; with leave_out
     its answer is NaN.
     """
     rows = np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
-    features = _features(model, cache, views)
-    length, shift_samples = _checked(model, cache, views)
+    stored = _stored_features(model, cache, question)
+    length, shift_samples = _checked(model, cache, question)
     if len(rows) == 0:
         return np.empty((0, 1))
-    order = mirrored(cache.channels).astype(np.int64) if views.mirror else None
+    orders = [slice(None)]  # of the electrodes
+    if question.mirror:
+        orders.append(mirrored(cache.channels).astype(np.int64))
     model = eeg.models.fold(model).to(device)
     found, done = [], 0
     reader = _views(cache, rows, length, shift_samples, batch, torch.device(device))
     with torch.inference_mode(), closing(reader):
-        for same in reader:
-            chosen, finite = same[0].rows, np.all([one.finite for one in same], 0)
+        for views in reader:
+            chosen, finite = views[0].rows, np.all([view.finite for view in views], 0)
             if not finite.all() and not leave_out:
                 raise _damage(cache, int(chosen[~finite][0]))
-            given = None if features is None else torch.from_numpy(features[chosen]).to(device)
-            said = []
-            for x in (torch.from_numpy(one.x) for one in same):
-                said.append(of(model, x.to(device), given))
-                if views.mirror:
-                    said.append(of(model, x[:, order].to(device), given))
+            features = None if stored is None else torch.from_numpy(stored[chosen]).to(device)
+            xs = (torch.from_numpy(view.x) for view in views)
+            said = [question.of(model, x[:, o].to(device), features) for x in xs for o in orders]
             mean = torch.stack(said).cpu().double().mean(0).numpy()
             found.append(np.where(finite[:, None], mean, np.nan))
             done += len(chosen)
@@ -127,11 +127,11 @@ def predict(
     return np.concatenate(found)
 
 
-def _features(model, cache, views):
+def _stored_features(model, cache, question):
     """(N, F) float32 of the cache for a model that takes them, else None."""
     if model.features != "file":
         return None
-    if views != Views():
+    if question.shift_s or question.mirror:
         raise UserError(
             "this model takes the stored features of each window, and a shifted or mirrored window "
             "has none; leave out --shift and --mirror"
@@ -139,9 +139,10 @@ def _features(model, cache, views):
     return cache.needed_features()
 
 
-def _checked(model, cache, views):
+def _checked(model, cache, question):
     """(samples the model takes, samples of a shift). Raises UserError if the cache lacks them."""
-    length, shift_samples = model.settings["n_times"], round(views.shift_s * cache.sfreq)
+    length, shift_s = model.settings["n_times"], question.shift_s
+    shift_samples = round(shift_s * cache.sfreq)
     fits_window = cache.challenge != 1 or cache.window_samples == length
     if cache.parts[0].shape[2] < length or not fits_window:
         raise UserError(
@@ -150,9 +151,9 @@ def _checked(model, cache, views):
         )
     if cache.challenge == 1 and shift_samples > cache.margin_samples:
         raise UserError(
-            f"views {views.shift_s:g} s earlier and later were asked for, {cache.paths[0]} has "
+            f"views {shift_s:g} s earlier and later were asked for, {cache.paths[0]} has "
             f"{cache.margin_samples / cache.sfreq:g} s around its windows; "
-            f"rebuild it with: {rebuild(cache, margin_s=views.shift_s)}"
+            f"rebuild it with: {rebuild(cache, margin_s=shift_s)}"
         )
     return length, shift_samples
 
@@ -182,12 +183,12 @@ def _starts(cache):
     """(N,) the sample, of those stored, at which each window of the cache is cut."""
     if cache.challenge == 1:
         return np.full(len(cache), cache.margin_samples)
-    starts = np.empty(len(cache), np.int64)
     part = np.repeat(np.arange(len(cache.paths)), np.diff(cache.first))
     keys = np.stack([part, cache.metadata["recording"]], 1)
     _, which, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     draw = random.Random(42)
     cuts = np.array([draw.randint(0, 200) for _ in range(counts.max())])
+    starts = np.empty(len(cache), np.int64)
     order = np.argsort(which, kind="stable")  # recording by recording, in each as stored
     starts[order] = np.concatenate([cuts[:n] for n in counts])
     return starts + cache.margin_samples
@@ -206,37 +207,30 @@ def load_model(path: Path):
         saved = dict(torch.load(path, map_location="cpu", weights_only=True))
         settings, state = saved["settings"], saved["state"]
     except unreadable as e:
-        raise UserError(
-            f"{path} cannot be read as weights ({_words(e)}); train another with: {_again(path)}"
-        ) from None
+        raise _unusable(path, f"{path} cannot be read as weights", e) from None
     try:
         model = eeg.models.build(**settings)
         model.load_state_dict(state)
     except (RuntimeError, ValueError, TypeError) as e:
-        raise UserError(
-            f"the weights in {path} do not fit the model that this version of eeg builds from "
-            f"their settings ({_words(e)}); train another with: {_again(path)}"
-        ) from None
+        what = f"the weights in {path} do not fit the model that this version of eeg builds from "
+        raise _unusable(path, what + "their settings", e) from None
     return model.eval()
 
 
-def _again(path):
-    """The command that trains another run like the one whose weights these are."""
-    folder = Path(path).parent
+def _unusable(path, what, error):
+    """The UserError for weights that cannot be used: the error's first words, and what to run."""
+    words = str(error).split() or [type(error).__name__]
+    why = " ".join(words[:25]) + " ..." * (len(words) > 25)
+    again, folder = hints.command("train", "--challenge", 1), Path(path).parent
     if (folder / "config.json").exists():
-        return Run(folder).again()
-    return hints.command("train", "--challenge", 1)
+        again = Run(folder).again()
+    return UserError(f"{what} ({why}); train another with: {again}")
 
 
-def _words(e):
-    """The first words of a long message, in one line."""
-    words = str(e).split() or [type(e).__name__]
-    return " ".join(words[:25]) + " ..." * (len(words) > 25)
-
-
-def predict_run(run: Run, cache, rows, **how) -> np.ndarray:
+def predict_run(run: Run, side: Side, question=Question(), progress=None) -> np.ndarray:
     """`predict` by a run's best epoch. Raises UserError where an answer is not finite."""
-    return _finite(run, predict(load_model(run.weights), cache, rows, **how))
+    p = predict(load_model(run.weights), *side, question, progress=progress)
+    return _finite(run, p)
 
 
 def part_of(progress: Callable, number: int, count: int) -> Callable:
@@ -244,17 +238,18 @@ def part_of(progress: Callable, number: int, count: int) -> Callable:
     return lambda done, total: progress(number * total + done, count * total)
 
 
-def predict_validation(run: Run, cache, rows) -> np.ndarray:
+def predict_validation(run: Run, side: Side) -> np.ndarray:
     """(N,) answers to a run's validation windows as training scores them.
 
     Those of challenge 2 are shrunk with the strength that fits other subjects.
     """
     model = load_model(run.weights)
+    if run.challenge == 2:
+        model.shrink.fill_(1)
+    p = _finite(run, predict(model, *side))[:, 0]
     if run.challenge == 1:
-        return _finite(run, predict(model, cache, rows))[:, 0]
-    model.shrink.fill_(1)
-    p = _finite(run, predict(model, cache, rows))[:, 0]
-    return cross_fitted(p, cache.y[rows], cache.metadata["subject"][rows], float(model.center[0]))
+        return p
+    return cross_fitted(p, side.y, side.subjects, float(model.center[0]))
 
 
 def _finite(run, p):

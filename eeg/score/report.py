@@ -80,12 +80,13 @@ def write(
     title = _legible(run.name) + " (simulated data)" * bool(run.config.get("simulated"))
     page = mne.Report(title=title, image_format="png", verbose="ERROR")
     page.add_custom_css(CSS)
+    if not run.finished:
+        done = f"it has not finished ({run.status})"
+    elif not run.scored:
+        done = f"it predicts {run.config['target']}, which the competition does not score"
     if run.finished and run.scored:
         done = _with_answers(page, run, caches, data, releases, mini, quick)
     else:
-        done = f"it predicts {run.config['target']}, which the competition does not score"
-        if not run.finished:
-            done = f"it has not finished ({run.status})"
         _summary_without_answers(page, run, done)
         _training(page, run)
     _settings(page, run)
@@ -125,11 +126,10 @@ def _escaped(text):
 
 def _table(rows, titles=()):
     """HTML of rows of text."""
-    line = lambda cells, tag: (
-        "<tr>" + "".join(f"<{tag}>{_escaped(cell)}</{tag}>" for cell in cells) + "</tr>"
-    )
-    head = line(titles, "th") if titles else ""
-    return f'<table class="eeg-table">{head}{"".join(line(row, "td") for row in rows)}</table>'
+    line = lambda cells, tag: "".join(f"<{tag}>{_escaped(cell)}</{tag}>" for cell in cells)
+    lines = [line(titles, "th")] if titles else []
+    lines += [line(row, "td") for row in rows]
+    return f'<table class="eeg-table">{"".join(f"<tr>{each}</tr>" for each in lines)}</table>'
 
 
 def _note(text):
@@ -137,12 +137,8 @@ def _note(text):
 
 
 def _counts(seen):
-    subjects = len(np.unique(seen.subjects))
-    return f"{cli.counted(len(seen.y), 'window')} of {cli.counted(subjects, 'subject')}"
-
-
-def _figure(page, section, title, fig, caption=""):
-    page.add_figure(fig, title, caption=caption, image_format="png", section=section)
+    people = cli.counted(len(seen.side.names), "subject")
+    return f"{cli.counted(len(seen.y), 'window')} of {people}"
 
 
 # ---------------------------------------------------------------------------------------- summary
@@ -171,38 +167,38 @@ def _summary_without_answers(page, run, reason):
 
 
 def _summary(page, run, seen):
-    simulated = run.config.get("simulated") or seen.cache.simulated
+    simulated = run.config.get("simulated") or seen.side.cache.simulated
     rows = [*_about(run), ("scored on", f"{_counts(seen)}: {seen.where}")]
     text = (_note(SIMULATED) if simulated else "") + _table(rows)
     page.add_html(text + _scores(seen, WHAT[run.config["target"]][1]), "Summary")
     if seen.factors is not None:
-        titles, *cells = factor_rows(*factor_scores(seen.cache, seen.rows, seen.factors))
+        titles, *cells = factor_rows(*factor_scores(seen.side, seen.factors))
         page.add_html(_table(cells, titles), "All four factors")
 
 
 def _scores(seen, unit):
     """HTML: the NRMSE beside that of the training labels' mean, and other measures of the error."""
     y, p, mean = seen.y, seen.p, seen.mean_of_training
+    rows = [("RMSE", f"{rmse(y, p):.4f} {unit}"), ("MAE", f"{mae(y, p):.4f} {unit}")]
+    rows.append(("R2", f"{r2(y, p):.4f}"))
     text = ""
     if seen.constant:
         text = _note(
             f"<b>The answers are a constant.</b> Every window is answered {p.mean():.3f} {unit}, "
             "whatever the EEG: the model predicts nothing."
         )
+    else:  # a constant has no correlation
+        rows.append(("correlation", f"{pearson(y, p):.4f}"))
     text += (
         f"<p><b>NRMSE {nrmse(y, p):.4f}</b>{_interval(seen)}. Lower is better: "
         f"0 is perfect prediction, the mean of the training labels ({mean:.3f} {unit}) "
         f"scores {nrmse(y, np.full(len(y), mean)):.4f} on these windows.</p>"
     )
-    rows = [("RMSE", f"{rmse(y, p):.4f} {unit}"), ("MAE", f"{mae(y, p):.4f} {unit}")]
-    rows.append(("R2", f"{r2(y, p):.4f}"))
-    if not seen.constant:  # a constant has no correlation
-        rows.append(("correlation", f"{pearson(y, p):.4f}"))
     return text + _table(rows)
 
 
 def _interval(seen):
-    own = score(seen.y, seen.p, seen.subjects)
+    own = score(seen.y, seen.p, seen.side.subjects)
     if own.interval is None:
         return f" ({html.escape(own.reason)})"
     low, high = own.interval
@@ -217,35 +213,35 @@ def _training(page, run):
     if history["epochs"]:
         fig = plots.learning(history["epochs"], run.metric, history["events"])
         caption = "Dotted orange lines mark events, see Events." if history["events"] else ""
-        _figure(page, section, "Learning curves", fig, caption)
+        page.add_figure(fig, "Learning curves", caption=caption, section=section)
     else:
         page.add_html("<p>No epoch has ended yet.</p>", "Learning curves", section=section)
     if timing["epochs"]:
         fig = plots.course(timing["epochs"], timing["events"] + history["events"])
-        _figure(page, section, "Speed and memory", fig)
-    rows = [
-        (f"epoch {event['epoch']}, batch {event.get('batch', '?')}", event["kind"], event["text"])
-        for event in history["events"]
-    ]
-    for event in timing["events"]:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(event["when"]))
-        rows.append((f"epoch {event.get('epoch', '?')}, {when}", event["kind"], event["text"]))
+        page.add_figure(fig, "Speed and memory", section=section)
+    rows = []
+    for event in history["events"] + timing["events"]:
+        place = f"batch {event.get('batch', '?')}"
+        if "when" in event:
+            place = time.strftime("%Y-%m-%d %H:%M", time.localtime(event["when"]))
+        rows.append((f"epoch {event.get('epoch', '?')}, {place}", event["kind"], event["text"]))
     events = _table(rows) if rows else "<p>Nothing went wrong, and it was never stopped.</p>"
     page.add_html(events, "Events", section=section)
 
 
 def _settings(page, run):
     config, section = run.config, "Settings"
-    flat = lambda values: [
-        (key, value if isinstance(value, str) else json.dumps(value))
-        for key, value in values.items()
-    ]
-    text = _table(flat(config.get("train", {})))
+
+    def table(values):
+        text = lambda value: value if isinstance(value, str) else json.dumps(value)
+        return _table([(key, text(value)) for key, value in values.items()])
+
+    text = table(config.get("train", {}))
     if config.get("command"):
         command = shlex.join(["python", *config["command"]])
         text = f"<p><code>{_escaped(command)}</code></p>" + text
     page.add_html(text, "Training settings", section=section)
-    page.add_html(_table(flat(config.get("model", {}))), "Model settings", section=section)
+    page.add_html(table(config.get("model", {})), "Model settings", section=section)
     sides = [
         (name, " ".join(one["releases"]), f"{one['windows']:,}", f"{len(one['subjects']):,}")
         for name, one in config.get("split", {}).items()
@@ -254,7 +250,7 @@ def _settings(page, run):
         titles = ("side", "releases", "windows", "subjects")
         page.add_html(_table(sides, titles), "Data", section=section)
     device = {name: config.get(name, "?") for name in ("device", "precision")}
-    versions = _table(flat(device | config.get("versions", {})))
+    versions = table(device | config.get("versions", {}))
     page.add_html(versions, "Device and versions", section=section)
 
 
@@ -262,87 +258,84 @@ def _settings(page, run):
 
 
 def _answers(page, run, seen, model):
-    what, unit = WHAT[run.config["target"]]
-    section = "Answers"
+    words = WHAT[run.config["target"]]  # what is predicted, and its unit
     caption = cli.counted(len(seen.y), "window")
     caption += "; darker: more of them" * (len(seen.y) > plots.MANY)
-    fig = plots.against(seen.y, seen.p, what, unit)
-    _figure(page, section, "Predicted against true", fig, caption)
+    fig = plots.against(seen.y, seen.p, *words)
+    page.add_figure(fig, "Predicted against true", caption=caption, section="Answers")
     if not seen.constant:
-        _calibration(page, section, seen, what, unit)
+        _calibration(page, seen, *words)
     if seen.chances is not None:
-        _time_head(page, section, seen, model.moments.numpy().astype(float))
-    _error_by_label(page, section, seen, what, unit)
-    _error_by_subject(page, section, seen, what, unit)
+        _time_head(page, seen, model.moments.numpy().astype(float))
+    _error_by_label(page, seen, *words)
+    _error_by_subject(page, seen, *words)
 
 
-def _calibration(page, section, seen, what, unit):
-    which = numbers.bins_of(seen.p, 10)
-    answered = numbers.bin_means(which, seen.p, seen.subjects)[0]
-    labels = numbers.bin_means(which, seen.y, seen.subjects)
+def _calibration(page, seen, what, unit):
+    which, subjects = numbers.bins_of(seen.p, 10), seen.side.subjects
+    answered = numbers.bin_means(which, seen.p, subjects)[0]
+    labels = numbers.bin_means(which, seen.y, subjects)
     caption = (
         "The mean label of the windows that get about the same answer. Above the dashed line "
         "the model answers too low, below too high."
     )
     fig = plots.calibration(answered, labels, what, unit)
-    _figure(page, section, "Calibration", fig, caption)
+    page.add_figure(fig, "Calibration", caption=caption, section="Answers")
 
 
-def _time_head(page, section, seen, moments):
+def _time_head(page, seen, moments):
     """How sure the time head is, and its distributions of a few windows."""
-    y, p = seen.y, seen.p
+    y, p, section = seen.y, seen.p, "Answers"
     fig = plots.coverage(numbers.LEVELS, numbers.coverage(seen.chances, moments, y))
     caption = "Below the dashed line it is too sure, above not sure enough."
-    _figure(page, section, "How sure is the time head?", fig, caption)
+    page.add_figure(fig, "How sure is the time head?", caption=caption, section=section)
     order = np.argsort(np.abs(p - y), kind="stable")
     few = order[np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).astype(int)]
     fig = plots.examples(moments, seen.chances[few], y[few], p[few])
     caption = "Windows from the smallest to the largest error, evenly spaced in rank."
-    _figure(page, section, "The time head's distribution", fig, caption)
+    page.add_figure(fig, "The time head's distribution", caption=caption, section=section)
 
 
-def _error_by_label(page, section, seen, what, unit):
-    error, which = seen.p - seen.y, numbers.bins_of(seen.y, 10)
-    centres = numbers.bin_means(which, seen.y, seen.subjects)[0]
-    bias = numbers.bin_means(which, error, seen.subjects)
-    squares = numbers.bin_means(which, error**2, seen.subjects)
+def _error_by_label(page, seen, what, unit):
+    error, which, subjects = seen.p - seen.y, numbers.bins_of(seen.y, 10), seen.side.subjects
+    centres = numbers.bin_means(which, seen.y, subjects)[0]
+    bias = numbers.bin_means(which, error, subjects)
+    squares = numbers.bin_means(which, error**2, subjects)
     rmse = tuple(np.sqrt(np.maximum(each, 0)) for each in squares)
     fig = plots.by_label(centres, bias, rmse, np.bincount(which), what, unit, seen.y.std())
     caption = "Answers drawn to the mean are too high on the left and too low on the right."
-    _figure(page, section, f"Error by {what}", fig, caption)
+    page.add_figure(fig, f"Error by {what}", caption=caption, section="Answers")
 
 
-def _error_by_subject(page, section, seen, what, unit):
+def _error_by_subject(page, seen, what, unit):
     """The error of each subject, sorted, and by age where ages are known."""
-    squares = (seen.p - seen.y) ** 2
-    means = numbers.subject_means(seen.subjects, squares, seen.y, seen.p)
+    squares, section = (seen.p - seen.y) ** 2, "Answers"
+    means = numbers.subject_means(seen.side.subjects, squares, seen.y, seen.p)
     names, counts, squares, mean_y, mean_p = means
     rmse = np.sqrt(squares)
     worst = ", ".join(f"{names[i].decode()} {rmse[i]:.2f}" for i in np.argsort(-squares)[:3])
     caption = f"{cli.counted(len(names), 'subject')}; highest RMSE ({unit}): {worst}."
     fig = plots.by_subject(rmse, counts, mean_y, mean_p, what, unit, seen.y.std())
-    _figure(page, section, "Error by subject", fig, caption)
+    page.add_figure(fig, "Error by subject", caption=caption, section=section)
     if seen.ages is None:
-        text = (
-            "<p>The ages are in the releases' participants.tsv, which were not found; "
-            "name their folder with <code>--data DIR</code>.</p>"
-        )
+        text = "<p>The ages are in the releases' participants.tsv, which were not found; "
+        text += "name their folder with <code>--data DIR</code>.</p>"
         page.add_html(text, "Error by age", section=section)
         return
-    ages = numbers.subject_means(seen.subjects, seen.ages)[2]
+    ages = numbers.subject_means(seen.side.subjects, seen.ages)[2]
     known = np.isfinite(ages)
     groups = numbers.bins_of(ages[known], max(1, min(8, known.sum() // 10)))
     fig = plots.by_age(ages[known], rmse[known], mean_y[known], mean_p[known], groups, what, unit)
     lines = f"; lines: means of {groups.max() + 1} groups by age" if groups.max() else ""
     caption = f"{cli.counted(known.sum(), 'subject')}, one dot each{lines}."
-    _figure(page, section, "Error by age", fig, caption)
+    page.add_figure(fig, "Error by age", caption=caption, section=section)
 
 
 def _importance(page, seen, model):
     """Add what matters to the answers. -> how many windows were occluded."""
     with cli.Progress("windows occluded") as progress:
-        found = numbers.importance(model, seen.cache, seen.rows, progress=progress)
-    section, channels, sfreq = "What matters", seen.cache.channels, seen.cache.sfreq
+        found = numbers.importance(model, seen.side, progress)
+    cache, section = seen.side.cache, "What matters"
     rise = f"Rise of the NRMSE over {cli.counted(found.windows, 'window')}, drawn at random"
     caption = (
         f"{rise}, when one electrode is replaced by its mean over the window; "
@@ -352,16 +345,16 @@ def _importance(page, seen, model):
     if model.features == "file":
         caption += " The features of each window are not changed."
     names = {channel: f"{channel} ({place})" for channel, place in PLACES.items()}
-    fig = plots.scalp(found.channels, channels, names, found.top, found.top_low, found.top_high)
-    _figure(page, section, "Electrodes", fig, caption)
+    fig = plots.scalp(found.channels, cache.channels, names, found.top, *found.top_ends)
+    page.add_figure(fig, "Electrodes", caption=caption, section=section)
 
-    stimulus = seen.cache.challenge == 1
+    stimulus = cache.challenge == 1
     samples = np.arange(len(found.times) + 1) * numbers.STEP + (OFFSET if stimulus else 0)
     xlabel = "time from the stimulus (s)" if stimulus else "time in the window (s)"
-    fig = plots.times(samples / sfreq, found.times, found.times_low, found.times_high, xlabel)
+    fig = plots.times(samples / cache.sfreq, found.times, *found.times_ends, xlabel)
     caption = (
-        f"{rise}, when {1000 * numbers.STEP / sfreq:.0f} ms of all electrodes are replaced by "
-        f"their mean over the window; {BARS}."
+        f"{rise}, when {1000 * numbers.STEP / cache.sfreq:.0f} ms of all electrodes are replaced "
+        f"by their mean over the window; {BARS}."
     )
-    _figure(page, section, "Times", fig, caption)
+    page.add_figure(fig, "Times", caption=caption, section=section)
     return found.windows

@@ -19,16 +19,8 @@ import torch
 from eeg import UserError
 from eeg.data.release import find_release
 from eeg.score.metrics import FEW, interval_difference, nrmse, student
-from eeg.score.predict import all_answers, answers, predict
-from eeg.score.sides import (
-    TEST,
-    cached_tests,
-    check_side,
-    flattered,
-    releases_of,
-    scored_side,
-    side,
-)
+from eeg.score.predict import Question, all_answers, answers, predict
+from eeg.score.sides import TEST, Side, cached_tests, check_side, flattered, scored_side, side
 
 STEP = 10  # samples of a stretch of time that is occluded: 100 ms
 LEAST, MOST, BLOCK = 64, 500, 16  # windows that are occluded: at least, at most, at a time
@@ -39,27 +31,20 @@ LEVELS = np.arange(0.1, 1.0, 0.1)
 
 
 @dataclass
-class Windows:
-    """What a run answers to windows it was not trained on.
+class Answered:
+    """What a run answers to windows it was not trained on."""
 
-    where: which windows these are, in words. y, p (N,): labels and answers. chances (N, S): the
-    time head's chance of each moment, None without one. ages (N,): years, NaN where unknown; None
-    where no file has them. factors (N, 4): the answers of a run that learned all four factors.
-    """
-
-    cache: object
-    rows: np.ndarray
-    where: str
-    y: np.ndarray
-    p: np.ndarray
-    chances: np.ndarray | None
-    ages: np.ndarray | None
+    side: Side
+    where: str  # which windows these are, in words
+    p: np.ndarray  # (N,) answers
+    chances: np.ndarray | None  # (N, S) the time head's chance of each moment, None without one
+    factors: np.ndarray | None  # (N, 4) answers of a run that learned all four factors
+    ages: np.ndarray | None  # (N,) years, NaN where unknown; None where no file has them
     mean_of_training: float
-    factors: np.ndarray | None = None
 
     @property
-    def subjects(self) -> np.ndarray:
-        return self.cache.metadata["subject"][self.rows]
+    def y(self) -> np.ndarray:
+        return self.side.y
 
     @property
     def constant(self) -> bool:
@@ -69,31 +54,25 @@ class Windows:
 
 def look_at(
     run, model, caches: Path, data: Path, releases=None, mini: bool = False, progress=None
-) -> Windows:
+) -> Answered:
     """The run's answers to the test releases where they are cached, else to its validation side."""
     if releases or cached_tests(caches, run.challenge, mini):
-        cache, rows = scored_side(caches, run.challenge, releases, mini)
-        where = " + ".join(dict.fromkeys(cache.release)) + " mini" * mini
+        seen = scored_side(caches, run.challenge, releases, mini)
+        where = " + ".join(dict.fromkeys(seen.cache.release)) + " mini" * mini
     else:
-        cache, rows = side(caches, [run], "valid")
-        where = f"validation subjects of {' + '.join(releases_of(cache, rows))}"
+        seen = side(caches, [run], "valid")
+        where = f"validation subjects of {' + '.join(seen.releases)}"
         where += f", because {' and '.join(TEST)} are not cached"
-    check_side(run, cache, rows)
-    if note := flattered([run], cache, rows):
+    check_side(run, seen)
+    if note := flattered([run], seen):
         where = f"{where}; {note}"
     timed = model.head == "time"
-    found = predict(model, cache, rows, with_chances if timed else all_answers, progress=progress)
-    return Windows(
-        cache,
-        rows,
-        where,
-        y=cache.y[rows],
-        p=found[:, 0],
-        chances=found[:, 1:] if timed else None,
-        ages=ages_of(cache, rows, data),
-        mean_of_training=float(model.center[0]),
-        factors=found if run.config["target"] == "factors" else None,
-    )
+    question = Question(with_chances if timed else all_answers)
+    found = predict(model, *seen, question, progress=progress)
+    chances = found[:, 1:] if timed else None
+    factors = found if run.config["target"] == "factors" else None
+    ages, mean = ages_of(seen, data), float(model.center[0])
+    return Answered(seen, where, found[:, 0], chances, factors, ages, mean)
 
 
 def with_chances(model, x, features) -> torch.Tensor:
@@ -102,20 +81,21 @@ def with_chances(model, x, features) -> torch.Tensor:
     return torch.cat([model.answer(raw)[:, :1], raw.softmax(1)], 1)
 
 
-def ages_of(cache, rows, data: Path) -> np.ndarray | None:
+def ages_of(side: Side, data: Path) -> np.ndarray | None:
     """(N,) years, from challenge 2's caches or, for challenge 1, the releases' participants.tsv."""
+    cache, rows = side
     if cache.challenge == 2:
-        return cache.metadata["age"][rows]
-    ages, subjects = np.full(len(rows), np.nan), cache.metadata["subject"][rows]
+        return side.metadata["age"]
+    ages = np.full(len(rows), np.nan)
     for release, mini in {str(a["release"]): bool(a["mini"]) for a in cache.attributes}.items():
         try:
             people = find_release(release, data, mini).participants()
         except UserError:  # the cache is here, the release is not: it is not needed
             continue
         inside = cache.release[rows] == release
-        for name in np.unique(subjects[inside]):
+        for name in np.unique(side.subjects[inside]):
             age = people.get(name.decode(), {}).get("age", np.nan)
-            ages[inside & (subjects == name)] = age
+            ages[inside & (side.subjects == name)] = age
     return ages if np.isfinite(ages).any() else None
 
 
@@ -123,10 +103,7 @@ def ages_of(cache, rows, data: Path) -> np.ndarray | None:
 
 
 def bins_of(x, count: int) -> np.ndarray:
-    """(N,) the bin, from 0, of each x: as many in each as possible.
-
-    Equal x are in one bin, which may leave fewer bins.
-    """
+    """(N,) the bin, from 0, of each x: as many in each as possible, equal x in the same one."""
     which = np.ceil(scipy.stats.rankdata(x) / len(x) * count).astype(int)
     return np.unique(which, return_inverse=True)[1]
 
@@ -153,8 +130,8 @@ def subject_means(subjects, *values) -> tuple:
     return names, counts, *(np.bincount(who, each) / counts for each in values)
 
 
-def coverage(chances, moments, y, levels=LEVELS) -> np.ndarray:
-    """(levels,) the share of labels in the central interval that should contain each level.
+def coverage(chances, moments, y) -> np.ndarray:
+    """(LEVELS,) the share of labels in the central interval that should contain each level.
 
     A label outside the window lies in no interval.
     """
@@ -162,7 +139,7 @@ def coverage(chances, moments, y, levels=LEVELS) -> np.ndarray:
     edges = np.append(moments, moments[-1] + step) - step / 2
     below_edge = np.concatenate([np.zeros((len(chances), 1)), chances.cumsum(1)], 1)
     place = np.array([np.interp(label, edges, below) for label, below in zip(y, below_edge)])
-    return np.array([(np.abs(place - 0.5) <= level / 2).mean() for level in levels])
+    return np.array([(np.abs(place - 0.5) <= level / 2).mean() for level in LEVELS])
 
 
 # ------------------------------------------------------------------------------------ occlusion
@@ -170,30 +147,22 @@ def coverage(chances, moments, y, levels=LEVELS) -> np.ndarray:
 
 @dataclass
 class Importance:
-    """The rise of the NRMSE without each electrode (C,) and each stretch of time.
-
-    top: electrodes, highest rise first, with their intervals; times have intervals, too.
-    """
+    """The rise of the NRMSE without each electrode (C,) and each stretch of time (S,)."""
 
     windows: int
     channels: np.ndarray
     times: np.ndarray
-    top: np.ndarray
-    top_low: np.ndarray
-    top_high: np.ndarray
-    times_low: np.ndarray
-    times_high: np.ndarray
+    top: np.ndarray  # electrodes, highest rise first
+    top_ends: np.ndarray  # (low, high) of theirs
+    times_ends: np.ndarray  # (low, high) of all times
 
 
-def occluded(model, x, features, step: int = STEP) -> torch.Tensor:
-    """(B, 1 + C + T / step): the answer to the windows, then with each part occluded.
-
-    Parts are each electrode, then each stretch of `step` samples.
-    """
+def occluded(model, x, features) -> torch.Tensor:
+    """(B, 1 + C + S): the answer to the windows, then without each electrode, each STEP samples."""
     mean = x.mean(2, keepdim=True)
     everything = slice(None)
     parts = [(everything, channel) for channel in range(x.shape[1])]
-    parts += [(everything, everything, slice(t, t + step)) for t in range(0, x.shape[2], step)]
+    parts += [(everything, everything, slice(t, t + STEP)) for t in range(0, x.shape[2], STEP)]
     columns = [answers(model, x, features)]
     for part in parts:
         kept = x[part].clone()
@@ -203,45 +172,35 @@ def occluded(model, x, features, step: int = STEP) -> torch.Tensor:
     return torch.cat(columns, 1)
 
 
-def importance(
-    model,
-    cache,
-    rows,
-    patience_s: float = PATIENCE_S,
-    top: int = TOP,
-    progress: Callable | None = None,
-) -> Importance:
-    """Occludes LEAST to MOST of the windows `rows`, drawn at random.
-
-    It takes as many as can be done in about `patience_s`.
-    """
-    chosen, found = _occluded_windows(model, cache, rows, patience_s, progress)
-    y, subjects, whole = cache.y[chosen], cache.metadata["subject"][chosen], found[:, 0]
+def importance(model, side: Side, progress: Callable | None = None) -> Importance:
+    """Occludes LEAST to MOST windows, drawn at random: as many as PATIENCE_S allows."""
+    chosen, found = _occluded_windows(model, side, progress)
+    y, subjects, whole = chosen.y, chosen.subjects, found[:, 0]
     rise = np.array([nrmse(y, column) for column in found[:, 1:].T]) - nrmse(y, whole)
 
-    def around(part):
+    def ends(parts):
         try:
-            return interval_difference(y, found[:, 1 + part], whole, subjects)
+            each = [interval_difference(y, found[:, 1 + i], whole, subjects) for i in parts]
         except UserError:  # too few subjects
-            return np.nan, np.nan
+            return np.full((2, len(parts)), np.nan)
+        return np.array(each).T
 
-    n = len(cache.channels)
-    best = np.argsort(-rise[:n])[:top]
-    low, high = np.array([around(channel) for channel in best]).T
-    times_low, times_high = np.array([around(part) for part in range(n, len(rise))]).T
-    return Importance(len(chosen), rise[:n], rise[n:], best, low, high, times_low, times_high)
+    n = len(side.cache.channels)
+    top, times = np.argsort(-rise[:n])[:TOP], np.arange(n, len(rise))
+    return Importance(len(y), rise[:n], rise[n:], top, ends(top), ends(times))
 
 
-def _occluded_windows(model, cache, rows, patience_s, progress):
-    """(the windows that were occluded (n,), what `occluded` says about them)."""
-    chosen = np.random.default_rng(0).permutation(rows)[:MOST]
+def _occluded_windows(model, side, progress):
+    """(the windows that were occluded, what `occluded` says about them)."""
+    chosen = np.random.default_rng(0).permutation(side.rows)[:MOST]
     start, found, done = time.perf_counter(), [], 0
     while done < len(chosen):
-        found.append(predict(model, cache, chosen[done : done + BLOCK], occluded))
+        block = chosen[done : done + BLOCK]
+        found.append(predict(model, side.cache, block, Question(occluded)))
         if done == 0:
-            blocks = int(patience_s / max(time.perf_counter() - start, 1e-9))
+            blocks = int(PATIENCE_S / max(time.perf_counter() - start, 1e-9))
             chosen = chosen[: max(LEAST, BLOCK * blocks)]
-        done += len(found[-1])
+        done += len(block)
         if progress:
             progress(done, len(chosen))
-    return chosen, np.concatenate(found)
+    return Side(side.cache, chosen), np.concatenate(found)

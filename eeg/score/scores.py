@@ -8,6 +8,7 @@ import numpy as np
 from eeg import UserError
 from eeg.data.split import EXTERNALIZING_FIRST, labels
 from eeg.score.metrics import TooFew, interval, interval_difference, nrmse, pearson
+from eeg.score.sides import Side
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Score:
 
     def __str__(self):
         value = "" if self.value is None else f"{self.value:.5f}  "
-        return value + (f"{_ends(self.interval)}" if self.interval else self.reason)
+        return value + (_ends(self.interval) if self.interval else self.reason)
 
 
 def score(y, p, subjects, metric: Callable = nrmse) -> Score:
@@ -46,19 +47,18 @@ def aligned(rows: list[list[str]], indent: str = "  ") -> str:
     return "\n".join((indent + line).rstrip() for line in lines)
 
 
-def factor_scores(cache, rows, p) -> tuple[dict, float | None]:
-    """The four factors of `--target factors`, each scored by itself.
+def factor_scores(side: Side, p) -> tuple[dict, float | None]:
+    """({factor: scores}, the mean correlation or None) of a run of `--target factors`.
 
-    p (N, 4): a model's answers for windows `rows`, externalizing first. -> ({factor: scores}, the
-    mean correlation). Scores are {"windows", "nrmse", "nrmse_interval", "pearson",
-    "pearson_interval"}; what is not defined is missing, and "reason" says why. The mean correlation
-    is None where no factor has one. Windows without a factor do not count for it.
+    p (N, 4): its answers, externalizing first. Each factor is scored on the windows where it is
+    known: {"windows", "nrmse", "nrmse_interval", "pearson", "pearson_interval"}. What is not
+    defined is missing, and "reason" says why.
     """
-    y, subjects = labels(cache, "factors")[rows], cache.metadata["subject"][rows]
+    y = labels(side.cache, "factors")[side.rows]
     found = {}
     for k, name in enumerate(EXTERNALIZING_FIRST):
         known = np.isfinite(y[:, k])
-        found[name] = _factor(y[known, k], p[known, k], subjects[known])
+        found[name] = _factor(y[known, k], p[known, k], side.subjects[known])
     correlations = [scores["pearson"] for scores in found.values() if "pearson" in scores]
     return found, float(np.mean(correlations)) if correlations else None
 
@@ -77,26 +77,27 @@ def _factor(y, p, subjects):
 
 
 def factor_rows(found: dict, mean: float | None) -> list[list[str]]:
-    """What `factor_scores` returns as rows of text, with the reason for a missing interval."""
+    """What `factor_scores` returns as rows of text."""
     rows = [["factor", "NRMSE", "95 % interval", "r", "95 % interval"]]
     for name, scores in found.items():
         cells = [name]
         for metric in ("nrmse", "pearson"):
-            interval = scores.get(f"{metric}_interval")
+            ends = scores.get(f"{metric}_interval")
             cells.append(f"{scores[metric]:.5f}" if metric in scores else "-")
-            cells.append(_ends(interval) if interval else "")
-        rows.append([*cells[:-1], cells[-1] or scores.get("reason", "")])
+            cells.append(_ends(ends) if ends else "")
+        cells[-1] = cells[-1] or scores.get("reason", "")
+        rows.append(cells)
     return [*rows, ["mean", "", "", "-" if mean is None else f"{mean:.5f}", ""]]
 
 
 def verdict(first: str, p, second: str, q, y, subjects) -> tuple[bool, str]:
     """(whether p (N,) is better than q (N,), a sentence that says so). first, second: their names.
 
-    Better means that the 95 % interval by subject of the gain in NRMSE lies above 0. With few
-    subjects nothing is better or worse.
+    Better means that the 95 % interval by subject of the gain in NRMSE lies above 0.
     """
+    alike = f"not distinguishable: {first} and {second}"
     if np.array_equal(p, q):
-        return False, f"not distinguishable: {first} and {second} predict the same"
+        return False, f"{alike} predict the same"
     gain = nrmse(y, q) - nrmse(y, p)
     try:
         low, high = interval_difference(y, q, p, subjects)
@@ -104,12 +105,10 @@ def verdict(first: str, p, second: str, q, y, subjects) -> tuple[bool, str]:
         where = "below" if gain > 0 else "above"
         return False, f"{e}: {first} scores {abs(gain):.5f} NRMSE {where} {second}"
     except UserError as e:
-        return False, f"not distinguishable: {first} and {second}, {gain:+.5f} NRMSE, {e}"
-    if low > 0:
-        ends = f"95 % interval {low:.5f} .. {high:.5f}"
-        return True, f"better: {first} than {second}, by {gain:.5f} NRMSE, {ends}"
-    if high < 0:
-        ends = f"95 % interval {-high:.5f} .. {-low:.5f}"
-        return False, f"worse: {first} than {second}, by {-gain:.5f} NRMSE, {ends}"
-    ends = f"the 95 % interval {low:+.5f} .. {high:+.5f} contains 0"
-    return False, f"not distinguishable: {first} and {second}, {gain:+.5f} NRMSE, and {ends}"
+        return False, f"{alike}, {gain:+.5f} NRMSE, {e}"
+    if low <= 0 <= high:
+        ends = f"the 95 % interval {low:+.5f} .. {high:+.5f} contains 0"
+        return False, f"{alike}, {gain:+.5f} NRMSE, and {ends}"
+    better, (least, most) = low > 0, sorted((abs(low), abs(high)))
+    by = f"by {abs(gain):.5f} NRMSE, 95 % interval {least:.5f} .. {most:.5f}"
+    return better, f"{'better' if better else 'worse'}: {first} than {second}, {by}"

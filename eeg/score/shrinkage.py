@@ -1,9 +1,9 @@
 """How far answers may go from the training mean, and what a model scores with that.
 
-Two seconds of EEG say little about a subject's factor, and a network is too sure of what it says
-about new subjects. Challenge 2 therefore draws its answers towards the training mean, as far as is
-best on the validation windows. An NRMSE with a strength fitted on the same windows would flatter
-the model, so the strength that scores a subject is fitted on other subjects.
+Two seconds of EEG say little about a subject's factor, and networks are too sure about new
+subjects. So challenge 2 draws answers towards the training mean, as far as is best on the
+validation windows. The strength that scores a subject is fitted on others: fitted on the same
+windows it would flatter the model.
 """
 
 import numpy as np

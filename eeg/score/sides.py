@@ -1,15 +1,44 @@
 """Which windows a run was trained and validated on, and which it may be scored on."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from eeg import UserError, cli
-from eeg.data.cache import cache_path, find_caches, rebuild
+from eeg.data.cache import Cache, cache_path, find_caches, rebuild
 from eeg.data.release import CONTRAST
 from eeg.data.windows import LENGTH, TARGETS
 
 TEST = ("R6", "R7")
+
+
+class Side(NamedTuple):
+    """Some windows of a cache, as training, validation or a test uses them."""
+
+    cache: Cache
+    rows: np.ndarray  # (n,) their numbers in the cache
+
+    @property
+    def y(self) -> np.ndarray:
+        return self.cache.y[self.rows]
+
+    @property
+    def metadata(self) -> np.ndarray:
+        return self.cache.metadata[self.rows]
+
+    @property
+    def subjects(self) -> np.ndarray:
+        """(n,) whose window it is, as bytes."""
+        return self.cache.metadata["subject"][self.rows]
+
+    @property
+    def names(self) -> set[str]:
+        return {name.decode() for name in np.unique(self.subjects)}
+
+    @property
+    def releases(self) -> list[str]:
+        return list(dict.fromkeys(self.cache.release[self.rows].tolist()))
 
 
 def cached_tests(folder: Path, challenge: int, mini: bool = False) -> list[str]:
@@ -17,10 +46,10 @@ def cached_tests(folder: Path, challenge: int, mini: bool = False) -> list[str]:
     return [name for name in TEST if cache_path(folder, challenge, name, mini).exists()]
 
 
-def scored_side(folder: Path, challenge: int, releases=None, mini: bool = False) -> tuple:
-    """(Cache, rows (n,)) of the windows the competition would score.
+def scored_side(folder: Path, challenge: int, releases=None, mini: bool = False) -> Side:
+    """The windows that the competition would score.
 
-    releases: their releases, by default those of R6 and R7 that are cached in `folder`.
+    releases: theirs, by default those of R6 and R7 that are cached in `folder`.
     """
     releases = releases or cached_tests(folder, challenge, mini) or TEST
     cache = find_caches(folder, challenge, list(dict.fromkeys(releases)), mini)
@@ -30,60 +59,56 @@ def scored_side(folder: Path, challenge: int, releases=None, mini: bool = False)
             f"{_files(cache)} has no window of {CONTRAST}, which the competition scores; "
             f"rebuild it with: {rebuild(cache, tasks=(CONTRAST,))}"
         )
-    return cache, rows
+    return Side(cache, rows)
 
 
-def side(folder: Path, runs, side: str) -> tuple:
-    """(Cache, rows (n,)) of the windows on the "train" or "valid" side of one of the runs.
+def side(folder: Path, runs, which: str) -> Side:
+    """The windows on the "train" or "valid" side of at least one of the runs.
 
-    Copies are left out unless one of the runs was trained with them. Of the validation side,
-    subjects that another of the runs was trained on are left out: what is fitted on them would
-    trust that run too much.
+    Copies are left out unless one of the runs was trained with them. The validation side leaves out
+    subjects that another of the runs was trained on: what is fitted on them would trust that run
+    too much.
     """
-    releases = {release for run in runs for release in run.config["split"][side]["releases"]}
+    releases = {release for run in runs for release in run.config["split"][which]["releases"]}
     releases = sorted(releases, key=lambda name: int(name[1:]))
     mini = bool(runs[0].config["train"].get("mini"))
     cache = find_caches(folder, runs[0].challenge, releases, mini)
-    names = _together(runs, "train") if side == "train" else fitting_subjects(runs)
-    chosen = np.isin(cache.metadata["subject"], np.array(sorted(names), "S16"))
-    if not any(run.config["train"].get("keep_copies") for run in runs):
-        chosen &= ~cache.metadata["copy"]
+    names = _together(runs, "train") if which == "train" else fitting_subjects(runs)
     if not names:
         raise UserError(
             f"each validation subject of these {len(runs)} runs was in the training of another "
             "(folds of a cross-validation leave none), so nothing can be fitted on their answers; "
             "average them with: --ensemble average"
         )
+    chosen = np.isin(cache.metadata["subject"], np.array(sorted(names), "S16"))
+    if not any(run.config["train"].get("keep_copies") for run in runs):
+        chosen &= ~cache.metadata["copy"]
     if not chosen.any():
-        what = ("training" if side == "train" else "validation") + " subject"
+        what = "training subject" if which == "train" else "validation subject"
         raise UserError(
             f"{_files(cache)} has no window of the {cli.counted(len(names), what)} of "
             f"{runs[0].name}; rebuild it with: {rebuild(cache)}"
         )
-    return cache, np.flatnonzero(chosen)
+    return Side(cache, np.flatnonzero(chosen))
 
 
-def releases_of(cache, rows) -> list[str]:
-    """The releases of these windows, in their order."""
-    return list(dict.fromkeys(cache.release[rows].tolist()))
-
-
-def title(cache, rows, target: str | None = None) -> str:
+def title(scored: Side, target: str | None = None) -> str:
     """One line about the windows that are scored. target: named where it is not the usual one."""
+    cache = scored.cache
     about = f"challenge {cache.challenge}, " + (f"{target}, " if target else "")
-    about += " + ".join(releases_of(cache, rows))
+    about += " + ".join(scored.releases)
     about += " mini" * bool(cache.attributes[0]["mini"]) + " (simulated)" * cache.simulated
-    subjects = len(np.unique(cache.metadata["subject"][rows]))
-    return f"{about}: {cli.counted(len(rows), 'window')}, {cli.counted(subjects, 'subject')}"
+    windows, people = len(scored.rows), len(scored.names)
+    return f"{about}: {cli.counted(windows, 'window')}, {cli.counted(people, 'subject')}"
 
 
-def subjects(run, side: str) -> set[str]:
+def subjects(run, which: str) -> set[str]:
     """The names of the subjects of a run's "train" or "valid" side."""
-    return set(run.config["split"][side]["subjects"])
+    return set(run.config["split"][which]["subjects"])
 
 
-def _together(runs, side):
-    return set.union(*(subjects(run, side) for run in runs))
+def _together(runs, which):
+    return set.union(*(subjects(run, which) for run in runs))
 
 
 def fitting_subjects(runs) -> set[str]:
@@ -91,9 +116,9 @@ def fitting_subjects(runs) -> set[str]:
     return _together(runs, "valid") - _together(runs, "train")
 
 
-def check_fitting(way: str, runs, cache, rows) -> None:
+def check_fitting(way: str, runs, scored: Side) -> None:
     """Raises UserError where an ensemble would be scored on subjects that it is fitted on."""
-    seen = _named(cache, rows) & fitting_subjects(runs)
+    seen = scored.names & fitting_subjects(runs)
     if seen and way != "average":
         raise UserError(
             f"--ensemble {way} is fitted on the validation subjects of its runs, and {len(seen)} "
@@ -102,28 +127,25 @@ def check_fitting(way: str, runs, cache, rows) -> None:
         )
 
 
-def chosen_on(run, cache, rows) -> int:
+def chosen_on(run, scored: Side) -> int:
     """How many subjects of these windows validated the run: its best epoch was chosen on them."""
-    return len(_named(cache, rows) & subjects(run, "valid"))
+    return len(scored.names & subjects(run, "valid"))
 
 
-def flattered(runs, cache, rows) -> str:
+def flattered(runs, scored: Side) -> str:
     """A sentence that names the runs scored on their validation subjects, "" where none is."""
-    found = [run for run in runs if chosen_on(run, cache, rows)]
+    found = [run for run in runs if chosen_on(run, scored)]
     if not found:
         return ""
-    what, was = ("epoch and shrinkage", "were") if cache.challenge == 2 else ("epoch", "was")
+    what = "epoch and shrinkage" if scored.cache.challenge == 2 else "epoch"
+    was = "were" if scored.cache.challenge == 2 else "was"
     names = ", ".join(run.name for run in found[:3])
     if len(found) > 3:
         names += f" and {cli.counted(len(found) - 3, 'other run')}"
-    if len(found) > 1:
-        return f"the {what} of {names} {was} chosen on some of these subjects, which flatters them"
-    many = f"{chosen_on(found[0], cache, rows)} of these {len(_named(cache, rows))} subjects"
-    return f"the {what} of {names} {was} chosen on {many}, which flatters it"
-
-
-def _named(cache, rows):
-    return {name.decode() for name in np.unique(cache.metadata["subject"][rows])}
+    many, them = "some of these subjects", "them"
+    if len(found) == 1:
+        many, them = f"{chosen_on(found[0], scored)} of these {len(scored.names)} subjects", "it"
+    return f"the {what} of {names} {was} chosen on {many}, which flatters {them}"
 
 
 def _few(names):
@@ -134,19 +156,17 @@ def _files(cache):
     return ", ".join(map(str, cache.paths))
 
 
-def check_side(run, cache, rows, also=()) -> None:
+def check_side(run, scored: Side, also=()) -> None:
     """Raises UserError where a run cannot be scored on these windows.
 
-    That is where it is of another challenge or target, where the windows are of another kind, or
-    where it was trained on their subjects. also: targets that are allowed though the competition
-    does not score them.
+    They must be of its challenge and kind, it must predict what is scored, and none of their
+    subjects may be in its training. also: targets allowed though the competition does not score
+    them.
     """
-    keys = ("challenge", "target", "model", "train", "split", "input")
-    if missing := [key for key in keys if key not in run.config]:
-        raise UserError(
-            f"{run.folder / 'config.json'} lacks {', '.join(missing)}; "
-            f"train another with: {run.again()}"
-        )
+    cache, known = scored.cache, ("challenge", "target", "model", "train", "split", "input")
+    if missing := [key for key in known if key not in run.config]:
+        path = run.folder / "config.json"
+        raise UserError(f"{path} lacks {', '.join(missing)}; train another with: {run.again()}")
     if not run.scored and run.config["target"] not in also:
         raise UserError(
             f"{run.name} predicts {run.config['target']}, challenge {run.challenge} is scored on "
@@ -160,7 +180,7 @@ def check_side(run, cache, rows, also=()) -> None:
         )
     if difference := _difference(run, cache):
         raise UserError(f"{cache.paths[0]} {difference}; train another with: {run.again()}")
-    if seen := subjects(run, "train") & _named(cache, rows):
+    if seen := subjects(run, "train") & scored.names:
         raise UserError(
             f"{run.name} was trained on {len(seen)} of the subjects it would be scored on "
             f"({_few(seen)}); name releases it has not seen with --release"
@@ -170,18 +190,14 @@ def check_side(run, cache, rows, also=()) -> None:
 def _difference(run, cache):
     """How a cache's windows differ from those the run was trained on, "" where they do not."""
     trained = run.config["input"]
-    if cache.sfreq != trained["sfreq"]:
-        return (
-            f"is sampled at {cache.sfreq:g} Hz, {run.name} was trained at {trained['sfreq']:g} Hz"
-        )
+    rate, channels = trained["sfreq"], trained["channels"]
     # challenge 2 stores 4 s, of which 2 s are cut
     samples = trained["window_samples"] if run.challenge == 1 else LENGTH[2]
+    if cache.sfreq != rate:
+        return f"is sampled at {cache.sfreq:g} Hz, {run.name} was trained at {rate:g} Hz"
     if cache.window_samples != samples:
         return f"has windows of {cache.window_samples} samples, {run.name} was trained on {samples}"
-    if list(cache.channels) != list(trained["channels"]):
-        was, found = (
-            f"{len(names)} channels ({', '.join(names[:3])}, ...)"
-            for names in (trained["channels"], cache.channels)
-        )
-        return f"has {found}, {run.name} was trained on {was}"
+    if list(cache.channels) != list(channels):
+        named = lambda names: f"{len(names)} channels ({', '.join(names[:3])}, ...)"
+        return f"has {named(cache.channels)}, {run.name} was trained on {named(channels)}"
     return ""

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import lsq_linear
 
 from eeg import UserError
-from eeg.score.ensemble import combine, combine_runs, subject_mean, wanted
+from eeg.score.ensemble import asked, combine, combine_runs, subject_mean
 from eeg.score.metrics import nrmse
 from eeg.score.predict import predict_run
 from eeg.score.sides import scored_side, side
@@ -65,18 +65,16 @@ def test_what_is_fitted_is_fitted_on_validation_windows(caches, tmp_path):
     runs = [write_run(tmp_path, f"a/{i}", seed=i) for i in range(2)] + [
         write_run(tmp_path, "a/n", head="number")
     ]
-    cache, rows = scored_side(caches, 1)
-    known, chosen = side(caches, runs, "valid")
-    assert {name.decode() for name in known.metadata["subject"][chosen]} == set(subject_names("R5"))
+    scored, known = scored_side(caches, 1), side(caches, runs, "valid")
+    assert known.names == set(subject_names("R5"))
     for way in ("average", "weights", "stack"):
-        found = [predict_run(run, cache, rows, of=wanted(way)) for run in runs]
+        found = [predict_run(run, scored, asked(way)) for run in runs]
         assert [p.shape[1] for p in found] == ([13, 13, 1] if way == "stack" else [1, 1, 1])
-        p, words = combine_runs(way, runs, found, caches, of=wanted(way))
-        valid = [predict_run(run, known, chosen, of=wanted(way)) for run in runs]
-        np.testing.assert_array_equal(
-            p, combine(way, found, valid, known.y[chosen], known.metadata["subject"][chosen])[0]
-        )
-        assert p.shape == (len(rows),) and np.isfinite(p).all()
+        p, words = combine_runs(way, runs, found, caches, asked(way))
+        valid = [predict_run(run, known, asked(way)) for run in runs]
+        expected, _ = combine(way, found, valid, known.y, known.subjects)
+        np.testing.assert_array_equal(p, expected)
+        assert p.shape == (len(scored.rows),) and np.isfinite(p).all()
 
 
 def test_folds_of_a_cross_validation_are_averaged_or_refused(caches, tmp_path):
@@ -90,10 +88,10 @@ def test_folds_of_a_cross_validation_are_averaged_or_refused(caches, tmp_path):
         )
         for i in range(5)
     ]
-    found = [predict_run(run, *scored_side(caches, 1)) for run in runs]
-    assert combine_runs("average", runs, found, caches)[1] == "average of 5"
+    found = [predict_run(run, scored_side(caches, 1)) for run in runs]
+    assert combine_runs("average", runs, found, caches, asked("average"))[1] == "average of 5"
     with pytest.raises(UserError, match="--ensemble average"):
-        combine_runs("weights", runs, found, caches)
+        combine_runs("weights", runs, found, caches, asked("weights"))
 
 
 @pytest.mark.parametrize("name", ["evaluate", "compare"])

@@ -19,7 +19,7 @@ from eeg.score.predict import (
     QUANTILES,
     TEMPERATURES,
     TIME_STATISTICS,
-    Views,
+    Question,
     answers_and_times,
     predict,
 )
@@ -54,7 +54,7 @@ def cached(data, challenge, **settings):
 
 
 def seen(model, x, features):
-    """For predict(of=): the window itself."""
+    """For a Question: the window itself."""
     return x.flatten(1)
 
 
@@ -96,10 +96,12 @@ def test_challenge_2_windows_are_cut_as_the_competition_cuts_them(data, model, m
                 begin = draw.randint(0, 200) + round(100 * margin_s)
                 expected.append(window[:, begin : begin + 200].ravel())
     assert len(cache) == len(expected) > 50 and len(set(cache.metadata["recording"])) == 3
-    np.testing.assert_array_equal(predict(model, cache, of=seen, batch=7), np.array(expected))
+    np.testing.assert_array_equal(
+        predict(model, cache, None, Question(seen), 7), np.array(expected)
+    )
     some = np.array([40, 3, 22, 21, 4])  # a window is cut the same whatever others are asked for
     np.testing.assert_array_equal(
-        predict(model, cache, some, seen, batch=2), np.array(expected)[some]
+        predict(model, cache, some, Question(seen), 2), np.array(expected)[some]
     )
 
 
@@ -129,13 +131,13 @@ def test_views(data, model):
         for rows in (list(range(129)), swapped)
     ]
     np.testing.assert_allclose(
-        predict(model, cache, of=seen, views=Views(0.2, True)),
+        predict(model, cache, question=Question(seen, 0.2, True)),
         np.mean(views, 0).reshape(len(X), -1),
         rtol=1e-5,
         atol=1e-5,
     )
     np.testing.assert_allclose(
-        predict(model, cache, of=seen, views=Views(mirror=True)),
+        predict(model, cache, question=Question(seen, mirror=True)),
         np.mean(views[2:4], 0).reshape(len(X), -1),
         rtol=1e-5,
         atol=1e-5,
@@ -144,7 +146,7 @@ def test_views(data, model):
 
 def test_views_of_challenge_2_stay_within_the_stored_window(data, model):
     cache = cached(data, 2)
-    found, draw = predict(model, cache, of=seen, views=Views(1.0)), random.Random(42)
+    found, draw = predict(model, cache, question=Question(seen, 1.0)), random.Random(42)
     cuts = [draw.randint(0, 200) for _ in range(17)]
     assert min(cuts) < 100 < max(cuts)
     for i, cut in enumerate(cuts):  # the first recording
@@ -156,8 +158,8 @@ def test_views_of_challenge_2_stay_within_the_stored_window(data, model):
 
 def test_time_statistics_by_hand(data, model):
     cache = cached(data, 1)
-    found = predict(model, cache, of=answers_and_times)
-    scores = predict(model, cache, of=lambda model, x, features: model.raw(x))
+    found = predict(model, cache, question=Question(answers_and_times))
+    scores = predict(model, cache, question=Question(lambda model, x, _: model.raw(x)))
     assert found.shape == (len(cache), 1 + len(TIME_STATISTICS))
     np.testing.assert_array_equal(found[:, :1], predict(model, cache))
     t = 0.5 + np.arange(200) / 100
@@ -182,7 +184,7 @@ def test_memory_is_that_of_a_batch(data, model):
             model,
             cache,
             np.arange(n) % len(cache),
-            of=lambda model, x, features: x[:, 0, :1],
+            Question(lambda model, x, _: x[:, 0, :1]),
             batch=10,
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -195,16 +197,16 @@ def test_mistakes(data, model):
         UserError,
         match="0.25 s around its windows; .*run/cache.py --release R1 R2 --margin 0.3 --force",
     ):
-        predict(model, cached(data, 1, margin_s=0.25), views=Views(0.3))
+        predict(model, cached(data, 1, margin_s=0.25), question=Question(shift_s=0.3))
     with pytest.raises(UserError, match="windows of 200 samples, the model takes 100"):
         predict(eeg.models.build("tcn", n_times=100), cached(data, 1))
     with pytest.raises(UserError, match="windows of 400 samples, the model takes 500"):
         predict(eeg.models.build("tcn", n_times=500), cached(data, 2))
     numbers = eeg.models.build("tcn", width=8, depth=1, head="number")
-    assert predict(numbers, cached(data, 1), of=answers_and_times).shape[1] == 1
+    assert predict(numbers, cached(data, 1), question=Question(answers_and_times)).shape[1] == 1
     takes_features = eeg.models.build("tcn", width=8, depth=1)
     takes_features.features = "file"
     with pytest.raises(UserError, match="run/features.py --release R1 R2 --challenge 2"):
         predict(takes_features, cached(data, 2))
     with pytest.raises(UserError, match="leave out --shift and --mirror"):
-        predict(takes_features, cached(data, 2), views=Views(mirror=True))
+        predict(takes_features, cached(data, 2), question=Question(mirror=True))

@@ -14,7 +14,7 @@ def test_predictions_are_the_models_own(caches, tmp_path):
     run = write_run(tmp_path, "a/1")
     _, p, _ = by_hand(run, caches, ["R6", "R7"])
     assert np.std(p) > 0
-    np.testing.assert_allclose(predict_run(run, *scored_side(caches, 1))[:, 0], p, rtol=1e-5)
+    np.testing.assert_allclose(predict_run(run, scored_side(caches, 1))[:, 0], p, rtol=1e-5)
     assert not load_model(run.weights).training
 
 
@@ -70,7 +70,7 @@ def test_nothing_in_a_weights_file_is_run(tmp_path, capsys):
 def test_answers_that_are_no_numbers(caches, tmp_path):
     run = write_run(tmp_path, "a/1", center=float("nan"))
     with pytest.raises(UserError, match=r"a/1 answers NaN or infinity for (\d+) of \1 windows"):
-        predict_run(run, *scored_side(caches, 1))
+        predict_run(run, scored_side(caches, 1))
 
 
 def test_validation_answers_of_challenge_2_are_shrunk_as_fits_other_subjects(caches, tmp_path):
@@ -82,19 +82,17 @@ def test_validation_answers_of_challenge_2_are_shrunk_as_fits_other_subjects(cac
         0.0,
     )  # what was fitted on all of them plays no part
     torch.save({"settings": model.settings, "state": model.state_dict()}, run.weights)
-    cache, rows = side(caches, [run], "valid")
-    y, subjects = cache.y[rows], cache.metadata["subject"][rows]
+    valid = side(caches, [run], "valid")
+    y, subjects = valid.y, valid.subjects
     model.shrink[:] = 1
-    full = predict(model, cache, rows)[:, 0] - 0.3
+    full = predict(model, *valid)[:, 0] - 0.3
     names = np.unique(subjects)  # four, of 19 windows each
     expected = np.empty(len(y))
     for fitted, scored in (names[::2], names[1::2]), (names[1::2], names[::2]):
         fitted, scored = np.isin(subjects, fitted), np.isin(subjects, scored)
         strength = np.clip((full[fitted] @ (y[fitted] - 0.3)) / (full[fitted] @ full[fitted]), 0, 1)
         expected[scored] = 0.3 + strength * full[scored]
-    np.testing.assert_allclose(predict_validation(run, cache, rows), expected, rtol=1e-6)
+    np.testing.assert_allclose(predict_validation(run, valid), expected, rtol=1e-6)
     one = write_run(tmp_path, "c1_tcn/1")
     windows = side(caches, [one], "valid")
-    np.testing.assert_array_equal(
-        predict_validation(one, *windows), predict_run(one, *windows)[:, 0]
-    )
+    np.testing.assert_array_equal(predict_validation(one, windows), predict_run(one, windows)[:, 0])

@@ -35,49 +35,42 @@ class Probe(nn.Module):
 
 @pytest.fixture(scope="module")
 def informative(caches):
-    """A cache of 10 subjects whose labels a Probe at electrode 41, from 0.60 to 0.80 s, answers."""
+    """Windows of 10 subjects whose labels a Probe at electrode 41, 0.60 to 0.80 s, answers."""
     cache = Cache([cache_path(caches, 1, "R6"), cache_path(caches, 1, "R7")])
     cache.metadata = cache.metadata.copy()
     cache.metadata["subject"] = [f"S{i % 10}" for i in range(len(cache))]
-    cache.y = np.array(
-        [cache[i][41, 10 + 60 : 10 + 80].astype(float).std() for i in range(len(cache))]
-    )
-    return cache
+    rows = np.arange(len(cache))
+    cache.y = np.array([cache[i][41, 10 + 60 : 10 + 80].astype(float).std() for i in rows])
+    return sides.Side(cache, rows)
 
 
 def test_the_only_informative_electrode_and_times_rank_first(informative):
-    probe = Probe(41, 60, 80)
-    found = numbers.importance(probe, informative, np.arange(len(informative)))
-    assert found.windows == len(informative) and found.top[0] == 41
+    found = numbers.importance(Probe(41, 60, 80), informative)
+    assert found.windows == len(informative.rows) and found.top[0] == 41
     others = np.arange(129) != 41
     assert found.channels[41] > 1 and np.abs(found.channels[others]).max() < 1e-6
-    assert (
-        set(np.argsort(-found.times)[:2]) == {6, 7}
-        and np.abs(np.delete(found.times, [6, 7])).max() < 1e-6
-        and found.times[[6, 7]].min() > 0.1
-    )
+    assert set(np.argsort(-found.times)[:2]) == {6, 7} and found.times[[6, 7]].min() > 0.1
+    assert np.abs(np.delete(found.times, [6, 7])).max() < 1e-6
     # by hand: without the electrode the answer is 0 for every window
     assert found.channels[41] == pytest.approx(
         np.sqrt((informative.y**2).mean()) / informative.y.std(), rel=1e-5
     )
-    assert (
-        found.top_low[0] < found.channels[41] < found.top_high[0]
-        and found.times_low[6] < found.times[6] < found.times_high[6]
-    )
+    low, high = found.top_ends
+    assert low[0] < found.channels[41] < high[0]
+    low, high = found.times_ends
+    assert low[6] < found.times[6] < high[6]
 
 
 def test_of_few_subjects_no_interval_is_drawn(informative, monkeypatch):
     few = informative.metadata.copy()
     few["subject"] = [f"S{i % 9}" for i in range(len(few))]
-    monkeypatch.setattr(informative, "metadata", few)
-    found = numbers.importance(Probe(41, 60, 80), informative, np.arange(len(informative)))
-    assert (
-        found.channels[41] > 1
-        and np.isnan([*found.top_low, *found.top_high, *found.times_low]).all()
-    )
+    monkeypatch.setattr(informative.cache, "metadata", few)
+    found = numbers.importance(Probe(41, 60, 80), informative)
+    assert found.channels[41] > 1
+    assert np.isnan(found.top_ends).all() and np.isnan(found.times_ends).all()
 
 
-def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_were(informative):
+def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_were():
     x = torch.randn(3, 5, 23)
     before, seen = x.clone(), []
 
@@ -86,7 +79,7 @@ def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_we
             seen.append(x.clone())
             return x.sum((1, 2))[:, None]
 
-    out = numbers.occluded(Watch(), x, None, step=10)
+    out = numbers.occluded(Watch(), x, None)
     assert out.shape == (3, 1 + 5 + 3) and torch.equal(x, before) and torch.equal(seen[0], before)
     for c in range(5):
         expected = before.numpy().copy()
@@ -101,13 +94,15 @@ def test_occlusion_puts_the_mean_of_the_window_and_leaves_the_windows_as_they_we
 def test_it_ends_when_patience_does(informative, monkeypatch):
     monkeypatch.setattr(numbers, "BLOCK", 3)
     monkeypatch.setattr(numbers, "LEAST", 5)
-    rows = np.arange(2, len(informative))
-    assert (
-        numbers.importance(Probe(41, 60, 80), informative, rows, patience_s=0, top=3).windows == 5
-    )
+    monkeypatch.setattr(numbers, "TOP", 3)
+    monkeypatch.setattr(numbers, "PATIENCE_S", 0)
+    some = informative._replace(rows=informative.rows[2:])
+    assert numbers.importance(Probe(41, 60, 80), some).windows == 5
+    monkeypatch.setattr(numbers, "PATIENCE_S", 20)
     monkeypatch.setattr(numbers, "MOST", 7)
-    found = numbers.importance(Probe(41, 60, 80), informative, rows, top=3)
-    assert found.windows == 7 and len(found.top) == len(found.top_low) == 3 and found.top[0] == 41
+    found = numbers.importance(Probe(41, 60, 80), some)
+    assert found.windows == 7 and found.top[0] == 41
+    assert found.top.shape == (3,) and found.top_ends.shape == (2, 3)
 
 
 def test_bins_hold_as_many_each():
@@ -416,13 +411,12 @@ def test_the_script(page, no_occlusion, script, caches, tmp_path):
 
 
 def test_ages_of_challenge_1_come_from_the_release(caches, tmp_path):
-    cache = find_caches(caches, 1, ["R6", "R7"])
-    rows = np.arange(len(cache))
-    ages = numbers.ages_of(cache, rows, caches.parent / "data")
+    scored = sides.scored_side(caches, 1, ["R6", "R7"])
+    ages = numbers.ages_of(scored, caches.parent / "data")
     for release in ("R6", "R7"):
         for i, name in enumerate(subject_names(release)):
-            assert set(ages[cache.metadata["subject"] == name.encode()]) == {8.0 + i}
-    assert numbers.ages_of(cache, rows, tmp_path) is None
+            assert set(ages[scored.subjects == name.encode()]) == {8.0 + i}
+    assert numbers.ages_of(scored, tmp_path) is None
 
 
 def test_the_montage_knows_every_electrode():

@@ -116,15 +116,14 @@ def test_nobody_is_fitted_on_whom_a_member_was_trained_on(caches, tmp_path):
     ],
 )
 def test_what_may_not_be_scored(caches, tmp_path, changed, reason):
-    cache, rows = scored_side(caches, 1)
     with pytest.raises(UserError, match=reason):
-        check_side(write_run(tmp_path, "a/1", **changed), cache, rows)
+        check_side(write_run(tmp_path, "a/1", **changed), scored_side(caches, 1))
 
 
 def test_what_may_be_scored(caches, tmp_path):
-    check_side(write_run(tmp_path, "a/1"), *scored_side(caches, 1))
-    check_side(write_run(tmp_path, "a/2", 2, target="factors"), *scored_side(caches, 2))
+    check_side(write_run(tmp_path, "a/1"), scored_side(caches, 1))
+    check_side(write_run(tmp_path, "a/2", 2, target="factors"), scored_side(caches, 2))
     run = write_run(tmp_path, "a/3")
     del run.config["split"]
     with pytest.raises(UserError, match="config.json lacks split"):
-        check_side(run, *scored_side(caches, 1))
+        check_side(run, scored_side(caches, 1))

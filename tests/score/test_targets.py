@@ -15,6 +15,8 @@ from eeg.data.cache import cache_path
 from eeg.data.split import EXTERNALIZING_FIRST
 from eeg.score import report
 from eeg.score.metrics import LEAST_FREEDOM
+from eeg.score.predict import Question, all_answers, predict_run
+from eeg.score.sides import scored_side
 from tests.score.conftest import by_hand, write_run
 
 
@@ -159,14 +161,11 @@ def four(caches, tmp_path):
 
 def factors_by_hand(run, folder):
     """{factor: (windows, NRMSE, r)}, from the project's own predictions."""
-    from eeg.score.predict import predict_run
-    from eeg.score.sides import scored_side
-
-    cache, rows = scored_side(folder, 2)
-    p = predict_run(run, cache, rows, of=lambda model, x, features: model(x, features))
+    scored = scored_side(folder, 2)
+    p = predict_run(run, scored, Question(all_answers))
     found = {}
     for k, name in enumerate(EXTERNALIZING_FIRST):
-        y = cache.metadata[name][rows]
+        y = scored.metadata[name]
         known = ~np.isnan(y)
         r = np.corrcoef(y[known], p[known, k])[0, 1] if np.ptp(y[known]) else None
         found[name] = (

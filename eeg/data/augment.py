@@ -1,77 +1,25 @@
-"""What is done to training windows, and how strongly; the work itself is fused into the gather
-(csrc/augment.hpp).
+"""What is done to training windows, and how strongly. csrc/augment.hpp does it, in the gather.
 
 Draws are keyed by (seed, epoch, window): a window gets the same whatever batch, thread or resumed
 run it is in.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from eeg import UserError
 
-# electrodes of the HydroCel net that mirror each other; the others (E6, E11, ... Cz) lie on the
-# midline
-PAIRS = (
-    (1, 32),
-    (2, 26),
-    (3, 23),
-    (4, 19),
-    (5, 12),
-    (7, 106),
-    (8, 25),
-    (9, 22),
-    (10, 18),
-    (13, 112),
-    (14, 21),
-    (20, 118),
-    (24, 124),
-    (27, 123),
-    (28, 117),
-    (29, 111),
-    (30, 105),
-    (31, 80),
-    (33, 122),
-    (34, 116),
-    (35, 110),
-    (36, 104),
-    (37, 87),
-    (38, 121),
-    (39, 115),
-    (40, 109),
-    (41, 103),
-    (42, 93),
-    (43, 120),
-    (44, 114),
-    (45, 108),
-    (46, 102),
-    (47, 98),
-    (48, 119),
-    (49, 113),
-    (50, 101),
-    (51, 97),
-    (52, 92),
-    (53, 86),
-    (54, 79),
-    (56, 107),
-    (57, 100),
-    (58, 96),
-    (59, 91),
-    (60, 85),
-    (61, 78),
-    (63, 99),
-    (64, 95),
-    (65, 90),
-    (66, 84),
-    (67, 77),
-    (68, 94),
-    (69, 89),
-    (70, 83),
-    (71, 76),
-    (73, 88),
-    (74, 82),
-    (125, 128),
-    (126, 127),
+# Electrodes of the HydroCel net that mirror each other; the others (E6, E11, ... Cz) lie on the
+# midline.
+_PAIRS = (
+    "1-32 2-26 3-23 4-19 5-12 7-106 8-25 9-22 10-18 13-112 14-21 20-118 24-124 27-123 28-117 "
+    "29-111 30-105 31-80 33-122 34-116 35-110 36-104 37-87 38-121 39-115 40-109 41-103 42-93 "
+    "43-120 44-114 45-108 46-102 47-98 48-119 49-113 50-101 51-97 52-92 53-86 54-79 56-107 57-100 "
+    "58-96 59-91 60-85 61-78 63-99 64-95 65-90 66-84 67-77 68-94 69-89 70-83 71-76 73-88 74-82 "
+    "125-128 126-127"
 )
+PAIRS = tuple(tuple(map(int, pair.split("-"))) for pair in _PAIRS.split())
 
 
 @dataclass(frozen=True)
@@ -87,24 +35,23 @@ class Augment:
     mix: float = 0.0  # alpha of mixup's Beta(alpha, alpha)
 
     def __post_init__(self):
-        for f in fields(self):
-            value, most = getattr(self, f.name), {"noise": 100, "shift": 10}.get(f.name, 1)
+        for name, value in asdict(self).items():
+            most = {"noise": 100, "shift": 10}.get(name, 1)
             if not 0 <= value <= most:
-                raise UserError(f"the augmentation {f.name} must lie from 0 to {most}, got {value}")
+                raise UserError(f"the augmentation {name} must lie from 0 to {most}, got {value}")
 
-    def native(self, seed, epoch, sfreq):
+    def native(self, seed: int, epoch: int, sfreq: float) -> Any:
+        """These strengths as the gather takes them."""
         from eeg import _native
 
-        strengths = {f.name: getattr(self, f.name) for f in fields(self)} | {
-            "shift": round(self.shift * sfreq)
-        }
+        strengths = asdict(self) | {"shift": round(self.shift * sfreq)}
         return _native.Augment(seed=seed & 0xFFFFFFFF, epoch=epoch, **strengths)
 
 
 AUGMENTATIONS = tuple(field.name for field in fields(Augment))
 
 
-def mirrored(channels):
+def mirrored(channels: Sequence[str]) -> Any:
     """(C,) int32: for each channel the number of the one on the other side of the head.
 
     Channels of another net stay where they are.

@@ -6,12 +6,12 @@
 A kill at any moment leaves the cache as it was. eeg/models/features.py says what each feature is.
 """
 
-import errno
 import hashlib
 import io
 import os
 import shlex
 import shutil
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +19,21 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from eeg import UserError
+from eeg import UserError, files
 from eeg.models.features import FEATURES
 from eeg.models.montage import CHANNELS, GROUPS, LAGS, SFREQ
 
 VERSION = 1  # of the arithmetic: raise it when a feature changes and its definition does not
 
 
-# ---------------------------------------------------------------------------------------- computing
-
-
-def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
-    """Features of X (N, C, samples), float32 or float16, microvolts at 100 Hz. -> (N, F) float32 in
-    the order of FEATURES.
+def compute(
+    X: np.ndarray,
+    first: int = 0,
+    length: int | None = None,
+    channels: Sequence[str] = CHANNELS,
+    threads: int | None = None,
+) -> np.ndarray:
+    """Features of X (N, C, samples), float32 or float16, microvolts at 100 Hz: (N, F) float32.
 
     first, length: the samples that count, for windows stored with a margin. A channel that is flat
     or not finite is left out of its groups; a feature that then cannot be computed is NaN. The
@@ -43,27 +45,17 @@ def compute(X, first=0, length=None, channels=CHANNELS, threads=None):
         raise TypeError(f"X must be float32 or float16, got {X.dtype}")
     if X.ndim != 3 or X.shape[1] != len(channels):
         raise ValueError(f"X must be (windows, {len(channels)} channels, samples), got {X.shape}")
-    length = X.shape[2] - first if length is None else length
+    length, threads = length or X.shape[2] - first, threads or 0
     listed = [list(channels).index(name) for group in GROUPS.values() for name in group]
     chosen = np.unique(listed).astype(np.int32)
-    X, threads = (
-        np.ascontiguousarray(X).view(np.uint16 if X.dtype == np.float16 else np.float32),
-        threads or 0,
-    )
-    out, late = (
-        np.empty((len(X), len(FEATURES) - 4 * len(LAGS)), np.float32),
-        np.empty((len(X), len(LAGS), 4), np.float32),
-    )
-    sizes, members = (
-        np.array([len(group) for group in GROUPS.values()], np.int32),
-        np.searchsorted(chosen, listed).astype(np.int32),
-    )
+    members = np.searchsorted(chosen, listed).astype(np.int32)
+    sizes = np.array([len(group) for group in GROUPS.values()], np.int32)
+    X = np.ascontiguousarray(X).view(np.uint16 if X.dtype == np.float16 else np.float32)
+    out = np.empty((len(X), len(FEATURES) - 4 * len(LAGS)), np.float32)
+    lagged = np.empty((len(X), len(LAGS), 4), np.float32)
     _native.window_features(X, first, length, chosen, members, sizes, out, threads)
-    _native.lagged_correlations(X, first, length, np.array(LAGS, np.int32), late, threads)
-    return np.hstack([out, late.reshape(len(X), 4 * len(LAGS))])
-
-
-# ------------------------------------------------------------------------------------- into a cache
+    _native.lagged_correlations(X, first, length, np.array(LAGS, np.int32), lagged, threads)
+    return np.hstack([out, lagged.reshape(len(X), 4 * len(LAGS))])
 
 
 @dataclass
@@ -73,21 +65,51 @@ class Report:
     path: Path
     windows: int = 0
     computed: bool = True
-    missing: dict = field(default_factory=dict)  # feature -> windows in which it is NaN
+    missing: dict[str, int] = field(default_factory=dict)  # feature -> windows in which it is NaN
 
 
-def add(path, challenge=None, force=False, threads=None, progress=None, chunk=512):
-    """Add `neuro_features` to a cache, unless it has them as they would be computed now. -> Report.
+def add(
+    path: Path,
+    challenge: int | None = None,
+    force: bool = False,
+    threads: int | None = None,
+    progress: Callable | None = None,
+    chunk: int = 512,
+) -> Report:
+    """Add `neuro_features` to a cache, unless it has them as they would be computed now.
 
     X is read from its map, `chunk` windows at a time. progress(done, total, bytes) is called after
-    each. Raises UserError where the file is not a cache of these channels, cannot be written, or
+    each. Raises UserError if the file is not a cache of these channels or cannot be written, or if
     another process is at it.
     """
     from eeg.data.build import partial_file
     from eeg.data.cache import Cache
 
-    cache = Cache(path)
-    path, attributes = Path(path), cache.attributes[0]
+    cache, path = Cache(path), Path(path)
+    _check(cache, challenge)
+    X = cache.parts[0]
+    source = cache.attributes[0]["fingerprint"]
+    identity = repr((VERSION, FEATURES, GROUPS, source, X.shape, str(X.dtype)))
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+
+    with partial_file(path.with_name(path.name + ".features")) as partial:
+        if not force and (known := _present(path, fingerprint)) is not None:
+            return Report(path, len(known), False, _count(known))
+        with _opened(path) as file:  # a file that cannot be written is refused before the work
+            values = np.empty((len(X), len(FEATURES)), np.float32)
+            cut = cache.margin_samples, cache.window_samples
+            for at in range(0, len(X), chunk):
+                windows = X[at : at + chunk]
+                values[at : at + chunk] = compute(windows, *cut, threads=threads)
+                if progress:
+                    progress(min(at + chunk, len(X)), len(X), windows.nbytes)
+            with files.writing(path, "--cache DIR", values.nbytes):
+                _publish(path, file.fileno(), partial, values, fingerprint)
+    return Report(path, len(X), True, _count(values))
+
+
+def _check(cache, challenge):
+    path = cache.paths[0]
     if challenge is not None and cache.challenge != challenge:
         raise UserError(
             f"{path} is a cache for challenge {cache.challenge}, not {challenge}; name it with "
@@ -98,53 +120,23 @@ def add(path, challenge=None, force=False, threads=None, progress=None, chunk=51
             f"{path} holds {len(cache.channels)} channels ({', '.join(cache.channels[:3])} ...) at "
             f"{cache.sfreq:g} Hz; features need E1 ... E128 and Cz at {SFREQ} Hz"
         )
-    X = cache.parts[0]
-    identity = repr((VERSION, FEATURES, GROUPS, attributes["fingerprint"], X.shape, str(X.dtype)))
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
-    with partial_file(path.with_name(path.name + ".features")) as partial:
-        if not force and (known := _present(path, fingerprint)) is not None:
-            return Report(path, len(known), False, _count(known))
-        try:
-            fd = os.open(
-                path, os.O_RDWR | os.O_CLOEXEC
-            )  # before the work, so that a file that cannot be written is refused at once
-        except OSError as e:
-            raise UserError(
-                f"{path} cannot be written ({e.strerror}); make it writable with: chmod u+w "
-                f"{shlex.quote(str(path))}"
-            ) from None
-        try:
-            values = np.empty((len(X), len(FEATURES)), np.float32)
-            for at in range(0, len(X), chunk):
-                values[at : at + chunk] = compute(
-                    X[at : at + chunk], cache.margin_samples, cache.window_samples, threads=threads
-                )
-                if progress:
-                    progress(min(at + chunk, len(X)), len(X), X[at : at + chunk].nbytes)
-            try:
-                _publish(path, fd, partial, values, fingerprint)
-            except OSError as e:
-                if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise
-                raise UserError(
-                    f"{path.parent}/ has no room for {values.nbytes / 1e6:,.1f} MB of features; "
-                    "free some, or name a copy of the caches elsewhere with --cache DIR. The "
-                    "cache is as it was"
-                ) from None
-        finally:
-            os.close(fd)
-    return Report(path, len(X), True, _count(values))
+
+def _opened(path):
+    try:
+        return open(path, "r+b", buffering=0)
+    except OSError as e:
+        raise UserError(
+            f"{path} cannot be written ({e.strerror}); make it writable with: chmod u+w "
+            f"{shlex.quote(str(path))}"
+        ) from None
 
 
 def _present(path, fingerprint):
     with h5py.File(path, "r", locking=False) as f:
         there = f.get("neuro_features")
-        return (
-            there[()]
-            if there is not None and there.attrs.get("fingerprint") == fingerprint
-            else None
-        )
+        known = there is not None and there.attrs.get("fingerprint") == fingerprint
+        return there[()] if known else None
 
 
 def _count(values):
@@ -165,9 +157,8 @@ class _Shadow(io.RawIOBase):
     def __init__(self, fd):
         head = os.pread(fd, 36, 0)
         recent = head[:8] == b"\x89HDF\r\n\x1a\n" and head[8] in (2, 3) and head[12:20] == bytes(8)
-        self.end = (
-            int.from_bytes(head[28:36], "little") if recent else os.fstat(fd).st_size
-        )  # of the file as readers know it
+        # where the file ends for its readers
+        self.end = int.from_bytes(head[28:36], "little") if recent else os.fstat(fd).st_size
         self.patches = []  # (offset, bytes) held back
         self._fd, self._at = fd, 0
 
@@ -177,15 +168,8 @@ class _Shadow(io.RawIOBase):
     writable = seekable = readable
 
     def seek(self, offset, whence=io.SEEK_SET):
-        self._at = (
-            offset
-            + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: os.fstat(self._fd).st_size}[
-                whence
-            ]
-        )
-        return self._at
-
-    def tell(self):
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: os.fstat(self._fd).st_size}
+        self._at = base[whence] + offset
         return self._at
 
     def readinto(self, buffer):
@@ -236,13 +220,14 @@ def _publish(path, fd, partial, values, fingerprint):
             os.ftruncate(fd, shadow.end)
         raise
     if not os.path.samestat(os.fstat(fd), path.stat()):
-        raise UserError(f"{path} was built anew while its features were computed; run this again")
-    if all(offset + len(patch) <= _PAGE for offset, patch in shadow.patches):
-        page = bytearray(os.pread(fd, _PAGE, 0))
+        raise UserError(f"{path} was rebuilt while its features were computed; run this again")
+    changed = max(offset + len(patch) for offset, patch in shadow.patches)
+    if changed <= _PAGE:
+        page = bytearray(os.pread(fd, changed, 0))
         for offset, patch in shadow.patches:
             page[offset : offset + len(patch)] = patch
         os.fsync(fd)  # what the page points to is on the disk before the page is
-        os.pwrite(fd, page[: max(offset + len(patch) for offset, patch in shadow.patches)], 0)
+        os.pwrite(fd, page, 0)
         os.fsync(fd)
         return
     os.ftruncate(fd, shadow.end)

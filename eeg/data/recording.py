@@ -1,5 +1,4 @@
-"""The signal of one recording, whatever its format: BDF through the native reader, EEGLAB .set and
-EDF through MNE.
+"""The signal of one recording: BDF through the native reader, EEGLAB .set and EDF through MNE.
 
 Both have `n_times` and `read(starts, out)`; the signal is that of the competition: 129 channels,
 100 Hz, microvolts.
@@ -11,17 +10,16 @@ import threading
 import numpy as np
 
 from eeg._native import Bdf
-from eeg.data.release import BadRecording
+from eeg.data.release import BadRecording, Recording
 from eeg.data.windows import SFREQ
 from eeg.models.montage import CHANNELS
 
-_mne = (
-    threading.Lock()
-)  # MNE holds a whole recording in memory, several times while it filters: one at a time
+# MNE holds a whole recording in memory, several times while it filters: one at a time
+_mne = threading.Lock()
 
 
-def open_signal(recording):
-    """The recording's signal. Raises BadRecording with the reason where it cannot be used."""
+def open_signal(recording: Recording) -> "_Bdf | _Mne":
+    """The recording's signal. Raises BadRecording with the reason if it cannot be used."""
     if recording.signal.suffix == ".bdf":
         signal = _Bdf(recording.signal)
         if signal.sfreq == SFREQ:
@@ -34,10 +32,8 @@ def _order(names):
     place = {name.strip().removeprefix("EEG "): i for i, name in enumerate(names)}
     missing = [name for name in CHANNELS if name not in place]
     if missing:
-        raise BadRecording(
-            f"it has {len(names)} channels, not the 129 of the net (no "
-            f"{missing[0]}{' ...' if len(missing) > 1 else ''})"
-        )
+        no = missing[0] + " ..." * (len(missing) > 1)
+        raise BadRecording(f"it has {len(names)} channels, not the 129 of the net (no {no})")
     return [place[name] for name in CHANNELS]
 
 
@@ -51,18 +47,16 @@ class _Bdf:
         self._channels = np.array(_order(self._bdf.labels), np.int32)
 
     def read(self, starts, out):
-        """Windows from these samples (n) into out (n, 129, T), float32 or float16. -> how many
-        samples float16 could not hold.
+        """Windows from these samples (n) into out (n, 129, T), float32 or float16.
+
+        -> how many samples float16 could not hold
         """
-        return self._bdf.read(
-            starts, self._channels, out.view(np.uint16) if out.dtype == np.float16 else out
-        )
+        bits = out.view(np.uint16) if out.dtype == np.float16 else out
+        return self._bdf.read(starts, self._channels, bits)
 
 
 class _Mne:
-    """At another rate than 100 Hz it is filtered to 0.5-50 Hz and resampled, as the competition's
-    own files were.
-    """
+    """Filters to 0.5-50 Hz and resamples, as was done for the competition's own files."""
 
     def __init__(self, path):
         self._path = path
@@ -74,42 +68,33 @@ class _Mne:
     def _open(self, preload=False):
         import mne
 
-        readers = {
-            ".bdf": mne.io.read_raw_bdf,
-            ".edf": mne.io.read_raw_edf,
-            ".set": mne.io.read_raw_eeglab,
-        }
+        names = {".bdf": "read_raw_bdf", ".edf": "read_raw_edf", ".set": "read_raw_eeglab"}
+        read = getattr(mne.io, names[self._path.suffix])
         try:
-            return readers[self._path.suffix](self._path, preload=preload, verbose="error")
+            return read(self._path, preload=preload, verbose="error")
         except MemoryError:
             raise
-        except (
-            Exception
-        ) as e:  # whatever MNE and SciPy raise on a file that is not what its name says
-            raise BadRecording(
-                f"MNE cannot read it: {' '.join(str(e).split()) or type(e).__name__}"
-            ) from None
+        # whatever MNE and SciPy raise on a file that is not what its name says
+        except Exception as e:
+            words = " ".join(str(e).split()) or type(e).__name__
+            raise BadRecording(f"MNE cannot read it: {words}") from None
 
     def read(self, starts, out):
         with _mne:
             raw = self._open(preload=True)
-            if raw.info["sfreq"] != SFREQ:
-                raw.filter(0.5, min(50.0, 0.45 * raw.info["sfreq"]), verbose="error").resample(
-                    SFREQ, verbose="error"
-                )
+            sfreq = raw.info["sfreq"]
+            if sfreq != SFREQ:
+                raw.filter(0.5, min(50.0, 0.45 * sfreq), verbose="error")
+                raw.resample(SFREQ, verbose="error")
             signal = raw.get_data()[self._channels] * 1e6
-        if not np.isfinite(signal).all():
-            bad = np.flatnonzero(~np.isfinite(signal).all(1))
-            raise BadRecording(
-                f"{(~np.isfinite(signal)).sum()} of its samples are not finite (first in "
-                f"{CHANNELS[bad[0]]})"
-            )
-        limit = np.finfo(out.dtype).max
-        clipped = 0
+        bad = ~np.isfinite(signal)
+        if bad.any():
+            first = CHANNELS[np.flatnonzero(bad.any(1))[0]]
+            raise BadRecording(f"{bad.sum()} of its samples are not finite (first in {first})")
+        limit, clipped = np.finfo(out.dtype).max, 0
         for window, start in zip(out, starts):
-            samples = signal[
-                :, np.clip(np.arange(start, start + out.shape[2]), 0, signal.shape[1] - 1)
-            ]
+            inside = np.clip(np.arange(start, start + out.shape[2]), 0, signal.shape[1] - 1)
+            samples = signal[:, inside]
             clipped += int((np.abs(samples) > limit).sum())
             window[:] = np.clip(samples, -limit, limit)
         return clipped

@@ -1,6 +1,6 @@
 """What every script in run/ shares: the arguments of all commands, and how a command ends.
 
-A script is: parse the arguments (nothing heavy imported yet), import, work. `run` gives it its exit
+A script parses its arguments before it imports anything heavy, then works. `run` gives it its exit
 code: 0 success, 2 bad arguments (argparse), 1 anything else, with one line on stderr and no
 traceback for a user's mistake.
 """
@@ -25,51 +25,40 @@ class Parser(argparse.ArgumentParser):
     """Answers a bad argument with one line; its usage is behind --help."""
 
     def error(self, message):
-        self.exit(
-            2, f"error: {message}; see: {hints.command(self.prog.removesuffix('.py'), '--help')}\n"
-        )
+        see = hints.command(self.prog.removesuffix(".py"), "--help")
+        self.exit(2, f"error: {message}; see: {see}\n")
 
     def parse_known_args(self, *arguments, **more):
         """Keep the files and folders of the command line as well, for messages."""
         found, rest = super().parse_known_args(*arguments, **more)
         for action in self._actions:
-            if action.option_strings and isinstance(
-                value := getattr(found, action.dest, None), Path
-            ):
+            value = getattr(found, action.dest, None)
+            if action.option_strings and isinstance(value, Path):
                 hints.places[action.option_strings[-1]] = value, action.metavar
-        hints.given.update(
-            (place, getattr(found, place))
-            for place in ("data", "cache", "out")
-            if hasattr(found, place)
-        )
+            if action.dest in ("data", "cache", "out"):
+                hints.given[action.dest] = value
         return found, rest
 
 
 def parser(doc: str, **settings) -> Parser:
     """A Parser that shows the script's docstring as it stands and knows --data and --cache."""
-    p = Parser(
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        **settings,
-    )
-    _add_folder(
-        p, "--data", os.environ.get("EEG_DATA", "data"), "releases", "$EEG_DATA, else data/"
-    )
-    _add_folder(p, "--cache", "cache", "caches", "cache/")
+    form = argparse.RawDescriptionHelpFormatter
+    p = Parser(description=doc, formatter_class=form, allow_abbrev=False, **settings)
+    _add_folder(p, "data", "releases", "$EEG_DATA, else data/")
+    _add_folder(p, "cache", "caches", "cache/")
     return p
 
 
-def _add_folder(p, option, folder, what, default):
+def _add_folder(p, place, what, default):
     help = f"folder of the {what} (default: {default})"
-    p.add_argument(option, type=Path, default=Path(folder), metavar="DIR", help=help)
+    p.add_argument(f"--{place}", type=Path, default=hints.default(place), metavar="DIR", help=help)
 
 
 # The arguments that several scripts share. p: a parser, or a group of its arguments.
 
 
 def add_out(p) -> None:
-    _add_folder(p, "--out", "experiments", "runs", "experiments/")
+    _add_folder(p, "out", "runs", "experiments/")
 
 
 def add_release(p, help: str = "R1 ... R12", required: bool = False) -> None:
@@ -89,32 +78,19 @@ def add_plot(p, help: str) -> None:
 
 
 def add_device(p) -> None:
-    p.add_argument(
-        "--device",
-        type=device,
-        default="auto",
-        metavar="DEVICE",
-        help="auto, cpu, cuda, cuda:1, rocm or mps "
-        "(default: auto, a card that passes run/check.py, else the CPU)",
-    )
+    default = "auto, a card that passes run/check.py, else the CPU"
+    help = f"auto, cpu, cuda, cuda:1, rocm or mps (default: {default})"
+    p.add_argument("--device", type=device, default="auto", metavar="DEVICE", help=help)
 
 
 def add_runs(p, default: str) -> None:
     """RUN, --seed and --out, which choose runs in every command that takes several."""
-    p.add_argument(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="a run's folder, name/stamp under --out, a name (its newest finished run), "
-        f"or name/FROM..TO, a range of stamps or their beginnings (default: {default})",
-    )
-    p.add_argument(
-        "--seed",
-        nargs="+",
-        type=whole,
-        metavar="N",
-        help="keep those of the named runs trained with these seeds; leave out folds of --cv",
-    )
+    names = "a run's folder, name/stamp under --out, a name (its newest finished run)"
+    stamps = "or name/FROM..TO, a range of stamps or their beginnings"
+    help = f"{names}, {stamps} (default: {default})"
+    p.add_argument("runs", nargs="*", metavar="RUN", help=help)
+    help = "keep those of the named runs trained with these seeds; leave out folds of --cv"
+    p.add_argument("--seed", nargs="+", type=whole, metavar="N", help=help)
     add_out(p)
 
 
@@ -140,72 +116,37 @@ def check_chosen(p: Parser, args: argparse.Namespace) -> None:
         p.error("--seed chooses among the runs you name, as in: c1_tcn --seed 0 1 2")
 
 
-def _number(text, kind, fits, expected):
-    """The number in `text`. Raises argparse's error, which says what was expected."""
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"'{text}' is not {expected}")
-    return value
+# argparse types
 
 
-def whole(text: str) -> int:
-    """argparse type: a whole number."""
-    return _number(text, int, lambda value: True, "a whole number")
+def checked(read: Callable, fits: Callable, expected: str) -> Callable[[str], Any]:
+    """An argparse type: read(text) where that fits, else an error that says what was expected."""
 
+    def parse(text):
+        try:
+            value = read(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"'{text}' is not {expected}")
+        return value
 
-def positive(text: str) -> int:
-    """argparse type: a whole number of at least 1."""
-    return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
-
-
-def at_least_0(text: str) -> float:
-    """argparse type: a number of at least 0."""
-    return _number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
-
-
-def share(text: str) -> float:
-    """argparse type: a number from 0 to 1, 1 not included."""
-    return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 to less than 1")
-
-
-def percent(text: str) -> float:
-    """argparse type: more than 0, at most 100."""
-    return _number(text, float, lambda value: 0 < value <= 100, "a percentage from 0 to 100")
-
-
-def seconds(text: str) -> float:
-    """argparse type: a length of time, 0 to 10 s."""
-    return _number(text, float, lambda value: 0 <= value <= 10, "a length of time from 0 to 10 s")
-
-
-def challenge(text: str) -> int:
-    """argparse type: the number of a challenge."""
-    expected = "a challenge; expected 1 or 2"
-    return _number(text, int, lambda value: value in (1, 2), expected)
-
-
-def release(text: str) -> str:
-    """argparse type: the name of a release."""
-    if not re.fullmatch(r"R[1-9][0-9]?", text):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not a release; releases are called R1, R2, ... R12"
-        )
-    return text
+    return parse
 
 
 DEVICE = r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?"
+DEVICES = "expected auto, cpu, cuda, cuda:1, rocm or mps"
+RELEASES = "releases are called R1, R2, ... R12"
 
-
-def device(text: str) -> str:
-    """argparse type: the name of a device."""
-    if not re.fullmatch(DEVICE, text):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not a device; expected auto, cpu, cuda, cuda:1, rocm or mps"
-        )
-    return text
+whole = checked(int, lambda value: True, "a whole number")
+positive = checked(int, lambda value: value >= 1, "a whole number of at least 1")
+at_least_0 = checked(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+share = checked(float, lambda value: 0 <= value < 1, "a number from 0 to less than 1")
+percent = checked(float, lambda value: 0 < value <= 100, "a percentage from 0 to 100")
+seconds = checked(float, lambda value: 0 <= value <= 10, "a length of time from 0 to 10 s")
+challenge = checked(int, lambda value: value in (1, 2), "a challenge; expected 1 or 2")
+release = checked(str, re.compile("R[1-9][0-9]?").fullmatch, f"a release; {RELEASES}")
+device = checked(str, re.compile(DEVICE).fullmatch, f"a device; {DEVICES}")
 
 
 def counted(number: int, noun: str) -> str:
@@ -239,9 +180,8 @@ def anonymous_memory() -> int:
 
 
 class Progress:
-    """Shows long work: a tqdm bar on a terminal, a plain line every 10 s in a log.
-
-    Notes the peak of memory as it goes.
+    """Shows long work, as a tqdm bar on a terminal or a line every 10 s in a log, and notes the peak
+    of memory.
 
     Called as progress(done, total, size): how many of how many are done, and the last one's bytes.
     """
@@ -264,9 +204,8 @@ class Progress:
                 self._bar = tqdm(total=total, unit=f" {self._unit}", initial=done - 1)
             self._bar.update(done - self._bar.n)
             if size:
-                self._bar.set_postfix_str(
-                    f"{self._bytes / 1e9 / (now - self._start):.2f} GB/s", refresh=False
-                )
+                rate = self._bytes / 1e9 / (now - self._start)
+                self._bar.set_postfix_str(f"{rate:.2f} GB/s", refresh=False)
         elif now - self._said > 10:
             self._said = now
             left = (total - done) * (now - self._start) / done
@@ -282,9 +221,9 @@ class Progress:
 
 
 def _legible(error):
-    """What a terminal cannot show: bytes of a file's name as they are, other characters as "?"."""
+    """Bytes for what a terminal cannot show: those of a file's name as they are, otherwise "?"."""
     part = error.object[error.start : error.end]
-    named = lambda c: 0xDC80 <= ord(c) <= 0xDCFF  # a byte that is no character where this runs
+    named = lambda c: 0xDC80 <= ord(c) <= 0xDCFF  # a byte that Python could not decode
     return b"".join(bytes([ord(c) - 0xDC00]) if named(c) else b"?" for c in part), error.end
 
 
@@ -307,7 +246,7 @@ def settle_streams() -> None:
 
 
 def _flush():
-    """Bring out what was printed; where that fails, the rest goes nowhere."""
+    """Write out what was printed. Where that fails, drop the rest."""
     try:
         sys.stdout.flush()
     except OSError as e:
@@ -320,7 +259,7 @@ def _flush():
 def _system_error(error):
     """A full disk or a lack of permission in words, with the option that names another place."""
     words = str(error.strerror or error)
-    if error.filename is None or not isinstance(error.filename, (str, bytes, os.PathLike)):
+    if not isinstance(error.filename, (str, bytes, os.PathLike)):
         return words
     path = os.fsdecode(error.filename)
     option = files.option_of(path)

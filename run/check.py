@@ -1,12 +1,12 @@
-"""Can this machine train? Runs ten checks of each device in a child process.
+"""Check whether this machine can train: ten checks of each device in a child process.
 
     python run/check.py                    the card that training would use, if any, and the CPU
-    python run/check.py --again            whatever verdict is kept in cache/device.json
+    python run/check.py --again            ignores the verdict kept in cache/device.json
     python run/check.py --device cuda:1    this one alone: cpu, cuda, cuda:1, rocm, mps
     python run/check.py --json             for programs
 
 An RDNA1 card under ROCm is tried as it is, then with HSA_OVERRIDE_GFX_VERSION 10.1.0, then 10.3.0;
-training then sets what has passed.
+training sets the value that has passed.
 Exit code 0 if a device can train.
 """
 
@@ -18,9 +18,7 @@ from eeg import cli
 def arguments():
     p = cli.parser(__doc__)
     cli.add_device(p)
-    p.add_argument(
-        "--again", action="store_true", help="repeat the checks, whatever verdict is kept"
-    )
+    p.add_argument("--again", action="store_true", help="repeat the checks, ignore kept verdicts")
     p.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
     return p.parse_args()
 
@@ -40,9 +38,9 @@ def main():
     threads = cli.counted(device.cpu_threads(), "thread")
     room = f", {limit / 1e9:.1f} GB of memory" if limit else ""
     say(f"machine   {device.processor()}, {threads}{room}; {cards.driver()}")
-    built = f", CUDA {torch.version.cuda}" if torch.version.cuda else ""
-    built = built or (f", ROCm {torch.version.hip}" if torch.version.hip else "")
-    say(f"torch     {torch.__version__}{built}")
+    platforms = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
+    built = [f", {name} {version}" for name, version in platforms.items() if version]
+    say(f"torch     {torch.__version__}{''.join(built)}")
     if wanted != "cpu" and (reason := cards.absent(wanted)):
         say(f"no GPU    {reason}")
     choice = device.choose(args.device, args.cache, args.again, table)
@@ -51,20 +49,10 @@ def main():
         attempts.append(probe.inspect("cpu", on_check=table))
     trusted = any(attempt.trusted for attempt in attempts)
     if args.json:
-        print(
-            json.dumps(
-                {
-                    **asdict(choice),
-                    "attempts": [
-                        asdict(attempt) | {"trusted": attempt.trusted} for attempt in attempts
-                    ],
-                    "trusted": trusted,
-                },
-                indent=1,
-            )
-        )
+        found = [asdict(attempt) | {"trusted": attempt.trusted} for attempt in attempts]
+        print(json.dumps(asdict(choice) | {"attempts": found, "trusted": trusted}, indent=1))
     elif choice.device == "cpu" and not attempts[-1].trusted:
-        say("\nno device of this machine can train: the CPU fails, too")
+        say("\nno device of this machine can train: the CPU fails too")
     else:
         why = f": {choice.reason}" if choice.attempts else ""
         precisions = " or ".join(choice.precisions)

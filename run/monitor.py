@@ -1,8 +1,8 @@
-"""Show what is running, how far it is and how good; what died, and how to resume it.
+"""Show which runs are running, how far and how good they are; which died, and how to resume them.
 
     python run/monitor.py                 all runs under experiments/
-    python run/monitor.py --follow        again every 2 s until Ctrl-C; in a log, a line a change
-    python run/monitor.py c1_tcn          the runs of a name, and what each got over
+    python run/monitor.py --follow        again every 2 s until Ctrl-C; in a log, only changes
+    python run/monitor.py c1_tcn          the runs of a name, and the faults each recovered from
     python run/monitor.py --out tuning    runs that live elsewhere
 
 best: lowest NRMSE (for the target `correct`: highest AUROC) on validation windows; at: its epoch.
@@ -22,20 +22,11 @@ from eeg.runs.run import all_runs
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="a run folder, name/stamp under --out, or a name: all runs of it (default: every run)",
-    )
+    help = "a run folder, name/stamp under --out, or a name: all runs of it (default: every run)"
+    p.add_argument("runs", nargs="*", metavar="RUN", help=help)
     p.add_argument("--follow", action="store_true", help="repeat until Ctrl-C")
-    p.add_argument(
-        "--every",
-        type=cli.positive,
-        default=2,
-        metavar="S",
-        help="with --follow: seconds between looks (default: 2)",
-    )
+    help = "seconds between looks, with --follow (default: 2)"
+    p.add_argument("--every", type=cli.positive, default=2, metavar="S", help=help)
     cli.add_out(p)
     return p.parse_args()
 
@@ -50,31 +41,22 @@ def main():
             print()
             return
     looks = look_at(args)
-    print(
-        "\n".join(table(looks))
-        if looks
-        else f"no run in {args.out}/ yet; train one with: "
-        + hints.command("train", "--challenge", 1, out=args.out)
-    )
+    start = hints.command("train", "--challenge", 1, out=args.out)
+    lines = table(looks) if looks else [f"no run in {args.out}/ yet; train one with: {start}"]
     for one in looks if args.runs else []:
-        if one.status != "unreadable" and (lines := events(one.run)):
-            print(f"\n{one.run.name}", *lines, sep="\n")
-    for line in gpu.lines():
-        print(line)
+        if one.status != "unreadable" and (recovered := events(one.run)):
+            lines += [f"\n{one.run.name}", *recovered]
+    print(*lines, *gpu.lines(), sep="\n")
 
 
 def look_at(args):
     """Read the runs again. -> [Look]"""
-    runs = (
-        [run for text in args.runs for run in meant(args.out, text)]
-        if args.runs
-        else all_runs(args.out)
-    )
-    return [look(run) for run in runs]
+    named = [run for text in args.runs for run in meant(args.out, text)]
+    return [look(run) for run in (named if args.runs else all_runs(args.out))]
 
 
 def redraw(args, gpu):
-    """The table again and again in the same place; of a long one, the end."""
+    """Redraw the table in the same place; of a long one, show the end."""
     drawn = 0
     while True:
         looks = look_at(args)
@@ -82,43 +64,28 @@ def redraw(args, gpu):
         title, *lines = table(looks, width - 1)
         lines += gpu.lines()
         hidden = max(0, len(lines) + 3 - height)
-        lines = [
-            f"{time.strftime('%H:%M:%S')}  {counts(looks)}"
-            + (f"; {cli.counted(hidden, 'line')} above" if hidden else ""),
-            title,
-            *lines[hidden:],
-        ]
-        # Up to the first line drawn last time, and clear from there. A line that wrapped would put
-        # this out of step.
-        sys.stdout.write(
-            (f"\x1b[{drawn}A" if drawn else "")
-            + "\r\x1b[J"
-            + "".join(line[: width - 1] + "\n" for line in lines)
-        )
-        sys.stdout.flush()
+        heading = f"{time.strftime('%H:%M:%S')}  {counts(looks)}"
+        if hidden:
+            heading += f"; {cli.counted(hidden, 'line')} above"
+        # Up to the first line drawn last time, and clear from there: no line may wrap.
+        up = f"\x1b[{drawn}A" if drawn else ""
+        lines = [line[: width - 1] for line in (heading, title, *lines[hidden:])]
+        print(f"{up}\r\x1b[J{lines[0]}", *lines[1:], sep="\n", flush=True)
         drawn = len(lines)
         time.sleep(args.every)
 
 
 def note_changes(args, gpu):
-    """For a log: all runs at first, then those whose status or epoch changed."""
+    """Print lines for a log: first all runs, then those whose status or epoch changed."""
     known = None
     while True:
         looks = look_at(args)
         now = {one.run.folder: (one.status, one.cells.get("validation")) for one in looks}
-        changed = [
-            one
-            for one in looks
-            if known is None or known.get(one.run.folder) != now[one.run.folder]
-        ]
+        changed = [one for one in looks if (known or {}).get(one.run.folder) != now[one.run.folder]]
         if changed or known is None:
-            print(
-                f"{cli.moment()}  {counts(looks)}",
-                *(line for one in changed for line in sentence(one)),
-                *gpu.lines(),
-                sep="\n",
-                flush=True,
-            )
+            lines = [line for one in changed for line in sentence(one)]
+            heading = f"{cli.moment()}  {counts(looks)}"
+            print(heading, *lines, *gpu.lines(), sep="\n", flush=True)
         known = now
         time.sleep(args.every)
 

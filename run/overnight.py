@@ -1,4 +1,4 @@
-"""Runs a night's work: caches, features, training with and without features, a submission.
+"""Run a night's work: caches, features, training with and without features, a submission.
 
     python run/overnight.py --release R1 R2 R3 R4 --tmux                in its own tmux session
     python run/overnight.py --release R1 R2 --challenge 1               one challenge, half the time
@@ -7,9 +7,9 @@
 For each challenge it trains cnn and hybrid, which is cnn plus the neuroscience features. It
 compares both on R6 and R7 and promotes the one that is better by validation, unless R6 and R7 veto
 it. A submission answers both challenges, so both are the default; with only one, the best existing
-run of the other is submitted with it. R5 (validation), R6 and R7 are used where they are on disk.
+run of the other is submitted with it. R5 (validation), R6 and R7 are used if they are on disk.
 
-Started again with the same releases it resumes: caches and runs that are complete are kept.
+Started again with the same releases it resumes, and keeps complete caches and runs.
 """
 
 import shlex
@@ -24,41 +24,22 @@ from eeg import UserError, cli, hints
 HERE = Path(__file__).resolve().parent
 MODELS = {"cnn": "without features", "hybrid": "with features"}
 # Options of run/train.py that are set here, not by the user
-DECIDED = ("--model", "--features", "--name", "--train", "--valid", "--target", "--cv", "--resume")
-DECIDED += ("--list-models",)
+DECIDED = "--model --features --name --train --valid --target --cv --resume --list-models".split()
 
 
 def arguments():
     p = cli.parser(__doc__)
     cli.add_release(p, "releases to train on", required=True)
     cli.add_mini(p)
-    p.add_argument(
-        "--challenge",
-        nargs="+",
-        type=cli.challenge,
-        default=[1, 2],
-        metavar="{1,2}",
-        help="challenges to train for (default: both)",
-    )
+    numbers = {"nargs": "+", "type": cli.challenge, "metavar": "{1,2}", "default": [1, 2]}
+    p.add_argument("--challenge", help="challenges to train for (default: both)", **numbers)
     cli.add_out(p)
-    p.add_argument(
-        "--zip",
-        type=Path,
-        default=Path("submission.zip"),
-        metavar="FILE",
-        help="submission to write (default: submission.zip)",
-    )
-    p.add_argument(
-        "--anyway",
-        action="store_true",
-        help="submit even models trained on simulated data, "
-        "or no better than the mean of the training labels",
-    )
-    p.add_argument(
-        "--tmux",
-        action="store_true",
-        help="run in a detached tmux session, and say how to attach",
-    )
+    help = "submission to write (default: submission.zip)"
+    p.add_argument("--zip", type=Path, default=Path("submission.zip"), metavar="FILE", help=help)
+    poor = "models trained on simulated data, or no better than the mean of the training labels"
+    p.add_argument("--anyway", action="store_true", help=f"submit even {poor}")
+    help = "run in a detached tmux session, and say how to attach"
+    p.add_argument("--tmux", action="store_true", help=help)
     args, args.further = p.parse_known_args()
     args.release, args.challenge = list(dict.fromkeys(args.release)), sorted(set(args.challenge))
     check_further(p, args)
@@ -70,10 +51,8 @@ def check_further(p, args):
     from train import arguments as train_arguments
 
     if decided := [word for word in args.further if word.split("=")[0] in DECIDED]:
-        p.error(
-            f"{decided[0]} cannot be chosen here: "
-            f"run/overnight.py trains {' and '.join(MODELS)} on the releases of --release"
-        )
+        what = f"trains {' and '.join(MODELS)} on the releases of --release"
+        p.error(f"{decided[0]} cannot be chosen here: run/overnight.py {what}")
     for challenge in args.challenge:
         train_arguments(["--challenge", str(challenge), *args.further])
 
@@ -82,10 +61,8 @@ def main():
     args = arguments()
     simulated = [name for name in on_disk(args.release, args) if is_simulated(name, args)]
     if simulated and not args.anyway:
-        raise UserError(
-            f"{', '.join(simulated)} is simulated, and a submission trained on it is worth "
-            "nothing; for a trial run add --anyway"
-        )
+        worthless = "a submission trained on it is worth nothing; for a trial run add --anyway"
+        raise UserError(f"{', '.join(simulated)} is simulated, and {worthless}")
     if args.tmux:
         print(detach(args.out))
         return
@@ -97,10 +74,8 @@ def main():
             print(f"stopped in stage {number}, {what}; the same command resumes there")
             return
         if code:
-            raise UserError(
-                f"stage {number}, {what}, ended with exit code {code}, its reason stands above; "
-                "when that is solved, the same command resumes there"
-            )
+            failed = f"stage {number}, {what}, ended with exit code {code}, its reason stands above"
+            raise UserError(f"{failed}; when that is solved, the same command resumes there")
         print(f"[{number}] {what}: {(time.monotonic() - start) / 60:.1f} min", flush=True)
     print(f"\nall stages are done, in {(time.monotonic() - began) / 60:.1f} min", flush=True)
 
@@ -115,10 +90,8 @@ def detach(out):
 
 def stages(args):
     """Yields (what, command) of each stage, when the one before has ended."""
-    valid, test = (
-        [name for name in on_disk(names, args) if name not in args.release]
-        for names in (["R5"], ["R6", "R7"])
-    )
+    others = [name for name in on_disk(["R5", "R6", "R7"], args) if name not in args.release]
+    valid, test = [name for name in others if name == "R5"], [n for n in others if n != "R5"]
     releases = ["--release", *args.release, *valid, *test]
     for challenge in args.challenge:
         common = shared_options(args, challenge)
@@ -133,11 +106,9 @@ def stages(args):
             words = [*names.values(), "--promote", *common, "--out", str(args.out)]
             yield f"comparison of challenge {challenge}", script("compare", *words)
         else:
-            print(
-                "no comparison: neither R6 nor R7 is on disk; get one, or simulate one with: "
-                f"{hints.command('synth', '--release', 'R6')}",
-                flush=True,
-            )
+            simulate = hints.command("synth", "--release", "R6")
+            missing = "neither R6 nor R7 is on disk; get one, or simulate one with"
+            print(f"no comparison: {missing}: {simulate}", flush=True)
     yield from submission(args)
 
 
@@ -150,10 +121,8 @@ def training(challenge, model, name, valid, args):
         words += [*shared_options(args, challenge), "--out", str(args.out), "--resume"]
         yield f"{model}, {MODELS[model]}", script("train", *words, *args.further)
         if not trained(name, args):
-            raise UserError(
-                f"{model} has stopped before its end, its reason stands above; "
-                "the same command resumes it"
-            )
+            stopped = f"{model} has stopped before its end, its reason stands above"
+            raise UserError(f"{stopped}; the same command resumes it")
     print(f"{model} is trained: {args.out / name}", flush=True)
 
 
@@ -165,12 +134,9 @@ def submission(args):
     if missing := [challenge for challenge, run in runs.items() if not run]:
         words = [] if args.zip == Path("submission.zip") else ["--zip", args.zip]
         words += [*anyway, "--constant", missing[0]]
-        print(
-            "no submission: it answers both challenges, and there is no finished run of challenge "
-            f"{missing[0]}; let a constant stand in with: "
-            f"{hints.command('submit', *named, *words)}",
-            flush=True,
-        )
+        why = f"it answers both challenges, and there is no finished run of challenge {missing[0]}"
+        constant = hints.command("submit", *named, *words)
+        print(f"no submission: {why}; let a constant stand in with: {constant}", flush=True)
         return
     places = ["--data", args.data, "--cache", args.cache, "--out", args.out, "--zip", args.zip]
     yield "submission", script("submit", *named, *map(str, places), *anyway)
@@ -210,11 +176,8 @@ def shared_options(args, challenge):
 def on_disk(releases, args):
     from eeg.data.release import folder_names
 
-    return [
-        name
-        for name in releases
-        if any((args.data / folder).is_dir() for folder in folder_names(name, args.mini))
-    ]
+    there = lambda name: [f for f in folder_names(name, args.mini) if (args.data / f).is_dir()]
+    return [name for name in releases if there(name)]
 
 
 def is_simulated(name, args):
@@ -236,7 +199,7 @@ def script(name, *words):
 
 
 def run(command):
-    """(exit code, whether somebody asked to stop). Waits until a stopped stage has saved."""
+    """-> (exit code, whether a stop was asked for). Waits until a stopped stage has saved."""
     asked, child = [], None
 
     def on_signal(number, frame):

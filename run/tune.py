@@ -1,15 +1,15 @@
-"""Find train settings by successive halving: many trials for a few epochs, the best third for
-three times as many, and so on.
+"""Find train settings by successive halving: train many trials for a few epochs, the best third
+three times as long, and so on.
 
     python run/tune.py --challenge 1
     python run/tune.py --challenge 1 --space space.json --trials 27 --epochs 27
     python run/tune.py --challenge 2 --name tune_unet -- --model unet --train R1 R2
 
-What stands after -- are options of run/train.py that all trials share. Stopped or killed, the same
-command resumes. Run it several times at once, on one machine or on several that share --out, and
-they share the work. A trial is an ordinary run in experiments/<name>_<number>/.
+Options of run/train.py after -- are shared by all trials. The same command resumes a search that
+was stopped or killed. Started several times at once, on one machine or on several that share --out,
+it shares the work. A trial is an ordinary run in experiments/<name>_<number>/.
 
-A space is a JSON object, options of run/train.py and what they may be:
+A space is a JSON object of options of run/train.py with the values they may take:
     {"lr": {"log": [1e-4, 1e-2]}, "weight-decay": {"range": [0, 0.1]}, "batch-size": [32, 64],
      "set.width": {"int": [64, 256]}, "balance": [true, false]}
 """
@@ -25,30 +25,21 @@ SHOWN = 10  # trials in the table
 def arguments():
     p = cli.parser(__doc__)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", required=True)
-    p.add_argument(
-        "--space",
-        type=Path,
-        metavar="FILE",
-        help="what to search (default: lr, weight-decay, batch-size, ema, dropout of the model)",
-    )
+    help = "what to search (default: lr, weight-decay, batch-size, ema, dropout of the model)"
+    p.add_argument("--space", type=Path, metavar="FILE", help=help)
 
     def add_count(option, help):
         p.add_argument(option, type=cli.positive, metavar="N", help=help)
 
     add_count("--trials", "draw N settings (default: 27)")
-    add_count("--epochs", "epochs of the last rung (default: 27)")
+    add_count("--epochs", "train the last round to epoch N (default: 27)")
     add_count("--rungs", "train in N rounds, each with fewer trials (default: 3)")
     add_count("--eta", "keep one trial in N, for N times the epochs (default: 3)")
-    p.add_argument(
-        "--seed",
-        type=cli.whole,
-        metavar="N",
-        help="seed of the draw and of each trial (default: 0)",
-    )
+    help = "seed of the draw and of each trial (default: 0)"
+    p.add_argument("--seed", type=cli.whole, metavar="N", help=help)
     cli.add_out(p)
-    p.add_argument(
-        "--name", metavar="NAME", help="the study's folder there (default: tune_c1 and the like)"
-    )
+    help = "folder of the study under --out (default: tune_c1 or tune_c2)"
+    p.add_argument("--name", metavar="NAME", help=help)
     words, fixed = sys.argv[1:], None
     if "--" in words:
         cut = words.index("--")
@@ -79,13 +70,9 @@ def open_study(args):
     from eeg.train.options import search_rules
 
     asked = ("challenge", "trials", "epochs", "rungs", "eta", "seed", "fixed")
-    wanted = {name: getattr(args, name) for name in asked}
-    return Study.open(
-        args.out / args.name,
-        wanted | {"space": read_space(args.space)},
-        search_rules(),
-        ("--cache", str(args.cache), "--data", str(args.data)),
-    )
+    wanted = {name: getattr(args, name) for name in asked} | {"space": read_space(args.space)}
+    places = ("--cache", str(args.cache), "--data", str(args.data))
+    return Study.open(args.out / args.name, wanted, search_rules(), places)
 
 
 def read_space(path):
@@ -120,9 +107,9 @@ def suggest(study, best, challenge):
 
     number, _, value, folder = best
     print(
-        f"\nbest    {folder}, chosen by its score on validation windows: {value:.4f} flatters it; "
-        f"score it on others with: {hints.command('evaluate', folder)}"
+        f"\nbest    {folder}, chosen by its score on validation windows: {value:.4f} flatters it;"
     )
+    print(f"        score it on others with: {hints.command('evaluate', folder)}")
     words = as_arguments(study.plan["settings"][number], study.plan["fixed"])
     print(f"train   {hints.command('train', '--challenge', challenge, *words)}")
 

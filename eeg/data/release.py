@@ -1,39 +1,30 @@
-"""A release on disk: its folder, recordings and participants, and which releases are used by
-default.
+"""A release on disk: its folder, recordings and participants; and the releases used by default.
 
 Imports nothing heavy: a command knows its releases before torch, h5py or numpy are loaded.
 """
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from eeg import UserError, hints
 
-DATASETS = {
-    f"R{i}": f"ds{number:06d}"
-    for i, number in enumerate(
-        (5505, 5506, 5507, 5508, 5509, 5510, 5511, 5512, 5514, 5515, 5516), 1
-    )
-}
-TASKS = (
-    "RestingState",
-    "DespicableMe",
-    "DiaryOfAWimpyKid",
-    "FunwithFractals",
-    "ThePresent",
-    "contrastChangeDetection",
-    "seqLearning6target",
-    "seqLearning8target",
-    "surroundSupp",
-    "symbolSearch",
+_NUMBERS = (5505, 5506, 5507, 5508, 5509, 5510, 5511, 5512, 5514, 5515, 5516)
+DATASETS = {f"R{i}": f"ds{number:06d}" for i, number in enumerate(_NUMBERS, 1)}
+_TASKS = (
+    "RestingState DespicableMe DiaryOfAWimpyKid FunwithFractals ThePresent contrastChangeDetection "
+    "seqLearning6target seqLearning8target surroundSupp symbolSearch"
 )
+TASKS = tuple(_TASKS.split())
 TRAIN, VALID = ("R1", "R2", "R3", "R4", "R8", "R9", "R10", "R11"), "R5"  # by default
 CONTRAST = "contrastChangeDetection"  # the task that the competition scores
 FACTORS = ("p_factor", "attention", "internalizing", "externalizing")
 
-_SIGNAL = re.compile(r"sub-([A-Za-z0-9]+)_task-([A-Za-z0-9]+)(?:_run-([0-9]+))?_eeg\.(bdf|set|edf)")
+_SIGNAL = re.compile(
+    r"(sub-([A-Za-z0-9]+)_task-([A-Za-z0-9]+)(?:_run-([0-9]+))?_eeg)\.(bdf|set|edf)"
+)
 _FORMATS = ("bdf", "set", "edf")  # where one recording lies in several, the first
 
 
@@ -51,7 +42,7 @@ class Recording:
     signal: Path  # ..._eeg.bdf, .set or .edf
 
     @property
-    def events(self):
+    def events(self) -> Path:
         return self.signal.with_name(self.signal.stem.removesuffix("_eeg") + "_events.tsv")
 
     def __str__(self):
@@ -65,97 +56,73 @@ class Release:
     folder: Path
 
     @property
-    def label(self):
+    def label(self) -> str:
         return f"{self.name} mini" if self.mini else self.name
 
     @property
-    def simulated(self):
+    def simulated(self) -> bool:
         """Whether its dataset_description.json says that it is simulated."""
         try:
-            return (
-                "simulated"
-                in (self.folder / "dataset_description.json").read_text(encoding="utf-8").lower()
-            )
+            about = (self.folder / "dataset_description.json").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return False
+        return "simulated" in about.lower()
 
-    def recordings(self, tasks):
-        """The recordings of these tasks for which a signal file exists, sorted as their file names
-        are.
-        """
-        found = {}
-        for subject in sorted(
-            e.name for e in os.scandir(self.folder) if e.name.startswith("sub-") and e.is_dir()
-        ):
-            eeg = self.folder / subject / "eeg"
-            if not eeg.is_dir():
-                continue
-            for name in sorted(os.listdir(eeg)):
-                match = _SIGNAL.fullmatch(name)
-                if match and match[2] in tasks:
-                    recording = Recording(match[1], match[2], int(match[3] or 0), eeg / name)
-                    key = name.rsplit(".", 1)[0]
-                    if key not in found or _FORMATS.index(match[4]) < _FORMATS.index(
-                        found[key].signal.suffix[1:]
-                    ):
-                        found[key] = recording
-        return list(found.values())
+    def recordings(self, tasks: Iterable[str]) -> list[Recording]:
+        """The recordings of these tasks for which there is a signal, sorted by file name."""
+        found = []
+        for folder in sorted(self.folder.glob("sub-*/eeg")):
+            names = sorted(os.listdir(folder)) if folder.is_dir() else []
+            for match in filter(None, map(_SIGNAL.fullmatch, names)):
+                stem, subject, task, run, format = match.groups()
+                better = _FORMATS[: _FORMATS.index(format)]
+                if task in tasks and not any(f"{stem}.{each}" in names for each in better):
+                    signal = folder / match[0]
+                    found.append(Recording(subject, task, int(run or 0), signal))
+        return found
 
-    def participants(self):
-        """subject -> {"age": float, "sex": "M" or "F", and the four factors}; NaN and "" where the
-        file says n/a. {} without the file.
+    def participants(self) -> dict[str, dict]:
+        """subject -> {"age", "sex": "M" or "F", and the four factors}; {} without the file.
+
+        NaN and "" stand for n/a.
         """
         path = self.folder / "participants.tsv"
         if not path.exists():
             return {}
         table = read_tsv(path)
         if "participant_id" not in table:
-            raise UserError(
-                f"{path} has no column participant_id (its columns: {', '.join(table)})"
-            )
-        rows = {}
+            columns = ", ".join(table)
+            raise UserError(f"{path} has no column participant_id (its columns: {columns})")
+        unknown = [""] * len(table["participant_id"])
+        found = {}
         for i, name in enumerate(table["participant_id"]):
-            row = {
-                key: _number(table[key][i]) if key in table else float("nan")
-                for key in ("age", *FACTORS)
-            }
-            row["sex"] = table["sex"][i] if "sex" in table and table["sex"][i] in ("M", "F") else ""
-            rows[name.removeprefix("sub-")] = row
-        return rows
+            row = {key: _number(table.get(key, unknown)[i]) for key in ("age", *FACTORS)}
+            sex = table.get("sex", unknown)[i]
+            found[name.removeprefix("sub-")] = row | {"sex": sex if sex in ("M", "F") else ""}
+        return found
 
 
-def folder_names(name, mini):
+def folder_names(name: str, mini: bool) -> list[str]:
     """The folders a release may lie in, in the order they are looked for."""
     number, dataset = name[1:], DATASETS.get(name)
     if mini:
-        names = [
-            f"{name}_mini_L100_bdf",
-            dataset and f"{dataset}-bdf-mini",
-            f"EEG2025r{number}mini",
-        ]
+        ours, theirs = f"{name}_mini_L100_bdf", dataset and f"{dataset}-bdf-mini"
+        names = [ours, theirs, f"EEG2025r{number}mini"]
     else:
-        names = [
-            f"{name}_L100_bdf",
-            dataset and f"{dataset}-bdf",
-            f"EEG2025r{number}",
-            f"{name}_L100",
-            dataset,
-            f"cmi_bids_{name}",
-        ]
-    return [n for n in names if n]
+        names = [f"{name}_L100_bdf", dataset and f"{dataset}-bdf", f"EEG2025r{number}"]
+        names += [f"{name}_L100", dataset, f"cmi_bids_{name}"]
+    return [each for each in names if each]
 
 
-def find_release(name, data, mini=False):
-    """The release in the data root. Raises UserError with the folders looked for and the commands
-    that would make it.
-    """
+def find_release(name: str, data: Path, mini: bool = False) -> Release:
+    """The release in the data root. Raises UserError with the commands that would make it."""
     if not re.fullmatch(r"R[1-9][0-9]?", name):
         raise UserError(f"'{name}' is not a release; releases are called R1, R2, ... R12")
     names = folder_names(name, mini)
     for folder in names:
         if (data / folder).is_dir():
             return Release(name, mini, data / folder)
-    words, data = ["--release", name, *["--mini"] * mini], Path(data)
+    words = ["--release", name, *["--mini"] * mini]
     offers = [
         f"{what}: {hints.command(how, *words, data=data)}"
         for what, how in (("get it with", "download"), ("simulate one with", "synth"))
@@ -163,13 +130,12 @@ def find_release(name, data, mini=False):
     ]
     raise UserError(
         f"no release {name}{' mini' if mini else ''} under {data}/ (looked for "
-        f"{', '.join(names)}); "
-        f"name another folder with --data DIR, or {', or '.join(offers)}"
+        f"{', '.join(names)}); name another folder with --data DIR, or {', or '.join(offers)}"
     )
 
 
-def read_tsv(path):
-    """A tab-separated table as {column: list of str}. Raises BadRecording where it is none."""
+def read_tsv(path: Path) -> dict[str, list[str]]:
+    """A tab-separated table by column. Raises BadRecording if it is none."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -180,12 +146,11 @@ def read_tsv(path):
     if not rows:
         raise BadRecording(f"{path.name} is empty")
     names = [name.strip() for name in rows[0]]
-    short = next((i for i, row in enumerate(rows) if len(row) < len(names)), None)
-    if short is not None:
-        raise BadRecording(
-            f"{path.name} has {len(rows[short])} columns in row {short} and {len(names)} in its "
-            "first"
-        )
+    for i, row in enumerate(rows):
+        if len(row) < len(names):
+            raise BadRecording(
+                f"{path.name} has {len(row)} columns in row {i} and {len(names)} in its first"
+            )
     return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
 
 
@@ -196,7 +161,7 @@ def _number(text):
         return float("nan")
 
 
-def cache_path(folder, challenge, release, mini=False):
+def cache_path(folder: Path, challenge: int, release: str, mini: bool = False) -> Path:
     """Where the windows of a release are kept."""
     return folder / f"challenge{challenge}_{release}{'_mini' if mini else ''}_windows.h5"
 
@@ -209,7 +174,7 @@ def choose_releases(
     mini: bool,
     cv: int | None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """-> (train, valid), names of cached releases; None stands for the default ones.
+    """(train, valid): names of cached releases; None stands for the default ones.
 
     valid is empty where subjects of the training releases validate. Only file names are looked at.
     """
@@ -221,8 +186,8 @@ def choose_releases(
         )
     if not train:
         train = tuple(name for name in TRAIN if cached(name) and name not in (valid or ()))
-        if not train:
-            raise _no_training_cache(folder, challenge, mini)
+    if not train:
+        raise _no_training_cache(folder, challenge, mini)
     if valid is None:
         valid = (VALID,) if not cv and cached(VALID) and VALID not in train else ()
     train, valid = tuple(dict.fromkeys(train)), tuple(dict.fromkeys(valid))

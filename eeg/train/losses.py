@@ -1,8 +1,7 @@
 """What training minimises. B windows, K outputs, S moments.
 
-LOSSES is the list: a loss that is added there is known to --loss, its help and the trainer. A loss
-is given a `Batch` and returns one number, the mean over its windows. torch is imported where it is
-needed: run/train.py shows the list before it is loaded.
+A loss takes a `Batch` and returns one number, the mean over its windows. An entry of LOSSES is known
+to --loss, its help and the trainer. torch is imported late: run/train.py shows the list without it.
 """
 
 from collections.abc import Callable
@@ -19,9 +18,8 @@ TOO_LOW = 0.6  # focal: share of the weight for answers below the label
 class Batch:
     """What a loss may use.
 
-    y, other (B, K + aux): labels in their own units, then those of `aux`, standardised, NaN where
-    unknown. With mixup a window is `mix` (B,) of itself and the rest of a partner, whose label is
-    `other`.
+    y, other (B, K + aux): labels in their units, then those of `aux`, standardised, NaN where
+    unknown. With mixup a window is `mix` (B,) of itself, the rest a partner with the label `other`.
     """
 
     model: object  # a Model
@@ -44,18 +42,10 @@ class Batch:
         return weight * own + (1 - weight) * partner
 
 
-def squared(error):
-    return error.square()
-
-
 def huber(error):
     from torch.nn import functional as F
 
     return F.smooth_l1_loss(error, error.new_zeros(()).expand_as(error), reduction="none")
-
-
-def absolute(error):
-    return error.abs()
 
 
 def focal(error):
@@ -66,8 +56,7 @@ def focal(error):
 
 
 def of_errors(pointwise: Callable) -> Callable:
-    """The loss that sums pointwise(errors), which are in standard deviations of the labels, answer
-    minus label."""
+    """The mean of pointwise(answer minus label), in standard deviations of the labels."""
 
     def loss_of(batch):
         model, mixed, k = batch.model, batch.mixed, batch.model.n_outputs
@@ -82,8 +71,7 @@ def of_errors(pointwise: Callable) -> Callable:
 
 
 def smoothed(moments, y):
-    """(B, S): for each label the distribution over moments that the time scores should give, its
-    sum 1.
+    """(B, S): the distribution over moments that the time scores should give for each label.
 
     A label far outside the window falls on its nearest edge.
     """
@@ -109,9 +97,8 @@ def cross_entropy(batch):
     from torch.nn import functional as F
 
     k, weight = batch.model.n_outputs, batch.raw.new_tensor(batch.positive)
-    return F.binary_cross_entropy_with_logits(
-        batch.raw[:, :k], batch.mixed[:, :k], pos_weight=weight
-    )
+    raw, mixed = batch.raw[:, :k], batch.mixed[:, :k]
+    return F.binary_cross_entropy_with_logits(raw, mixed, pos_weight=weight)
 
 
 @dataclass(frozen=True)
@@ -122,11 +109,11 @@ class Loss:
 
 
 LOSSES = {
-    "mse": Loss("squared error", of_errors(squared)),
+    "mse": Loss("squared error", of_errors(lambda error: error.square())),
     "huber": Loss(
         "squared error up to one deviation of the labels, then absolute", of_errors(huber)
     ),
-    "mae": Loss("absolute error", of_errors(absolute)),
+    "mae": Loss("absolute error", of_errors(lambda error: error.abs())),
     "focal": Loss("squared error that weighs large errors and low answers more", of_errors(focal)),
     "time": Loss("cross-entropy of the time scores and RMSE of the expected time", time),
     "cross-entropy": Loss("hit or error, both classes weigh the same", cross_entropy, False),
@@ -134,8 +121,7 @@ LOSSES = {
 
 
 def loss(kind: str, *parts, **more):
-    """-> scalar. The further arguments are those of Batch. Raises ValueError for a loss that does
-    not exist."""
+    """-> scalar. The further arguments are those of Batch. Raises ValueError for an unknown loss."""
     if kind not in LOSSES:
         raise ValueError(f"there is no loss '{kind}'; there are {', '.join(LOSSES)}")
     return LOSSES[kind].of(Batch(*parts, **more))

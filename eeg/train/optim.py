@@ -10,26 +10,22 @@ from torch import nn
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW whose decay spares biases and normalisations, which it would only pull away from where
-    they belong."""
+    """AdamW that does not decay biases and normalisations, whose best values are not near zero."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=lr)
+    weights = {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay}
+    others = {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0}
+    return torch.optim.AdamW([weights, others], lr=lr)
 
 
 def add_l1(model: nn.Module, strength: float) -> None:
-    """The gradient of strength * sum |w| over all weights, spared like weight decay."""
+    """Add the gradient of strength * sum |w| over the weights that decay."""
     for p in model.parameters():
         if p.dim() > 1 and p.grad is not None:
             p.grad.add_(p.detach().sign(), alpha=strength)
 
 
 class SAM:
-    """Sharpness-aware minimisation: the gradient is taken where, within `rho` of the weights, the
-    loss is highest.
+    """Sharpness-aware minimisation: takes the gradient where the loss within `rho` is highest.
 
     gradients; sam.ascend(their norm)                    to that place
     gradients there, statistics frozen; sam.descend()    back; then the optimiser's step
@@ -37,8 +33,7 @@ class SAM:
 
     def __init__(self, model: nn.Module, rho: float):
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        # The weights that `descend` returns to.
-        self.before = [p.detach().clone() for p in self.parameters]
+        self.before = [p.detach().clone() for p in self.parameters]  # `descend` returns to them
         self.rho = rho
 
     @torch.no_grad()
@@ -58,11 +53,8 @@ class SAM:
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Within, batch norms normalise by their batch and remember nothing of it."""
-    layers = [
-        layer
-        for layer in model.modules()
-        if hasattr(layer, "running_mean") and hasattr(layer, "momentum")
-    ]
+    knows = lambda layer: hasattr(layer, "running_mean") and hasattr(layer, "momentum")
+    layers = [layer for layer in model.modules() if knows(layer)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
@@ -74,10 +66,9 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 
 class Schedule:
-    """The learning rate, as a share of --lr, at each step. `plateau` is the one that remembers: its
-    state goes into checkpoints.
+    """The learning rate at each step, as a share of --lr. state: what `plateau` remembers.
 
-    warmup: steps in which it rises from 0; steps: of the whole run.
+    steps: of the whole run; warmup: those in which the rate rises from 0.
     """
 
     def __init__(self, kind: str, steps: int, warmup: int):
@@ -100,8 +91,8 @@ class Schedule:
         return self.state["factor"]  # plateau; constant, where it stays 1
 
     def epoch_ended(self, value: float) -> None:
-        """value: the validation metric, lower is better. After 5 epochs without a better one,
-        plateau halves the rate."""
+        """value: the validation metric, lower is better. After more than 5 epochs without a better
+        one, `plateau` halves the rate."""
         if self.kind != "plateau":
             return
         if value < self.state["best"]:
@@ -113,12 +104,10 @@ class Schedule:
 
 
 class Average:
-    """An exponential moving average of the weights, which validates and is kept in their stead; the
-    batch norms' statistics are averaged too.
+    """An exponential moving average of weights and batch statistics: it is validated and kept.
 
-    Its memory is short at first, so that it does not begin with what nobody has trained: decay is
-    at most (1 + n) / (10 + n) in step n. `steps` is counted by the caller once an update is done:
-    it may have to be repeated.
+    Its memory is short at first, to forget untrained weights: decay is at most (1 + n) / (10 + n)
+    in step n. The caller counts `steps` once an update is done, because it may be repeated.
     """
 
     def __init__(self, model: nn.Module, decay: float):

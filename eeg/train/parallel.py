@@ -1,10 +1,8 @@
-"""Several processes, one run: torchrun starts them, each computes its share of every batch, all
-take the same step.
+"""Several processes, one run: torchrun starts them, each computes its share of every batch.
 
 Without torchrun there is one process, and everything here is the identity. Every process must call
-the same things in the same order, whatever its own device does meanwhile: small things travel
-through gloo, which needs no card, and gradients through NCCL (RCCL) as long as every process has
-its card.
+the same things in the same order, whatever its own device does: small things travel through gloo,
+which needs no card, and gradients through NCCL (RCCL) as long as every process has its card.
 """
 
 import os
@@ -12,21 +10,14 @@ import sys
 
 
 class Ranks:
-    """Who this process is: rank of world, local of here on this machine; main is the one that
-    writes. restarted: torchrun has started the processes anew after a failure."""
+    """Meets the other processes. This one is `rank` of `world`, `local` of `here` on this machine;
+    `main` is the one that writes. restarted: torchrun has restarted them after a failure."""
 
     def __init__(self):
-        """Meets the other processes."""
-        numbers = (
-            ("RANK", 0),
-            ("WORLD_SIZE", 1),
-            ("LOCAL_RANK", 0),
-            ("LOCAL_WORLD_SIZE", 1),
-            ("TORCHELASTIC_RESTART_COUNT", 0),
-        )
-        self.rank, self.world, self.local, self.here, restarts = (
-            int(os.environ.get(name, default)) for name, default in numbers
-        )
+        number = lambda name, default: int(os.environ.get(name, default))
+        self.rank, self.world = number("RANK", 0), number("WORLD_SIZE", 1)
+        self.local, self.here = number("LOCAL_RANK", 0), number("LOCAL_WORLD_SIZE", 1)
+        restarts = number("TORCHELASTIC_RESTART_COUNT", 0)
         self.main, self.restarted, self.cards = self.rank == 0, restarts > 0, None
         # One process needs nothing of torch, and its run has a folder before torch is imported.
         if self.world > 1:
@@ -40,38 +31,34 @@ class Ranks:
             store = self.dist.PrefixStore(f"start {restarts}", store)
             self.dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
 
-    def stop(self):
+    def stop(self) -> None:
         if self.world > 1:
             self.dist.destroy_process_group()
 
-    def leave(self):
-        """End this process, if it is one of several, with success and at once: gloo's threads may
-        outlive the group, and one that still wants the interpreter while that is taken down aborts
-        the process."""
+    def leave(self) -> None:
+        """End this process at once, with success, if it is one of several: a thread of gloo that
+        outlives the group may abort the process as the interpreter shuts down."""
         if self.world > 1:
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(0)
 
-    def use(self, device):
-        """Say what this process computes on. Where all have a card, gradients go from card to
-        card."""
+    def use(self, device: str) -> None:
+        """Name this process's device. If all have a card, gradients go from card to card."""
         if self.world > 1 and all(self.gather(device.startswith("cuda"))) and self.cards is None:
             self.torch.cuda.set_device(device)
             self.cards = self.dist.new_group(backend="nccl")
 
     def sum_gradients(self, parameters, on_host, windows, *flags):
         """The mean gradient over all processes' windows. -> (for each parameter its gradient on the
-        CPU, for each flag whether it is up in any)
+        CPU, for each flag whether it is up in any); one process: (None, flags)
 
-        on_host: copies of .grad, each the mean over this process's windows, None where there is
-        none. One process: (None, flags).
+        on_host: copies of .grad, or None, each the mean over this process's windows.
         """
         if self.world == 1:
             return None, flags
         device = parameters[0].device
-        up = self.torch.tensor(
-            [float(flag) for flag in (*flags, self.cards is None or device.type != "cuda")]
-        )
+        flags = *flags, self.cards is None or device.type != "cuda"
+        up = self.torch.tensor([float(flag) for flag in flags])
         self.dist.all_reduce(up, self.dist.ReduceOp.MAX)
         # A process that has lost its card holds the others to the way through the host.
         *flags, through_host = (bool(flag) for flag in up)
@@ -87,14 +74,13 @@ class Ranks:
         parts = whole.split([p.numel() for p in parameters])
         return [part.view(p.shape) for p, part in zip(parameters, parts)], tuple(flags)
 
-    def average(self, value, windows):
-        """The mean over all processes' windows of a number (a tensor), which is the mean over this
-        one's."""
+    def average(self, value, windows: int):
+        """The mean of a number (a tensor) over all processes' windows, from the mean over these."""
         whole = self.torch.tensor([value.item() * windows, windows])
         self.dist.all_reduce(whole)
         return (whole[0] / whole[1]).to(value.device)
 
-    def gather(self, value):
+    def gather(self, value) -> list:
         """Every process's value, in order of rank."""
         found = [value]
         if self.world > 1:

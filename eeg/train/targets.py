@@ -1,8 +1,4 @@
-"""What a run learns: the labels in their units, how they are standardised, the features beside a
-window, the loss.
-
-INPUT is the number of samples that a model sees, in both challenges.
-"""
+"""What a run learns: labels and how they are standardised, features beside a window, the loss."""
 
 from dataclasses import dataclass
 
@@ -20,7 +16,7 @@ from eeg.score.metrics import nrmse
 from eeg.train.losses import LOSSES
 from eeg.train.options import Options
 
-INPUT = LENGTH[1]
+INPUT = LENGTH[1]  # samples that a model sees, in both challenges
 CLASSES = ("correct",)  # targets that are hit or error; the others are numbers
 MAY_BE_UNKNOWN = ("correct", "factors")
 MOVING = ("rt_from_stimulus", "rt_from_trialstart")  # a window opened later has them earlier
@@ -28,38 +24,33 @@ SAMPLED = 1000  # windows from which the features of a layer are standardised
 
 
 def make_model(options: Options) -> Model:
-    """The model that the options ask for, with fresh weights. Raises UserError for a setting that
-    does not exist."""
-    settings = dict(options.set)
+    """The model that the options ask for, with fresh weights. Raises UserError for an unknown
+    setting."""
+    settings, outputs = dict(options.set), 4 if options.target == "factors" else 1
+    usual = {"n_outputs": outputs, "normalize": options.normalize, "aux": tuple(options.aux)}
     try:
         if "head" in SETTINGS.get(options.model, {}):
             # the moments that a time head scores are those of the window
-            usual = "time" if options.target == "rt_from_stimulus" else "number"
-            settings.setdefault("head", usual)
+            head = "time" if options.target == "rt_from_stimulus" else "number"
+            settings.setdefault("head", head)
         if options.features:
             settings["features"] = options.features
-        return eeg.models.build(
-            options.model,
-            n_times=INPUT,
-            n_outputs=4 if options.target == "factors" else 1,
-            normalize=options.normalize,
-            aux=tuple(options.aux),
-            **settings,
-        )
+        return eeg.models.build(options.model, n_times=INPUT, **usual, **settings)
     except (ValueError, TypeError) as e:
         raise UserError(f"{e}; see: {hints.command('train', '--list-models')}") from None
 
 
 def choose_loss(options: Options, model: Model) -> str:
+    """--loss, or the one that suits the target and the model's head."""
     usual = "time" if model.head == "time" else "mse"
     loss = options.loss or ("cross-entropy" if options.target in CLASSES else usual)
     if loss not in LOSSES:
         raise UserError(f"there is no loss '{loss}'; there are {', '.join(LOSSES)}")
     if loss == "time" and model.head != "time":
+        see = hints.command("train", "--list-models")
         raise UserError(
             f"--loss time scores moments, but this {options.model} answers with a number; choose a "
-            "model with a time head: --set head=time, see: "
-            f"{hints.command('train', '--list-models')}"
+            f"model with a time head: --set head=time, see: {see}"
         )
     return loss
 
@@ -81,7 +72,7 @@ class Targets:
         return self.name in CLASSES
 
     def answers(self, rows: np.ndarray) -> np.ndarray:
-        """(n,) float64: what is to be answered to these windows."""
+        """(n,) float64: the correct answers to these windows."""
         return self.y[rows, 0].astype(float)
 
     def mean_predictor(self, rows: np.ndarray) -> float | None:
@@ -102,8 +93,7 @@ class Targets:
 
 
 def _mixed(found, mix):
-    """A batch whose windows and features are mixed with those before them. A loss mixes the labels
-    itself."""
+    """Mix each window and its features with the one before it. A loss mixes the labels itself."""
     found |= {"mix": mix, "other": found["y"].roll(1, 0)}
     for name in ("x", "features"):
         if name in found:
@@ -113,10 +103,9 @@ def _mixed(found, mix):
 
 
 def choose_targets(options: Options, split: Split, model: Model) -> Targets:
-    """Look at the labels and tell the model how to standardise labels and features.
+    """Check the labels, and tell the model how to standardise labels and features.
 
-    Takes windows with an unknown label out of the split. Raises UserError where there is nothing to
-    learn.
+    Takes windows with an unknown label out of the split. Raises UserError if nothing can be learned.
     """
     loss = choose_loss(options, model)
     y, also = labels(split.cache, options.target), further(split.cache, model.aux)
@@ -151,14 +140,13 @@ def _drop_unknown(target, split, y):
 
 def _check_labels(target, split, y):
     used = np.concatenate([split.train, split.valid])
-    bad = ~np.isfinite(y[used]).all(1)
-    if bad.any():
-        part = split.cache.part_of(used[bad][0])
-        path, attributes = split.cache.paths[part], split.cache.attributes[part]
-        raise UserError(
-            f"{bad.sum()} of {len(used)} labels are NaN or infinite, the first in {path}; "
-            f"rebuild it with: {rebuild_known(path, attributes)}"
-        )
+    bad = used[~np.isfinite(y[used]).all(1)]
+    if len(bad):
+        part = split.cache.part_of(bad[0])
+        path = split.cache.paths[part]
+        what = f"{len(bad)} of {len(used)} labels are NaN or infinite, the first in {path}"
+        command = rebuild_known(path, split.cache.attributes[part])
+        raise UserError(f"{what}; rebuild it with: {command}")
     if split.cache.challenge == 2 and len(names(split.cache, split.valid)) == 1:
         raise UserError(
             "the validation side has 1 subject, all of whose windows have the same label; "
@@ -172,8 +160,7 @@ def _check_labels(target, split, y):
 
 
 def _fit_features(split, model):
-    """Tell the model how to standardise its features. -> those of the cache (N, F), None where it
-    computes its own or has none"""
+    """Tell the model how to standardise its features. -> (N, F) those of the cache, or None"""
     if model.features == "none":
         return None
     stored = split.cache.needed_features() if model.features == "file" else None

@@ -1,12 +1,10 @@
-"""How often the intervals of metrics.py hold the truth, on simulated subjects whose spread is that
-of real ones.
+"""How often the intervals of metrics.py hold the truth, on simulated subjects that vary as real ones.
 
-Challenge 1: response times of 1.6 s +- 0.41 s, of which a subject's own mean explains so much that
-answering it scores 0.88; one subject in 16 on the fast time line; 24 to 100 windows a subject, 3 to
-24 for one in seven. Challenge 2: one label a subject, all its windows alike. "skewed" has means or
-labels with a long tail, windows with outliers, and models that err more for some subjects than for
-others. Predictions are labels with noise of the subject and of the window, shrunk as a fitted
-model's are.
+Challenge 1: response times of 1.6 s +- 0.41 s; always answering a subject's own mean scores 0.88; one
+subject in 16 has the fast time line; 24 to 100 windows a subject, 3 to 24 for one in seven.
+Challenge 2: one label a subject. "skewed" has means or labels with a long tail, windows with
+outliers, and models that err more for some subjects. Predictions are labels with noise of the subject
+and of the window, shrunk as a fitted model's are.
 """
 
 from dataclasses import dataclass
@@ -17,7 +15,6 @@ from eeg.score.metrics import interval, interval_difference, nrmse
 
 SUBJECTS = (5, 8, 10, 15, 20, 50, 100, 200)
 REPETITIONS = 2000
-LEVEL = 0.95
 WINDOWS = 100  # of a subject, at most
 LARGE = 100_000  # subjects, whose score is the truth
 SHARED = 0.8  # correlation of two models' noise
@@ -43,18 +40,15 @@ POPULATIONS = {
 
 
 def simulate(population, subjects, rng):
-    """-> (y, p, q, whose): labels, two models' predictions and the number of the subject (all
-    (N,)).
-    """
+    """-> labels, two models' predictions, the number of the subject, each (N,)."""
     few, many = rng.integers(3, 25, subjects), rng.integers(24, WINDOWS + 1, subjects)
     whose = np.repeat(np.arange(subjects), np.where(rng.random(subjects) < 0.15, few, many))
     n, skewed = len(whose), population.skewed
     if population.challenge == 1:
-        mean = (
-            1.62 - 0.19 * _long_tailed(rng, subjects, 0.5)
-            if skewed
-            else rng.normal(1.62, 0.17, subjects)
-        )
+        if skewed:
+            mean = 1.62 - 0.19 * _long_tailed(rng, subjects, 0.5)
+        else:
+            mean = rng.normal(1.62, 0.17, subjects)
         mean -= 0.35 * (rng.random(subjects) < 0.06)
         spread = 0.34 * np.exp(0.25 * rng.normal(size=subjects))
         trial = rng.standard_t(4, n) / np.sqrt(2) if skewed else rng.normal(size=n)
@@ -63,9 +57,8 @@ def simulate(population, subjects, rng):
     else:
         labels = 0.72 * (_long_tailed(rng, subjects, 0.7) if skewed else rng.normal(size=subjects))
         y, center, variance, own = labels[whose], 0.0, 0.52, 0.6
-    noise = (
-        variance * population.score**2 / (1 - population.score**2)
-    )  # which a shrunk model then scores
+    # with this noise the shrunk model has the population's score
+    noise = variance * population.score**2 / (1 - population.score**2)
     size = np.exp(0.4 * rng.normal(size=subjects))[whose] if skewed else 1.0
 
     def errors():
@@ -97,25 +90,14 @@ def truth(population, subjects=LARGE):
     return np.sqrt(first / n / variance), np.sqrt(second / n / variance)
 
 
-def coverage(
-    population,
-    subjects,
-    repetitions=REPETITIONS,
-    true=None,
-    of_one=interval,
-    of_two=interval_difference,
-):
-    """-> (share of intervals of the NRMSE that hold the truth, share of intervals of the difference
-    of two).
-
-    of_one, of_two: what makes the intervals, called as `interval` and `interval_difference` are.
-    """
+def coverage(population, subjects, repetitions=REPETITIONS, true=None):
+    """-> the share of intervals that hold the truth: of the NRMSE, of the difference of two."""
     one, other = true or truth(population)
     rng, held = np.random.default_rng(subjects), np.zeros(2)
     for _ in range(repetitions):
         y, p, q, whose = simulate(population, subjects, rng)
-        low, high = of_one(y, p, whose, nrmse, least=2)
+        low, high = interval(y, p, whose, nrmse, least=2)
         held[0] += low <= one <= high
-        low, high = of_two(y, p, q, whose, nrmse, least=2)
+        low, high = interval_difference(y, p, q, whose, nrmse, least=2)
         held[1] += low <= one - other <= high
     return held / repetitions

@@ -6,35 +6,41 @@ import subprocess
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
+import torch
+
+from eeg import _native
+from eeg._native import Bdf
 from eeg.bench import simulated
 from eeg.bench.measure import (
     copy_seconds,
     in_turn,
     report,
     report_limit,
-    row,
     run_script,
     script,
     times_floor,
     verdict,
 )
 from eeg.bench.peers import Peer
+from eeg.data.augment import mirrored
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache
+from eeg.data.features import compute
+from eeg.data.release import find_release
+from eeg.models.montage import LAGS
 
 
 def same_windows(peer: Peer, path: Path, lost: list[str]) -> tuple[bool, str]:
-    """Compares our cache with the kit's windows: order, labels, samples to 1e-6. -> (equal, what
-    differs).
+    """Compares order, labels and samples (to 1e-6) of our cache with the kit's windows. -> (equal,
+    what differs).
     """
-    import h5py
-    import numpy as np
-
-    from eeg.data.cache import Cache
-
     cache = Cache(path)
     with h5py.File(path, "r") as f:
         names = np.array([Path(name.decode()).name for name in f["recordings"][()]])
     ours = names[cache.metadata["recording"]]
-    # of a recording that the kit drops whole, ours lacks one window
+    # where the kit drops a whole recording, ours lacks only one window
     kept = np.flatnonzero(~np.isin(ours, lost))
     if len(kept) != len(peer.array("y")):
         return False, f"{len(kept)} windows, the kit {len(peer.array('y'))}"
@@ -50,11 +56,8 @@ def same_windows(peer: Peer, path: Path, lost: list[str]) -> tuple[bool, str]:
     return True, ""
 
 
-@row("cache")
 def cache(rounds):
-    """run/cache.py against the start kit's pipeline: with everything imported, and as whole
-    processes.
-    """
+    """run/cache.py against the start kit's pipeline, without imports and as whole processes."""
     simulated.release("R1", 20)
     with Peer() as peer:
         goals = {1: 25, 2: 12}
@@ -62,16 +65,11 @@ def cache(rounds):
 
 
 def _cache(peer, challenge, goal, rounds):
-    from eeg.data.build import Settings, build
-    from eeg.data.release import find_release
-
     path = simulated.FOLDER / f"challenge{challenge}_R1_windows.h5"
     kit = dict(root=str(simulated.DATA), challenge=challenge)
 
     def without_path(work):
-        """The seconds of a work that writes the cache anew; the file of the last round is on disk
-        before.
-        """
+        """The seconds of a work that writes a new cache, while no earlier one is still being written."""
         path.unlink(missing_ok=True)
         os.sync()
         start = time.perf_counter()
@@ -94,13 +92,11 @@ def _cache(peer, challenge, goal, rounds):
     lost = answer["lost"]
     same, difference = same_windows(peer, path, lost)
     floor = copy_seconds(path.stat().st_size)
-    here, theirs, process, whole = in_turn(
-        rounds,
-        lambda: without_path(build_here),
-        lambda: peer("windows", **kit, lost=lost)["seconds"],
-        lambda: without_path(command),
-        kit_process,
-    )
+    imported = lambda: without_path(build_here)
+    kit_imported = lambda: peer("windows", **kit, lost=lost)["seconds"]
+    whole_process = lambda: without_path(command)
+    works = (imported, kit_imported, whole_process, kit_process)
+    here, theirs, process, whole = in_turn(rounds, *works)
     note = f"{times_floor(here, floor)}, {answer['windows']:,} windows {difference}"
     title = f"cache {challenge}, imports done"
     good = report(title, here, theirs, goal, same=same, note=note)
@@ -110,15 +106,10 @@ def _cache(peer, challenge, goal, rounds):
     return report(title, process, whole, goal, same=same, note=note) and good
 
 
-@row("decode")
 def decode(rounds):
-    """From a file's bytes to float32 windows of 4 s, against a plain copy of the same bytes out of
-    the file. One thread each, files open.
+    """Decoding open files to float32 windows of 4 s, against a plain copy of the same bytes. One
+    thread each.
     """
-    import numpy as np
-
-    from eeg._native import Bdf
-
     files = sorted(simulated.release("R1", 20).glob("sub-*/eeg/*.bdf"))[:10]
     readers = [Bdf(str(file)) for file in files]
     plain = [open(file, "rb", buffering=0) for file in files]
@@ -141,7 +132,6 @@ def decode(rounds):
     return report(name, ours, theirs, 2, at_most=True, note=f"makes {rate:.1f} GB/s")
 
 
-@row("linear")
 def linear(rounds):
     """Time and memory of run/cache.py at 10 and at 100 recordings."""
     simulated.release("R2", 36)
@@ -185,15 +175,8 @@ def _anonymous_kb(pid):
     return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
 
 
-@row("gather")
 def gather(rounds):
-    """All windows of a mapped cache in random batches of 64, against copying them in order. One
-    thread each.
-    """
-    import numpy as np
-
-    from eeg import _native
-
+    """Windows of a mapped cache in random batches of 64, against a copy in order. One thread each."""
     cache = simulated.cache_with_margins()
     X, n = cache.parts[0], len(cache) // 64 * 64
     order = np.random.default_rng(0).permutation(len(cache))[:n].astype(np.int64)
@@ -219,17 +202,10 @@ def gather(rounds):
     return report("gather and z-score", scored, theirs, at_most=True) and good
 
 
-@row("augment")
 def augment(rounds):
-    """Every augmentation at once on batches of 64, fused into the gather, against the same, gather
-    and all, in torch operations. All cores each.
+    """Gathering batches of 64 with every augmentation, against the same in torch operations. All
+    cores each.
     """
-    import numpy as np
-    import torch
-
-    from eeg import _native
-    from eeg.data.augment import mirrored
-
     cache = simulated.cache_with_margins()
     X, mirror = cache.parts[0], mirrored(cache.channels)
     B, C, T, margin = 64, X.shape[1], cache.window_samples, cache.margin_samples
@@ -261,26 +237,17 @@ def augment(rounds):
     # the two draw other numbers from the same distribution
     a, b = np.abs(out).mean(), float(np.mean([theirs()[0].abs().mean() for _ in range(5)]))
     same = abs(a / b - 1) < 0.1 and abs((out == 0).all(2).mean() - 0.1) < 0.03
-    mine, peer = in_turn(max(rounds, 15), ours, lambda: theirs() and None)
+    mine, peer = in_turn(max(rounds, 15), ours, theirs)
     note = times_floor(mine, copy_seconds(out.nbytes))
     return report("augment, everything on", mine, peer, 10, same=same, note=note)
 
 
-@row("features")
 def features(rounds):
-    """All neuroscience features of 41,071 windows, and those that mne-features has too, by both.
+    """All neuroscience features of 41,071 windows; those that mne-features has too, against it.
     All cores for ours, one process for theirs.
     """
-    import numpy as np
-
-    from eeg import _native
-    from eeg.data.features import compute
-    from eeg.models.montage import LAGS
-
     cache = simulated.cache_with_margins()
-    X = np.ascontiguousarray(
-        cache.parts[0][:, :, cache.margin_samples : cache.margin_samples + cache.window_samples]
-    )
+    X = simulated.without_margins(cache)
     total, lagged = 41071, np.empty((512, len(LAGS), 4), np.float32)
 
     def whole(work):
@@ -302,13 +269,7 @@ def features(rounds):
 
 
 def _shared_features(windows, rounds):
-    """The 8 features of each channel that mne-features has too. It takes float64, ours what a cache
-    holds.
-    """
-    import numpy as np
-
-    from eeg import _native
-
+    """The 8 features of a channel that mne-features has too. It takes float64, ours a cache's type."""
     count, channels = windows.shape[:2]
     ours = np.empty((count, channels, 10), np.float32)
     work = lambda: _native.channel_features(windows, 0, windows.shape[2], ours, 0)
@@ -318,8 +279,7 @@ def _shared_features(windows, rounds):
         peer("features", file=file, save=True)
         theirs = peer.array("features").reshape(count, -1)
         work()
-        own = [ours[:, :, 6], ours[:, :, 7], ours[:, :, 8], ours[:, :, :5].reshape(count, -1)]
-        own = np.concatenate(own, 1)
+        own = np.hstack([*np.moveaxis(ours[:, :, 6:9], 2, 0), ours[:, :, :5].reshape(count, -1)])
         known = np.isfinite(own)  # a flat channel is NaN here, 0 / 0 there
         same = np.allclose(own[known], theirs[known], rtol=1e-5) and known.mean() > 0.9
         mine, yours = in_turn(rounds, work, lambda: peer("features", file=file)["seconds"])

@@ -1,10 +1,4 @@
-"""How the rows of run/bench.py measure and print, and the list of rows.
-
-A row is a function of the number of rounds, marked with @row("name") in data.py, models.py,
-training.py or scoring.py. It returns whether its results were equal and its goals met. These files
-import numpy, torch and the like inside their functions, because `run/bench.py --help` imports the
-files to list the rows.
-"""
+"""How the rows of run/bench.py measure and print."""
 
 import statistics
 import subprocess
@@ -14,40 +8,29 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from eeg import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS: dict[str, Callable[[int], bool]] = {}
-ONLY_BY_NAME: set[str] = set()
-
-
-def row(name: str, only_by_name: bool = False) -> Callable:
-    """Adds the function below it to the rows. only_by_name: it runs only where it is named."""
-
-    def add(function):
-        ROWS[name] = function
-        if only_by_name:
-            ONLY_BY_NAME.add(name)
-        return function
-
-    return add
 
 
 # ------------------------------------------------------------------------------------- measuring
 
 
 def in_turn(rounds: int, *works: Callable) -> list[list[float]]:
-    """Runs each work once to warm up, then all in turn, `rounds` times. -> seconds, a list for
-    each.
+    """Runs each work once to warm up, then all in turn, `rounds` times. -> a list of seconds for each.
 
-    A work that returns a number has measured its own seconds; one that returns None is timed here.
+    A work that returns a number has measured its own seconds. Any other is timed here.
     """
     times = [[] for _ in works]
     for _ in range(rounds + 1):
         for work, own in zip(works, times):
             start = time.perf_counter()
             seconds = work()
-            own.append(time.perf_counter() - start if seconds is None else seconds)
+            timed = time.perf_counter() - start
+            own.append(seconds if isinstance(seconds, (int, float)) else timed)
     return [own[1:] for own in times]
 
 
@@ -77,16 +60,12 @@ def peak_bytes(work: Callable) -> int:
 
 def copy_seconds(size: int) -> float:
     """The time in which one thread copies `size` bytes in memory: the floor of what makes them."""
-    import numpy as np
-
     source, target = np.ones(max(size, 1), np.uint8), np.zeros(max(size, 1), np.uint8)
     return median_seconds(lambda: np.copyto(target, source), 5)
 
 
 def training_step(network, x, y) -> Callable:
     """A function that makes one training step of a network, with AdamW."""
-    import torch
-
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
 
     def step():
@@ -99,8 +78,6 @@ def training_step(network, x, y) -> Callable:
 
 def inference(network, *inputs) -> Callable:
     """A function that computes a network's answer."""
-    import torch
-
     network.eval()
 
     def answer():

@@ -1,7 +1,12 @@
 """Rows: layers and networks."""
 
+import copy
 import statistics
 import sys
+
+import numpy as np
+import torch
+from torch.nn import functional as F
 
 from eeg.bench import simulated
 from eeg.bench.measure import (
@@ -12,35 +17,34 @@ from eeg.bench.measure import (
     median_seconds,
     megabytes,
     report,
-    row,
     times_floor,
     training_step,
 )
 from eeg.bench.peers import Peer
 from eeg.bench.plain import plain_tcn
+from eeg.data.features import compute
+from eeg.machine.device import keep_freed_memory
+from eeg.models import MODELS, build
+from eeg.models.eegnex import EEGNeX, from_braindecode
+from eeg.models.layers import DepthwiseConv1d
+from eeg.models.precision import LIMITS, at_precision, change, passes, size
+from eeg.models.settings import SETTINGS
+from eeg.models.tcn import TCN
 
 
-@row("depthwise")
 def depthwise(rounds):
-    """DepthwiseConv1d against torch's conv1d(groups=channels): forward, input and weight gradient.
-    All cores each.
-    """
+    """DepthwiseConv1d, forward and backward, against torch's conv1d(groups=channels). All cores."""
     shapes = ((64, 129, 200, 15, 1), (64, 160, 200, 15, 8), (64, 160, 200, 7, 4))
     return all([_depthwise(rounds, *shape) for shape in shapes])
 
 
 def _depthwise(rounds, B, C, T, K, dilation):
-    import torch
-    from torch.nn import functional as F
-
-    from eeg.models.layers import DepthwiseConv1d
-
     torch.manual_seed(0)
     layer = DepthwiseConv1d(C, K, dilation, bias=False)
     x, up = torch.randn(B, T, C, requires_grad=True), torch.randn(B, T, C)
     # torch's own layout
-    first = x.detach().transpose(1, 2).contiguous().requires_grad_()
-    up_first = up.transpose(1, 2).contiguous()
+    first, up_first = (each.detach().transpose(1, 2).contiguous() for each in (x, up))
+    first.requires_grad_()
 
     def ours():
         y = layer(x)
@@ -54,7 +58,7 @@ def _depthwise(rounds, B, C, T, K, dilation):
     (y, gx, gw), (y1, gx1, gw1) = ours(), theirs()
     pairs = (y, y1.transpose(1, 2)), (gx, gx1.transpose(1, 2)), (gw, gw1)
     same = all((a - b).abs().max() <= 1e-5 * b.abs().max() for a, b in pairs)
-    mine, peer = in_turn(max(rounds, 15), lambda: ours() and None, lambda: theirs() and None)
+    mine, peer = in_turn(max(rounds, 15), ours, theirs)
     goal = 5 if C == 129 else None
     note = times_floor(mine, copy_seconds(5 * x.nbytes) / 2)
     return report(
@@ -68,12 +72,6 @@ def _close(ours, theirs, tolerance):
 
 def _same_eegnex(peer, batch):
     """Whether ours with braindecode's weights has its loss, gradients and answers."""
-    import copy
-
-    import torch
-
-    from eeg.models.eegnex import EEGNeX, from_braindecode
-
     peer("eegnex results", batch=batch)
     theirs = torch.load(peer.folder / "eegnex.pt", weights_only=True)
     twin = from_braindecode(EEGNeX(drop_prob=0.0), theirs["before"])
@@ -90,16 +88,10 @@ def _same_eegnex(peer, batch):
     )
 
 
-@row("eegnex")
 def eegnex(rounds):
-    """EEGNeX against braindecode's, both at their default settings with AdamW. Ours keeps freed
-    memory, as the trainer does.
+    """EEGNeX against braindecode's, with default settings and AdamW. Ours keeps freed memory, as the
+    trainer does.
     """
-    import torch
-
-    from eeg.machine.device import keep_freed_memory
-    from eeg.models.eegnex import EEGNeX
-
     keep_freed_memory()
     torch.manual_seed(0)
     network, x, y = EEGNeX(), torch.randn(128, 129, 200), torch.randn(128, 1)
@@ -113,11 +105,9 @@ def eegnex(rounds):
         ):
             same = _same_eegnex(peer, batch)
             work = training_step(network, x, y) if train else inference(folded, x[:batch])
-            ours, theirs = in_turn(
-                rounds,
-                lambda: median_seconds(work, 20),
-                lambda: peer("eegnex", batch=batch, train=train)["seconds"],
-            )
+            here = lambda: median_seconds(work, 20)
+            there = lambda: peer("eegnex", batch=batch, train=train)["seconds"]
+            ours, theirs = in_turn(rounds, here, there)
             good &= report(name, ours, theirs, goal, same=same)
         mine = [own("own eegnex memory", batch=128)["bytes"]]
         theirs = [peer("eegnex memory", batch=128)["bytes"]]
@@ -125,16 +115,12 @@ def eegnex(rounds):
 
 
 def same_tcn(batch: int, seed: int = 0) -> float:
-    """The greatest relative difference in scores and gradients between our tcn and plain_tcn with
-    its weights, without dropout.
+    """The largest relative difference in scores and gradients between our tcn and plain_tcn with the
+    same weights, without dropout.
 
-    Shifts of +6 and -6 before each ReLU: a value within rounding of 0 could have a gradient in one
-    and none in the other.
+    Values are shifted by +6 or -6 before each ReLU. Within rounding of 0 a value could have a
+    gradient in one network and none in the other.
     """
-    import torch
-
-    from eeg.models.tcn import TCN
-
     torch.manual_seed(seed)
     ours, plain = TCN(dropout=0.0), plain_tcn()
     x, up = torch.randn(batch, 129, 200), torch.randn(batch, 200)
@@ -154,16 +140,10 @@ def same_tcn(batch: int, seed: int = 0) -> float:
     return max(float((a - b.view_as(a)).norm() / b.norm()) for a, b in zip(*results))
 
 
-@row("tcn")
 def tcn(rounds):
-    """A training step of tcn against the same network in nn.Conv1d, in a process of its own, AdamW
-    each. Ours keeps freed memory, as the trainer does.
+    """A training step of tcn against the same network in nn.Conv1d in another process, with AdamW.
+    Ours keeps freed memory, as the trainer does.
     """
-    import torch
-
-    from eeg.machine.device import keep_freed_memory
-    from eeg.models.tcn import TCN
-
     keep_freed_memory()
     difference = same_tcn(64)
     step = training_step(TCN(), torch.randn(64, 129, 200), torch.randn(64, 200))
@@ -179,17 +159,12 @@ STEPS = 60  # of training, before `latency` changes the precision
 LATE_S = 0.015
 
 
-@row("latency")
 def latency(rounds):
-    """Every model at every precision: time of 1 and of 128 windows, size, what an answer and NRMSE
-    change.
+    """Every model at every precision: time of 1 and of 128 windows, size, change of answers and NRMSE.
 
-    NRMSE is that of windows of other subjects after a short training on simulated windows: a model
-    that predicts the mean loses nothing by rounding.
+    The models are trained for a moment on simulated windows, and NRMSE is measured on other subjects:
+    a model that predicts the mean loses nothing by rounding.
     """
-    from eeg.models import MODELS
-    from eeg.models.precision import LIMITS
-
     data = _LatencyData(simulated.cache_with_margins())
     last = f"NRMSE ({STEPS} steps of training, {len(data.test)} windows of other subjects)"
     columns = f"{'batch 1':<26}{'batch 128':<26}{'size':<10}{'answer moves':<14}{last}"
@@ -208,13 +183,7 @@ class _LatencyData:
     """Windows, labels and features of a cache, and which windows are of the subjects to test on."""
 
     def __init__(self, cache):
-        import numpy as np
-        import torch
-
-        from eeg.data.features import compute
-
-        crop = slice(cache.margin_samples, cache.margin_samples + cache.window_samples)
-        X = np.ascontiguousarray(cache.parts[0][:, :, crop], np.float32)
+        X = simulated.without_margins(cache)
         subjects = cache.metadata["subject"]
         names = np.unique(subjects)
         test = np.isin(subjects, names[: len(names) // 4])
@@ -227,14 +196,9 @@ class _LatencyData:
         return (self.x[rows], self.features[rows] if model.features == "file" else None)
 
     def trained(self, name):
-        """A model after a short training, with a time head where it has one: it learns a response
-        time soonest.
+        """A model after a short training; with a time head if it can, which learns response times
+        soonest.
         """
-        import numpy as np
-        import torch
-
-        from eeg.models import build
-        from eeg.models.settings import SETTINGS
 
         torch.manual_seed(0)
         head = {"head": "time"} if "head" in SETTINGS[name] else {}
@@ -258,8 +222,6 @@ class _LatencyData:
 
 def _latency(title, model, precision, data, rounds):
     """Prints a line of the table. -> whether one window takes too long."""
-    from eeg.models.precision import at_precision, change, passes, size
-
     form = at_precision(model, precision) if precision else model
     one, many = data.inputs(model, data.test[:1]), data.inputs(model, data.test[:128])
     times = 1 if precision == "fp16" else rounds  # many processors compute it slowly

@@ -5,34 +5,40 @@ They live in an environment of their own (`make peers`). A Peer is a child proce
 """
 
 import json
+import logging
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import types
+import warnings
+from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from eeg import UserError
 from eeg.bench.measure import ROOT, inference, median_seconds, peak_bytes, training_step
+from eeg.models.montage import BANDS
 
 PEERS = ROOT / "build" / "peers" / "bin" / "python"
 
 
 class Peer:
-    """A child process in the peers' environment (or another). Requests and answers are lines of
-    JSON, arrays lie in a folder.
+    """A child process in the peers' environment, or with another `python`. Requests and answers are
+    lines of JSON; arrays lie in a folder.
     """
 
     def __init__(self, python: Path | str = PEERS):
         if not Path(python).exists():
-            missing = PEERS.relative_to(ROOT)
-            raise UserError(
-                f"the peers' environment is missing ({missing}); make it with: make peers"
-            )
+            folder = PEERS.relative_to(ROOT)
+            raise UserError(f"the peers' environment is missing ({folder}); run: make peers")
         self.folder = Path(tempfile.mkdtemp(prefix="bench"))
-        # answers have a file descriptor of their own: what libraries print must not get between
-        # them
+        # answers have a file descriptor of their own, because libraries print to stdout
         read, write = os.pipe()
         self._process = subprocess.Popen(
             [python, "-m", "eeg.bench.peers", str(write), str(self.folder)],
@@ -56,7 +62,6 @@ class Peer:
 
     def array(self, name: str):
         """An array that it has saved."""
-        import numpy as np
 
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
@@ -76,16 +81,13 @@ class Peer:
 
 
 def kit_windows(root, challenge, out, lost=None, score=False):
-    """Every window of release R1 under `root` through the start kit's pipeline and loader, as its
-    local scoring does it.
+    """Sends every window of release R1 under `root` through the start kit's pipeline and loader, as
+    its local scoring does.
 
     Without `lost` it saves the windows, and finds the recordings that the kit drops whole because
-    their last window ends past their end; with it, it leaves these out and is timed. score: EEGNeX
-    answers each window, one at a time, as in the kit; its weights and answers are saved, and this
-    part alone is timed.
+    their last window reaches past their end; with it, it leaves these out. score: EEGNeX answers each
+    window, one at a time, as in the kit; its weights and answers are saved, and only this is timed.
     """
-    import numpy as np
-    import torch
     from eegdash import EEGChallengeDataset
 
     start = time.perf_counter()
@@ -129,12 +131,8 @@ def _kit_trials(data, lost):
         keep_only_recordings_with,
     )
 
-    target = dict(
-        target_field="rt_from_stimulus",
-        epoch_length=2.0,
-        require_stimulus=True,
-        require_response=True,
-    )
+    target = dict(target_field="rt_from_stimulus", epoch_length=2.0)
+    target |= dict(require_stimulus=True, require_response=True)
     steps = [
         Preprocessor(annotate_trials_with_target, apply_on_array=False, **target),
         Preprocessor(add_aux_anchors, apply_on_array=False),
@@ -164,8 +162,6 @@ def _kit_trials(data, lost):
 
 def _kit_crops(data, root):
     """The kit's 4 s windows of challenge 2."""
-    import math
-
     import pandas as pd
     from braindecode.datasets.base import BaseConcatDataset
     from braindecode.preprocessing import create_fixed_length_windows
@@ -183,7 +179,6 @@ def _kit_crops(data, root):
 
 
 def _kit_network(out):
-    import torch
     from braindecode.models import EEGNeX
 
     torch.manual_seed(0)
@@ -193,8 +188,6 @@ def _kit_network(out):
 
 
 def _save_windows(windows, X, y, challenge, out):
-    import numpy as np
-
     if challenge == 2:
         labels = [np.full(len(d), float(d.description["externalizing"])) for d in windows.datasets]
         y = np.concatenate(labels)
@@ -210,15 +203,8 @@ def kit_trials(files, out):
     import pandas as pd
     from eegdash.hbn.windows import build_trial_table
 
-    columns = [
-        "trial_start_onset",
-        "stimulus_onset",
-        "response_onset",
-        "rt_from_stimulus",
-        "rt_from_trialstart",
-        "correct",
-        "response_type",
-    ]
+    columns = ["trial_start_onset", "stimulus_onset", "response_onset", "rt_from_stimulus"]
+    columns += ["rt_from_trialstart", "correct", "response_type"]
 
     def rows(file):
         table = build_trial_table(pd.read_csv(file, sep="\t"))
@@ -235,20 +221,12 @@ def kit_trials(files, out):
 
 def mne_features(file, out, save=False):
     """The features that mne-features shares with ours, of windows (N, C, T) in a .npy file."""
-    import numpy as np
     from mne_features.feature_extraction import extract_features
 
     X = np.load(file)
     names = ["hjorth_mobility", "hjorth_complexity", "line_length", "pow_freq_bands"]
-    bands = {
-        "delta": (0.5, 4),
-        "theta": (4, 8),
-        "alpha": (8, 13),
-        "beta": (13, 30),
-        "gamma": (30, 45),
-    }
     settings = {
-        "pow_freq_bands__freq_bands": bands,
+        "pow_freq_bands__freq_bands": BANDS,
         "pow_freq_bands__normalize": False,
         "pow_freq_bands__psd_method": "fft",
     }
@@ -262,7 +240,6 @@ def mne_features(file, out, save=False):
 
 def _braindecode_eegnex(batch):
     """braindecode's EEGNeX at 129 x 200 -> 1, and a batch for it."""
-    import torch
     from braindecode.models import EEGNeX
 
     torch.manual_seed(0)
@@ -284,8 +261,6 @@ def eegnex_memory(batch, out):
 
 def eegnex_results(batch, out):
     """Saves weights, data and results of braindecode's EEGNeX, computed without dropout."""
-    import torch
-
     network, x, y = _braindecode_eegnex(batch)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     for module in network.modules():
@@ -293,23 +268,15 @@ def eegnex_results(batch, out):
             module.p = 0.0
     loss = torch.nn.functional.mse_loss(network(x), y)
     loss.backward()
-    saved = dict(
-        before=before,
-        x=x,
-        y=y,
-        loss=loss.detach(),
-        after=network.state_dict(),
-        grads={name: p.grad for name, p in network.named_parameters()},
-        answer=network.eval()(x).detach(),
-    )
+    saved = dict(before=before, x=x, y=y, loss=loss.detach(), after=network.state_dict())
+    saved["grads"] = {name: p.grad for name, p in network.named_parameters()}
+    saved["answer"] = network.eval()(x).detach()
     torch.save(saved, Path(out, "eegnex.pt"))
     return {}
 
 
 def own_eegnex_memory(batch, out):
     """The memory that a training step of our EEGNeX takes, in a process as fresh as the peer's."""
-    import torch
-
     from eeg.machine.device import keep_freed_memory
     from eeg.models.eegnex import EEGNeX
 
@@ -320,8 +287,6 @@ def own_eegnex_memory(batch, out):
 
 def plain_tcn_step(batch, out):
     """The time of a training step of plain_tcn."""
-    import torch
-
     from eeg.bench.plain import plain_tcn
 
     step = training_step(plain_tcn(), torch.randn(batch, 129, 200), torch.randn(batch, 200))
@@ -333,8 +298,6 @@ def plain_tcn_step(batch, out):
 
 def versions(out):
     """The versions of the peers and of what they stand on."""
-    from importlib.metadata import version
-
     names = ("torch", "braindecode", "eegdash", "mne-features", "mne", "numpy", "pandas")
     return {name: version(name) for name in names}
 
@@ -353,11 +316,9 @@ WORK = {
 
 
 def stand_in_for_torchaudio() -> None:
-    """Defines what braindecode imports from torchaudio, which has no CPU build for this torch.
-    Nothing measured here calls it.
+    """Defines what braindecode imports from torchaudio, which has no CPU build for this torch. It is
+    never called here.
     """
-    import types
-
     for module, names in {
         "torchaudio": (),
         "torchaudio.functional": ("fftconvolve", "filtfilt", "lfilter"),
@@ -371,9 +332,6 @@ def stand_in_for_torchaudio() -> None:
 
 def serve(answers: int, out: str) -> None:
     """The loop of the child process. answers: a file descriptor to write to; out: its folder."""
-    import logging
-    import warnings
-
     stand_in_for_torchaudio()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

@@ -2,16 +2,15 @@
 
 import time
 
+import torch
+from torch import nn
+from torch.nn import functional as F
+
 BATCH = 64  # windows, run/train.py's default
 
 
 def plain_tcn(C=129, W=160, K=15):
-    """The network of eeg/models/tcn.py as one would write it with torch's own layers: (B, 129, 200)
-    -> (B, 200).
-    """
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
+    """eeg/models/tcn.py as one would write it with torch's layers: (B, 129, 200) -> (B, 200)."""
 
     def separable(dilation):
         pad = K // 2 * dilation
@@ -49,8 +48,9 @@ def plain_epochs(cache, epochs: int) -> list[float]:
 
     h5py windows through a DataLoader with two workers, nn.Conv1d, AdamW, the same loss.
     """
+
+    # here: the peers' environment imports this file without them
     import h5py
-    import torch
 
     from eeg.train.losses import loss
 

@@ -3,24 +3,30 @@
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
+import torch
+
+from eeg import models
+from eeg.bench import coverage as intervals
 from eeg.bench import simulated
-from eeg.bench.measure import in_turn, report, report_limit, row
+from eeg.bench.measure import in_turn, report, report_limit
 from eeg.bench.peers import Peer
+from eeg.data.build import Settings, build
+from eeg.data.cache import Cache
+from eeg.data.release import find_release
+from eeg.machine.device import keep_freed_memory
+from eeg.models.eegnex import from_braindecode
+from eeg.score.metrics import FEW
+from eeg.score.predict import Question, predict
 
 
-@row("evaluate")
 def evaluate(rounds):
-    """Predicting whole releases: 10,000 windows by tcn, and a release by EEGNeX against the start
-    kit's loop, which takes one window at a time. The windows exist before.
+    """Predicting 10,000 windows with tcn, and a release with EEGNeX against the start kit's loop, which
+    takes one window at a time.
     """
-    import numpy as np
-
-    from eeg.machine.device import keep_freed_memory
-    from eeg.models import build
-    from eeg.score.predict import predict
-
     keep_freed_memory()
-    cache, tcn = simulated.cache_with_margins(), build("tcn")
+    cache, tcn = simulated.cache_with_margins(), models.build("tcn")
     start = time.perf_counter()
     predict(tcn, cache, np.arange(10000) % len(cache))
     good = report_limit("10,000 windows, tcn", [time.perf_counter() - start], 20)
@@ -28,17 +34,6 @@ def evaluate(rounds):
 
 
 def _evaluate_eegnex(rounds):
-    import h5py
-    import numpy as np
-    import torch
-
-    from eeg import models
-    from eeg.data.build import Settings, build
-    from eeg.data.cache import Cache
-    from eeg.data.release import find_release
-    from eeg.models.eegnex import from_braindecode
-    from eeg.score.predict import Question, predict
-
     simulated.release("R1", 20)
     kit = dict(root=str(simulated.DATA), challenge=1)
     with Peer() as peer:
@@ -56,37 +51,29 @@ def _evaluate_eegnex(rounds):
     from_braindecode(model.network, weights)
     # volts, and no normalisation, as in the kit
     volts = Question(lambda model, x, features: model.network(x * 1e-6))
-    own = predict(model, cache, rows, volts)[:, 0]
-    same = np.allclose(own, answers, rtol=1e-3, atol=1e-5)
-
-    def ours():
-        predict(model, cache, rows, volts)
-
+    ours = lambda: predict(model, cache, rows, volts)[:, 0]
+    same = np.allclose(ours(), answers, rtol=1e-3, atol=1e-5)
     (mine,) = in_turn(rounds, ours)
     return report("evaluate, EEGNeX", mine, theirs, same=same, note=f"{len(rows):,} windows")
 
 
-@row("coverage", only_by_name=True)
 def coverage(rounds):
-    """How often the 95 % intervals of the NRMSE, and of the difference of two, hold the truth, by
-    the number of subjects.
-    """
-    from eeg.bench.coverage import POPULATIONS, REPETITIONS, SUBJECTS, coverage, truth
-    from eeg.score.metrics import FEW
-
-    print(
-        f"coverage of the 95 % intervals, {REPETITIONS:,} simulated test sets each; "
-        "* not within 93 .. 97 %"
-    )
-    print(f"{'subjects':<52}" + "".join(f"{subjects:>8}" for subjects in SUBJECTS))
+    """How often 95 % intervals of an NRMSE, and of the difference of two, hold the truth."""
+    sets = f"{intervals.REPETITIONS:,} simulated test sets each"
+    print(f"coverage of the 95 % intervals, {sets}; * not within 93 .. 97 %")
+    print(f"{'subjects':<52}" + "".join(f"{subjects:>8}" for subjects in intervals.SUBJECTS))
     good = True
-    for name, population in POPULATIONS.items():
-        true = truth(population)
-        shares = [coverage(population, subjects, true=true) for subjects in SUBJECTS]
+    for name, population in intervals.POPULATIONS.items():
+        true = intervals.truth(population)
+        shares = [
+            intervals.coverage(population, subjects, true=true) for subjects in intervals.SUBJECTS
+        ]
         titles = (f"{name}: {true[0]:.3f}", f"  its difference from {true[1]:.3f}")
         for title, own in zip(titles, zip(*shares)):
             cells = [f"{100 * share:.1f}{' ' if 0.93 <= share <= 0.97 else '*'}" for share in own]
             print(f"{title:<52}" + "".join(f"{cell:>8}" for cell in cells), flush=True)
-            good &= all(share >= 0.93 for share, subjects in zip(own, SUBJECTS) if subjects >= FEW)
+            good &= all(
+                share >= 0.93 for share, subjects in zip(own, intervals.SUBJECTS) if subjects >= FEW
+            )
     print(f"with fewer than {FEW} subjects no interval is shown anywhere else")
     return good

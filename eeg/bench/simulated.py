@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import h5py
+import numpy as np
+
 from eeg.bench.measure import ROOT, run_script
+from eeg.data.cache import Cache
 
 FOLDER = ROOT / "build" / "bench"
 DATA = FOLDER / "data"
@@ -20,21 +24,22 @@ def release(name: str, subjects: int) -> Path:
 
 def cache_with_margins():
     """A Cache of challenge 1 with 0.25 s on both sides of each window."""
-    from eeg.data.cache import Cache
-
     release("R1", 20)
     folder = FOLDER / "margin"
     run_script("cache", "--release", "R1", "--margin", 0.25, "--data", DATA, "--cache", folder)
     return Cache(folder / CHALLENGE1)
 
 
-def cache_of_zeros(source: Path, size: int) -> Path:
-    """Writes a cache of about `size` bytes in a sparse file: the windows of `source` repeated, all
-    samples 0. -> its folder.
-    """
-    import h5py
-    import numpy as np
+def without_margins(cache):
+    """The windows of a cache (N, C, T), float32."""
+    crop = slice(cache.margin_samples, cache.margin_samples + cache.window_samples)
+    return np.ascontiguousarray(cache.parts[0][:, :, crop], np.float32)
 
+
+def cache_of_zeros(source: Path, size: int) -> Path:
+    """Writes a sparse cache of about `size` bytes: the windows of `source` repeated, all samples 0.
+    -> its folder.
+    """
     path = FOLDER / f"zeros_{size >> 20}" / source.name
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(source) as old, h5py.File(path, "w", libver="v110", locking=False) as new:

@@ -74,7 +74,7 @@ def add_jobs(p) -> None:
 
 
 def add_plot(p, help: str) -> None:
-    p.add_argument("--plot", type=Path, metavar="FILE", help=help)
+    p.add_argument("--plot", type=picture, metavar="FILE", help=help)
 
 
 def add_device(p) -> None:
@@ -132,6 +132,13 @@ def checked(read: Callable, fits: Callable, expected: str) -> Callable[[str], An
         return value
 
     return parse
+
+
+def picture(text: str) -> Path:
+    """argparse type: the name of a file that a picture is saved in."""
+    if not text.lower().endswith((".png", ".pdf", ".svg")):
+        raise argparse.ArgumentTypeError(f"{text}: name a .png, .pdf or .svg file")
+    return Path(text)
 
 
 DEVICE = r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?"

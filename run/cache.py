@@ -1,4 +1,4 @@
-"""Cuts the windows of a release into cache/challenge1_R1_windows.h5.
+"""Cut the windows of a release into cache/challenge1_R1_windows.h5.
 
 That is an HDF5 file whose X can be memory-mapped.
 
@@ -18,62 +18,34 @@ def arguments():
     cli.add_release(p, required=True)
     cli.add_mini(p)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
-    p.add_argument(
-        "--tasks",
-        nargs="+",
-        default=["contrastChangeDetection"],
-        metavar="TASK",
-        help="challenge 2: the tasks to cut windows from, or 'all' "
-        "(default: contrastChangeDetection, which the competition scores)",
-    )
-    p.add_argument(
-        "--dtype",
-        choices=("float32", "float16"),
-        default="float32",
-        help="float16 halves the file; beyond 65,504 uV it clips, and says how often",
-    )
-    p.add_argument(
-        "--margin",
-        type=cli.seconds,
-        default=0.0,
-        metavar="S",
-        help="extra seconds on both sides of each window, for time-shift augmentation (default 0)",
-    )
-    p.add_argument(
-        "--max-recordings", type=cli.positive, metavar="N", help="only the first N recordings"
-    )
+    contrast = "contrastChangeDetection"
+    help = f"cut windows from these tasks, or 'all' (challenge 2; default: {contrast})"
+    p.add_argument("--tasks", nargs="+", default=[contrast], metavar="TASK", help=help)
+    help = "store samples so; float16 halves the file, clips beyond 65,504 uV and says how often"
+    p.add_argument("--dtype", choices=("float32", "float16"), default="float32", help=help)
+    help = "store S more seconds on both sides of each window, for time shifts (default: 0)"
+    p.add_argument("--margin", type=cli.seconds, default=0.0, metavar="S", help=help)
+    help = "use the first N recordings only"
+    p.add_argument("--max-recordings", type=cli.positive, metavar="N", help=help)
     cli.add_jobs(p)
-    p.add_argument(
-        "--force",
-        action="store_true",
-        help="build even if the cache is up to date, or of other settings",
-    )
-    p.add_argument(
-        "--strict",
-        action="store_true",
-        help="exit 1 if any recording had to be skipped for a fault",
-    )
-    cli.add_plot(
-        p, "draw what is in the cache: response times, subjects, grand averages, bad channels"
-    )
+    help = "build even if the cache is up to date or has other settings"
+    p.add_argument("--force", action="store_true", help=help)
+    help = "exit 1 if any recording was skipped because of a fault"
+    p.add_argument("--strict", action="store_true", help=help)
+    cli.add_plot(p, "draw labels, windows by subject, grand averages and bad channels")
     args = p.parse_args()
-    if args.challenge == 1 and args.tasks != ["contrastChangeDetection"]:
-        p.error(
-            "--tasks goes with --challenge 2: challenge 1 is cut from contrastChangeDetection alone"
-        )
-    if args.plot and args.plot.suffix.lower() not in (".png", ".pdf", ".svg"):
-        p.error(f"--plot {args.plot}: name a .png, .pdf or .svg file")
+    if args.challenge == 1 and args.tasks != [contrast]:
+        p.error(f"--tasks goes with --challenge 2: challenge 1 is cut from {contrast} alone")
     return p, args
 
 
 def main():
     p, args = arguments()
+    from eeg.data.release import TASKS, find_release
     from eeg.files import check_writable
 
     if args.plot:
         check_writable(args.plot, "--plot FILE")
-    from eeg.data.release import TASKS, find_release
-
     tasks = TASKS if args.tasks == ["all"] else tuple(dict.fromkeys(args.tasks))
     if unknown := [task for task in tasks if task not in TASKS]:
         p.error(f"--tasks {unknown[0]}: the tasks are {', '.join(TASKS)}, all")
@@ -81,32 +53,14 @@ def main():
 
     from eeg.data.build import Settings, build
 
-    failed = False
+    settings = Settings(args.challenge, tasks, args.dtype, args.margin, args.max_recordings)
     reports = []
     for release in releases:
         start = time.perf_counter()
-        settings = Settings(args.challenge, tasks, args.dtype, args.margin, args.max_recordings)
-        count = len(release.recordings(tasks)[: args.max_recordings])
-        if not count:
-            raise UserError(
-                f"{release.folder} has no recording of {', '.join(tasks)} (looked for "
-                "sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)"
-            )
-        what = cli.counted(
-            count, "contrast-change recording" if args.challenge == 1 else "recording"
-        )
-        people = len(release.participants())
-        print(
-            f"{release.label}: {cli.counted(people, 'participant')}, {what} in {release.folder}"
-            + (" (simulated)" if release.simulated else ""),
-            flush=True,
-        )
+        announce(release, settings)
         with cli.Progress("recordings") as progress:
             report = build(release, settings, args.cache, args.jobs, args.force, progress)
         describe(report, settings, time.perf_counter() - start, progress.peak)
-        failed |= (
-            not report.windows or args.strict and any(fault(reason) for _, reason in report.skipped)
-        )
         reports.append(report)
     if args.plot and all(report.windows for report in reports):
         from eeg.data.cache import Cache
@@ -114,55 +68,54 @@ def main():
 
         plot_cache(Cache([report.path for report in reports]), args.plot)
         print(f"picture   {args.plot}")
-    return int(failed)
+    faults = [reason for report in reports for _, reason in report.skipped if is_fault(reason)]
+    return int(bool(args.strict and faults) or not all(report.windows for report in reports))
 
 
-def fault(reason):
-    """Whether a recording was skipped because something is wrong with it, and not because it has
-    nothing to give.
-    """
+def announce(release, settings):
+    count = len(settings.recordings(release))
+    if not count:
+        raise UserError(
+            f"{release.folder} has no recording of {', '.join(settings.tasks)} (looked for "
+            "sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)"
+        )
+    kind = "contrast-change recording" if settings.challenge == 1 else "recording"
+    people = cli.counted(len(release.participants()), "participant")
+    simulated = " (simulated)" if release.simulated else ""
+    what = f"{people}, {cli.counted(count, kind)} in {release.folder}{simulated}"
+    print(f"{release.label}: {what}", flush=True)
+
+
+def is_fault(reason):
+    """Whether a recording was skipped because something is wrong with it."""
     return "no valid trial" not in reason and "factor (n/a" not in reason
 
 
 def describe(report, settings, seconds, peak):
     """The closing lines: what was kept, dropped, flagged and skipped, by reason."""
+    from eeg.data.windows import LENGTH, SFREQ
+
+    windows, size = cli.counted(report.windows, "window"), f"{report.bytes / 1e6:,.0f} MB"
     if not report.built:
-        print(
-            f"{report.path} is up to date: {cli.counted(report.windows, 'window')}, "
-            f"{report.bytes / 1e6:,.0f} MB (--force rebuilds it)"
-        )
+        print(f"{report.path} is up to date: {windows}, {size} (--force rebuilds it)")
         return
     if report.reason:
         print(f"rebuilt   {report.reason}")
     if report.windows:
-        from eeg.data.windows import LENGTH, SFREQ
-
+        subjects = cli.counted(report.subjects, "subject")
         samples = LENGTH[settings.challenge] + 2 * round(settings.margin_s * SFREQ)
-        print(
-            f"kept      {cli.counted(report.windows, 'window')} of "
-            f"{cli.counted(report.subjects, 'subject')} (129 x {samples} {settings.dtype}, "
-            f"{report.bytes / 1e6:,.0f} MB)"
-        )
+        print(f"kept      {windows} of {subjects} (129 x {samples} {settings.dtype}, {size})")
     if report.dropped:
-        print(
-            f"dropped   {cli.counted(sum(report.dropped.values()), 'trial')}: "
-            + ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.most_common())
-        )
-    if report.flagged:
-        print(
-            "flagged   "
-            + ", ".join(
-                cli.counted(n, "copied window")
-                if flag == "copy"
-                else f"{n:,} on the fast time line"
-                for flag, n in report.flagged.items()
-            )
-        )
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.most_common())
+        print(f"dropped   {cli.counted(sum(report.dropped.values()), 'trial')}: {reasons}")
+    copies, fast = report.flagged["copy"], report.flagged["fast"]
+    flagged = [cli.counted(copies, "copied window")] * bool(copies)
+    flagged += [f"{fast:,} on the fast time line"] * bool(fast)
+    if flagged:
+        print(f"flagged   {', '.join(flagged)}")
     if report.clipped:
-        print(
-            f"clipped   {cli.counted(report.clipped, 'sample')} beyond the 65,504 uV that float16 "
-            "holds"
-        )
+        many = cli.counted(report.clipped, "sample")
+        print(f"clipped   {many} beyond the 65,504 uV that float16 holds")
     if report.skipped:
         print(f"skipped   {cli.counted(len(report.skipped), 'recording')}:")
         for recording, reason in sorted(report.skipped, key=lambda pair: str(pair[0])):

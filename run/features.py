@@ -1,10 +1,9 @@
-"""Neuroscience features of cached windows -> `neuro_features` in the cache: potentials, rhythms,
-flicker, spectra, correlations.
+"""Add neuroscience features of cached windows to the cache, as `neuro_features`.
 
-python run/features.py --release R1                        challenge 1
+python run/features.py --release R1                      challenge 1
 python run/features.py --release R1 R2 --challenge 2
-python run/features.py --release R1 --plot features.png    with a picture of what they say
-python run/features.py --list                              what each feature is, and its unit
+python run/features.py --release R1 --plot features.png  with a picture of what they say
+python run/features.py --list                            what each feature is, and its unit
 """
 
 import time
@@ -17,19 +16,15 @@ def arguments():
     cli.add_release(p)
     cli.add_mini(p)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
-    p.add_argument(
-        "--force", action="store_true", help="compute even if the cache has up-to-date features"
-    )
+    help = "compute even if the cache has up-to-date features"
+    p.add_argument("--force", action="store_true", help=help)
     cli.add_jobs(p)
     cli.add_plot(p, "draw features against response times, responding hands, spectra (challenge 1)")
-    p.add_argument(
-        "--list", action="store_true", help="print name and definition of every feature, and end"
-    )
+    help = "print the name and definition of each feature, and end"
+    p.add_argument("--list", action="store_true", help=help)
     args = p.parse_args()
     if not args.list and not args.release:
         p.error("--release is needed: name R1 ... R12, or ask for --list")
-    if args.plot and args.plot.suffix.lower() not in (".png", ".pdf", ".svg"):
-        p.error(f"--plot {args.plot}: name a .png, .pdf or .svg file")
     if args.plot and args.challenge != 1:
         p.error("--plot shows response times and hands, which challenge 1 has")
     return args
@@ -38,11 +33,10 @@ def arguments():
 def main():
     args = arguments()
     from eeg.files import check_writable
+    from eeg.models.features import FEATURES
 
     if args.plot:
         check_writable(args.plot, "--plot FILE")
-    from eeg.models.features import FEATURES
-
     if args.list:
         for name, definition in FEATURES.items():
             print(f"{name:24s}{definition}")
@@ -55,22 +49,17 @@ def main():
         start = time.perf_counter()
         with cli.Progress("windows") as progress:
             report = add(path, args.challenge, args.force, args.jobs, progress)
+        windows = cli.counted(report.windows, "window")
         if not report.computed:
-            print(
-                f"{path} has up-to-date features of {cli.counted(report.windows, 'window')} "
-                "(--force computes them anew)"
-            )
+            print(f"{path} has up-to-date features of {windows} (--force computes them again)")
             continue
-        print(f"features  {len(FEATURES)} of {cli.counted(report.windows, 'window')}")
+        print(f"features  {len(FEATURES)} of {windows}")
         if report.missing:
             print("NaN       in how many windows a feature could not be computed:")
             for name, n in sorted(report.missing.items(), key=lambda item: -item[1]):
                 print(f"          {name:24s}{n:9,}  {100 * n / report.windows:5.1f} %")
-        print(
-            f"{path}  {time.perf_counter() - start:.1f} s, peak memory {progress.peak / 1e6:.0f} "
-            "MB",
-            flush=True,
-        )
+        took, peak = time.perf_counter() - start, progress.peak / 1e6
+        print(f"{path}  {took:.1f} s, peak memory {peak:.0f} MB", flush=True)
     if args.plot:
         from eeg.data.plots import plot_features
 

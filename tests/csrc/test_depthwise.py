@@ -29,12 +29,7 @@ def problem(B, T, C, K, seed=0):
 
 
 def ours(x, w, bias, gy, dilation, threads=0):
-    y, gx, gw, gb = (
-        np.full_like(x, 7),
-        np.full_like(x, 7),
-        np.full_like(w, 7),
-        np.full(x.shape[2], 7, np.float32),
-    )
+    y, gx, gw, gb = (np.full_like(a, 7) for a in (x, x, w, w[:, 0]))
     depthwise_forward(x, w, bias, dilation, y, threads)
     depthwise_backward(x, w, gy, dilation, gx, gw, gb, threads)
     return y, gx, gw, gb
@@ -42,19 +37,11 @@ def ours(x, w, bias, gy, dilation, threads=0):
 
 def theirs(x, w, bias, gy, dilation):
     x, w, bias = (torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (x, w, bias))
-    kept = [
-        k for k in range(w.shape[1]) if abs(k - w.shape[1] // 2) * dilation < x.shape[1]
-    ]  # torch would allocate the padding
-    short = w[:, None, kept]
+    # torch would allocate the padding
+    kept = [k for k in range(w.shape[1]) if abs(k - w.shape[1] // 2) * dilation < x.shape[1]]
     dilation = dilation if len(kept) > 1 else 1
-    y = F.conv1d(
-        x.transpose(1, 2),
-        short,
-        bias,
-        padding=len(kept) // 2 * dilation,
-        dilation=dilation,
-        groups=x.shape[2],
-    ).transpose(1, 2)
+    settings = dict(padding=len(kept) // 2 * dilation, dilation=dilation, groups=x.shape[2])
+    y = F.conv1d(x.transpose(1, 2), w[:, None, kept], bias, **settings).transpose(1, 2)
     y.backward(torch.tensor(gy, dtype=torch.float64))
     return [a.detach().numpy() for a in (y, x.grad, w.grad, bias.grad)]
 
@@ -62,12 +49,10 @@ def theirs(x, w, bias, gy, dilation):
 @pytest.mark.parametrize("B, T, C, K, dilation", SIZES)
 def test_equals_torch(B, T, C, K, dilation):
     x, w, bias, gy = problem(B, T, C, K)
-    for name, a, b in zip(
-        ("y", "gx", "gw", "gb"), ours(x, w, bias, gy, dilation), theirs(x, w, bias, gy, dilation)
-    ):
-        np.testing.assert_allclose(
-            a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max(initial=0), err_msg=name
-        )
+    results = ours(x, w, bias, gy, dilation), theirs(x, w, bias, gy, dilation)
+    for name, a, b in zip(("y", "gx", "gw", "gb"), *results):
+        atol = 1e-5 * np.abs(b).max(initial=0)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("B, T, C, K, dilation", SIZES)
@@ -124,18 +109,12 @@ def test_wrong_arguments_say_what_would_do():
     refused(TypeError, "float32", y=out.astype(np.float64))
     refused(TypeError, "float32", x=x[:, ::2])
     refused(TypeError, "float32", y=np.empty((2, 9, 30), np.float32).transpose(0, 2, 1))
-    refused(
-        ValueError,
-        r"x must be \(windows, samples, channels\).*got shape \(2, 30\)",
-        x=x[..., 0].copy(),
-    )
+    shape = r"x must be \(windows, samples, channels\).*got shape \(2, 30\)"
+    refused(ValueError, shape, x=x[..., 0].copy())
     refused(ValueError, "at least one sample", x=x[:, :0].copy())
     refused(ValueError, "at least one sample and one channel", x=np.empty((2, 30, 0), np.float32))
-    refused(
-        ValueError,
-        r"weight must be \(9 channels, an odd number of taps\), got shape \(8, 3\)",
-        w=w[:8],
-    )
+    shape = r"weight must be \(9 channels, an odd number of taps\), got shape \(8, 3\)"
+    refused(ValueError, shape, w=w[:8])
     refused(ValueError, r"odd number of taps.*\(9, 2\)", w=w[:, :2].copy())
     refused(ValueError, r"odd number of taps.*\(9, 0\)", w=w[:, :0].copy())
     refused(ValueError, r"bias must be of shape \(9,\)", bias=bias[:8])

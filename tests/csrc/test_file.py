@@ -14,10 +14,8 @@ BLOCK = 4096
 
 @pytest.fixture
 def files(tmp_path):
-    contents = [
-        np.random.default_rng(i).integers(0, 256, size, dtype=np.uint8)
-        for i, size in enumerate((10 * BLOCK + 1000, 7))
-    ]
+    random = np.random.default_rng(0)
+    contents = [random.integers(0, 256, n, dtype=np.uint8) for n in (10 * BLOCK + 1000, 7)]
     paths = [str(tmp_path / str(i)) for i in range(2)]
     for path, content in zip(paths, contents):
         content.tofile(path)
@@ -29,20 +27,16 @@ def files(tmp_path):
 
 def room(rows, blocks):
     """(rows, blocks * BLOCK) uint8 that begins on a block."""
-    return np.frombuffer(mmap.mmap(-1, max(1, rows * blocks) * BLOCK), np.uint8)[
-        : rows * blocks * BLOCK
-    ].reshape(rows, blocks * BLOCK)
+    memory = np.frombuffer(mmap.mmap(-1, max(1, rows * blocks) * BLOCK), np.uint8)
+    return memory[: rows * blocks * BLOCK].reshape(rows, blocks * BLOCK)
 
 
 @pytest.mark.parametrize("n", [0, 1, 6, 70])
 def test_pieces_of_files_ends_included(files, n):
     contents, _, opened = files
     rng = np.random.default_rng(n)
-    which, offset, size = (
-        rng.integers(0, 2, n, dtype=np.int32),
-        rng.integers(0, 13, n) * BLOCK,
-        rng.integers(0, 4, n) * BLOCK,
-    )
+    which = rng.integers(0, 2, n, dtype=np.int32)
+    offset, size = rng.integers(0, 13, n) * BLOCK, rng.integers(0, 4, n) * BLOCK
     for _ in range(3):
         out, got = room(n, 3), np.full(n, 77)
         out[:] = 99
@@ -57,9 +51,8 @@ def test_pieces_of_files_ends_included(files, n):
 def test_what_the_system_says_of_one_is_said_of_that_one(files):
     contents, _, opened = files
     out, got = room(4, 2), np.zeros(4, np.int64)
-    opened.read(
-        np.zeros(4, np.int32), np.array([0, 100, -BLOCK, BLOCK]), np.full(4, 2 * BLOCK), out, got
-    )
+    offset, size = np.array([0, 100, -BLOCK, BLOCK]), np.full(4, 2 * BLOCK)
+    opened.read(np.zeros(4, np.int32), offset, size, out, got)
     assert got.tolist() == [2 * BLOCK, -errno.EINVAL, -errno.EINVAL, 2 * BLOCK]
     np.testing.assert_array_equal(out[3], contents[0][BLOCK : 3 * BLOCK])
 
@@ -86,23 +79,16 @@ def test_a_file_that_is_not_there_leaves_none_open(files):
     ],
 )
 def test_bad_arguments(files, change, error):
-    arguments = dict(
-        which=np.zeros(2, np.int32),
-        offset=np.zeros(2, np.int64),
-        bytes=np.full(2, BLOCK),
-        out=room(2, 1),
-        got=np.zeros(2, np.int64),
-    )
+    arguments = dict(which=np.zeros(2, np.int32), offset=np.zeros(2, np.int64))
+    arguments |= dict(bytes=np.full(2, BLOCK), out=room(2, 1), got=np.zeros(2, np.int64))
     files[2].read(**arguments)
     with pytest.raises(error):
         files[2].read(**arguments | change)
+
+
+def test_too_many_and_too_few_pieces(files):
+    which, numbers = np.zeros(71, np.int32), np.zeros(71, np.int64)
     with pytest.raises(IndexError, match="71 pieces, at most 70"):
-        files[2].read(
-            np.zeros(71, np.int32),
-            np.zeros(71, np.int64),
-            np.zeros(71, np.int64),
-            room(71, 1),
-            np.zeros(71, np.int64),
-        )
+        files[2].read(which, numbers, numbers, room(71, 1), numbers.copy())
     with pytest.raises(ValueError, match="most must be 1"):
         _native.DirectFiles(files[1], 0)

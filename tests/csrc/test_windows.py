@@ -20,28 +20,13 @@ def run(parts, windows, T, offset=0, zscore=False, threads=0, there=None, **augm
     windows = np.asarray(windows, np.int64)
     part = np.searchsorted(first, windows, "right") - 1
     C, B = parts[0].shape[1], len(windows)
-    out, shift, mix = (
-        np.full((B, C, T), 7, np.float32),
-        np.zeros(B, np.int32),
-        np.zeros(B, np.float32),
-    )
+    written = np.full((B, C, T), 7, np.float32), np.zeros(B, np.int32), np.zeros(B, np.float32)
     there = np.arange(C, dtype=np.int32) if there is None else there
     views = [p.view(np.uint16) if p.dtype == np.float16 else p for p in parts]
-    gather(
-        views,
-        part.astype(np.int32),
-        windows - first[part],
-        np.full(B, offset, np.int32),
-        windows,
-        there,
-        out,
-        shift,
-        mix,
-        zscore,
-        Augment(**augment),
-        threads,
-    )
-    return out, shift, mix
+    rows, offsets = windows - first[part], np.full(B, offset, np.int32)
+    places = part.astype(np.int32), rows, offsets, windows, there
+    gather(views, *places, *written, zscore, Augment(**augment), threads)
+    return written
 
 
 def stored(parts, windows, T, offset):
@@ -69,9 +54,8 @@ def test_zscore_equals_numpy(T, mean):
     with np.errstate(invalid="ignore"):
         expected = (x - x.mean(2, keepdims=True)) / x.std(2, keepdims=True)
     expected[1, 3] = 0
-    np.testing.assert_allclose(
-        out, expected, rtol=1e-4 if mean else 1e-5, atol=2e-4 if mean else 2e-6
-    )
+    rtol, atol = (1e-4, 2e-4) if mean else (1e-5, 2e-6)
+    np.testing.assert_allclose(out, expected, rtol=rtol, atol=atol)
     assert np.isnan(out[1, 4]).all() == (T > 45) and np.isnan(out).sum() == (T if T > 45 else 0)
 
 
@@ -81,9 +65,8 @@ EVERYTHING = dict(scale=0.2, dropout=0.1, noise=0.01, mask=0.2, mirror=0.5, mix=
 @pytest.mark.parametrize("zscore", [False, True])
 def test_a_draw_belongs_to_its_window(zscore):
     parts = parts_of(129, 250)
-    settings = dict(
-        T=200, offset=25, zscore=zscore, there=mirrored(CHANNELS), seed=3, epoch=5, **EVERYTHING
-    )
+    settings = dict(T=200, offset=25, zscore=zscore, there=mirrored(CHANNELS), **EVERYTHING)
+    settings |= dict(seed=3, epoch=5)
     a = run(parts, range(14), threads=1, **settings)
     for threads in (2, 4, 7):
         b = run(parts, range(14), threads=threads, **settings)
@@ -106,36 +89,26 @@ def test_dropout():
     parts = parts_of(129, 8, n=(600,))
     gone = (run(parts, range(600), 8, dropout=0.1)[0] == 0).all(2)
     assert gone.mean() == pytest.approx(0.1, abs=0.005)
-    assert (
-        np.abs(np.corrcoef(gone.T) - np.eye(129)).max() < 0.22
-        and np.abs(np.corrcoef(gone[:-1].ravel(), gone[1:].ravel())[0, 1]) < 0.02
-    )
+    assert np.abs(np.corrcoef(gone.T) - np.eye(129)).max() < 0.22
+    assert np.abs(np.corrcoef(gone[:-1].ravel(), gone[1:].ravel())[0, 1]) < 0.02
     assert gone.sum(1).var() == pytest.approx(129 * 0.09, rel=0.2)  # each channel for itself
 
 
 def test_noise_is_normal_and_independent():
     rng = np.random.default_rng(0)
-    parts = [
-        (rng.standard_normal((300, 129, 200)) * np.logspace(-1, 3, 129)[:, None]).astype(np.float32)
-    ]
-    z = (run(parts, range(300), 200, noise=0.5)[0] - parts[0]).astype(np.float64) / (
-        0.5 * parts[0].std(2, keepdims=True)
-    )
+    x = rng.standard_normal((300, 129, 200)) * np.logspace(-1, 3, 129)[:, None]
+    x = x.astype(np.float32)
+    noise = (run([x], range(300), 200, noise=0.5)[0] - x).astype(np.float64)
+    z = noise / (0.5 * x.std(2, keepdims=True))
     assert z.mean() == pytest.approx(0, abs=2e-3) and z.std() == pytest.approx(1, abs=2e-3)
-    assert scipy.stats.kurtosis(z.ravel()) == pytest.approx(0, abs=0.03) and scipy.stats.skew(
-        z.ravel()
-    ) == pytest.approx(0, abs=5e-3)
-    assert (
-        np.abs(np.corrcoef(z.transpose(1, 0, 2).reshape(129, -1)) - np.eye(129)).max() < 0.025
-    )  # channels
-    assert (
-        np.abs(np.corrcoef(z.transpose(2, 0, 1).reshape(200, -1)) - np.eye(200)).max() < 0.035
-    )  # samples
-    assert np.abs(np.corrcoef(z[:100].reshape(100, -1)) - np.eye(100)).max() < 0.04  # windows
-    parts[0][0, 0] = 3.0
-    assert (
-        run(parts, [0], 200, noise=0.5)[0][0, 0] == 3
-    ).all()  # a flat channel has no standard deviation
+    assert scipy.stats.kurtosis(z.ravel()) == pytest.approx(0, abs=0.03)
+    assert scipy.stats.skew(z.ravel()) == pytest.approx(0, abs=5e-3)
+    between = lambda rows: np.abs(np.corrcoef(rows) - np.eye(len(rows))).max()
+    assert between(z.transpose(1, 0, 2).reshape(129, -1)) < 0.025  # channels
+    assert between(z.transpose(2, 0, 1).reshape(200, -1)) < 0.035  # samples
+    assert between(z[:100].reshape(100, -1)) < 0.04  # windows
+    x[0, 0] = 3.0  # a flat channel has no standard deviation
+    assert (run([x], [0], 200, noise=0.5)[0][0, 0] == 3).all()
 
 
 def test_shift_moves_the_window_and_says_by_how_much():
@@ -161,16 +134,13 @@ def test_mirror_is_that_of_the_net():
     there = mirrored(CHANNELS)
     assert (there[there] == np.arange(129)).all()
     for i, j in enumerate(there):
-        np.testing.assert_allclose(
-            positions[CHANNELS[i]] * [-1, 1, 1], positions[CHANNELS[j]], atol=1e-9
-        )
+        here, other = positions[CHANNELS[i]], positions[CHANNELS[j]]
+        np.testing.assert_allclose(here * [-1, 1, 1], other, atol=1e-9)
     parts = parts_of(129, 4, n=(2000,))
     out = run(parts, range(2000), 4, there=there, mirror=0.5)[0]
     flipped = (out == parts[0][:, there]).all((1, 2))
-    assert (
-        flipped.mean() == pytest.approx(0.5, abs=0.05)
-        and (out[~flipped] == parts[0][~flipped]).all()
-    )
+    assert flipped.mean() == pytest.approx(0.5, abs=0.05)
+    assert (out[~flipped] == parts[0][~flipped]).all()
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0])
@@ -181,70 +151,48 @@ def test_mixup_weights(alpha):
     assert mix.min() >= 0.5 and scipy.stats.ks_2samp(mix, folded.astype(np.float32)).pvalue > 1e-3
 
 
-def test_wrong_arguments_say_what_would_do():
-    part = np.zeros((4, 2, 10), np.float32)
-    one, zero = np.zeros(1, np.int64), np.zeros(1, np.int32)
-    good = dict(
-        parts=[part],
-        part=zero,
-        row=one,
-        offset=zero,
-        window=one,
-        mirror=np.arange(2, dtype=np.int32),
-        out=np.zeros((1, 2, 8), np.float32),
-        shift=zero.copy(),
-        mix=np.zeros(1, np.float32),
-        zscore=False,
-        augment=Augment(),
-    )
-    gather(**good)
-    for bad in [
-        dict(row=zero),
-        dict(out=np.zeros((1, 2, 8))),
-        dict(parts=[part.astype(float)]),
-        dict(mirror=np.arange(2)),
-        dict(augment=None),
-    ]:
-        with pytest.raises(TypeError):
-            gather(**(good | bad))
-    for bad in [
-        dict(out=np.zeros((1, 3, 8), np.float32)),
-        dict(parts=[part[:, :, ::2]]),
-        dict(parts=[]),
-        dict(parts=[part, part[:, :, :9].copy()]),
-        dict(out=np.zeros((1, 2, 0), np.float32)),
-        dict(shift=np.zeros(2, np.int32)),
-        dict(threads=-1),
-    ]:
-        with pytest.raises(ValueError):
-            gather(**(good | bad))
-    for bad in [
-        dict(row=one + 4),
-        dict(row=one - 1),
-        dict(part=zero + 1),
-        dict(offset=zero + 3),
-        dict(offset=zero - 1),
-        dict(augment=Augment(shift=1)),
-        dict(mirror=np.array([0, 2], np.int32)),
-    ]:
-        with pytest.raises(IndexError):
-            gather(**(good | bad))
-    for bad in [
-        dict(scale=-1),
-        dict(dropout=1.5),
-        dict(noise=float("nan")),
-        dict(shift=-1),
-        dict(mix=2),
-    ]:
+PART = np.zeros((4, 2, 10), np.float32)
+ONE, ZERO = np.zeros(1, np.int64), np.zeros(1, np.int32)
+GOOD = dict(parts=[PART], part=ZERO, row=ONE, offset=ZERO, window=ONE, zscore=False)
+GOOD |= dict(mirror=np.arange(2, dtype=np.int32), out=np.zeros((1, 2, 8), np.float32))
+GOOD |= dict(shift=ZERO.copy(), mix=np.zeros(1, np.float32), augment=Augment())
+WRONG = [
+    (TypeError, dict(row=ZERO)),
+    (TypeError, dict(out=np.zeros((1, 2, 8)))),
+    (TypeError, dict(parts=[PART.astype(float)])),
+    (TypeError, dict(mirror=np.arange(2))),
+    (TypeError, dict(augment=None)),
+    (ValueError, dict(out=np.zeros((1, 3, 8), np.float32))),
+    (ValueError, dict(parts=[PART[:, :, ::2]])),
+    (ValueError, dict(parts=[])),
+    (ValueError, dict(parts=[PART, PART[:, :, :9].copy()])),
+    (ValueError, dict(out=np.zeros((1, 2, 0), np.float32))),
+    (ValueError, dict(shift=np.zeros(2, np.int32))),
+    (ValueError, dict(threads=-1)),
+    (IndexError, dict(row=ONE + 4)),
+    (IndexError, dict(row=ONE - 1)),
+    (IndexError, dict(part=ZERO + 1)),
+    (IndexError, dict(offset=ZERO + 3)),
+    (IndexError, dict(offset=ZERO - 1)),
+    (IndexError, dict(augment=Augment(shift=1))),
+    (IndexError, dict(mirror=np.array([0, 2], np.int32))),
+]
+
+
+@pytest.mark.parametrize("error, bad", WRONG)
+def test_wrong_arguments_are_refused(error, bad):
+    gather(**GOOD)
+    with pytest.raises(error):
+        gather(**(GOOD | bad))
+
+
+def test_no_windows():
+    keys = ("part", "row", "offset", "window", "shift", "mix", "out")
+    gather(**(GOOD | {key: GOOD[key][:0].copy() for key in keys}))
+
+
+def test_strengths_out_of_range_are_refused():
+    settings = dict(scale=-1), dict(dropout=1.5), dict(noise=float("nan")), dict(shift=-1)
+    for bad in (*settings, dict(mix=2)):
         with pytest.raises(ValueError, match="must"):
             Augment(**bad)
-    empty = dict(
-        part=zero[:0],
-        row=one[:0],
-        offset=zero[:0],
-        window=one[:0],
-        out=np.zeros((0, 2, 8), np.float32),
-        shift=zero[:0].copy(),
-        mix=np.zeros(0, np.float32),
-    )
-    gather(**(good | empty))

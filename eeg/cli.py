@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from eeg import UserError, files, hints
 
@@ -77,6 +77,11 @@ def add_plot(p, help: str) -> None:
     p.add_argument("--plot", type=picture, metavar="FILE", help=help)
 
 
+def add_tmux(p) -> None:
+    help = "start in a detached tmux session; print how to attach"
+    p.add_argument("--tmux", action="store_true", help=help)
+
+
 def add_device(p) -> None:
     default = "auto, a card that passes run/check.py, else the CPU"
     help = f"auto, cpu, cuda, cuda:1, rocm or mps (default: {default})"
@@ -96,18 +101,18 @@ def add_runs(p, default: str) -> None:
 
 def add_scoring(p) -> None:
     """--challenge, --release, --mini and --ensemble of the commands that score runs."""
-    p.add_argument(
-        "--challenge", type=challenge, metavar="{1,2}", help="score runs of this challenge alone"
-    )
+    help = "score runs of this challenge alone"
+    p.add_argument("--challenge", type=challenge, metavar="{1,2}", help=help)
     add_release(p, "test releases (default: those of R6 and R7 that are cached)")
     add_mini(p)
-    p.add_argument(
-        "--ensemble",
-        choices=("average", "weights", "stack"),
-        help="score the runs as one, too: their average, non-negative weights, or a ridge on their "
-        "answers and time-head statistics. The last two are fitted on validation subjects, and "
-        "refused where those would be scored",
+    ways = (
+        "their average, non-negative weights, or a ridge on their answers and time-head statistics"
     )
+    fitted = (
+        "The last two are fitted on validation subjects, and refused where those would be scored"
+    )
+    help, kinds = f"score the runs as one, too: {ways}. {fitted}", ("average", "weights", "stack")
+    p.add_argument("--ensemble", choices=kinds, help=help)
 
 
 def check_chosen(p: Parser, args: argparse.Namespace) -> None:
@@ -187,8 +192,7 @@ def anonymous_memory() -> int:
 
 
 class Progress:
-    """Shows long work, as a tqdm bar on a terminal or a line every 10 s in a log, and notes the peak
-    of memory.
+    """Shows long work as a tqdm bar, or in a log as a line every 10 s. peak: most memory so far.
 
     Called as progress(done, total, size): how many of how many are done, and the last one's bytes.
     """
@@ -252,12 +256,17 @@ def settle_streams() -> None:
         stream.reconfigure(errors="legible")  # type: ignore[union-attr]
 
 
+def mute(stream: TextIO) -> None:
+    """Drop what is still printed: the terminal, or the reader of the pipe, is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _flush():
     """Write out what was printed. Where that fails, drop the rest."""
     try:
         sys.stdout.flush()
     except OSError as e:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout)
         if isinstance(e, BrokenPipeError):
             raise
         raise UserError(f"what is printed cannot be written: {e.strerror}") from None
@@ -290,7 +299,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print("stopped: nothing is left half-written", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `run/... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout)
     except OSError as e:
         print(f"error: {_system_error(e)}", file=sys.stderr)
     sys.exit(1)

@@ -38,8 +38,7 @@ def arguments():
     p.add_argument("--zip", type=Path, default=Path("submission.zip"), metavar="FILE", help=help)
     poor = "models trained on simulated data, or no better than the mean of the training labels"
     p.add_argument("--anyway", action="store_true", help=f"submit even {poor}")
-    help = "run in a detached tmux session, and say how to attach"
-    p.add_argument("--tmux", action="store_true", help=help)
+    cli.add_tmux(p)
     args, args.further = p.parse_known_args()
     args.release, args.challenge = list(dict.fromkeys(args.release)), sorted(set(args.challenge))
     check_further(p, args)
@@ -59,13 +58,16 @@ def check_further(p, args):
 
 def main():
     args = arguments()
-    simulated = [name for name in on_disk(args.release, args) if is_simulated(name, args)]
+    from eeg.data.release import find_release
+    from eeg.runs.tmux import detach
+
+    found = [find_release(name, args.data, args.mini) for name in on_disk(args.release, args)]
+    simulated = [release.name for release in found if release.simulated]
     if simulated and not args.anyway:
         worthless = "a submission trained on it is worth nothing; for a trial run add --anyway"
         raise UserError(f"{', '.join(simulated)} is simulated, and {worthless}")
     if args.tmux:
-        print(detach(args.out))
-        return
+        return print(detach("overnight", args.out))
     began = time.monotonic()
     for number, (what, command) in enumerate(stages(args), 1):
         print(f"\n[{number}] {what}: {shlex.join(command)}", flush=True)
@@ -80,18 +82,12 @@ def main():
     print(f"\nall stages are done, in {(time.monotonic() - began) / 60:.1f} min", flush=True)
 
 
-def detach(out):
-    """Start the same command in a tmux session. -> how to attach to it"""
-    from eeg.runs.tmux import start
-
-    words = [word for word in sys.argv[1:] if word != "--tmux"]
-    return start("overnight", [sys.executable, HERE / "overnight.py", *words], out)
-
-
 def stages(args):
     """Yields (what, command) of each stage, when the one before has ended."""
-    others = [name for name in on_disk(["R5", "R6", "R7"], args) if name not in args.release]
-    valid, test = [name for name in others if name == "R5"], [n for n in others if n != "R5"]
+    valid, test = (
+        [name for name in on_disk(names, args) if name not in args.release]
+        for names in (["R5"], ["R6", "R7"])
+    )
     releases = ["--release", *args.release, *valid, *test]
     for challenge in args.challenge:
         common = shared_options(args, challenge)
@@ -143,11 +139,8 @@ def submission(args):
 
 
 def best(challenge, args):
-    """The folder of the run to submit, None where nothing has finished.
-
-    It is the promoted run; where there is none, the best by validation of this command's runs, or
-    of all runs for a challenge that is not trained here.
-    """
+    """The folder of the run to submit, None where nothing has finished: the promoted run, else the
+    best by validation of this command's runs, or of all runs if it does not train the challenge."""
     from eeg.runs.choice import best_run, choose_runs
     from eeg.runs.promoted import promoted_folder
 
@@ -178,12 +171,6 @@ def on_disk(releases, args):
 
     there = lambda name: [f for f in folder_names(name, args.mini) if (args.data / f).is_dir()]
     return [name for name in releases if there(name)]
-
-
-def is_simulated(name, args):
-    from eeg.data.release import find_release
-
-    return find_release(name, args.data, args.mini).simulated
 
 
 def trained(name, args):

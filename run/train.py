@@ -13,7 +13,6 @@
 A run lies in experiments/<name>/<YYYYmmdd_HHMMSS>/. Watch it with: python run/monitor.py --follow
 """
 
-import os
 import shutil
 import sys
 from dataclasses import replace
@@ -37,8 +36,7 @@ def arguments(words=None):
         "there is none); of the other options it reads --epochs, --device, --threads, "
         "--max-memory and --checkpoint-minutes",
     )
-    about = "start in a detached tmux session; print how to attach"
-    p.add_argument("--tmux", action="store_true", help=about)
+    cli.add_tmux(p)
     about = "list the models, their parameters and cost"
     p.add_argument("--list-models", action="store_true", help=about)
     groups = add_arguments(p)
@@ -85,7 +83,9 @@ def main():
     if args.list_models:
         return list_models()
     if args.tmux:
-        return in_tmux(args)
+        from eeg.runs.tmux import detach
+
+        return print(detach(args.name or "train", args.out))
     from eeg.runs.plan import summarise
     from eeg.train.parallel import Ranks
 
@@ -322,15 +322,6 @@ def facts(trainer, config):
 
 
 # ---------------------------------------------------------------------------- the rest
-
-
-def in_tmux(args):
-    """Start this command, without --tmux, in a detached session."""
-    from eeg.runs.tmux import start
-
-    words = [word for word in sys.argv[1:] if word != "--tmux"]
-    command = [sys.executable, os.path.abspath(sys.argv[0]), *words]
-    print(start(args.name or "train", command, args.out))
 
 
 def list_models():

@@ -106,10 +106,9 @@ def suggest(study, best, challenge):
     from eeg.runs.space import as_arguments
 
     number, _, value, folder = best
-    print(
-        f"\nbest    {folder}, chosen by its score on validation windows: {value:.4f} flatters it;"
-    )
-    print(f"        score it on others with: {hints.command('evaluate', folder)}")
+    flattered = f"chosen by its score on validation windows: {value:.4f} flatters it"
+    others = f"score it on others with: {hints.command('evaluate', folder)}"
+    print(f"\nbest    {folder}, {flattered}; {others}")
     words = as_arguments(study.plan["settings"][number], study.plan["fixed"])
     print(f"train   {hints.command('train', '--challenge', challenge, *words)}")
 

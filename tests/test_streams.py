@@ -12,7 +12,7 @@ import pytest
 
 from eeg.runs.run import find_runs
 from tests.conftest import caches, command  # noqa: F401  (a fixture)
-from tests.runs.test_run import write_run
+from tests.runs.folders import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 MONITOR = [sys.executable, str(ROOT / "run" / "monitor.py")]

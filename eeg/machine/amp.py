@@ -129,7 +129,7 @@ def unscale(parameters: Iterable[nn.Parameter], scale: float) -> None:
 
 
 class LossScale:
-    """float16 gradients vanish below 6e-8: the loss is multiplied by `scale`, the gradients divided.
+    """float16 gradients vanish below 6e-8, so loss is multiplied by `scale`, gradients divided.
 
     It doubles after 2,000 good steps and halves after one whose gradients overflowed. For the other
     precisions it stays 1. Its state is two numbers.

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from eeg.machine import device as devices
 from eeg.machine import probe
-from eeg.machine.amp import LossScale, unscale
+from eeg.machine.amp import unscale
 from eeg.machine.faults import is_out_of_memory
 
 # Relative to the norm of what is compared. float32 sums end near 1e-6; NVIDIA's convolutions round
@@ -192,22 +193,27 @@ def amp(device):
     x, y = numbers(32, 16, 100), numbers(32, 1, seed=1)
     here, there = Small().double(), Small().to(device)
     F.mse_loss(here(x.double()), y.double()).backward()
-    scale = LossScale("fp16" if dtype == torch.float16 else "bf16")
-    scale.scale = min(scale.scale, 2.0**10)  # at which no step need be skipped
-    step = torch.optim.AdamW(there.parameters(), lr=1e-3)
-    x, y, losses = x.to(device), y.to(device), []
-    for i in range(20):
-        step.zero_grad()
-        with torch.autocast(device.type, dtype):
-            loss = F.mse_loss(there(x).float(), y)
-        (scale.scale * loss).backward()
-        unscale(there.parameters(), scale.scale)
-        if i == 0:
+    scale = 2.0**10 if dtype == torch.float16 else 1.0  # no step overflows
+    autocast, losses = torch.autocast(device.type, dtype), []
+    for loss in steps(20, there, x.to(device), y.to(device), autocast, scale):
+        if not losses:
             difference = agree("gradients", gradients(there), gradients(here), HALF)
-        step.step()
         losses.append(loss.item())
     falls("20 steps", losses)
     return f"{str(dtype).split('.')[1]}, within {difference:.0e} of the CPU's float64"
+
+
+def steps(count, network, x, y, autocast=nullcontext(), scale=1.0):
+    """Train on one batch. Yields the loss of each step before the weights change."""
+    step = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    for _ in range(count):
+        step.zero_grad()
+        with autocast:
+            loss = F.mse_loss(network(x).float(), y)
+        (scale * loss).backward()
+        unscale(network.parameters(), scale)
+        yield loss
+        step.step()
 
 
 def gradients(network):
@@ -259,15 +265,9 @@ def transfer(device):
 
 def small_steps(device):
     """200 quick training steps: memory must not grow, and the loss must fall."""
-    network = Small().to(device)
-    step = torch.optim.AdamW(network.parameters(), lr=1e-3)
     x, y = numbers(16, 16, 100).to(device), numbers(16, 1, seed=1).to(device)
     losses, held = [], []
-    for i in range(200):
-        step.zero_grad()
-        loss = F.mse_loss(network(x), y)
-        loss.backward()
-        step.step()
+    for i, loss in enumerate(steps(200, Small().to(device), x, y)):
         if i in (20, 199):
             losses.append(loss.item())
             held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else 0)

@@ -56,8 +56,7 @@ def choose(
 
     requested: as cli.device takes it. On auto the CPU is chosen where no card passes; a card asked
     for by name that fails is a UserError. folder: where verdicts are kept (device.json). again:
-    ignore them. on_check, program, limit_s: as for probe.inspect. root: where /dev, /proc and /sys
-    lie.
+    ignore them. on_check, program, limit_s: as for probe.inspect. root: holds dev, proc and sys.
     """
     wanted = parse(requested)
     if wanted == "cpu":
@@ -170,7 +169,7 @@ def conclusive(attempts: Sequence[Attempt], key: dict) -> bool:
 
 
 def read_verdicts(path: Path) -> list[dict]:
-    """The verdicts in a file; none, so that the checks run again, where it is missing or damaged."""
+    """The verdicts in a file; none where it is missing or damaged: the checks run again."""
     try:
         kept = json.loads(Path(path).read_text(encoding="utf-8"))
         return kept["verdicts"] if kept["format"] == 1 else []
@@ -254,8 +253,7 @@ def settle_threads(threads: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory of a freed batch. Otherwise each step faults the same pages in
-    again: a step of tcn takes 70 to 127 ms, not 57."""
+    """Let glibc keep a freed batch's memory. Else a step of tcn takes 70 to 127 ms, not 57."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:  # other C libraries have none
         trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1

@@ -23,7 +23,7 @@ class Load:
         self.began = time.monotonic()
 
     def cores(self) -> float:
-        """Mean number of cores that other processes, or a virtual machine's host, kept busy since."""
+        """Mean number of cores that others, also a virtual machine's host, kept busy since."""
         if self.used is None:  # macOS: the last minute's runnable processes
             return os.getloadavg()[0]
         time.sleep(max(0, SHORTEST - (time.monotonic() - self.began)))

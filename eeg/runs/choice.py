@@ -1,4 +1,4 @@
-"""Chooses the runs a command works on: those that RUN arguments mean, the best, the one to resume."""
+"""Chooses the runs a command works on: those RUN arguments mean, the best, the one to resume."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def best_runs(out: Path, challenges: Sequence[int] = (1, 2)) -> tuple[dict[int, 
 
 
 def competing(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """-> (runs of a challenge that were validated alike, so that scores can be compared; the others)
+    """-> (runs of a challenge that were validated alike and so can be compared; the others)
 
     Of several such groups it takes the one with the usual validation: all of R5, else the most
     subjects. Folds and runs on a part of the recordings come last.

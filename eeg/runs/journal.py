@@ -18,9 +18,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
-from eeg import UserError, cli, hints
+from eeg import UserError, cli
 from eeg.files import lock, trouble, write_json, writing
 from eeg.runs import schema
+from eeg.runs.run import Run
 
 EVERY = 2.0  # s between two words about where it is
 
@@ -54,11 +55,6 @@ def who() -> dict:
     return {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
 
 
-def mute(stream: TextIO) -> None:
-    """Drop what is still printed: the terminal, or the reader of the pipe, is gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 class Journal:
     """Writes a run's files. quiet: this process writes nothing (torchrun's others)."""
 
@@ -71,12 +67,11 @@ class Journal:
                 path = self.folder / "log.txt"
                 self.log = open(path, "a", 1, encoding="utf-8", errors="surrogateescape")
         if self.log and not lock(self.log):
-            watch = hints.command("monitor", "--follow", out=self.folder.parents[1])
             busy = f"another process is training {folder} at this moment"
-            raise UserError(f"{busy}; watch it with: {watch}")
-        # where a process before this one left it; still "running" if that one was killed
-        self.before = schema.read(self.folder / "state.json", {})
-        self.timing = schema.read(self.folder / "timing.json", {"epochs": [], "events": []})
+            raise UserError(f"{busy}; watch it with: {Run(self.folder).watch}")
+        run = Run(self.folder)
+        # `before`: as an earlier process left it, still "running" if that one was killed
+        self.before, self.timing = run.state, run.timing
         self.now: dict = {}
         self.said = 0.0
 
@@ -84,8 +79,8 @@ class Journal:
         """Print a line, and keep it in the log."""
         if not self.log:
             return
-        bar_free = "\r\033[K" if sys.stderr.isatty() else ""
-        self._print(f"{bar_free}{line}", sys.stdout)
+        clear_bar = "\r\033[K" if sys.stderr.isatty() else ""
+        self._print(f"{clear_bar}{line}", sys.stdout)
         write, text = self.log.write, f"{cli.moment()}  {line}\n"
         self._write(lambda: write(text))
 
@@ -141,4 +136,4 @@ class Journal:
         try:
             print(line, file=stream, flush=True)
         except OSError:
-            mute(stream)
+            cli.mute(stream)

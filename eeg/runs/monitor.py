@@ -95,8 +95,7 @@ def _remarks(run):
 
 
 def table(looks: Sequence[Look], width: int = 10**6) -> list[str]:
-    """Lines: a title, then each run with its remarks, wrapped at `width`. Empty columns are left
-    out."""
+    """Lines: a title, then each run with its remarks, wrapped at `width`. Omits empty columns."""
     filled = {"run", "status"}.union(*(one.cells for one in looks))
     used = [name for name in COLUMNS if name in filled]
     rows = [dict(zip(used, used)), *(one.cells for one in looks)]
@@ -143,8 +142,7 @@ def events(run: Run) -> list[str]:
 
 
 class Gpu:
-    """Asks rocm-smi and nvidia-smi how busy the cards are. A tool that is missing or does not answer
-    in time is not asked again."""
+    """Asks rocm-smi and nvidia-smi how busy the cards are; not again one that does not answer."""
 
     QUERY = "--query-gpu=utilization.gpu,memory.used,memory.total,temperature.gpu"
     COMMANDS = {

@@ -105,10 +105,8 @@ class Study:
         return False
 
     def _train(self, number, rung, lock, say):
-        """Train one trial to the end of one rung, and write down what came of it.
-
-        lock: the file descriptor that holds the trial. The training, which may outlive this
-        process, holds it too.
+        """Train one trial to the end of one rung, and write down what came of it. lock: the file
+        descriptor that holds the trial; the training holds it too, as it may outlive this process.
         """
         epochs, start = self.plan["steps"][rung][1], time.monotonic()
         run, error = self.run(number), ""
@@ -134,7 +132,7 @@ class Study:
             self._check_hope(failed)
 
     def _call(self, number, run, epochs, lock):
-        """Have run/train.py train a trial to this epoch. -> its error, or \"\""""
+        """Have run/train.py train a trial to this epoch. -> its error, or an empty text"""
         if run:
             words = ["--resume", run.folder, "--epochs", epochs]
         else:
@@ -166,7 +164,7 @@ class Study:
         return f"{self.folder.name}_{number:03d}"
 
     def table(self) -> list[tuple]:
-        """-> [(number, epochs, value, run folder)]: trials that came further first, then by value"""
+        """-> [(number, epochs, value, run folder)], the furthest trials first, then by value."""
         rows = []
         for number in range(self.plan["trials"]):
             if good := [result for result in self.results(number) if not result["failed"]]:
@@ -177,7 +175,7 @@ class Study:
 
 
 def make_plan(wanted: dict, rules: space.Rules) -> dict:
-    """What study.json holds. Raises UserError where a search cannot use the space or fixed options."""
+    """What study.json holds. Raises UserError where space or fixed options cannot be searched."""
     plan = DEFAULTS | wanted
     fixed = plan["fixed"]
     if "space" not in plan:
@@ -213,7 +211,7 @@ def _value(result):
 
 
 def _call(command, lock):
-    """-> (exit code, last line on stderr). Waits whatever happens: asked to stop, training saves."""
+    """-> (exit code, last line on stderr). Always waits: asked to stop, training saves."""
     nowhere = subprocess.DEVNULL
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape") as said:
         streams = {"stdin": nowhere, "stdout": nowhere, "stderr": said}

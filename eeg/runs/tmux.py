@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +25,17 @@ WATCHED = 3.0  # s for which a command is watched: bad arguments and missing fil
 ENDED = "ended with exit code"
 
 
+def detach(name: str, folder: Path) -> str:
+    """Start this command line, without --tmux, in a session. -> as `start`"""
+    words = [word for word in sys.argv[1:] if word != "--tmux"]
+    return start(name, [sys.executable, os.path.abspath(sys.argv[0]), *words], folder)
+
+
 def start(name: str, command: Sequence, folder: Path = Path(), watched: float = WATCHED) -> str:
-    """Run `command` in a new session, in this working directory and environment.
+    """Run `command` in a new session, in this working directory and environment. -> how to attach
 
-    -> what to tell the user, with the attach command
-
-    folder: where the log lies, named after session and time. If a session eeg-NAME exists, the new
-    one is eeg-NAME-2, and so on. Raises UserError if there is no tmux, if it refuses, and if the
-    command fails within the first seconds.
+    folder: where the log lies. If a session eeg-NAME exists, the new one is eeg-NAME-2, and so on.
+    Raises UserError without tmux, and where the command fails within the first seconds.
     """
     if not shutil.which("tmux"):
         instead = f"nohup {shlex.join(map(str, command))} &"

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 
 from eeg import cli
-from eeg.runs.journal import mute
 
 
 def say_data(trainer, sides: dict) -> None:
@@ -173,4 +172,4 @@ def _on_terminal(show):
     try:
         show()
     except OSError:  # the terminal is gone
-        mute(sys.stderr)
+        cli.mute(sys.stderr)

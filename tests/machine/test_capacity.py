@@ -70,10 +70,8 @@ def test_parts_by_the_room_there_is():
     whole, fewer = step(300), step(300) - 100 * (step(301) - step(300) - held)
     part, _ = largest_part(network, 300, held, fewer)
     assert 198 <= part <= 200  # room for all 300 to wait and 200 to be computed
-    with pytest.raises(
-        UserError,
-        match=r"batches of 300 windows takes at least .* MB of memory, .* MB are free to take; use --batch-size (\d+)",
-    ) as e:
+    need = r"batches of 300 windows takes at least .* MB of memory, .* MB are free to take"
+    with pytest.raises(UserError, match=rf"{need}; use --batch-size (\d+)") as e:
         largest_part(network, 300, held, whole / 4)
     size = int(str(e.value).split()[-1])
     assert largest_part(network, size, held, whole / 4)[0] >= 8

@@ -3,18 +3,23 @@
 import pytest
 
 from eeg.machine import cgroup, memory
-from tests.machine.test_device import write
+from tests.machine.roots import write
 
 GB = 1024**3
-MACHINE = {
-    "proc/meminfo": f"MemTotal:       {31 * 1024**2} kB\nMemFree:  1 kB\nMemAvailable:   {21 * 1024**2} kB\nHugePages_Total:       0\n"
-}
+MEMINFO = f"""\
+MemTotal:       {31 * 1024**2} kB
+MemFree:  1 kB
+MemAvailable:   {21 * 1024**2} kB
+HugePages_Total:       0
+"""
+MACHINE = {"proc/meminfo": MEMINFO}
 
 
 def version_2(
     used_gb, limit="4294967296", high="max", cached_gb=1.0, folder="sys/fs/cgroup/user.slice/box"
 ):
-    stat = f"anon 5\nactive_file {int(0.75 * cached_gb * GB)}\ninactive_file {int(0.25 * cached_gb * GB)}\nslab_reclaimable 0\n"
+    active, inactive = int(0.75 * cached_gb * GB), int(0.25 * cached_gb * GB)
+    stat = f"anon 5\nactive_file {active}\ninactive_file {inactive}\nslab_reclaimable 0\n"
     files = {
         "memory.current": str(int(used_gb * GB)),
         "memory.max": limit,
@@ -34,9 +39,9 @@ def version_1(used_gb, limit=str(4 * GB), cached_gb=1.0):
         "memory.limit_in_bytes": limit,
         "memory.stat": f"cache 7\ntotal_active_file {int(cached_gb * GB)}\ntotal_inactive_file 0\n",
     }
-    return {
-        "proc/self/cgroup": "11:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n"
-    } | {f"{folder}/{name}": text for name, text in files.items()}
+    groups = ("11:memory", "4:cpu,cpuacct", "1:name=systemd")
+    listed = {"proc/self/cgroup": "".join(f"{group}:/docker/abc\n" for group in groups)}
+    return listed | {f"{folder}/{name}": text for name, text in files.items()}
 
 
 def test_a_machine_without_control_groups(tmp_path):
@@ -105,20 +110,13 @@ def test_this_system():
 def test_the_watch_shrinks_once_then_stops(tmp_path):
     watch = memory.Watch(80, tmp_path)
     words = []
-    for used_gb in (
-        3,
-        4.1,
-        4.3,
-        4.1,
-        4.5,
-    ):  # of 4 GB, 1 GB of them files that can be dropped: 50, 77.5, 82.5, 77.5, 87.5 %
+    # of 4 GB, 1 GB of them files that can be dropped: 50, 77.5, 82.5, 77.5, 87.5 %
+    for used_gb in (3, 4.1, 4.3, 4.1, 4.5):
         write(tmp_path, MACHINE | version_2(used_gb))
         words.append(watch())
     assert [word for word, _ in words] == ["fine", "fine", "shrink", "fine", "stop"]
-    assert (
-        "82 % of the 4.3 GB of its control group box are in use" in words[2][1]
-        and "--max-memory allows 80 %" in words[2][1]
-    )
+    assert "82 % of the 4.3 GB of its control group box are in use" in words[2][1]
+    assert "--max-memory allows 80 %" in words[2][1]
     assert "--resume" in words[4][1]
 
 

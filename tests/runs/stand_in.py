@@ -1,6 +1,7 @@
-"""A stand-in for run/train.py: the same options and files, no training. A trial's score is known: (lr - 0.5)^2 + 1/epochs.
+"""A stand-in for run/train.py: the same options and files, no training.
 
-It notes in <out>/calls.txt when it begins and ends. --set fail=1: it fails; --set sleep=0.3: s a run; --unknown: an option it does not take.
+A score is (lr - 0.5)^2 + 1/epochs. It notes in <out>/calls.txt when it begins and ends.
+--set fail=1 makes it fail, --set sleep=0.3 sets its seconds; --unknown is refused.
 """
 
 import argparse
@@ -38,15 +39,9 @@ if args.resume:
     config["train"]["epochs"] = args.epochs
 else:
     folder.mkdir(parents=True)
-    config = {
-        "challenge": args.challenge,
-        "target": "rt_from_stimulus",
-        "train": {
-            "epochs": args.epochs,
-            "lr": args.lr,
-            "set": dict(pair.split("=") for pair in args.set),
-        },
-    }
+    settings = dict(pair.split("=") for pair in args.set)
+    train = {"epochs": args.epochs, "lr": args.lr, "set": settings}
+    config = {"challenge": args.challenge, "target": "rt_from_stimulus", "train": train}
 (folder / "config.json").write_text(json.dumps(config))
 state = lambda **said: (folder / "state.json").write_text(
     json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()} | said)

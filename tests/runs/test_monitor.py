@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eeg.runs.monitor import Gpu, counts, events, look, sentence, sparkline, table
 from eeg.runs.run import SILENCE_S, Run, all_runs, find_runs
-from tests.runs.test_run import dead, write_run  # noqa: F401  (a fixture)
+from tests.runs.folders import write_json, write_run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run" / "monitor.py"
 
@@ -29,17 +29,9 @@ def cells(folder):
 
 
 def test_a_running_run(tmp_path):
-    folder = write_run(
-        tmp_path,
-        "a/1",
-        "running",
-        batch=6,
-        batches=24,
-        windows_per_second=1834.2,
-        seconds_left=750,
-        device="cuda:0",
-        memory=1.234e9,
-    )
+    rates = {"windows_per_second": 1834.2, "seconds_left": 750}
+    place = {"batch": 6, "batches": 24, "device": "cuda:0", "memory": 1.234e9}
+    folder = write_run(tmp_path, "a/1", "running", **rates, **place)
     assert cells(folder) == {
         "run": "a/1",
         "status": "running",
@@ -63,15 +55,12 @@ def test_what_is_not_known_is_left_open(tmp_path):
     assert table([look(Run(folder))]) == ["run  status", "a/1  running"]
 
 
-def test_each_state_comes_with_what_helps(tmp_path, dead):  # noqa: F811
-    says = lambda name, status, **state: (
-        look(Run(write_run(tmp_path, name, status, **state))).remarks
-    )
+def test_each_state_comes_with_what_helps(tmp_path, dead):
+    says = lambda *arguments, **state: look(Run(write_run(tmp_path, *arguments, **state))).remarks
     go_on = lambda name: f"python run/train.py --resume {tmp_path / name}"
     [line] = says("a/1", "running", pid=dead, updated=time.time() - 7300)
-    assert (
-        line == f"its process is gone, its last update was 2:01:40 ago; resume with: {go_on('a/1')}"
-    )
+    gone = "its process is gone, its last update was 2:01:40 ago"
+    assert line == f"{gone}; resume with: {go_on('a/1')}"
     assert says("a/2", "stopped", reason="26 of 31 GB are in use") == [
         f"stopped: 26 of 31 GB are in use; resume with: {go_on('a/2')}"
     ]
@@ -88,21 +77,11 @@ def test_each_state_comes_with_what_helps(tmp_path, dead):  # noqa: F811
 
 def test_the_target_correct_is_judged_by_auroc(tmp_path):
     folder = write_run(tmp_path, "a/1", target="correct", nrmse=())
-    (folder / "history.json").write_text(
-        json.dumps(
-            {
-                "epochs": [
-                    {"epoch": i + 1, "valid": {"auroc": v}} for i, v in enumerate((0.5, 0.75, 0.7))
-                ],
-                "events": [],
-            }
-        )
-    )
-    assert (
-        cells(folder)["best"] == "0.7500"
-        and cells(folder)["at"] == "2"
-        and cells(folder)["validation"] == "auroc 0.500 ▁█▇ 0.700"
-    )
+    epochs = [{"epoch": i + 1, "valid": {"auroc": v}} for i, v in enumerate((0.5, 0.75, 0.7))]
+    write_json(folder / "history.json", {"epochs": epochs, "events": []})
+    said = cells(folder)
+    assert (said["best"], said["at"]) == ("0.7500", "2")
+    assert said["validation"] == "auroc 0.500 ▁█▇ 0.700"
 
 
 def test_one_broken_run_does_not_hide_the_others(tmp_path):
@@ -115,40 +94,25 @@ def test_one_broken_run_does_not_hide_the_others(tmp_path):
     ):
         (write_run(tmp_path, name) / file).write_text(text)
     looks = [look(run) for run in all_runs(tmp_path)]
-    assert [one.status for one in looks][:3] + [looks[4].status] == [
-        "finished",
-        "unreadable",
-        "unreadable",
-        "unreadable",
-    ]
-    assert looks[3].status == "running"  # it says no more than that
+    unreadable = ["unreadable"] * 2
+    # d says no more than that it is running
+    assert [one.status for one in looks] == ["finished", *unreadable, "running", "unreadable"]
     assert all("remove" in one.remarks[0] for one in looks if one.status == "unreadable")
     assert counts(looks) == "5 runs: 3 unreadable, 1 finished, 1 running"
 
 
 def test_columns_stand_under_their_titles(tmp_path):
     write_run(tmp_path, "short/1", device="cpu")
-    write_run(
-        tmp_path,
-        "a_much_longer_name/2",
-        "stopped",
-        nrmse=(),
-        device="cuda:0",
-        reason="because " * 30,
-    )
+    state = {"device": "cuda:0", "reason": "because " * 30}
+    write_run(tmp_path, "a_much_longer_name/2", "stopped", nrmse=(), **state)
     title, first, second, *note = table([look(run) for run in find_runs(tmp_path)], width=60)
     assert "memory" not in title and "windows/s" not in title  # nothing to say
     for name, text in (("status", "finished"), ("device", "cpu")):
         assert first.index(text) == title.index(name)
-    assert (
-        second.index("cuda:0") == title.index("device")
-        and first.index("0.8000") + 6 == title.index("best") + 4
-    )
-    assert (
-        len(note) > 3
-        and all(len(line) <= 60 and line.startswith("    ") for line in note)
-        and "".join(note).replace(" ", "").endswith("2")
-    )
+    assert second.index("cuda:0") == title.index("device")
+    assert first.index("0.8000") + 6 == title.index("best") + 4
+    assert len(note) > 3 and "".join(note).replace(" ", "").endswith("2")
+    assert all(len(line) <= 60 and line.startswith("    ") for line in note)
 
 
 def test_a_sentence_for_a_log(tmp_path):
@@ -161,26 +125,10 @@ def test_a_sentence_for_a_log(tmp_path):
 
 def test_events(tmp_path):
     folder = write_run(tmp_path, "a/1")
-    (folder / "history.json").write_text(
-        json.dumps(
-            {
-                "epochs": [],
-                "events": [
-                    {"epoch": 2, "batch": 7, "kind": "out of memory", "text": "in 2 halves"}
-                ],
-            }
-        )
-    )
-    (folder / "timing.json").write_text(
-        json.dumps(
-            {
-                "epochs": [],
-                "events": [
-                    {"when": 0, "epoch": 3, "batch": 1, "kind": "resumed", "text": "at epoch 3"}
-                ],
-            }
-        )
-    )
+    halved = {"epoch": 2, "batch": 7, "kind": "out of memory", "text": "in 2 halves"}
+    resumed = {"when": 0, "epoch": 3, "batch": 1, "kind": "resumed", "text": "at epoch 3"}
+    write_json(folder / "history.json", {"epochs": [], "events": [halved]})
+    write_json(folder / "timing.json", {"epochs": [], "events": [resumed]})
     first, second = events(Run(folder))
     assert first == "  epoch 2, batch 7  out of memory: in 2 halves"
     assert second.endswith("epoch 3  resumed: at epoch 3") and "19" in second
@@ -213,13 +161,8 @@ def test_cards_that_answer():
 
 
 def test_cards_that_do_not():
-    gpu = Gpu(
-        0.2,
-        {
-            "rocm-smi": ["/absent/rocm-smi"],
-            "nvidia-smi": [sys.executable, "-c", "import time; time.sleep(60)"],
-        },
-    )
+    hangs = [sys.executable, "-c", "import time; time.sleep(60)"]
+    gpu = Gpu(0.2, {"rocm-smi": ["/absent/rocm-smi"], "nvidia-smi": hangs})
     start = time.monotonic()
     [line] = gpu.lines()
     assert "nvidia-smi does not answer within 0.2 s" in line and time.monotonic() - start < 20
@@ -231,20 +174,18 @@ def test_cards_that_do_not():
 
 def test_nothing_heavy_is_imported(tmp_path):
     write_run(tmp_path, "a/1")
-    code = f"import runpy, sys\nsys.argv = ['monitor.py', '--out', {str(tmp_path)!r}]\ntry:\n runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\nexcept SystemExit as e:\n assert e.code == 0\n"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code + "assert not {'torch', 'mne', 'scipy', 'h5py'} & set(sys.modules)",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (
-        0,
-        "",
-    ) and "a/1  finished    3/9  0.8000" in done.stdout
+    program = """
+import runpy, sys
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as e:
+    assert e.code == 0
+assert not {"torch", "mne", "scipy", "h5py"} & set(sys.modules)
+"""
+    words = f"import sys; sys.argv = {[str(SCRIPT), '--out', str(tmp_path)]}\n{program}"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a/1  finished    3/9  0.8000" in done.stdout
 
 
 def test_follow_ends_at_ctrl_c(tmp_path):
@@ -257,11 +198,8 @@ def test_follow_ends_at_ctrl_c(tmp_path):
     )
     assert "1 run: 1 running" in process.stdout.readline()
     assert "0.900 ▄ 0.900" in process.stdout.readline()
-    history = {
-        "epochs": [{"epoch": i + 1, "valid": {"nrmse": v}} for i, v in enumerate((0.9, 0.7))],
-        "events": [],
-    }
-    (folder / "new.json").write_text(json.dumps(history))
+    epochs = [{"epoch": i + 1, "valid": {"nrmse": v}} for i, v in enumerate((0.9, 0.7))]
+    write_json(folder / "new.json", {"epochs": epochs, "events": []})
     (folder / "new.json").rename(folder / "history.json")
     assert "1 run" in process.stdout.readline() and "0.900 █▁ 0.700" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -270,13 +208,9 @@ def test_follow_ends_at_ctrl_c(tmp_path):
 
 
 def test_a_run_that_is_not_there(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--out", tmp_path, "c1_tcn"], capture_output=True, text=True
-    )
-    assert (
-        done.returncode == 1 and "no run c1_tcn" in done.stderr and "Traceback" not in done.stderr
-    )
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--out", tmp_path], capture_output=True, text=True
-    )
+    command = [sys.executable, SCRIPT, "--out", tmp_path]
+    done = subprocess.run([*command, "c1_tcn"], capture_output=True, text=True)
+    assert done.returncode == 1 and "no run c1_tcn" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "python run/train.py --challenge 1" in done.stdout

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,63 +11,7 @@ import pytest
 from eeg import UserError
 from eeg.runs.choice import best_run, choose_runs, named, newest_unfinished
 from eeg.runs.run import SILENCE_S, Run, find_runs
-
-
-def write_run(
-    out,
-    name,
-    status="finished",
-    challenge=1,
-    nrmse=(0.9, 0.8, 0.85),
-    target=None,
-    weights=True,
-    valid=None,
-    options=None,
-    **state,
-):
-    """A run folder as the trainer leaves it. valid: the release that validates, and its subjects;
-    options: of training. -> its path."""
-    folder = out / name
-    folder.mkdir(parents=True)
-    config = {
-        "challenge": challenge,
-        "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge],
-        "name": folder.parent.name,
-    }
-    release, people = valid or ("R5", 9)
-    side = lambda release, people: {
-        "releases": [release],
-        "windows": 50 * people,
-        "subjects": [f"{release}_{i}" for i in range(people)],
-    }
-    if status == "finished":
-        config |= {
-            "train": options or {},
-            "split": {"train": side("R1", 20), "valid": side(release, people)},
-        }
-    (folder / "config.json").write_text(json.dumps(config))
-    epochs = [{"epoch": i + 1, "valid": {"nrmse": value}} for i, value in enumerate(nrmse)]
-    (folder / "history.json").write_text(json.dumps({"epochs": epochs, "events": []}))
-    said = {
-        "status": status,
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "epoch": len(nrmse),
-        "epochs": 9,
-        "updated": time.time(),
-    } | state
-    (folder / "state.json").write_text(json.dumps(said))
-    if weights and status == "finished":
-        (folder / f"weights_challenge_{challenge}.pt").write_bytes(b"")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def dead():
-    """The id of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+from tests.runs.folders import write_json, write_run
 
 
 def test_a_run_says_how_it_is(tmp_path, dead):
@@ -77,16 +20,11 @@ def test_a_run_says_how_it_is(tmp_path, dead):
     assert status("a/2", status="stopped") == "stopped"
     assert status("a/3", status="running") == "running"
     assert status("a/4", status="running", pid=dead) == "died"
-    assert (
-        status("a/5", status="running", pid=dead, host="elsewhere") == "running"
-    )  # its process cannot be seen from here
-    assert (
-        status("a/6", status="running", host="elsewhere", updated=time.time() - SILENCE_S - 1)
-        == "died"
-    )
-    assert (
-        status("a/7", status="running", updated=time.time() - SILENCE_S - 1) == "died"
-    )  # the id was given to another process
+    # its process cannot be seen from here
+    assert status("a/5", status="running", pid=dead, host="elsewhere") == "running"
+    silent = {"status": "running", "updated": time.time() - SILENCE_S - 1}
+    assert status("a/6", **silent, host="elsewhere") == "died"
+    assert status("a/7", **silent) == "died"  # the id was given to another process
 
 
 def test_a_killed_process_that_nobody_waits_for_is_dead(tmp_path):
@@ -114,12 +52,9 @@ def test_before_its_first_word(tmp_path):
 def test_best(tmp_path, dead):
     write_run(tmp_path, "a/20260101_000000", nrmse=(0.9, 0.7))
     write_run(tmp_path, "b/20260102_000000", nrmse=(0.9, 0.6, 0.65))
-    write_run(
-        tmp_path, "c/20260103_000000", "running", nrmse=(0.1,), pid=dead
-    )  # better, but not finished
-    write_run(
-        tmp_path, "d/20260104_000000", nrmse=(0.2,), target="correct"
-    )  # better, at something else
+    # better, but not finished; better at something else; without weights
+    write_run(tmp_path, "c/20260103_000000", "running", nrmse=(0.1,), pid=dead)
+    write_run(tmp_path, "d/20260104_000000", nrmse=(0.2,), target="correct")
     write_run(tmp_path, "e/20260105_000000", nrmse=(0.3,), weights=False)
     write_run(tmp_path, "f/20260106_000000", nrmse=(0.4,), challenge=2)
     run = best_run(tmp_path, 1)
@@ -141,26 +76,21 @@ def test_only_runs_validated_on_the_same_subjects_compete(tmp_path):
     write_run(tmp_path, "wide/1", nrmse=(0.94,))
     assert chosen(tmp_path) == ("wide", "")
     for i in range(5):
-        fold = write_run(
-            tmp_path,
-            f"cv/{i}",
-            nrmse=(0.5 + 0.1 * i,),
-            options={"fold": [i + 1, 5]},
-            valid=("R1", 4),
-        )
+        which = {"options": {"fold": [i + 1, 5]}, "valid": ("R1", 4)}
+        fold = write_run(tmp_path, f"cv/{i}", nrmse=(0.5 + 0.1 * i,), **which)
         config = json.loads((fold / "config.json").read_text())
         config["split"]["valid"]["subjects"] = [f"R1_{k}" for k in range(4 * i, 4 * i + 4)]
         (fold / "config.json").write_text(json.dumps(config))
-    write_run(
-        tmp_path, "small/1", nrmse=(0.3,), options={"max_recordings": 20}
-    )  # the same subjects, fewer of their windows
+    # the same subjects, fewer of their windows
+    write_run(tmp_path, "small/1", nrmse=(0.3,), options={"max_recordings": 20})
     write_run(tmp_path, "smoke/1", nrmse=(0.2,), options={"max_subjects": 2}, valid=("R5", 2))
     write_run(tmp_path, "other/1", nrmse=(0.1,), valid=("R3", 50))
     name, said = chosen(tmp_path)
     assert name == "wide"
     assert said == (
-        "left out of the choice: 8 runs not validated on 9 subjects of R5 (cv: one of 5 folds; other: 50 subjects of R3; "
-        "small: 9 subjects of R5 with --max-recordings 20; smoke: 2 subjects of R5 with --max-subjects 2)"
+        "left out of the choice: 8 runs not validated on 9 subjects of R5 (cv: one of 5 folds; "
+        "other: 50 subjects of R3; small: 9 subjects of R5 with --max-recordings 20; "
+        "smoke: 2 subjects of R5 with --max-subjects 2)"
     )
 
 
@@ -183,10 +113,8 @@ def test_where_there_are_folds_alone_one_of_them_is_the_best(tmp_path):
     write_run(tmp_path, "cv/1", nrmse=(0.7,), valid=("R1", 4), options={"fold": [1, 2]})
     write_run(tmp_path, "cv/2", nrmse=(0.9,), valid=("R2", 5), options={"fold": [2, 2]})
     name, said = chosen(tmp_path)
-    assert (
-        best_run(tmp_path, 1, lambda line: None).name == "cv/2"
-        and "1 run not validated on one of 2 folds" in said
-    )
+    assert name == "cv" and "1 run not validated on one of 2 folds" in said
+    assert best_run(tmp_path, 1, lambda line: None).name == "cv/2"
 
 
 def test_a_run_that_does_not_compete_is_chosen_by_its_name(tmp_path):
@@ -220,27 +148,17 @@ def test_recoveries_are_counted_in_both_files(tmp_path):
     folder = write_run(tmp_path, "a/1")
     assert not Run(folder).recoveries
     event = lambda kind, **more: {"epoch": 1, "batch": 3, "kind": kind, "text": "", **more}
-    (folder / "history.json").write_text(
-        json.dumps(
-            {
-                "epochs": [],
-                "events": [event("out of memory"), event("device error"), event("out of memory")],
-            }
-        )
-    )
-    (folder / "timing.json").write_text(
-        json.dumps({"epochs": [], "events": [event("stopped", when=1), event("resumed", when=2)]})
-    )
+    faults = [event("out of memory"), event("device error"), event("out of memory")]
+    ends = [event("stopped", when=1), event("resumed", when=2)]
+    write_json(folder / "history.json", {"epochs": [], "events": faults})
+    write_json(folder / "timing.json", {"epochs": [], "events": ends})
     assert Run(folder).recoveries == {"out of memory": 2, "device error": 1, "resumed": 1}
 
 
 def test_the_command_to_resume_survives_a_shell(tmp_path):
     folder = write_run(tmp_path / "my runs", "a/1", "stopped")
-    echo = subprocess.run(
-        ["sh", "-c", Run(folder).resume.replace("python run/train.py --resume", "printf %s")],
-        capture_output=True,
-        text=True,
-    )
+    command = Run(folder).resume.replace("python run/train.py --resume", "printf %s")
+    echo = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert echo.stdout == str(folder)
 
 
@@ -307,9 +225,7 @@ def trained(out, name, seed=0, fold=None, **state):
     """A run that says how it was trained. -> Run"""
     folder = write_run(out, name, **state)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(
-        json.dumps(config | {"train": {"seed": seed, "fold": fold}})
-    )
+    write_json(folder / "config.json", config | {"train": {"seed": seed, "fold": fold}})
     return Run(folder)
 
 

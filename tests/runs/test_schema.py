@@ -18,9 +18,10 @@ from eeg.runs import schema
 from eeg.runs.choice import best_run, named, newest_unfinished
 from eeg.runs.monitor import events, look
 from eeg.runs.run import Run, find_runs
-from tests.runs.test_run import dead, write_run  # noqa: F401  (a fixture)
+from tests.runs.folders import write_run
 
 ROOT = Path(__file__).resolve().parents[2]
+STATUSES = ("finished", "running", "died", "stopped", "failed", "waiting")
 VALUES = (None, [], {}, "x", -1, math.nan)
 
 
@@ -71,7 +72,8 @@ def test_a_run_that_is_named_and_cannot_be_read_is_an_error(tmp_path):
     (folder / "config.json").write_text(
         '{"challenge": 1, "target": "rt_from_stimulus", "train": {"lr": "high"}}'
     )
-    expected = rf'{folder}/config.json says train.lr: "high", expected a number from 0 to 1e\+09; .* rm -r {folder}$'
+    wrong = r'says train.lr: "high", expected a number from 0 to 1e\+09'
+    expected = rf"{folder}/config.json {wrong}; .* rm -r {folder}$"
     with pytest.raises(UserError, match=expected):
         named(tmp_path, "a/1")[0].config
     (folder / "config.json").unlink()
@@ -88,15 +90,8 @@ def test_commands_do_without_a_run_that_cannot_be_read(tmp_path, command):
     name, *more = command
     spoilt = write_run(tmp_path, "a/1")
     (spoilt / "config.json").write_text('{"challenge": [1')
-    command = [
-        sys.executable,
-        ROOT / "run" / f"{name}.py",
-        *more,
-        "--out",
-        tmp_path,
-        "--cache",
-        tmp_path,
-    ]
+    places = ["--out", tmp_path, "--cache", tmp_path]
+    command = [sys.executable, ROOT / "run" / f"{name}.py", *more, *places]
     done = subprocess.run(command, capture_output=True, text=True)
     if name == "monitor":
         assert (done.returncode, done.stderr) == (0, "") and "unreadable" in done.stdout
@@ -115,11 +110,8 @@ def trained(caches, tmp_path_factory):
     from tests.conftest import command
 
     out = tmp_path_factory.mktemp("trained")
-    subprocess.run(
-        command(caches, out, "--challenge", "1", "--epochs", "1", "--max-recordings", "4"),
-        check=True,
-        capture_output=True,
-    )
+    words = command(caches, out, "--challenge", "1", "--epochs", "1", "--max-recordings", "4")
+    subprocess.run(words, check=True, capture_output=True)
     [folder] = out.glob("*/*")
     event = {"epoch": 1, "batch": 2, "kind": "device error", "text": "lost"}
     for file, more in (("history.json", {}), ("timing.json", {"when": time.time()})):
@@ -132,14 +124,9 @@ def trained(caches, tmp_path_factory):
 def places(value, place=()):
     """Where a value holds others: of a list the first alone."""
     yield place
-    inside = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value[:1])
-        if isinstance(value, list)
-        else ()
-    )
-    for key, each in inside:
+    if isinstance(value, list):
+        value = dict(enumerate(value[:1]))
+    for key, each in value.items() if isinstance(value, dict) else ():
         yield from places(each, (*place, key))
 
 
@@ -166,20 +153,12 @@ def test_what_training_writes_fits_and_nothing_else_is_a_traceback(trained, tmp_
             (tmp_path / file).write_text(json.dumps(replaced(content, place, value)))
             run = Run(tmp_path)
             if one := [run for run in runs.readable([run])]:
-                assert look(one[0]).status in (
-                    "finished",
-                    "running",
-                    "died",
-                    "stopped",
-                    "failed",
-                    "waiting",
-                )
+                assert look(one[0]).status in STATUSES
                 events(run), run.best, run.recoveries, run.finished, run.scored, run.resume
             else:
                 refused += 1
-                assert (
-                    look(run).status == "unreadable" and len(look(run).remarks[0].splitlines()) == 1
-                )
+                assert look(run).status == "unreadable"
+                assert len(look(run).remarks[0].splitlines()) == 1
     assert refused > 3 * len(content)
 
 

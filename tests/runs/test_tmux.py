@@ -36,29 +36,28 @@ def log_of(said):
 
 
 def test_the_command_runs_here_with_this_environment_and_is_logged(server, tmp_path, monkeypatch):
-    subprocess.run(
-        ["tmux", "new-session", "-d", "-s", "older", "sleep 30"], check=True
-    )  # a server with an environment of its own
+    # a server with an environment of its own
+    subprocess.run(["tmux", "new-session", "-d", "-s", "older", "sleep 30"], check=True)
     (tmp_path / "it's here").mkdir()
     monkeypatch.chdir(tmp_path / "it's here")
     monkeypatch.setenv("EEG_DATA", 'some "data" $HOME')
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
-    program = "import os, sys, time; print(os.getcwd()); print(os.environ['EEG_DATA'], os.environ['PYTHONPATH']); print(sys.argv[1:]); time.sleep(30)"
-    said = tmux.start(
-        "c1.tcn: a b",
-        [sys.executable, "-c", program, "--set", "a b=1"],
-        tmp_path / "runs",
-        watched=0.2,
-    )
-    assert "tmux attach -t eeg-c1_tcn_a_b " in said and log_of(said).startswith(
-        f"{tmp_path}/runs/eeg-c1_tcn_a_b_"
-    )
+    program = """
+import os, sys, time
+print(os.getcwd())
+print(os.environ["EEG_DATA"], os.environ["PYTHONPATH"])
+print(sys.argv[1:])
+time.sleep(30)
+"""
+    command = [sys.executable, "-c", program, "--set", "a b=1"]
+    said = tmux.start("c1.tcn: a b", command, tmp_path / "runs", watched=0.2)
+    log = log_of(said)
+    assert "tmux attach -t eeg-c1_tcn_a_b " in said
+    assert log.startswith(f"{tmp_path}/runs/eeg-c1_tcn_a_b_")
     assert sorted(server()) == ["eeg-c1_tcn_a_b", "older"]
-    wait(lambda: os.path.exists(log_of(said)) and open(log_of(said)).read().count("\n") == 3)
-    assert (
-        open(log_of(said)).read()
-        == f"{tmp_path}/it's here\nsome \"data\" $HOME /somewhere\n['--set', 'a b=1']\n"
-    )
+    wait(lambda: os.path.exists(log) and open(log).read().count("\n") == 3)
+    lines = [f"{tmp_path}/it's here", 'some "data" $HOME /somewhere', "['--set', 'a b=1']", ""]
+    assert open(log).read().split("\n") == lines
 
 
 def test_a_name_in_use_gives_the_next(server, tmp_path):
@@ -68,14 +67,15 @@ def test_a_name_in_use_gives_the_next(server, tmp_path):
 
 
 def test_it_survives_the_death_of_all_who_started_it(server, tmp_path):
-    program = "from eeg.runs import tmux; import time; print(tmux.start('orphan', ['sleep', '100'], watched=0), flush=True); time.sleep(30)"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    program = """
+import time
+from eeg.runs import tmux
+print(tmux.start("orphan", ["sleep", "100"], watched=0), flush=True)
+time.sleep(30)
+"""
+    alone = {"cwd": tmp_path, "start_new_session": True}
+    command = [sys.executable, "-c", program]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **alone)
     parent.stdout.readline()
     os.killpg(parent.pid, signal.SIGKILL)
     parent.wait()
@@ -83,7 +83,13 @@ def test_it_survives_the_death_of_all_who_started_it(server, tmp_path):
 
 
 def test_last_words_reach_the_log_after_ctrl_c(server, tmp_path):
-    program = "import time\ntry: print('up'); time.sleep(30)\nexcept KeyboardInterrupt: time.sleep(0.3); print('saved')"
+    program = """
+import time
+try:
+    print("up"); time.sleep(30)
+except KeyboardInterrupt:
+    time.sleep(0.3); print("saved")
+"""
     log = log_of(tmux.start("stop", [sys.executable, "-c", program], tmp_path, watched=0))
     wait(lambda: os.path.exists(log) and "up" in open(log).read())
     tmux.tmux("send-keys", "-t", "eeg-stop", "C-c")
@@ -92,7 +98,12 @@ def test_last_words_reach_the_log_after_ctrl_c(server, tmp_path):
 
 
 def test_a_closed_window_lets_the_command_finish(server, tmp_path):
-    program = "import signal, time\ndef end(*_): time.sleep(0.3); print('saved'); raise SystemExit\nsignal.signal(signal.SIGHUP, end); print('up'); time.sleep(30)"
+    program = """
+import signal, time
+def end(*_):
+    time.sleep(0.3); print("saved"); raise SystemExit
+signal.signal(signal.SIGHUP, end); print("up"); time.sleep(30)
+"""
     log = log_of(tmux.start("closed", [sys.executable, "-c", program], tmp_path, watched=0))
     wait(lambda: os.path.exists(log) and "up" in open(log).read())
     tmux.tmux("kill-session", "-t", "eeg-closed")
@@ -111,9 +122,8 @@ def test_without_tmux_and_with_one_that_refuses(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="apt-get install tmux"):
         tmux.start("name", ["true"], tmp_path)
-    (tmp_path / "tmux").write_text(
-        "#!/bin/sh\necho 'error connecting to /tmp/tmux-0/default (Permission denied)' >&2; exit 1\n"
-    )
+    refusal = "error connecting to /tmp/tmux-0/default (Permission denied)"
+    (tmp_path / "tmux").write_text(f"#!/bin/sh\necho '{refusal}' >&2; exit 1\n")
     (tmp_path / "tmux").chmod(0o755)
     with pytest.raises(UserError, match="tmux starts no session: error connecting"):
         tmux.start("name", ["true"], tmp_path)

@@ -140,8 +140,8 @@ def exclusive_partial(path: Path) -> Iterator[Path | None]:
 def writing(path: Path, option: str, size: int | Callable[[], int] | None = None) -> Iterator[None]:
     """While `path` is written, raise UserError in place of OSError.
 
-    option: what names its place, as "--zip FILE". size: the bytes it takes, or a function that
-    returns them, or None if that is not known.
+    option: what names its place, as "--zip FILE". size: the bytes it takes if known, or a function
+    that returns them.
     """
     try:
         yield
@@ -151,18 +151,16 @@ def writing(path: Path, option: str, size: int | Callable[[], int] | None = None
 
 def trouble(error: OSError, path: Path | str, option: str, size: int | None = None) -> str:
     """An OSError while `path` was written, as words for a user."""
+    other = f"name another place with {option}"
     if error.errno not in FULL:
-        return (
-            f"{path} cannot be written: {error.strerror or error}; name another place with {option}"
-        )
+        return f"{path} cannot be written: {error.strerror or error}; {other}"
     folder = next(each for each in Path(os.path.abspath(path)).parents if each.is_dir())
     free = shutil.disk_usage(folder).free
-    takes = (
-        f"it takes {amount(size)}, {amount(max(1, size - free))} more than the disk has free"
-        if size
-        else f"the disk has {amount(free)} free"
-    )
-    return f"there is no room for {path}: {takes}; free some, or name another place with {option}"
+    takes = f"the disk has {amount(free)} free"
+    if size:
+        missing = amount(max(1, size - free))
+        takes = f"it takes {amount(size)}, {missing} more than the disk has free"
+    return f"there is no room for {path}: {takes}; free some, or {other}"
 
 
 def amount(size: float) -> str:
@@ -174,31 +172,22 @@ def amount(size: float) -> str:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Raise UserError if no file can be made at `path`; called before the work whose result it
-    takes.
-    """
-    path = Path(path)
-    folder = path.parent
+    """Raise UserError if no file can be made at `path`: called before the work begins."""
+    folder, other = path.parent, f"name another place with {option}"
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file with {option}")
     if not folder.is_dir():
-        raise UserError(
-            f"there is no folder {folder}/ for {path.name}; "
-            f"make it, or name another place with {option}"
-        )
+        raise UserError(f"there is no folder {folder}/ for {path.name}; make it, or {other}")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise UserError(
-            f"{path} cannot be written: {folder}/ is read-only; name another place with {option}"
-        )
+        raise UserError(f"{path} cannot be written: {folder}/ is read-only; {other}")
 
 
 def option_of(path: str) -> str | None:
-    """The option of this command line in whose place a path lies, as "--out DIR", or None."""
-    lies, found = os.path.abspath(path), None
+    """The option of this command line that names the place of a path, as "--out DIR", or None."""
+    path, found = os.path.abspath(path), {}
     for option, (place, metavar) in hints.places.items():
         root = os.path.abspath(place)
-        inside = os.path.commonpath((lies, root)) == root
-        if inside or lies.startswith(root + "."):  # x.zip.partial
-            if found is None or len(root) > len(found[0]):
-                found = root, f"{option} {metavar}"
-    return found and found[1]
+        inside = os.path.commonpath((path, root)) == root
+        if inside or path.startswith(root + "."):  # x.zip.partial
+            found.setdefault(root, f"{option} {metavar}")
+    return found[max(found, key=len)] if found else None

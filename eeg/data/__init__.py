@@ -1,3 +1,1 @@
-"""From a release on disk to batches: release, recording, trials, windows, cache, batches, features,
-synth.
-"""
+"""From a release on disk to batches."""

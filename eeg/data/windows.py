@@ -43,7 +43,7 @@ def sample_of(seconds, sfreq: float = SFREQ) -> np.ndarray:
 
 
 def stimulus_windows(trials: np.ndarray, n_times: int):
-    """Challenge 1: (the trials that give a window, its start (n) int64, {reason: dropped trials})."""
+    """Challenge 1: (numbers of the trials with a window, its starts, {reason: dropped trials})."""
     no_stimulus = np.isnan(trials["stimulus"])
     no_response = ~no_stimulus & np.isnan(trials["response"])
     starts = np.where(no_stimulus, -1, sample_of(np.nan_to_num(trials["stimulus"]))) + OFFSET

@@ -21,15 +21,10 @@ def cache(tmp_path_factory):
     paths = []
     for release, counts in (("R1", (6, 2)), ("R2", (5,))):
         for i, n in enumerate(counts):
-            write_recording(
-                root / "data" / f"{release}_L100_bdf",
-                f"NDARA{release}00{i}A",
-                trial_events(n),
-                seed=i,
-            )
-        paths.append(
-            build(find_release(release, root / "data"), Settings(margin_s=0.25), root).path
-        )
+            folder = root / "data" / f"{release}_L100_bdf"
+            write_recording(folder, f"NDARA{release}00{i}A", trial_events(n), seed=i)
+        found = find_release(release, root / "data")
+        paths.append(build(found, Settings(margin_s=0.25), root).path)
     return Cache(paths)
 
 
@@ -51,23 +46,15 @@ def test_in_order_every_window_once(cache):
 def test_shuffled_by_seed_and_epoch(cache):
     batches = Batches(cache, batch_size=4, seed=1)
     rows = [np.concatenate([b[0] for b in epoch(batches, e)]) for e in (0, 1, 0)]
-    assert (
-        len(set(rows[0])) == 12 == len(rows[0])
-        and (rows[0] == rows[2]).all()
-        and (rows[0] != rows[1]).any()
-    )
+    assert len(set(rows[0])) == 12 == len(rows[0])
+    assert (rows[0] == rows[2]).all() and (rows[0] != rows[1]).any()
     assert (batches.order(0) != Batches(cache, batch_size=4, seed=2).order(0)).any()
     assert set(batches.order(3)) == set(range(13))
 
 
 def test_a_restart_goes_on_exactly(cache):
-    batches = Batches(
-        cache,
-        batch_size=2,
-        seed=1,
-        augment=Augment(scale=0.2, noise=0.1, shift=0.25, dropout=0.1, mirror=0.5),
-        zscore=True,
-    )
+    augment = Augment(scale=0.2, noise=0.1, shift=0.25, dropout=0.1, mirror=0.5)
+    batches = Batches(cache, batch_size=2, seed=1, augment=augment, zscore=True)
     whole, rest = epoch(batches, 4), epoch(batches, 4, start=3)
     assert len(whole) == 6 and len(rest) == 3
     for a, b in zip(whole[3:], rest):

@@ -1,11 +1,9 @@
-"""The cache against MNE's own samples, and everything that can go wrong while it is made or opened."""
+"""The cache against MNE's own samples, and what can go wrong while it is built or opened."""
 
 import os
 import pickle
 import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import h5py
 import mne
@@ -26,39 +24,7 @@ from tests.conftest import (
     write_participants,
     write_recording,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def made(folder, **settings):
-    """Build the cache of data/R1_L100_bdf beside it. -> (Report, Cache or None)."""
-    release = find_release("R1", folder.parent)
-    report = build(release, Settings(**settings), folder.parent.parent / "cache")
-    return report, Cache(report.path) if report.windows else None
-
-
-def command(folder, *more, script="cache"):
-    arguments = [
-        sys.executable,
-        ROOT / "run" / f"{script}.py",
-        "--data",
-        folder.parent,
-        "--cache",
-        folder.parent.parent / "cache",
-        *more,
-    ]
-    return subprocess.run(
-        list(map(str, arguments)),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-
-
-def files_left(folder):
-    cache = folder.parent.parent / "cache"
-    return sorted(p.name for p in cache.iterdir()) if cache.exists() else []
-
+from tests.data.helpers import command, files_left, made
 
 # --------------------------------------------------------------------------- what is in it
 
@@ -71,16 +37,10 @@ def test_windows_are_the_samples_that_mne_reads(release_folder, margin_s, dtype,
     report, cache = made(release_folder, margin_s=margin_s, dtype=dtype)
     assert len(cache) == report.windows == 12 and report.subjects == 2
     m = cache.margin_samples
-    assert (
-        m == round(100 * margin_s)
-        and cache[0].shape == (129, 200 + 2 * m)
-        and cache[0].dtype == dtype
-    )
+    assert m == round(100 * margin_s)
+    assert cache[0].shape == (129, 200 + 2 * m) and cache[0].dtype == dtype
     for i, row in enumerate(cache.metadata):
-        path = (
-            release_folder
-            / f"sub-{row['subject'].decode()}/eeg/sub-{row['subject'].decode()}_task-contrastChangeDetection_run-1_eeg.bdf"
-        )
+        path = next(release_folder.glob(f"sub-{row['subject'].decode()}/eeg/*_run-1_eeg.bdf"))
         raw = mne.io.read_raw_bdf(path, verbose="error").get_data() * 1e6
         assert row["start"] == round(row["stimulus"] * 100) + 50
         np.testing.assert_allclose(
@@ -96,34 +56,21 @@ def test_challenge_2(release_folder):
     report, cache = made(release_folder, challenge=2)
     assert len(cache) == 2 * 19 and cache[0].shape == (129, 400)
     assert cache.metadata["start"][:19].tolist() == list(range(0, 3601, 200))
-    assert (
-        set(cache.y) == {0.5}
-        and set(cache.metadata["age"]) == {9.5}
-        and set(cache.metadata["sex"]) == {b"M"}
-    )
-    raw = (
-        mne.io.read_raw_bdf(
-            next(release_folder.glob("sub-NDARAA*/eeg/*.bdf")), verbose="error"
-        ).get_data()
-        * 1e6
-    )
+    assert set(cache.y) == {0.5}
+    assert set(cache.metadata["age"]) == {9.5} and set(cache.metadata["sex"]) == {b"M"}
+    path = next(release_folder.glob("sub-NDARAA*/eeg/*.bdf"))
+    raw = mne.io.read_raw_bdf(path, verbose="error").get_data() * 1e6
     np.testing.assert_allclose(cache[7], raw[:, 1400:1800], rtol=3e-7, atol=1e-9)
 
 
 def test_h5py_alone_understands_the_file(release_folder):
     report, cache = made(release_folder)
     with h5py.File(report.path) as f:
-        assert (
-            f["X"].shape == (12, 129, 200)
-            and f["X"].chunks is None
-            and f["X"].id.get_offset() % 4096 == 0
-        )
+        assert f["X"].shape == (12, 129, 200)
+        assert f["X"].chunks is None and f["X"].id.get_offset() % 4096 == 0
         np.testing.assert_array_equal(f["X"][5], cache[5])
-        assert (
-            f.attrs["unit"] == "uV"
-            and f.attrs["sfreq"] == 100
-            and [c.decode() for c in f.attrs["channels"]] == list(CHANNELS)
-        )
+        assert f.attrs["unit"] == "uV" and f.attrs["sfreq"] == 100
+        assert [c.decode() for c in f.attrs["channels"]] == list(CHANNELS)
         assert f["metadata"].dtype["copy"].kind == "b" and f["y"].dtype == np.float64
 
 
@@ -148,11 +95,8 @@ def test_several_files_are_one_and_work_in_other_processes(release_folder, tmp_p
     write_recording(other, "NDARCC003CCC", trial_events(3), seed=9)
     build(find_release("R2", tmp_path / "data"), Settings(), tmp_path / "cache")
     both = find_caches(tmp_path / "cache", 1, ["R1", "R2"])
-    assert (
-        len(both) == 15
-        and both.release.tolist() == ["R1"] * 12 + ["R2"] * 3
-        and len(both.y) == len(both.metadata) == 15
-    )
+    assert both.release.tolist() == ["R1"] * 12 + ["R2"] * 3
+    assert len(both) == len(both.y) == len(both.metadata) == 15
     alone = find_caches(tmp_path / "cache", 1, ["R2"])
     np.testing.assert_array_equal(both[12], alone[0])
     np.testing.assert_array_equal(both[-1], alone[2])
@@ -275,7 +219,8 @@ def test_every_folder_name_is_found_in_order(tmp_path):
         assert find_release("R9", tmp_path).folder.name == name
     with pytest.raises(
         UserError,
-        match=r"looked for R12_L100_bdf, EEG2025r12, R12_L100, cmi_bids_R12\); .*--data DIR, or simulate one with: python run/synth.py --release R12",
+        match=r"looked for R12_L100_bdf, EEG2025r12, R12_L100, cmi_bids_R12\); .*--data DIR, or "
+        "simulate one with: python run/synth.py --release R12",
     ):
         find_release("R12", tmp_path)
 
@@ -331,12 +276,8 @@ def test_a_bad_recording_is_named_and_the_others_kept(release_folder, fault):
     header, events, reason = FAULTS[fault]
     write_recording(release_folder, "NDARAA001AAA", events, **header, run=2)
     report, cache = made(release_folder)
-    assert (
-        len(cache) == 12
-        and len(report.skipped) == 1
-        and files_left(release_folder) == ["challenge1_R1_windows.h5"]
-    )
-    recording, why = report.skipped[0]
+    assert len(cache) == 12 and files_left(release_folder) == ["challenge1_R1_windows.h5"]
+    ((recording, why),) = report.skipped
     assert str(recording) == "sub-NDARAA001AAA contrastChangeDetection run 2" and reason in why
 
 
@@ -357,20 +298,14 @@ def test_a_recording_that_fails_while_it_is_read_leaves_no_hole(release_folder, 
     monkeypatch.setattr(
         module, "open_signal", lambda r: Spoilt() if "AB005" in r.subject else opened(r)
     )
-    release = find_release("R1", release_folder.parent)
-    report = build(release, Settings(), release_folder.parent.parent / "cache", force=True)
-    cache = Cache(report.path)
+    report, cache = made(release_folder, force=True)
     np.testing.assert_array_equal(cache.parts[0], expected)
-    with h5py.File(
-        report.path, locking=False
-    ) as f:  # the recording's number is its place in this list, whatever was skipped
-        assert [f["recordings"][r].decode()[4:16] for r in cache.metadata["recording"]] == [
-            s.decode() for s in cache.metadata["subject"]
-        ]
-    assert (
-        report.windows == len(cache.y) == len(cache.metadata) == 12
-        and "not finite" in report.skipped[0][1]
-    )
+    # the recording's number is its place in this list, whatever was skipped
+    with h5py.File(report.path, locking=False) as f:
+        subjects = [f["recordings"][r][4:16] for r in cache.metadata["recording"]]
+    assert subjects == cache.metadata["subject"].tolist()
+    assert report.windows == len(cache.y) == len(cache.metadata) == 12
+    assert "not finite" in report.skipped[0][1]
     assert files_left(release_folder) == ["challenge1_R1_windows.h5"]
 
 
@@ -381,22 +316,16 @@ def test_participants_count_for_challenge_2_alone(release_folder):
     report, cache = made(release_folder, challenge=2)
     assert set(cache.metadata["subject"]) == {b"NDARBB002BBB"}
     reasons = dict((r.subject, why) for r, why in report.skipped)
-    assert (
-        "not in participants.tsv" in reasons["NDARAA001AAA"]
-        and "not in participants.tsv" in reasons["NDARDD004DDD"]
-    )
-    write_participants(
-        release_folder, ["NDARAA001AAA", "NDARBB002BBB", "NDARDD004DDD"], externalizing="n/a"
-    )
+    assert "not in participants.tsv" in reasons["NDARAA001AAA"]
+    assert "not in participants.tsv" in reasons["NDARDD004DDD"]
+    everyone = ["NDARAA001AAA", "NDARBB002BBB", "NDARDD004DDD"]
+    write_participants(release_folder, everyone, externalizing="n/a")
     report, _ = made(release_folder, challenge=2)
     assert report.windows == 0 and "no externalizing factor" in report.skipped[0][1]
     write_participants(release_folder, ["NDARDD004DDD"])
-    assert (
-        "lasts 3.00 s"
-        in dict((r.subject, why) for r, why in made(release_folder, challenge=2)[0].skipped)[
-            "NDARDD004DDD"
-        ]
-    )
+    report, _ = made(release_folder, challenge=2)
+    reasons = dict((r.subject, why) for r, why in report.skipped)
+    assert "lasts 3.00 s" in reasons["NDARDD004DDD"]
 
 
 def test_trials_are_dropped_by_reason_and_copies_flagged(release_folder):
@@ -406,9 +335,8 @@ def test_trials_are_dropped_by_reason_and_copies_flagged(release_folder):
         for line in text.splitlines()[1:]
     )
     write_recording(release_folder, "NDARAA001AAA", moved, run=2)
-    write_recording(
-        release_folder, "NDARBB002BBB", trial_events(6), run=2, seconds=33
-    )  # the last window does not fit
+    # the last window does not fit
+    write_recording(release_folder, "NDARBB002BBB", trial_events(6), run=2, seconds=33)
     report, cache = made(release_folder)
     assert report.flagged == {"copy": 6} and report.dropped == {"past the end of the recording": 1}
     flagged = cache.metadata[cache.metadata["copy"]]
@@ -431,9 +359,8 @@ def test_an_up_to_date_cache_is_not_rebuilt(release_folder):
     made(release_folder, margin_s=0.1)
     write_recording(release_folder, "NDARAA001AAA", trial_events(5), seed=1)
     report, cache = made(release_folder, margin_s=0.1)
-    assert (
-        report.built and report.reason == "files of the release have changed" and len(cache) == 11
-    )
+    assert report.built and report.reason == "files of the release have changed"
+    assert len(cache) == 11
     report.path.write_bytes(b"spoilt")
     assert made(release_folder, margin_s=0.1)[0].reason == "the file there cannot be read"
 
@@ -457,12 +384,9 @@ def test_a_setting_that_ends_like_the_other_is_another(release_folder, before, a
 
 def test_the_number_of_threads_changes_nothing(release_folder):
     release = find_release("R1", release_folder.parent)
-    arrays = [
-        Cache(
-            build(release, Settings(), release_folder.parent.parent / f"c{jobs}", jobs).path
-        ).parts[0]
-        for jobs in (1, 2, 7)
-    ]
+    root = release_folder.parent.parent
+    reports = [build(release, Settings(), root / f"c{jobs}", jobs) for jobs in (1, 2, 7)]
+    arrays = [Cache(report.path).parts[0] for report in reports]
     assert all((a == arrays[0]).all() for a in arrays)
 
 
@@ -472,11 +396,8 @@ def test_two_builds_of_one_file(release_folder):
     path = cache_path(release_folder.parent.parent / "cache", 1, "R1")
     with module.partial_file(path):
         result = command(release_folder, "--release", "R1")
-        assert (
-            result.returncode == 1
-            and "another process is building" in result.stderr
-            and "Traceback" not in result.stderr
-        )
+        assert result.returncode == 1 and "another process is building" in result.stderr
+        assert "Traceback" not in result.stderr
     assert command(release_folder, "--release", "R1").returncode == 0
 
 
@@ -489,30 +410,11 @@ def test_a_full_disk(release_folder, tmp_path):
     ).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     try:
-        result = subprocess.run(
-            [
-                sys.executable,
-                ROOT / "run" / "cache.py",
-                "--release",
-                "R1",
-                "--data",
-                release_folder.parent,
-                "--cache",
-                small,
-            ],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-        assert (
-            result.returncode == 1
-            and "more than the disk has free" in result.stderr
-            and "--cache DIR" in result.stderr
-            and len(result.stderr.splitlines()) == 1
-        )
-        with (
-            pytest.MonkeyPatch.context() as patch
-        ):  # and where the system's count of free space was wrong
+        result = command(release_folder, "--release", "R1", cache=small)
+        assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+        assert "more than the disk has free" in result.stderr and "--cache DIR" in result.stderr
+        # and where the system's count of free space was wrong
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1 << 40}))
             with pytest.raises(UserError, match="no room for .*challenge1_R1_windows.h5: it takes"):
                 build(find_release("R1", release_folder.parent), Settings(), small)
@@ -524,11 +426,8 @@ def test_a_full_disk(release_folder, tmp_path):
 def test_a_cache_folder_that_cannot_be_written(release_folder, tmp_path):
     (tmp_path / "cache").write_text("a file")
     result = command(release_folder, "--release", "R1")
-    assert (
-        result.returncode == 1
-        and "cannot be written: " in result.stderr
-        and len(result.stderr.splitlines()) == 1
-    )
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert "cannot be written: " in result.stderr
 
 
 def test_spoilt_files_are_refused_with_the_command_that_helps(release_folder):
@@ -547,7 +446,8 @@ def test_spoilt_files_are_refused_with_the_command_that_helps(release_folder):
         f.attrs["version"] = 99
     with pytest.raises(
         UserError,
-        match="version 99, this program reads version 1; rebuild it with: python run/cache.py --release R1 --force",
+        match="version 99, this program reads version 1; rebuild it with: python run/cache.py "
+        "--release R1 --force",
     ):
         Cache(report.path)
     with pytest.raises(UserError, match="there is no cache"):
@@ -600,8 +500,5 @@ def test_nothing_kept_is_a_failure(release_folder):
     for events in release_folder.glob("sub-*/eeg/*events.tsv"):
         events.write_text(EVENTS)
     result = command(release_folder, "--release", "R1")
-    assert (
-        result.returncode == 1
-        and "nothing was kept" in result.stdout
-        and files_left(release_folder) == []
-    )
+    assert result.returncode == 1 and "nothing was kept" in result.stdout
+    assert files_left(release_folder) == []

@@ -12,46 +12,25 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from eeg.bench.peers import PEERS as PEER
+from eeg.bench.peers import PEERS
 from eeg.models.eegnex import Dropout, EEGNeX, from_braindecode
 from tests.fixtures import make, networks
 
 SHAPES = {
     "challenge": dict(n_chans=129, n_times=200),
-    "short": dict(
-        n_chans=5, n_times=40, n_outputs=2
-    ),  # shorter than a kernel: no row of A is free of the window's edges
-    "odd": dict(
-        n_chans=7,
-        n_times=101,
-        n_outputs=3,
-        kernel_block_1_2=35,
-        filter_1=3,
-        filter_2=4,
-        depth_multiplier=3,
-    ),
-    "even": dict(
-        n_chans=4,
-        n_times=150,
-        kernel_block_1_2=22,
-        kernel_block_4=9,
-        dilation_block_4=3,
-        avg_pool_block4=3,
-        kernel_block_5=5,
-        dilation_block_5=1,
-        avg_pool_block5=5,
-    ),
-    "other": dict(
-        n_chans=3,
-        n_times=70,
-        activation=nn.Softplus,
-        depth_multiplier=1,
-        filter_1=2,
-        filter_2=6,
-        max_norm_conv=0.1,
-        max_norm_linear=0.05,
-    ),  # an activation that is not 0 at 0
+    # shorter than a kernel: no row of A is free of the window's edges
+    "short": dict(n_chans=5, n_times=40, n_outputs=2),
+    "odd": dict(n_chans=7, n_times=101, n_outputs=3, kernel_block_1_2=35)
+    | dict(filter_1=3, filter_2=4, depth_multiplier=3),
+    "even": dict(n_chans=4, n_times=150, kernel_block_1_2=22)
+    | dict(kernel_block_4=9, dilation_block_4=3, avg_pool_block4=3)
+    | dict(kernel_block_5=5, dilation_block_5=1, avg_pool_block5=5),
+    # an activation that is not 0 at 0
+    "other": dict(n_chans=3, n_times=70, activation=nn.Softplus, depth_multiplier=1)
+    | dict(filter_1=2, filter_2=6, max_norm_conv=0.1, max_norm_linear=0.05),
 }
+SMALL = dict(n_chans=3, n_times=24, kernel_block_1_2=6, filter_1=2, filter_2=2)
+SMALL |= dict(kernel_block_4=3, kernel_block_5=2, avg_pool_block5=4)
 
 
 def plain(net, x):
@@ -98,9 +77,8 @@ def gradients(f, net, x, y):
 
 def agree(a, b, tolerance, what):
     a, b = a.double(), b.double()
-    assert (a - b).norm() <= tolerance * max(b.norm(), 1e-3), (
-        f"{what}: off by {float((a - b).norm() / b.norm()):.1e}"
-    )
+    off = (a - b).norm()
+    assert off <= tolerance * max(b.norm(), 1e-3), f"{what}: off by {float(off / b.norm()):.1e}"
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -110,10 +88,8 @@ def test_equals_the_published_order(name, batch):
     folded or not."""
     net = network(**SHAPES[name])
     twin = copy.deepcopy(net)
-    x, y = (
-        brains(batch, net.n_chans, net.n_times),
-        torch.randn(batch, net.head.out_features, dtype=torch.float64),
-    )
+    x = brains(batch, net.n_chans, net.n_times)
+    y = torch.randn(batch, net.head.out_features, dtype=torch.float64)
     mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     loss, grads = gradients(net, net, mine, y)
     want, wanted = gradients(lambda x: plain(twin, x), twin, theirs, y)
@@ -139,7 +115,7 @@ def test_single_precision(batch):
     for name in wanted:
         if not name.startswith(
             "bn2"
-        ):  # block 3's batch norm takes them out again: zero but for its epsilon
+        ):  # cancelled by block 3's batch norm: zero but for its epsilon
             agree(grads[name], wanted[name], 1e-4, name)
     net.eval(), twin.eval()
     for f in (net, net.folded()):
@@ -147,23 +123,12 @@ def test_single_precision(batch):
 
 
 def test_gradcheck():
-    net = network(
-        n_chans=3,
-        n_times=24,
-        kernel_block_1_2=6,
-        filter_1=2,
-        filter_2=2,
-        kernel_block_4=3,
-        kernel_block_5=2,
-        avg_pool_block5=4,
-    )
+    net = network(**SMALL)
     x = brains(2, 3, 24).requires_grad_()
-    names, values = zip(
-        *((n, p.detach().clone().requires_grad_()) for n, p in net.named_parameters())
-    )
-    assert torch.autograd.gradcheck(
-        lambda x, *p: torch.func.functional_call(net, dict(zip(names, p)), x), (x, *values)
-    )
+    names = [name for name, _ in net.named_parameters()]
+    values = [p.detach().clone().requires_grad_() for p in net.parameters()]
+    f = lambda x, *p: torch.func.functional_call(net, dict(zip(names, p)), x)
+    assert torch.autograd.gradcheck(f, (x, *values))
 
 
 @pytest.mark.parametrize("mode", ["bn1", "bn2", "bn3", "momentum", "cumulative", "no statistics"])
@@ -205,9 +170,8 @@ def test_constant_windows(value, training):
     twin = copy.deepcopy(net).double()
     x = torch.full((3, 9, 200), value)
     loss, grads = gradients(net, net, x, torch.ones(3, 1))
-    want, _ = gradients(
-        lambda x: plain(twin, x), twin, x.double(), torch.ones(3, 1, dtype=torch.float64)
-    )
+    ones = torch.ones(3, 1, dtype=torch.float64)
+    want, _ = gradients(lambda x: plain(twin, x), twin, x.double(), ones)
     agree(loss, want, 1e-3, "loss")
     assert all(g.isfinite().all() for g in grads.values())
 
@@ -248,9 +212,8 @@ def test_dropout(p):
     assert p == 1 or torch.allclose(y[kept], torch.tensor(1 / (1 - p)), rtol=1e-4)
     if 0 < p < 1:
         off = kept.float() - (1 - p)
-        assert all(abs((off[:, :-j] * off[:, j:]).mean()) < 0.002 for j in (1, 2, 3, 4, 8)), (
-            "neighbours depend on each other"
-        )
+        for j in (1, 2, 3, 4, 8):
+            assert abs((off[:, :-j] * off[:, j:]).mean()) < 0.002, "neighbours depend on each other"
     assert torch.equal(drop.eval()(x), x)
 
 
@@ -261,6 +224,10 @@ def test_a_wrong_window_is_refused():
         EEGNeX(n_times=3)
 
 
+needs_peers = pytest.mark.skipif(
+    not PEERS.exists(),
+    reason="no peers' environment; `make peers` makes it; its answers are in tests/fixtures",
+)
 THEIRS = """
 import sys, warnings, torch
 warnings.simplefilter("ignore")
@@ -299,6 +266,10 @@ torch.save(out, sys.argv[1])
 """
 
 
+def stored_networks():
+    return json.loads((make.HERE / "eegnex.json").read_text())["networks"]
+
+
 def close_sketches(ours, theirs, tolerance, what):
     """Both [norm, projections]: equal to a share of the norm."""
     assert np.abs(np.subtract(ours, theirs)).max() <= 3 * tolerance * max(theirs[0], 1e-3), what
@@ -308,76 +279,54 @@ def close_sketches(ours, theirs, tolerance, what):
 def test_equals_what_braindecode_answered(name):
     """Gradients, statistics, answers and 20 steps of training of braindecode's network, which
     tests/fixtures/make.py has stored."""
-    settings, theirs = (
-        networks.NETWORKS[name],
-        json.loads((make.HERE / "eegnex.json").read_text())["networks"][name],
-    )
+    settings, theirs = networks.NETWORKS[name], stored_networks()[name]
     net = EEGNeX(drop_prob=0.0, **settings)
     assert name != "challenge" or sum(p.numel() for p in net.parameters()) == 62353
-    places = {
-        key: torch.full(shape, float(i)) for i, (key, shape) in enumerate(theirs["shapes"].items())
-    }
+    shapes = theirs["shapes"]
+    places = {key: torch.full(shapes[key], float(i)) for i, key in enumerate(shapes)}
     numbered = from_braindecode(copy.deepcopy(net), places).state_dict()
-    called = {
-        list(places)[int(value.flatten()[0])]: key for key, value in numbered.items()
-    }  # theirs -> ours
-    ours = networks.results(
-        from_braindecode(net, networks.weights(theirs["shapes"])),
-        settings,
-        networks.STEPS if name == "small" else 0,
-    )
+    # the name of each of their tensors in ours
+    called = {list(places)[int(value.flatten()[0])]: key for key, value in numbered.items()}
+    from_braindecode(net, networks.weights(shapes))
+    ours = networks.results(net, settings, networks.STEPS if name == "small" else 0)
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
     for key, sketch in theirs["gradients"].items():
         if not called[key].startswith("bn2"):  # block 3's batch norm takes them out again
             close_sketches(ours["gradients"][called[key]], sketch, 1e-4, key)
     for key, sketch in theirs["statistics"].items():
-        close_sketches(
-            ours["statistics"][called[key]], sketch, 1e-4 if key.endswith("mean") else 1e-5, key
-        )
+        tolerance = 1e-4 if key.endswith("mean") else 1e-5
+        close_sketches(ours["statistics"][called[key]], sketch, tolerance, key)
     np.testing.assert_allclose(ours["answer"], theirs["answer"], rtol=1e-4, atol=1e-5)
     if name == "small":
-        np.testing.assert_allclose(
-            ours["answer after training"], theirs["answer after training"], rtol=1e-3, atol=1e-3
-        )
+        mine, wanted = (each["answer after training"] for each in (ours, theirs))
+        np.testing.assert_allclose(mine, wanted, rtol=1e-3, atol=1e-3)
 
 
 def same_numbers(a, b, tolerance):
     """Whether two nested structures agree, floats to a share of the largest of a list."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same_numbers(a[key], b[key], tolerance) for key in a)
-    return np.shape(a) == np.shape(b) and np.allclose(
-        a, b, rtol=0, atol=tolerance * np.max(np.abs(b), initial=1e-3)
-    )
+    atol = tolerance * np.max(np.abs(b), initial=1e-3)
+    return np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=atol)
 
 
-@pytest.mark.skipif(
-    not PEER.exists(),
-    reason="no peers' environment (build/peers; `make peers` makes it); what they said is in tests/fixtures",
-)
+@needs_peers
 def test_the_stored_answers_are_those_of_this_braindecode():
     theirs = make.eegnex()
-    for name, stored in json.loads((make.HERE / "eegnex.json").read_text())["networks"].items():
-        noise = [
-            key for key in stored["gradients"] if key.startswith("block_2.1")
-        ]  # zero but for rounding
+    for name, stored in stored_networks().items():
+        # zero but for rounding
+        noise = [key for key in stored["gradients"] if key.startswith("block_2.1")]
         for one in (stored, theirs[name]):
             for key in noise:
                 del one["gradients"][key]
         assert same_numbers(theirs[name], stored, 1e-3)
 
 
-@pytest.mark.skipif(
-    not PEER.exists(),
-    reason="no peers' environment (build/peers; `make peers` makes it); what they said is in tests/fixtures",
-)
+@needs_peers
 def test_equals_braindecode(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(make.ROOT)}
-    done = subprocess.run(
-        [PEER, "-c", THEIRS, tmp_path / "theirs.pt"],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    command = [PEERS, "-c", THEIRS, tmp_path / "theirs.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     for name, theirs in torch.load(tmp_path / "theirs.pt", weights_only=True).items():
         torch.manual_seed(3)
@@ -389,17 +338,15 @@ def test_equals_braindecode(tmp_path):
         assert name != "challenge" or sum(p.numel() for p in net.parameters()) == 62353
         loss, grads = gradients(net, net, theirs["x"], theirs["y"])
         agree(loss, theirs["loss"], 1e-5, "loss")
-        wanted = from_braindecode(
-            copy.deepcopy(net), {**theirs["after"], **theirs["grads"]}
-        ).state_dict()
+        both = {**theirs["after"], **theirs["grads"]}
+        wanted = from_braindecode(copy.deepcopy(net), both).state_dict()
         for key in grads:
             if not key.startswith("bn2"):
                 agree(grads[key], wanted[key], 1e-4, key)
         after = from_braindecode(copy.deepcopy(net), theirs["after"]).state_dict()
         for key, value in net.state_dict().items():
-            agree(
-                value, after[key], 1e-4 if key.endswith("mean") else 1e-5, key
-            )  # these means nearly cancel
+            # the means nearly cancel
+            agree(value, after[key], 1e-4 if key.endswith("mean") else 1e-5, key)
         agree(net.eval()(theirs["x"]), theirs["answer"], 1e-5, "answer")
         agree(net.folded()(theirs["x"]), theirs["answer"], 1e-5, "folded")
         if "trained" not in theirs:

@@ -1,4 +1,4 @@
-"""DepthwiseConv1d is torch's Conv1d(groups=channels), channels last, whichever way it is computed."""
+"""DepthwiseConv1d equals torch's Conv1d(groups=channels), channels last, on both of its paths."""
 
 import copy
 import subprocess
@@ -23,23 +23,16 @@ def path(request, monkeypatch):
 
 def reference(layer, dtype=torch.float64):
     """torch's own layer with the same parameters: their names are the same, too."""
-    conv = nn.Conv1d(
-        layer.in_channels,
-        layer.in_channels,
-        layer.kernel_size,
-        padding=layer.padding,
-        dilation=layer.dilation,
-        groups=layer.in_channels,
-        bias=layer.bias is not None,
-    )
+    C, bias = layer.in_channels, layer.bias is not None
+    settings = dict(padding=layer.padding, dilation=layer.dilation, groups=C, bias=bias)
+    conv = nn.Conv1d(C, C, layer.kernel_size, **settings)
     conv.load_state_dict(layer.state_dict())
     return conv.to(dtype)
 
 
 def close(a, b, tolerance=1e-5):
-    torch.testing.assert_close(
-        a.to(b.dtype), b, rtol=tolerance, atol=tolerance * float(b.detach().abs().max())
-    )
+    atol = tolerance * float(b.detach().abs().max())
+    torch.testing.assert_close(a.to(b.dtype), b, rtol=tolerance, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -122,21 +115,26 @@ def test_autocast_keeps_the_type_of_its_input(path):
 def test_a_trace_does_not_freeze_the_answer(path):
     layer = DepthwiseConv1d(6, 5)
     x, other = torch.randn(2, 30, 6), torch.randn(2, 30, 6)
-    for traced in (
-        torch.jit.trace(layer, x),
-        torch.jit.script(layer),
-        torch.compile(layer, backend="eager", fullgraph=True),
-    ):
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    for traced in (torch.jit.trace(layer, x), torch.jit.script(layer), compiled):
         close(traced(other), layer(other))
+
+
+ALONE = """
+import importlib.util, sys
+sys.modules["eeg"] = None
+spec = importlib.util.spec_from_file_location("layers", sys.argv[1])
+layers = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(layers)
+import torch
+print(layers._native, tuple(layers.DepthwiseConv1d(6, 5)(torch.zeros(2, 30, 6)).shape))
+"""
 
 
 def test_the_file_alone_is_enough():
     """As in a submission: no package, no extension."""
-    script = "import importlib.util as u; s = u.spec_from_file_location('layers', sys.argv[1]); m = u.module_from_spec(s); s.loader.exec_module(m)"
-    script = f"import sys; sys.modules['eeg'] = None; {script}; import torch; print(m._native, tuple(m.DepthwiseConv1d(6, 5)(torch.zeros(2, 30, 6)).shape))"
-    done = subprocess.run(
-        [sys.executable, "-c", script, layers.__file__], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", ALONE, layers.__file__]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.split(maxsplit=1) == ["None", "(2, 30, 6)\n"], done.stderr
 
 
@@ -146,10 +144,8 @@ def test_a_copy_and_a_state_dict_hold_the_same_layer(path):
     other = DepthwiseConv1d(6, 5, dilation=3)
     other.load_state_dict(layer.state_dict())
     assert torch.equal(copy.deepcopy(layer)(x), layer(x)) and torch.equal(other(x), layer(x))
-    assert {k: tuple(v.shape) for k, v in layer.state_dict().items()} == {
-        "weight": (6, 1, 5),
-        "bias": (6,),
-    }
+    shapes = {key: tuple(value.shape) for key, value in layer.state_dict().items()}
+    assert shapes == {"weight": (6, 1, 5), "bias": (6,)}
 
 
 def test_an_empty_batch_and_wrong_input(path):

@@ -24,9 +24,8 @@ def windows(n=6, n_chans=129, n_times=200, seed=1):
     """Simulated windows in microvolts, no two electrodes on one offset, and features for the models
     that take them."""
     random = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, n_chans, n_times, generator=random) * 20 + 100 * torch.randn(
-        n_chans, 1, generator=random
-    )
+    x = torch.randn(n, n_chans, n_times, generator=random) * 20
+    x = x + 100 * torch.randn(n_chans, 1, generator=random)
     return x, torch.randn(n, 103, generator=random)
 
 
@@ -53,10 +52,8 @@ def test_it_learns_32_windows_by_heart(name):
         optimiser.step()
         if step % 10 == 0:
             with torch.no_grad():
-                score = nrmse(
-                    y.squeeze(1).numpy(),
-                    model.eval()(*inputs(model, x, features)).squeeze(1).numpy(),
-                )
+                answer = model.eval()(*inputs(model, x, features))
+            score = nrmse(y.squeeze(1).numpy(), answer.squeeze(1).numpy())
             model.train()
             if score < 0.1:
                 return
@@ -86,9 +83,8 @@ def hard(kind):
         return torch.zeros_like(x)
     if kind == "constant":
         return torch.full_like(x, 1e-5)
-    if (
-        kind == "artefact"
-    ):  # V: one electrode at the amplifier's limit, one that jumps there; the reference at 0
+    if kind == "artefact":
+        # V: one electrode at the amplifier's limit, one that jumps there; the reference at 0
         x = x * 1e-6
         x[:, 3], x[:, 7, 100:], x[:, -1] = 0.4, -0.4, 0
         return x
@@ -140,30 +136,19 @@ def test_folded_says_the_same_and_leaves_the_model_alone(name):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert model.training
     folded = fold(model)
-    assert model.training and all(
-        torch.equal(value, before[key]) for key, value in model.state_dict().items()
-    )
-    model.eval()
-    torch.testing.assert_close(
-        folded(*inputs(model, x, features)),
-        model(*inputs(model, x, features)),
-        rtol=1e-5,
-        atol=1e-5,
-    )
-    assert not any(p.requires_grad for p in folded.parameters()) and not any(
-        m.training for m in folded.modules()
-    )
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    given = inputs(model.eval(), x, features)
+    torch.testing.assert_close(folded(*given), model(*given), rtol=1e-5, atol=1e-5)
+    assert not any(p.requires_grad for p in folded.parameters())
+    assert not any(m.training for m in folded.modules())
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules()), "a norm is left"
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        dict(),
-        dict(n_chans=21, n_times=101, normalize="robust"),
-        dict(n_outputs=4, aux=["age", "sex"]),
-    ],
-)
+OTHERS = dict(n_chans=21, n_times=101, normalize="robust"), dict(n_outputs=4, aux=["age", "sex"])
+
+
+@pytest.mark.parametrize("settings", [dict(), *OTHERS])
 @pytest.mark.parametrize("name", MODELS)
 def test_settings_make_the_model_again(name, settings):
     if settings.get("n_outputs") == 4 and name in ("tcn", "unet"):
@@ -174,19 +159,13 @@ def test_settings_make_the_model_again(name, settings):
     other = build(**json.loads(json.dumps(model.settings)))
     other.load_state_dict(model.state_dict())
     n_chans, n_times = model.settings["n_chans"], model.settings["n_times"]
-    x, features = windows(3, n_chans, n_times)
-    model.eval(), other.eval()
-    a = model(*inputs(model, x, features))
-    assert (
-        torch.equal(a, other(*inputs(model, x, features)))
-        and a.shape == (3, settings.get("n_outputs", 1))
-        and a.dtype == torch.float32
-    )
-    assert other.settings == model.settings
-    assert model.raw(*inputs(model, x, features)).shape == (
-        3,
-        n_times if model.head == "time" else 6 if "aux" in settings else 1,
-    )
+    given = inputs(model, *windows(3, n_chans, n_times))
+    a = model.eval()(*given)
+    assert torch.equal(a, other.eval()(*given)) and other.settings == model.settings
+    assert a.shape == (3, settings.get("n_outputs", 1)) and a.dtype == torch.float32
+    numbers = 6 if "aux" in settings else 1
+    width = n_times if model.head == "time" else numbers
+    assert model.raw(*given).shape == (3, width)
 
 
 @pytest.mark.parametrize("name", TIMED)
@@ -196,36 +175,25 @@ def test_a_time_head_answers_the_expected_moment(name):
     scores = model.raw(x)
     assert scores.shape == (3, 150)
     p = scores.double().exp() / scores.double().exp().sum(1, keepdim=True)
-    moments = torch.tensor(
-        [0.5 + t / 100 for t in range(150)], dtype=torch.float64
-    )  # s after the stimulus
-    torch.testing.assert_close(model(x).squeeze(1).double(), p @ moments, rtol=1e-5, atol=1e-5)
-    model.center.fill_(1.6), model.shrink.fill_(0.25)
-    torch.testing.assert_close(
-        model(x).squeeze(1).double(), 1.6 + 0.25 * (p @ moments - 1.6), rtol=1e-5, atol=1e-5
+    moments_s = 0.5 + torch.arange(150, dtype=torch.float64) / 100  # after the stimulus
+    close = lambda wanted: torch.testing.assert_close(
+        model(x).squeeze(1).double(), wanted, rtol=1e-5, atol=1e-5
     )
+    close(p @ moments_s)
+    model.center.fill_(1.6), model.shrink.fill_(0.25)
+    close(1.6 + 0.25 * (p @ moments_s - 1.6))
 
 
 def test_four_factors_in_their_units_and_further_numbers_aside():
     model = made("transformer", n_outputs=4, aux=("age", "sex")).eval()
-    (
-        model.center.copy_(torch.tensor([1.0, 2, 3, 4])),
-        model.scale.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4])),
-        model.shrink.copy_(torch.tensor([1.0, 0.5, 0, 1])),
-    )
+    model.center.copy_(torch.tensor([1.0, 2, 3, 4]))
+    model.scale.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    model.shrink.copy_(torch.tensor([1.0, 0.5, 0, 1]))
     x, _ = windows(3)
     raw = model.raw(x)
     assert raw.shape == (3, 6)
-    wanted = torch.stack(
-        [
-            1 + 0.1 * raw[:, 0],
-            2 + 0.5 * 0.2 * raw[:, 1],
-            torch.full((3,), 3.0),
-            4 + 0.4 * raw[:, 3],
-        ],
-        1,
-    )
-    torch.testing.assert_close(model(x), wanted)
+    wanted = [1 + 0.1 * raw[:, 0], 2 + 0.5 * 0.2 * raw[:, 1], torch.full((3,), 3.0)]
+    torch.testing.assert_close(model(x), torch.stack([*wanted, 4 + 0.4 * raw[:, 3]], 1))
 
 
 def test_what_is_hidden_from_the_encoder_it_cannot_know():
@@ -246,62 +214,61 @@ def test_what_is_hidden_from_the_encoder_it_cannot_know():
     assert not torch.allclose(encoder.reconstruct(outside, mask)[:, :, 16:20], guess[:, :, 16:20])
 
 
-def test_mistakes_are_named():
-    x, _ = windows(2)
-    for call, text in (
-        (lambda: build("resnet"), "there is no model 'resnet'; there are tcn, eegnex"),
-        (lambda: build("tcn", widht=3), "tcn has no setting 'widht'; it has head, width, depth"),
-        (lambda: build("tcn", normalize="z"), "normalize='z': it is one of channel, window"),
-        (lambda: build("tcn", features="file"), "tcn takes no features"),
-        (lambda: build("hybrid", features="some"), "hybrid takes none, file or layer"),
-        (lambda: build("tcn", n_outputs=4), "head='time' with 4 outputs"),
-        (lambda: build("tcn", head="clock"), "head=clock: tcn takes number or time"),
-        (lambda: build("cnn", width=30), "width=30: cnn with 4 heads takes a multiple of 4"),
-        (
-            lambda: build("transformer", width=30),
-            "width=30: transformer with 4 heads takes a multiple of 4",
-        ),
-        (
-            lambda: build("cnn", width=32, heads=2, kernels=[3, 5, 7]),
-            "width=32: cnn with 3 kernels takes a multiple of 3",
-        ),
-        (lambda: build("tcn", kernel=4), "kernel=4: tcn takes an odd number from 1 to 199"),
-        (lambda: build("tcn", width="abc"), "width=abc: tcn takes a whole number from 1 to 2048"),
-        (lambda: build("unet", width=0), "width=0: unet takes a whole number from 1 to 2048"),
-        (lambda: build("unet", width=True), "width=True: unet takes a whole number from 1 to 2048"),
-        (
-            lambda: build("conformer", width=96.5),
-            "width=96.5: conformer takes a whole number from 1 to 2048",
-        ),
-        (
-            lambda: build("eegnex", drop_prob=1),
-            "drop_prob=1: eegnex takes a number from 0 to less than 1",
-        ),
-        (
-            lambda: build("eegnex", drop_prob=float("nan")),
-            "drop_prob=nan: eegnex takes a number from 0 to less than 1",
-        ),
-        (
-            lambda: build("eegnex", activation="relu"),
-            "activation=relu: eegnex takes a class of torch.nn, which only Python can name",
-        ),
-        (
-            lambda: build("hybrid", kernels=7),
-            "kernels=7: hybrid takes a list of odd numbers from 1 to 199, as [7,15,31]",
-        ),
-        (
-            lambda: build("tcn", dropout=None),
-            "dropout=None: tcn takes a number from 0 to less than 1",
-        ),
-        (lambda: build("hybrid")(x), "needs the features of each window"),
-        (
-            lambda: build("tcn")(torch.zeros(2, 128, 200)),
-            "[2, 128, 200], this model takes (batch, 129 channels, 200 samples)",
-        ),
-        (lambda: build("tcn")(torch.zeros(129, 200)), "[129, 200]"),
+MISTAKES = [
+    ("resnet", dict(), "there is no model 'resnet'; there are tcn, eegnex"),
+    ("tcn", dict(widht=3), "tcn has no setting 'widht'; it has head, width, depth"),
+    ("tcn", dict(normalize="z"), "normalize='z': it is one of channel, window"),
+    ("tcn", dict(features="file"), "tcn takes no features"),
+    ("hybrid", dict(features="some"), "hybrid takes none, file or layer"),
+    ("tcn", dict(n_outputs=4), "head='time' with 4 outputs"),
+    ("tcn", dict(head="clock"), "head=clock: tcn takes number or time"),
+    ("cnn", dict(width=30), "width=30: cnn with 4 heads takes a multiple of 4"),
+    ("transformer", dict(width=30), "width=30: transformer with 4 heads takes a multiple of 4"),
+    (
+        "cnn",
+        dict(width=32, heads=2, kernels=[3, 5, 7]),
+        "width=32: cnn with 3 kernels takes a multiple of 3",
+    ),
+    ("tcn", dict(kernel=4), "kernel=4: tcn takes an odd number from 1 to 199"),
+    ("tcn", dict(width="abc"), "width=abc: tcn takes a whole number from 1 to 2048"),
+    ("unet", dict(width=0), "width=0: unet takes a whole number from 1 to 2048"),
+    ("unet", dict(width=True), "width=True: unet takes a whole number from 1 to 2048"),
+    ("conformer", dict(width=96.5), "width=96.5: conformer takes a whole number from 1 to 2048"),
+    ("eegnex", dict(drop_prob=1), "drop_prob=1: eegnex takes a number from 0 to less than 1"),
+    (
+        "eegnex",
+        dict(drop_prob=float("nan")),
+        "drop_prob=nan: eegnex takes a number from 0 to less than 1",
+    ),
+    (
+        "eegnex",
+        dict(activation="relu"),
+        "activation=relu: eegnex takes a class of torch.nn, which only Python can name",
+    ),
+    (
+        "hybrid",
+        dict(kernels=7),
+        "kernels=7: hybrid takes a list of odd numbers from 1 to 199, as [7,15,31]",
+    ),
+    ("tcn", dict(dropout=None), "dropout=None: tcn takes a number from 0 to less than 1"),
+]
+
+
+@pytest.mark.parametrize("name, settings, text", MISTAKES)
+def test_wrong_settings_are_named(name, settings, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        build(name, **settings)
+
+
+def test_wrong_windows_are_named():
+    takes = "[2, 128, 200], this model takes (batch, 129 channels, 200 samples)"
+    for name, x, text in (
+        ("hybrid", windows(2)[0], "needs the features of each window"),
+        ("tcn", torch.zeros(2, 128, 200), takes),
+        ("tcn", torch.zeros(129, 200), "[129, 200]"),
     ):
         with pytest.raises(ValueError, match=re.escape(text)):
-            call()
+            build(name)(x)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -316,10 +283,9 @@ def test_a_search_draws_what_a_network_takes(name):
         x, features = windows(4)
         torch.manual_seed(0)
         one = build(name, **{key: high}).train()
+        given = inputs(one, x, features)
         with torch.no_grad():
-            assert not torch.equal(
-                one(*inputs(one, x, features)), one(*inputs(one, x, features))
-            )  # it drops at random
+            assert not torch.equal(one(*given), one(*given))  # it drops at random
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -332,16 +298,9 @@ def test_a_network_is_made_at_the_ends_of_what_its_settings_take(name, end):
         if not numbers:
             continue
         value = json.loads(numbers[1 if end == "least" else 2])
-        others = (
-            {"heads": 1, "kernels": [7]}
-            if key == "width"
-            else {"width": 64}
-            if key == "heads"
-            else {}
-        )
-        settings = {each: given for each, given in others.items() if each in SETTINGS[name]} | {
-            key: value
-        }
+        others = {"width": {"heads": 1, "kernels": [7]}, "heads": {"width": 64}}.get(key, {})
+        settings = {each: given for each, given in others.items() if each in SETTINGS[name]}
+        settings[key] = value
         if name == "eegnex" and key.startswith("avg_pool") and end == "most":
             continue  # nothing is left of a window: it says so itself
         model = build(name, **settings)
@@ -352,16 +311,14 @@ def test_a_network_is_made_at_the_ends_of_what_its_settings_take(name, end):
 def test_sizes_and_costs():
     """tcn's by hand; the others within what was asked of them."""
     models = {name: build(name) for name in MODELS}
-    parameters = {
-        name: sum(p.numel() for p in model.parameters()) for name, model in models.items()
-    }
+    count = lambda model: sum(p.numel() for p in model.parameters())
+    parameters = {name: count(model) for name, model in models.items()}
     costs = {name: multiply_adds(model) for name, model in models.items()}
     W, C, T = 160, 129, 200
     weights = C * 15 + C * W + 4 * (W * 15 + W * W)
     gates = W * 20 + 20 * W
-    assert (
-        parameters["tcn"] == weights + 5 * 2 * W + gates + 20 + W + W + 1
-    )  # and norms, the gates' biases, the last layer
+    # and norms, the gates' biases, the last layer
+    assert parameters["tcn"] == weights + 5 * 2 * W + gates + 20 + W + W + 1
     assert costs["tcn"] == T * weights + gates + T * W
     assert parameters["eegnex"] == 62353
     assert 130e3 < parameters["cnn"] < 170e3 and 500e3 < parameters["transformer"] < 600e3

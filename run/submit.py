@@ -20,13 +20,8 @@ SERVER_WINDOWS = 10_000  # of each challenge, for which the time is estimated
 def arguments():
     p = cli.parser(__doc__)
     cli.add_runs(p, "the best finished run of each challenge, by validation")
-    p.add_argument(
-        "--zip",
-        type=Path,
-        default=Path("submission.zip"),
-        metavar="FILE",
-        help="file to write (default: submission.zip)",
-    )
+    default, help = Path("submission.zip"), "file to write (default: submission.zip)"
+    p.add_argument("--zip", type=Path, default=default, metavar="FILE", help=help)
     p.add_argument(
         "--constant",
         type=cli.challenge,
@@ -62,10 +57,8 @@ def main():
     check_writable(args.zip, "--zip FILE")
     entries, reasons = make_entries(choose(args), args.cache)
     if reasons and not args.anyway:
-        raise UserError(
-            f"{args.zip} is not written: {'; '.join(reasons)}; "
-            "to write it all the same, add --anyway"
-        )
+        why = "; ".join(reasons)
+        raise UserError(f"{args.zip} is not written: {why}; to write it all the same, add --anyway")
     for reason in reasons:
         print(f"warning: {reason}", flush=True)
     print_check(publish(args.zip, entries), args.zip)
@@ -79,18 +72,16 @@ def choose(args):
     runs = {c: [run for run in chosen if run.challenge == c] for c in (1, 2)}
     for challenge in args.constant:
         if runs[challenge]:
-            raise UserError(
-                f"{runs[challenge][0].name} is a run of challenge {challenge}, and "
-                f"--constant {challenge} was asked for: name one of them"
-            )
-    open_challenges = [c for c in (1, 2) if not runs[c] and c not in args.constant]
-    best, missing = best_runs(args.out, open_challenges)
+            which = f"{runs[challenge][0].name} is a run of challenge {challenge}"
+            raise UserError(f"{which}, and --constant {challenge} was asked for: name one of them")
+    unanswered = [c for c in (1, 2) if not runs[c] and c not in args.constant]
+    best, missing = best_runs(args.out, unanswered)
     if len(missing) == 2:
         raise UserError(f"there is nothing to submit: {missing[1]}")
     for challenge, reason in missing.items():
         raise UserError(
-            "a submission answers both challenges, and there is none for challenge "
-            f"{challenge}: {reason}; or let a constant stand in with: "
+            f"a submission answers both challenges, and there is none for challenge {challenge}: "
+            f"{reason}; or let a constant stand in with: "
             f"{hints.this('submit', '--constant', challenge)}"
         )
     return runs | {challenge: [run] for challenge, run in best.items()}
@@ -108,11 +99,8 @@ def make_entries(runs, cache_folder):
             reasons += [reason for run in chosen for reason in doubts(run)]
             continue
         entries[challenge], whose, simulated = constant_entry(cache_folder, challenge)
-        print(
-            f"challenge {challenge}  no model: every window is answered "
-            f"{entries[challenge].constant:.4f}, the mean of {whose}",
-            flush=True,
-        )
+        answer = f"every window is answered {entries[challenge].constant:.4f}, the mean of {whose}"
+        print(f"challenge {challenge}  no model: {answer}", flush=True)
         if simulated:
             reasons.append(f"the constant of challenge {challenge} is the mean of simulated labels")
     return entries, reasons
@@ -126,11 +114,8 @@ def print_models(challenge, runs, entry):
         parameters = cli.counted(sum(p.numel() for p in model.parameters()), "parameter")
         name = f"challenge {challenge}  {run.name}, epoch {epoch}"
         print(f"{name}: {model.settings['name']}, {parameters}")
-        print(
-            f"             validation NRMSE {nrmse:.5f}, the mean of its training labels "
-            f"{run.mean_predictor:.5f}{simulated}",
-            flush=True,
-        )
+        mean = f"the mean of its training labels {run.mean_predictor:.5f}{simulated}"
+        print(f"             validation NRMSE {nrmse:.5f}, {mean}", flush=True)
     if len(runs) > 1:
         print(f"             the average of these {len(runs)}")
 
@@ -154,20 +139,15 @@ def print_check(checked, path):
         most = max(checked.differences.values())
         line += f"; answers differ from the runs' by at most {most:.1g} standard deviations"
     print(f"checked      {line}")
-    size, files = checked.size_bytes / 1e6, cli.counted(checked.files, "file")
-    print(f"size         {size:.2f} MB, {files}")
-    parts = " + ".join(f"{1e3 * seconds:.1f}" for seconds in checked.seconds.values())
+    print(f"size         {checked.size_bytes / 1e6:.2f} MB, {cli.counted(checked.files, 'file')}")
+    each = " + ".join(f"{1e3 * seconds:.1f}" for seconds in checked.seconds.values())
     minutes = SERVER_WINDOWS * sum(checked.seconds.values()) / 60
-    print(
-        f"server       {parts} ms for a window of each challenge, one at a time on this CPU: "
-        f"{minutes:.1f} minutes for {SERVER_WINDOWS:,} of each; "
-        f"peak memory {checked.memory_bytes / 1e6:.0f} MB"
-    )
+    alone = f"{each} ms for a window of each challenge, one at a time on this CPU"
+    whole = f"{minutes:.1f} minutes for {SERVER_WINDOWS:,} of each"
+    print(f"server       {alone}: {whole}; peak memory {checked.memory_bytes / 1e6:.0f} MB")
     if is_busy(checked.busy, cores := cpu_cores()):
-        print(
-            f"             measured while other programs kept {checked.busy:.1f} of {cores} cores "
-            "busy: an idle machine takes less time"
-        )
+        kept = f"other programs kept {checked.busy:.1f} of {cores} cores busy"
+        print(f"             measured while {kept}: an idle machine takes less time")
     print("             (the rules name one GPU with 20 GB and no time limit)")
     print(path)
 

@@ -70,9 +70,8 @@ def _models():
     name = "submitted_models"
     if name not in sys.modules:
         folders = [str(folder) for folder in PLACES]
-        spec = importlib.util.spec_from_file_location(
-            name, _find("models.py"), submodule_search_locations=folders
-        )
+        places = {"submodule_search_locations": folders}
+        spec = importlib.util.spec_from_file_location(name, _find("models.py"), **places)
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]

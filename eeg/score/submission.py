@@ -70,35 +70,31 @@ class Entry:
 
 def entry(runs) -> Entry:
     """The Entry of these finished runs. Raises UserError where one cannot be submitted."""
-    models = {run.name: _alone(run, load_model(run.weights)) for run in runs}
-    for run, model in zip(runs, models.values()):
-        if not run.scored:
-            raise UserError(
-                f"{run.name} was trained for {run.config['target']}; "
-                f"the competition asks for {TARGETS[run.challenge]}"
-            )
-        shape = model.settings["n_chans"], model.settings["n_times"]
-        if shape != (129, 200):
-            raise UserError(
-                f"{run.name} takes windows of {shape[0]} channels x {shape[1]} samples; "
-                "the server gives 129 x 200"
-            )
-    return Entry(models)
+    return Entry({run.name: _model(run) for run in runs})
 
 
-def _alone(run, model):
-    """The model that answers from windows alone, as the server gives them.
+def _model(run):
+    """The run's model, which must answer from windows alone, as the server gives them.
 
     In challenge 1 stored features are those of the same window: computed in the model they are
     equal, to rounding. In challenge 2 they are of 4 s, and the server gives 2 s.
     """
-    if model.features != "file":
-        return model
-    if run.challenge == 2:
+    model = load_model(run.weights)
+    if model.features == "file" and run.challenge == 2:
         raise UserError(
             f"{run.name} takes features of stored windows of 4 s, and the server gives 2 s; "
             f"train one that computes them with: {run.again(features='layer')}"
         )
+    if not run.scored:
+        wanted = TARGETS[run.challenge]
+        was = f"{run.name} was trained for {run.config['target']}"
+        raise UserError(f"{was}; the competition asks for {wanted}")
+    channels, samples = model.settings["n_chans"], model.settings["n_times"]
+    if (channels, samples) != (129, 200):
+        taken = f"{run.name} takes windows of {channels} channels x {samples} samples"
+        raise UserError(f"{taken}; the server gives 129 x 200")
+    if model.features != "file":
+        return model
     computing = eeg.models.build(**model.settings | {"features": "layer"})
     computing.load_state_dict(model.state_dict())
     return computing.eval()
@@ -106,7 +102,7 @@ def _alone(run, model):
 
 def doubts(run) -> list[str]:
     """Why this run should not be submitted, in sentences."""
-    epoch, nrmse = run.best
+    _, nrmse = run.best
     found = []
     if run.config.get("simulated"):
         found.append(f"{run.name} was trained on simulated data and knows nothing about real EEG")
@@ -162,12 +158,9 @@ def _needed(names):
         module = ahead.pop()
         if module not in found:
             found.add(module)
-            tree = ast.parse(_source(module).read_text(encoding="utf-8"))
-            ahead += [
-                node.module
-                for node in ast.walk(tree)
-                if isinstance(node, ast.ImportFrom) and node.level == 1
-            ]
+            nodes = ast.walk(ast.parse(_source(module).read_text(encoding="utf-8")))
+            imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+            ahead += [node.module for node in imports if node.level == 1]
     return found
 
 
@@ -180,60 +173,44 @@ def _source(module):
 
 @dataclass
 class Checked:
-    """What a fresh interpreter made of a submission.
-
-    seconds: {challenge: median seconds a window, given one at a time}. busy: cores that other
-    programs used meanwhile. differences: {challenge: largest difference between its answers and
-    the runs', in standard deviations of the training labels}.
-    """
+    """What a fresh interpreter made of a submission."""
 
     size_bytes: int
     files: int
-    seconds: dict
+    seconds: dict  # {challenge: median a window, given one at a time}
     memory_bytes: int
-    busy: float
-    differences: dict
+    busy: float  # cores that other programs used meanwhile
+    differences: dict  # {challenge: the largest from the runs' answers, in std of training labels}
 
 
 def check(path: Path, entries: dict | None = None) -> Checked:
     """Run a submission as the server would, and compare its answers with those of `entries`.
 
-    Raises UserError where the zip is not what the server expects, does not run, or answers
-    differently.
+    Raises UserError where it is not what the server expects, does not run or answers differently.
     """
-    names = _check_layout(path)
+    files = _check_layout(path)
     x = example_windows()
-    answers, facts = _run_alone(path, x)
+    answers, facts, busy = _run_alone(path, x)
     differences = {}
     for challenge in (1, 2):
-        found = answers[f"alone_{challenge}"], answers[f"batch_{challenge}"]
-        _check_answers(path, challenge, found, (1, len(x) - 1))
+        one, others = answers[f"alone_{challenge}"], answers[f"batch_{challenge}"]
+        _check_answers(path, challenge, one, 1)
+        _check_answers(path, challenge, others, len(x) - 1)
         if entries:
-            own = entries[challenge]
-            differences[challenge] = _check_difference(path, np.concatenate(found), own, x)
-    return Checked(
-        os.path.getsize(path),
-        len(names),
-        {challenge: facts["seconds"][str(challenge)] for challenge in (1, 2)},
-        facts["memory"],
-        facts["busy"],
-        differences,
-    )
+            found, own = np.concatenate([one, others]), entries[challenge]
+            differences[challenge] = _check_difference(path, found, own, x)
+    seconds = {challenge: facts["seconds"][str(challenge)] for challenge in (1, 2)}
+    size = os.path.getsize(path)
+    return Checked(size, len(files), seconds, facts["memory"], busy, differences)
 
 
-def _check_answers(path, challenge, found, counts):
-    """Raises UserError where answers are not finite numbers, (n, 1) for each n of `counts`."""
-    for p, n in zip(found, counts):
-        if not np.isfinite(p).all():
-            what = f"{int((~np.isfinite(p)).sum())} numbers that are not finite"
-        elif p.shape != (n, 1):
-            what = f"an array {p.shape}"
-        else:
-            continue
-        raise UserError(
-            f"{path} answers {n} windows of challenge {challenge} with {what}, "
-            f"expected finite numbers ({n}, 1)"
-        )
+def _check_answers(path, challenge, p, n):
+    """Raises UserError where the answers p are not finite numbers (n, 1)."""
+    unfinite = int((~np.isfinite(p)).sum())
+    if unfinite or p.shape != (n, 1):
+        what = f"{unfinite} numbers that are not finite" if unfinite else f"an array {p.shape}"
+        answered = f"{path} answers {n} windows of challenge {challenge} with {what}"
+        raise UserError(f"{answered}, expected finite numbers ({n}, 1)")
 
 
 def _check_difference(path, found, entry, x):
@@ -262,10 +239,8 @@ def _check_layout(path):
     if broken:
         raise UserError(f"{path} is damaged ({broken}); {help}")
     if nested := [name for name in names if "/" in name or "\\" in name]:
-        raise UserError(
-            f"{path} is nested ({nested[0]}): the server looks for submission.py at the top of the "
-            f"zip; zip the files and not their folder, or {help}"
-        )
+        found = f"{path} is nested ({nested[0]}): the server looks for submission.py at the top"
+        raise UserError(f"{found} of the zip; zip the files and not their folder, or {help}")
     if missing := [name for name in ("submission.py", *WEIGHTS.values()) if name not in names]:
         raise UserError(f"{path} lacks {' and '.join(missing)}; {help}")
     return names
@@ -313,7 +288,7 @@ print(json.dumps({"seconds": seconds, "memory": memory}))
 
 
 def _run_alone(path, x):
-    """({name: answers}, {"seconds", "memory", "busy"}) of the zip, unpacked in an empty folder."""
+    """({name: answers}, {"seconds", "memory"}, cores that others used) of the unpacked zip."""
     with (
         writing(tempfile.gettempdir(), "the variable TMPDIR", 2 * x.nbytes),
         tempfile.TemporaryDirectory() as unpacked,
@@ -324,15 +299,12 @@ def _run_alone(path, x):
         np.save(f"{elsewhere}/windows.npy", x)
         files = [f"{elsewhere}/windows.npy", f"{elsewhere}/answers.npz"]
         command = [sys.executable, "-I", "-c", _ALONE, unpacked, *files, ",".join(ABSENT)]
-        load = Load()
-        done = subprocess.run(
-            command, cwd=elsewhere, capture_output=True, encoding="utf-8", errors="replace"
-        )
+        load, text = Load(), {"encoding": "utf-8", "errors": "replace"}
+        done = subprocess.run(command, cwd=elsewhere, capture_output=True, **text)
+        busy = load.cores()
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-            raise UserError(
-                f"{path}, unpacked and loaded by a fresh interpreter, fails: {said[-1]}"
-            )
-        busy = load.cores()
+            what = f"{path}, unpacked and loaded by a fresh interpreter, fails"
+            raise UserError(f"{what}: {said[-1]}")
         with np.load(f"{elsewhere}/answers.npz") as answers:
-            return dict(answers), json.loads(done.stdout.splitlines()[-1]) | {"busy": busy}
+            return dict(answers), json.loads(done.stdout.splitlines()[-1]), busy

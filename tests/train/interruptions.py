@@ -8,8 +8,6 @@ from eeg.train.stepper import Stepper
 from eeg.train.trainer import Trainer
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
-
-
 CRASH = RuntimeError("HIP error: an illegal memory access was encountered")
 
 
@@ -18,7 +16,7 @@ class Killed(BaseException):
 
 
 def sends(number, method, call, monkeypatch):
-    """This process is sent a signal as Trainer.<method> is called for the call-th time."""
+    """This process is sent a signal as Trainer.<method> is called for the call-th time. -> [calls]"""
     work, count = getattr(Trainer, method), [0]
 
     def wrapped(*arguments):
@@ -28,16 +26,17 @@ def sends(number, method, call, monkeypatch):
         return work(*arguments)
 
     monkeypatch.setattr(Trainer, method, wrapped)
+    return count
 
 
 def faulty(plan, owner=Stepper, name="_forward_backward"):
     """owner.<name> that raises plan[call]."""
     work, calls = getattr(owner, name), [0]
 
-    def step(*arguments):
+    def step(*arguments, **settings):
         calls[0] += 1
         if calls[0] in plan:
             raise plan[calls[0]]
-        return work(*arguments)
+        return work(*arguments, **settings)
 
     return step

@@ -26,11 +26,9 @@ def epoch_of(folder):
     found, about, wrong = checkpoint.load(folder)
     if found is None:
         return None, wrong
-    assert (
-        torch.equal(found["weights"], state(found["epoch"])["weights"])
-        and found["list"] == state(0)["list"]
-        and about["epoch"] == found["epoch"]
-    )
+    assert torch.equal(found["weights"], state(found["epoch"])["weights"])
+    assert found["list"] == state(0)["list"]
+    assert about["epoch"] == found["epoch"]
     return found["epoch"], wrong
 
 
@@ -171,8 +169,6 @@ def test_a_disk_that_keeps_something_else(tmp_path, monkeypatch):
 def test_exported_weights(tmp_path):
     checkpoint.export(tmp_path / "weights_challenge_1.pt", {"name": "tcn"}, {"w": torch.ones(3)})
     saved = torch.load(tmp_path / "weights_challenge_1.pt", weights_only=True)
-    assert (
-        saved["settings"] == {"name": "tcn"}
-        and torch.equal(saved["state"]["w"], torch.ones(3))
-        and not list(tmp_path.glob("*.partial"))
-    )
+    assert saved["settings"] == {"name": "tcn"}
+    assert torch.equal(saved["state"]["w"], torch.ones(3))
+    assert not list(tmp_path.glob("*.partial"))

@@ -19,8 +19,7 @@ from tests.train.trained import left_behind, the_run, weights
 
 def damaged(caches, tmp_path, release, windows, value=np.nan, challenge=1):
     """The caches, of which these windows of one have `value` in channel E3, and the last of them in
-    E7, too.
-    """
+    E7, too."""
     folder = tmp_path / "cache"
     if not folder.exists():
         shutil.copytree(caches, folder)
@@ -34,8 +33,7 @@ def damaged(caches, tmp_path, release, windows, value=np.nan, challenge=1):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_windows_with_nan_or_infinity_are_left_out_and_named(train, caches, tmp_path, value):
     """The run is as if the cache had never had them, but for what it says. One batch is all of
-    them: its step is skipped.
-    """
+    them: its step is skipped."""
     rows = np.flatnonzero(~Cache(cache_path(caches, 1, "R1")).metadata["copy"])
     some = [int(row) for row in rows[[3, 40, 41, 90]]]
     folder = damaged(caches, tmp_path, "R1", some, value)
@@ -54,11 +52,9 @@ def test_windows_with_nan_or_infinity_are_left_out_and_named(train, caches, tmp_
         )
         for text in events
     ]
-    assert (
-        len(set(found)) == 3
-        and set(found) <= set(some)
-        and events[2].endswith("; what follows is counted only")
-    )
+    assert len(set(found)) == 3
+    assert set(found) <= set(some)
+    assert events[2].endswith("; what follows is counted only")
     assert re.search(
         rf"left out 4 windows with NaN or infinity: 4 of {path}, rebuild it with: python "
         rf"run/cache.py .*--release R1 .*--force",
@@ -72,8 +68,7 @@ def test_windows_with_nan_or_infinity_are_left_out_and_named(train, caches, tmp_
 
 def test_windows_that_are_left_out_change_nothing_else(train, caches, tmp_path):
     """A batch without its damaged windows is what a batch of the others would have been: by the
-    trainer, and by a copy of it that never saw them.
-    """
+    trainer, and by a copy of it that never saw them."""
     row = int(np.flatnonzero(~Cache(cache_path(caches, 1, "R1")).metadata["copy"])[3])
     seen, work = [], Stepper._forward_backward
 
@@ -86,16 +81,13 @@ def test_windows_that_are_left_out_change_nothing_else(train, caches, tmp_path):
         train("--challenge", 1, "--epochs", 1)
         whole, seen = seen, []
         train("--challenge", 1, "--epochs", 1, "--cache", damaged(caches, tmp_path, "R1", [row]))
-    assert len(whole) == len(seen) and sum(
-        len(a["x"]) - len(b["x"]) for a, b in zip(whole, seen)
-    ) in (0, 1)
+    assert len(whole) == len(seen)
+    assert sum(len(a["x"]) - len(b["x"]) for a, b in zip(whole, seen)) in (0, 1)
     for a, b in zip(whole, seen):
         kept = [i for i in range(len(a["x"])) if any(torch.equal(a["x"][i], x) for x in b["x"])]
-        assert (
-            len(kept) == len(b["x"])
-            and torch.equal(a["x"][kept], b["x"])
-            and torch.equal(a["y"][kept], b["y"])
-        )
+        assert len(kept) == len(b["x"])
+        assert torch.equal(a["x"][kept], b["x"])
+        assert torch.equal(a["y"][kept], b["y"])
 
 
 def test_a_killed_run_remembers_what_it_left_out(train, caches, tmp_path, monkeypatch):
@@ -129,7 +121,8 @@ def test_validation_windows_with_nan_do_not_validate(train, caches, tmp_path):
         np.sqrt(((mean - y) ** 2).mean()) / y.std(), rel=1e-5
     )
     (event,) = run.history["events"]
-    assert f"window {rows[2]} " in event["text"] and event["text"].endswith(
+    assert f"window {rows[2]} " in event["text"]
+    assert event["text"].endswith(
         "holds NaN or infinity in channels E3, E7, left out of validation"
     )
     with h5py.File(cache_path(folder, 1, "R5"), "r+") as f:

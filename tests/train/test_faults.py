@@ -13,10 +13,14 @@ from eeg.machine import amp, device
 from eeg.runs.run import find_runs
 from eeg.train import checkpoint, optim, recovery, validation
 from eeg.train.stepper import Stepper
+from tests.train.interruptions import CRASH, OOM
 
-OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
-CRASH = RuntimeError("HIP error: an illegal memory access was encountered")
-ERRORS = {"error": (CRASH, True), "out of memory": (OOM, True), "dead device": (CRASH, False)}
+# the error, whether the device still answers, the event
+ERRORS = {
+    "error": (CRASH, True, "device error"),
+    "out of memory": (OOM, True, "out of memory"),
+    "dead device": (CRASH, False, "moved to cpu"),
+}
 
 # Where it fails: what is called there, whether the error shows at its end, and its how manieth call
 # fails.
@@ -33,24 +37,13 @@ PLACES = {
     "best weights": (Stepper, "_weights", True, 1),
     "checkpoint": (checkpoint, "snapshot", True, 2),
 }
-WITHOUT_SAM = [
-    place for place in PLACES if place not in ("between the passes", "second pass", "descent")
-]
+OF_SAM = ("between the passes", "second pass", "descent")
+WITHOUT_SAM = [place for place in PLACES if place not in OF_SAM]
 
 OPTIONS = (
-    "--challenge",
-    1,
-    "--epochs",
-    2,
-    "--model",
-    "transformer",
-    "--set",
-    "head=number",
-    "dropout=0.0",
-    "depth=1",
-    "width=16",
+    *"--challenge 1 --epochs 2 --model transformer --set head=number dropout=0.0 depth=1".split(),
+    *"width=16 --loss mse --max-recordings 3 --clip 1 --checkpoint-minutes 1000".split(),
 )
-OPTIONS += ("--loss", "mse", "--max-recordings", 3, "--clip", 1, "--checkpoint-minutes", 1000)
 
 
 class Card:
@@ -126,15 +119,11 @@ def test_a_fault_changes_nothing(train, monkeypatch, undisturbed, optimizer, pla
         undisturbed[options] = train_and_look(train, *options)[1:]
     tensors, epochs = undisturbed[options]
     with monkeypatch.context() as patch:
-        card = Card(patch, place, *ERRORS[kind])
+        error, alive, event = ERRORS[kind]
+        card = Card(patch, place, error, alive)
         run, got, got_epochs = train_and_look(train, *options)
     assert card.calls >= card.call, "the fault never came"
-    expected = {
-        "error": "device error",
-        "out of memory": "out of memory",
-        "dead device": "moved to cpu",
-    }[kind]
-    assert [event["kind"] for event in run.history["events"]] == [expected]
+    assert [each["kind"] for each in run.history["events"]] == [event]
     assert run.finished and card.guard.moved == (kind == "dead device")
     in_parts = kind == "out of memory" and place in ("first pass", "second pass")
     for name, tensor in tensors.items():

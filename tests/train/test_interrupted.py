@@ -16,32 +16,16 @@ from eeg.train import checkpoint
 from eeg.train import trainer as module
 from eeg.train.validation import Validation
 from tests.children import Child
-from tests.conftest import ROOT, command
+from tests.conftest import command
 from tests.train.interruptions import Killed, faulty, sends
-from tests.train.trained import left_behind, the_run
+from tests.train.trained import ENVIRONMENT, killed, left_behind, says, the_run
 
 VARIANTS = {
     "plain": (),
     "all": (
-        "--optimizer",
-        "sam",
-        "--ema",
-        0.9,
-        "--schedule",
-        "plateau",
-        "--loss",
-        "huber",
-        "--set",
-        "width=8",
-        "depth=1",
-        "head=number",
-        "--l1",
-        1e-5,
-        "--augment",
-        "mix=0.4",
-        "shift=0.1",
-        "mirror=0.5",
-        "scale=0.2",
+        *"--optimizer sam --ema 0.9 --schedule plateau --loss huber --l1 1e-5".split(),
+        *"--set width=8 depth=1 head=number".split(),
+        *"--augment mix=0.4 shift=0.1 mirror=0.5 scale=0.2".split(),
     ),
 }
 
@@ -53,18 +37,6 @@ def test_a_killed_run_ends_as_if_nothing_had_been(train, monkeypatch, tmp_path, 
     reference = left_behind(the_run(train.out).folder)
     shutil.rmtree(train.out)
 
-    def dies_in(owner, name, after):
-        """The after-th call of owner.name is the last thing the process does."""
-        work, left = getattr(owner, name), [after]
-
-        def call(*arguments, **settings):
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return work(*arguments, **settings)
-
-        return owner, name, call
-
     moments = [
         (module.Trainer, "_train_batch", 4, 0),
         (module.Trainer, "_train_batch", 5, 5),
@@ -75,20 +47,16 @@ def test_a_killed_run_ends_as_if_nothing_had_been(train, monkeypatch, tmp_path, 
             (Validation, "_answers", 1, 5),
             (module.Trainer, "_end_epoch", 0, 0),
             (module.Trainer, "_finish", 0, 5),
-        ]
-        moments += [(checkpoint, "write_through", n, 0) for n in (0, 9)] + [
-            (checkpoint.os, "replace", n, 0) for n in (2, 14)
+            *((checkpoint, "write_through", n, 0) for n in (0, 9)),
+            *((checkpoint.os, "replace", n, 0) for n in (2, 14)),
         ]
     for owner, name, after, minutes in moments:
         with monkeypatch.context() as patch:
-            patch.setattr(*dies_in(owner, name, after))
+            patch.setattr(owner, name, faulty({after + 1: Killed()}, owner, name))
             with pytest.raises(Killed):
                 train(*options, "--checkpoint-minutes", minutes)
         (folder,) = (run.folder for run in find_runs(train.out))
-        state = json.loads((folder / "state.json").read_text())
-        (folder / "state.json").write_text(
-            json.dumps(state | {"status": "running", "pid": 2**22 + 1})
-        )  # it is this process's number otherwise
+        killed(folder)
         train("--resume")
         assert left_behind(folder) == reference, f"killed in {name}, call {after}"
         shutil.rmtree(train.out)
@@ -96,52 +64,33 @@ def test_a_killed_run_ends_as_if_nothing_had_been(train, monkeypatch, tmp_path, 
 
 def test_kill_9(caches, tmp_path):
     """The same with a real process and a real signal."""
-    line = command(
-        caches, tmp_path / "whole", "--challenge", 1, "--epochs", 3, "--checkpoint-minutes", 0
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    whole = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
-    process = Child(
-        [word.replace("whole", "killed") for word in line], tmp_path / "printed", env=environment
-    )
+    options = "--challenge", 1, "--epochs", 3, "--checkpoint-minutes", 0
+    line = command(caches, tmp_path / "whole", *options)
+    whole = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    line = command(caches, tmp_path / "killed", *options)
+    process = Child(line, tmp_path / "printed", env=ENVIRONMENT)
     process.wait_until(lambda: "\nepoch" in process.printed())
     process.kill()
     process.wait()
-    killed = the_run(tmp_path / "killed")
-    assert killed.status == "died" and len(killed.history["epochs"]) < 3
-    subprocess.run(
-        command(caches, tmp_path / "killed", "--resume"),
-        check=True,
-        env=environment,
-        capture_output=True,
-    )
+    run = the_run(tmp_path / "killed")
+    assert run.status == "died" and len(run.history["epochs"]) < 3
+    line = command(caches, tmp_path / "killed", "--resume")
+    subprocess.run(line, check=True, env=ENVIRONMENT, capture_output=True)
     assert whole.wait(120) == 0
-    assert left_behind(killed.folder) == left_behind(the_run(tmp_path / "whole").folder)
+    assert left_behind(run.folder) == left_behind(the_run(tmp_path / "whole").folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_saves_and_ends_well(train, monkeypatch, number):
-    work, count = module.Trainer._train_batch, [0]
-
-    def call(*arguments):
-        count[0] += 1
-        if count[0] == 6:
-            os.kill(os.getpid(), number)
-        return work(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(module.Trainer, "_train_batch", call)
+        count = sends(number, "_train_batch", 6, patch)
         printed = train("--challenge", 1, "--epochs", 2)
     run = the_run(train.out)
-    assert (
-        run.status == "stopped"
-        and f"resume with: python run/train.py --resume {run.folder}" in printed
-    )
+    assert run.status == "stopped"
+    assert f"resume with: python run/train.py --resume {run.folder}" in printed
     assert count[0] == 6 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert (
-        "resumed at epoch" in train("--resume", run.folder)
-        and the_run(train.out).status == "finished"
-    )
+    assert "resumed at epoch" in train("--resume", run.folder)
+    assert the_run(train.out).status == "finished"
     first = json.loads((run.folder / "timing.json").read_text())["epochs"][0]
     assert first["windows_per_second"] * first["seconds"] == pytest.approx(
         16 * (run.state["batches"] - 6), rel=0.02
@@ -168,9 +117,8 @@ def test_asked_to_stop_at_the_end_of_a_fold_begins_no_other(train, monkeypatch):
     with monkeypatch.context() as patch:
         sends(signal.SIGTERM, "_finish", 1, patch)
         train("--challenge", 1, "--epochs", 1, "--cv", 2)
-    assert [run.status for run in find_runs(train.out)][0] == "finished" and len(
-        [run for run in find_runs(train.out) if run.finished]
-    ) == 1
+    runs = find_runs(train.out)
+    assert runs[0].status == "finished" and not any(run.finished for run in runs[1:])
 
 
 @pytest.mark.parametrize("error", [SystemExit(143), KeyboardInterrupt()])
@@ -198,14 +146,8 @@ def test_a_terminal_that_is_gone_takes_nothing_with_it(caches, tmp_path):
     """It sends SIGHUP, and whatever is printed from then on is an error."""
     terminal, theirs = os.openpty()
     line = command(caches, tmp_path, "--challenge", 1, "--epochs", 500)
-    process = subprocess.Popen(
-        line,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    process = subprocess.Popen(line, env=ENVIRONMENT, start_new_session=True, **streams)
     os.close(theirs)
     said = b""
     deadline = time.monotonic() + 120
@@ -226,42 +168,27 @@ def test_a_terminal_that_is_gone_takes_nothing_with_it(caches, tmp_path):
 
 
 def test_folds_are_a_plan_that_is_resumed(train, monkeypatch):
-    work, calls = module.Trainer._finish, [0]
-
-    def finish(self):
-        calls[0] += 1
-        if calls[0] == 2:
-            raise Killed
-        return work(self)
-
+    finish = faulty({2: Killed()}, module.Trainer, "_finish")
     with monkeypatch.context() as patch:
         patch.setattr(module.Trainer, "_finish", finish)
         with pytest.raises(Killed):
             train("--challenge", 1, "--epochs", 1, "--cv", 3, "--train", "R1", "R5")
     for run in find_runs(train.out):
-        if run.state["status"] in ("waiting", "failed", "running"):
-            state = json.loads((run.folder / "state.json").read_text())
-            (run.folder / "state.json").write_text(
-                json.dumps(
-                    state
-                    | {"pid": 2**22 + 1}
-                    | ({"status": "running"} if state["status"] == "failed" else {})
-                )
-            )
+        if run.state["status"] in ("failed", "running"):
+            killed(run.folder)
+        elif run.state["status"] == "waiting":
+            says(run.folder, pid=2**22 + 1)
     printed = train("--resume")
     runs = find_runs(train.out)
-    assert (
-        len(runs) == 3
-        and all(run.finished for run in runs)
-        and [run.config["train"]["fold"] for run in runs] == [[1, 3], [2, 3], [3, 3]]
-    )
+    assert len(runs) == 3
+    assert all(run.finished for run in runs)
+    assert [run.config["train"]["fold"] for run in runs] == [[1, 3], [2, 3], [3, 3]]
     sides = [set(run.config["split"]["valid"]["subjects"]) for run in runs]
-    assert sum(map(len, sides)) == len(set.union(*sides)) and all(
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    assert all(
         not side & set(run.config["split"]["train"]["subjects"]) for side, run in zip(sides, runs)
     )
     (summary,) = (runs[0].folder.parent).glob("*_summary.json")
     values = [run.best[1] for run in runs]
-    assert (
-        json.loads(summary.read_text())["mean"] == pytest.approx(np.mean(values))
-        and f"mean {np.mean(values):.4f}" in printed
-    )
+    assert json.loads(summary.read_text())["mean"] == pytest.approx(np.mean(values))
+    assert f"mean {np.mean(values):.4f}" in printed

@@ -19,36 +19,26 @@ from tests.train.trained import the_run, weights
 def test_what_a_run_leaves(train, caches):
     printed = train("--challenge", 1, "--epochs", 3)
     run = the_run(train.out)
-    assert (
-        run.name.startswith("c1_tcn/20")
-        and run.status == "finished"
-        and "simulated data" in printed
-    )
+    assert run.name.startswith("c1_tcn/20")
+    assert run.status == "finished"
+    assert "simulated data" in printed
     config, epochs = run.config, run.history["epochs"]
-    assert (
-        config["target"] == "rt_from_stimulus"
-        and config["train"]["lr"] == 3e-3
-        and config["simulated"]
-        and config["precision"] == "fp32"
-        and config["versions"]["torch"] == torch.__version__
-    )
-    assert config["split"]["train"]["releases"] == ["R1"] and config["split"]["valid"][
-        "releases"
-    ] == ["R5"]
-    assert [entry["epoch"] for entry in epochs] == [1, 2, 3] and all(
-        entry["skipped_steps"] == 0 for entry in epochs
-    )
-    assert (
-        len(Run(run.folder).history["events"]) == 0
-        and len(json.loads((run.folder / "timing.json").read_text())["epochs"]) == 3
-    )
+    assert config["target"] == "rt_from_stimulus"
+    assert config["train"]["lr"] == 3e-3
+    assert config["simulated"]
+    assert config["precision"] == "fp32"
+    assert config["versions"]["torch"] == torch.__version__
+    assert config["split"]["train"]["releases"] == ["R1"]
+    assert config["split"]["valid"]["releases"] == ["R5"]
+    assert [entry["epoch"] for entry in epochs] == [1, 2, 3]
+    assert all(entry["skipped_steps"] == 0 for entry in epochs)
+    assert len(Run(run.folder).history["events"]) == 0
+    assert len(json.loads((run.folder / "timing.json").read_text())["epochs"]) == 3
     for name in ("last", "best"):
         note = json.loads((run.folder / "checkpoints" / f"{name}.json").read_text())
         content = (run.folder / "checkpoints" / f"{name}.pt").read_bytes()
-        assert (
-            note["sha256"] == __import__("hashlib").sha256(content).hexdigest()
-            and note["settings"] == config["model"]
-        )
+        assert note["sha256"] == __import__("hashlib").sha256(content).hexdigest()
+        assert note["settings"] == config["model"]
     # the exported weights are the best epoch's: their NRMSE, by hand, is the best of the history
     with h5py.File(cache_path(caches, 1, "R5"), "r") as f:
         keep = ~f["metadata"]["copy"]
@@ -66,8 +56,7 @@ def test_what_a_run_leaves(train, caches):
 
 def test_it_learns(train):
     """A window's answer is drawn toward what its label was: a few epochs on six simulated subjects
-    suffice to see it.
-    """
+    suffice to see it."""
     train("--challenge", 1, "--epochs", 12, "--lr", 0.01, "--augment", "--ema", 0.5)
     epochs = the_run(train.out).history["epochs"]
     assert epochs[-1]["train"]["loss"] < 0.8 * epochs[0]["train"]["loss"]
@@ -97,11 +86,9 @@ def test_challenge_2(train, caches, options):
     run = the_run(train.out)
     model = weights(run.folder, 2)
     entry = run.history["epochs"][0]
-    assert (
-        model.shrink[0] == pytest.approx(entry["shrink"])
-        and 0 <= entry["shrink"] <= 1
-        and f"shrunk to {entry['shrink']:.2f}" in printed
-    )
+    assert model.shrink[0] == pytest.approx(entry["shrink"])
+    assert 0 <= entry["shrink"] <= 1
+    assert f"shrunk to {entry['shrink']:.2f}" in printed
     # no other strength would have been better on the validation windows
     known = Cache(cache_path(caches, 2, "R5"))
     rows = np.flatnonzero(~known.metadata["copy"])
@@ -131,9 +118,8 @@ def test_challenge_2(train, caches, options):
     cache = Cache(cache_path(caches, 2, "R1"))
     kept = cache.metadata[~cache.metadata["copy"]]
     assert model.center[0].item() == pytest.approx(kept["externalizing"].mean(), rel=1e-5)
-    assert model.n_outputs == (4 if options else 1) and list(model.aux) == (
-        ["age"] if options else ["age", "sex"]
-    )
+    assert model.n_outputs == (4 if options else 1)
+    assert list(model.aux) == (["age"] if options else ["age", "sex"])
 
 
 def test_one_validation_subject_cannot_validate_challenge_2(train):

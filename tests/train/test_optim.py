@@ -75,16 +75,13 @@ def test_statistics_stand_still_within_frozen(name):
 def test_schedules():
     cosine = Schedule("cosine", 100, 10)
     assert [cosine.factor(i) for i in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
-    assert cosine.factor(55) == pytest.approx(0.5) and cosine.factor(100) == pytest.approx(
-        0, abs=1e-9
-    )
+    assert cosine.factor(55) == pytest.approx(0.5)
+    assert cosine.factor(100) == pytest.approx(0, abs=1e-9)
     assert all(cosine.factor(i) >= cosine.factor(i + 1) for i in range(9, 99))
     one = Schedule("onecycle", 100, 0)
-    assert (
-        one.factor(0) == pytest.approx(0.04)
-        and one.factor(30) == pytest.approx(1.0)
-        and one.factor(100) == pytest.approx(1e-4)
-    )
+    assert one.factor(0) == pytest.approx(0.04)
+    assert one.factor(30) == pytest.approx(1.0)
+    assert one.factor(100) == pytest.approx(1e-4)
     constant = Schedule("constant", 100, 2)
     assert [constant.factor(i) for i in (0, 1, 50, 99)] == [0.5, 1, 1, 1]
     plateau = Schedule("plateau", 100, 0)
@@ -111,8 +108,6 @@ def test_average_is_what_its_decay_says():
         average.update(model)
         average.steps += 1
     torch.testing.assert_close(average.model[0].weight, by_hand)
-    assert (
-        average.model[1].num_batches_tracked == 11
-        and not average.model.training
-        and math.isfinite(average.model[1].running_mean.sum())
-    )
+    assert average.model[1].num_batches_tracked == 11
+    assert not average.model.training
+    assert math.isfinite(average.model[1].running_mean.sum())

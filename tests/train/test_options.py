@@ -102,11 +102,9 @@ def test_what_a_model_does_not_take(train, capsys, options, said):
     """A bad argument, known before torch is there: exit code 2 and a line."""
     with pytest.raises(SystemExit) as e:
         train("--challenge", 1, *options)
-    assert (
-        e.value.code == 2
-        and f"error: {said}" in capsys.readouterr().err
-        and not find_runs(train.out)
-    )
+    assert e.value.code == 2
+    assert f"error: {said}" in capsys.readouterr().err
+    assert not find_runs(train.out)
 
 
 def test_labels_that_cannot_be_learned(train, caches, tmp_path, monkeypatch):

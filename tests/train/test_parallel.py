@@ -1,14 +1,13 @@
 """run/train.py in several processes."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from tests.conftest import ROOT, command
-from tests.train.trained import the_run, weights
+from tests.conftest import command
+from tests.train.trained import ENVIRONMENT, the_run, weights
 
 # run/train.py, but that the second process dies in its second batch, and once torchrun has begun
 # anew runs out of memory, as late as it can; the first is asked to stop in epoch 2
@@ -42,45 +41,20 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_two_processes_take_the_steps_of_one(caches, tmp_path):
     """For a model without batch norm, at the same global batch, whatever happens to one of them;
-    and they stop together.
-    """
-    options = [
-        "--challenge",
-        1,
-        "--model",
-        "transformer",
-        "--set",
-        "dropout=0.0",
-        "head=time",
-        "--lr",
-        1e-4,
-        "--schedule",
-        "constant",
-        "--warmup",
-        0,
-        "--max-recordings",
-        3,
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    one = subprocess.Popen(
-        [*command(caches, tmp_path / "one", "--epochs", 1, *options)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
+    and they stop together."""
+    options = (
+        *"--challenge 1 --model transformer --set dropout=0.0 head=time --lr 1e-4".split(),
+        *"--schedule constant --warmup 0 --max-recordings 3".split(),
     )
+    line = command(caches, tmp_path / "one", "--epochs", 1, *options)
+    one = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     (tmp_path / "in_trouble.py").write_text(IN_TROUBLE)
     line = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "--max-restarts",
-        "1",
-        str(tmp_path / "in_trouble.py"),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", "2", "--max-restarts", "1", str(tmp_path / "in_trouble.py")),
         *command(caches, tmp_path / "two", "--epochs", 2, *options)[1:],
     ]
-    two = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=100)
+    two = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
     assert two.returncode == 0, two.stdout + two.stderr
     printed = two.stdout
     assert one.wait(120) == 0
@@ -92,9 +66,6 @@ def test_two_processes_take_the_steps_of_one(caches, tmp_path):
     best = torch.load(b.folder / "checkpoints" / "best.pt", weights_only=True)["model"]
     for name, x in weights(a.folder).state_dict().items():
         torch.testing.assert_close(x, best[name], rtol=1e-3, atol=1e-5, msg=name)
-    assert a.history["epochs"][0]["valid"]["nrmse"] == pytest.approx(
-        b.history["epochs"][0]["valid"]["nrmse"], rel=1e-4
-    )
-    assert a.history["epochs"][0]["train"] == pytest.approx(
-        b.history["epochs"][0]["train"], rel=1e-4
-    )
+    a, b = a.history["epochs"][0], b.history["epochs"][0]
+    assert a["valid"]["nrmse"] == pytest.approx(b["valid"]["nrmse"], rel=1e-4)
+    assert a["train"] == pytest.approx(b["train"], rel=1e-4)

@@ -1,6 +1,5 @@
 """Gradients on a device that fails: a stand-in, which is the CPU with errors thrown in at chosen
-calls.
-"""
+calls."""
 
 import copy
 import gc
@@ -159,8 +158,7 @@ def test_the_gradient_is_that_of_an_undisturbed_pass(plan, kinds):
 
 def train(model, plan, steps=6, updates=None, **settings):
     """Six AdamW steps, and averaged weights. updates: {update: (error, whether before or after its
-    work)}. -> (guard, card, events, average).
-    """
+    work)}. -> (guard, card, events, average)."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     average = [p.detach().clone() for p in model.parameters()]
     moments = lambda: [value for slot in optimizer.state.values() for value in slot.values()]
@@ -217,9 +215,8 @@ def test_parts_weigh_by_their_windows_and_outputs_keep_their_order():
     model = Network()
     guard, card, _ = guarded(model, {0: OOM, 1: OOM})
     _, output = guard.gradients(batch(11))
-    assert card.sizes == [3, 3, 3, 2] and card.weights == pytest.approx(
-        [3 / 11, 3 / 11, 3 / 11, 2 / 11]
-    )
+    assert card.sizes == [3, 3, 3, 2]
+    assert card.weights == pytest.approx([3 / 11, 3 / 11, 3 / 11, 2 / 11])
     near(output, model(batch(11)["x"]).detach())
 
 

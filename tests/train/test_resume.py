@@ -55,10 +55,8 @@ def test_a_checkpoint_cut_in_half(train):
     last = folder / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
     printed = train("--resume", folder, "--epochs", 2)
-    assert (
-        "warning: last.pt is not what was saved" in printed
-        and the_run(train.out).state["epoch"] == 2
-    )
+    assert "warning: last.pt is not what was saved" in printed
+    assert the_run(train.out).state["epoch"] == 2
     for path in (folder / "checkpoints").glob("*.pt"):
         path.write_bytes(b"no")
     with pytest.raises(UserError, match="no checkpoint in .* can be used .*train another with"):
@@ -72,9 +70,8 @@ def test_more_epochs_for_a_finished_run(train):
         train("--resume", folder)
     train("--resume", folder, "--epochs", 2)
     run = the_run(train.out)
-    assert [entry["epoch"] for entry in run.history["epochs"]] == [1, 2] and run.config["train"][
-        "epochs"
-    ] == 2
+    assert [entry["epoch"] for entry in run.history["epochs"]] == [1, 2]
+    assert run.config["train"]["epochs"] == 2
     with pytest.raises(UserError, match="no unfinished run in .*train one with"):
         train("--resume")
 
@@ -106,8 +103,7 @@ def test_resumed_from_another_folder_and_by_options_that_are_newer(
 @pytest.mark.parametrize("first, then", [("fp16", "fp32"), ("fp32", "fp16")])
 def test_resumed_in_another_precision(train, monkeypatch, first, then):
     """A loss scale of float16 is no concern of float32, nor the other way about. (The CPU can do
-    the loss scale of float16, not float16.)
-    """
+    the loss scale of float16, not float16.)"""
     finish = module.Trainer._finish
 
     def killed(self):
@@ -159,12 +155,10 @@ def test_threads_are_kept_by_a_run_and_its_plan(train, monkeypatch, caches):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     train("--challenge", 1, "--epochs", 1, "--threads", 3)
     run = the_run(train.out)
-    assert (
-        settled == [3]
-        and run.config["threads"] == 3
-        and "threads" not in run.config["train"]
-        and "cpu, 3 threads, fp32" in last_device_line(run)
-    )
+    assert settled == [3]
+    assert run.config["threads"] == 3
+    assert "threads" not in run.config["train"]
+    assert "cpu, 3 threads, fp32" in last_device_line(run)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     train("--resume", run.folder, "--epochs", 2)
     train("--resume", run.folder, "--epochs", 3, "--threads", 1)
@@ -183,11 +177,10 @@ def test_threads_are_kept_by_a_run_and_its_plan(train, monkeypatch, caches):
     )
     monkeypatch.setattr(Load, "cores", lambda self: 3.0)
     train("--resume", first.folder, "--epochs", 2)
+    assert settled[6:] == [2]
     assert (
-        settled[6:] == [2]
-        and "2 threads as before, while other programs keep 3.0 of 4 cores busy: --threads 1 may "
-        "be faster"
-        in last_device_line(first)
+        "2 threads as before, while other programs keep 3.0 of 4 cores busy: --threads 1 may "
+        "be faster" in last_device_line(first)
     )
 
 
@@ -204,8 +197,7 @@ def test_windows_that_have_changed_since(train, caches, tmp_path):
 
 def test_a_release_that_was_made_again_under_a_run(train, tmp_path):
     """As many windows of the same subjects, with the same labels, but other signals: of the
-    training side, then of the validation side.
-    """
+    training side, then of the validation side."""
     data, folder = tmp_path / "data", tmp_path / "cache"
 
     def make(name, seed, snr):

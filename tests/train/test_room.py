@@ -1,6 +1,5 @@
 """run/train.py: memory, parts of a batch and the precision."""
 
-import os
 import re
 import shutil
 import signal
@@ -14,9 +13,9 @@ from eeg.data.direct import opened
 from eeg.machine import amp, device
 from eeg.runs.run import Run, find_runs
 from eeg.train import trainer as module
-from tests.conftest import ROOT, command
+from tests.conftest import command
 from tests.train.interruptions import sends
-from tests.train.trained import left_behind, the_run
+from tests.train.trained import ENVIRONMENT, left_behind, the_run
 
 # run/train.py in a process that may take so many bytes of memory beyond what Python and torch have
 IN_LITTLE_ROOM = """
@@ -28,8 +27,7 @@ with open("/proc/self/status") as f:
 limit = int((held + int(sys.argv[1])) / 0.8)  # of which --max-memory gives 80 %
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 sys.argv = sys.argv[2:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+runpy.run_path(sys.argv[0], run_name="__main__")"""
 
 
 def test_a_batch_larger_than_memory(caches, tmp_path):
@@ -37,26 +35,11 @@ def test_a_batch_larger_than_memory(caches, tmp_path):
     (tmp_path / "program.py").write_text(IN_LITTLE_ROOM)
 
     def trained(room):
-        line = command(
-            caches,
-            tmp_path / str(room),
-            "--challenge",
-            1,
-            "--epochs",
-            1,
-            "--set",
-            "depth=4",
-            "--batch-size",
-            100_000,
-        )
+        options = "--challenge 1 --epochs 1 --set depth=4 --batch-size 100000".split()
+        line = command(caches, tmp_path / str(room), *options)
         line[1:1] = [str(tmp_path / "program.py"), str(room)]
-        return subprocess.run(
-            line,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        settings = {"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300}
+        return subprocess.run(line, **settings)
 
     done = trained(320_000_000)
     assert done.returncode == 0, done.stderr
@@ -69,11 +52,12 @@ def test_a_batch_larger_than_memory(caches, tmp_path):
     assert (
         f"computed in parts of at most {part}, and batch norm sees one part at a time"
         in done.stdout
-        and 8 <= part < windows
     )
+    assert 8 <= part < windows
     assert run.finished and run.state["batches"] == 1 and not run.history["events"]
     done = trained(100_000_000)
-    assert done.returncode == 1 and re.fullmatch(
+    assert done.returncode == 1
+    assert re.fullmatch(
         rf"error: training on batches of {windows} windows takes at least .* free to take; free "
         rf"some, .*",
         done.stderr.strip(),
@@ -82,8 +66,7 @@ def test_a_batch_larger_than_memory(caches, tmp_path):
 
 def test_parts_belong_to_a_run(train, monkeypatch):
     """Batch norm sees one at a time: a run that is resumed where there is more room goes on with
-    the parts it had.
-    """
+    the parts it had."""
     monkeypatch.setattr(module, "largest_part", lambda model, size, held, room: (5, 1e9))
     train("--challenge", 1, "--epochs", 2)
     whole = left_behind(the_run(train.out).folder)
@@ -92,10 +75,8 @@ def test_parts_belong_to_a_run(train, monkeypatch):
         sends(signal.SIGTERM, "_train_batch", 3, patch)
         train("--challenge", 1, "--epochs", 2)
     monkeypatch.setattr(module, "largest_part", lambda model, size, held, room: (size, 1e9))
-    assert (
-        "computed in parts of at most 5" in train("--resume")
-        and left_behind(the_run(train.out).folder) == whole
-    )
+    assert "computed in parts of at most 5" in train("--resume")
+    assert left_behind(the_run(train.out).folder) == whole
     shutil.rmtree(train.out)
     train("--challenge", 1, "--epochs", 2)
     assert left_behind(the_run(train.out).folder) != whole
@@ -104,11 +85,8 @@ def test_parts_belong_to_a_run(train, monkeypatch):
 def test_the_precision_is_measured_on_a_modest_batch(train, monkeypatch):
     """And never on more windows than there are."""
     asked = []
-    monkeypatch.setattr(
-        amp,
-        "choose",
-        lambda model, device, precisions, windows, *rest: asked.append(windows) or ("fp32", ""),
-    )
+    choose = lambda model, device, precisions, windows, *_: asked.append(windows) or ("fp32", "")
+    monkeypatch.setattr(amp, "choose", choose)
     monkeypatch.setattr(device, "supports_bf16", lambda: True)
     for size in (16, 70, 100_000):
         train("--challenge", 1, "--epochs", 1, "--amp", "auto", "--batch-size", size)
@@ -120,9 +98,8 @@ def test_the_runs_of_a_plan_share_a_precision(train, monkeypatch):
     answers = iter([("bf16", "; because"), ("fp32", "")])
     monkeypatch.setattr(amp, "choose", lambda *arguments: next(answers))
     monkeypatch.setattr(device, "supports_bf16", lambda: True)
-    assert "bf16 (asked for; because)" in train(
-        "--challenge", 1, "--epochs", 1, "--amp", "auto", "--device", "cpu", "--seed", 0, 1, 2
-    )
+    options = "--challenge 1 --epochs 1 --amp auto --device cpu --seed 0 1 2".split()
+    assert "bf16 (asked for; because)" in train(*options)
     runs = find_runs(train.out)
     assert [run.config["precision"] for run in runs] == ["bf16"] * 3
     train("--resume", runs[0].folder, "--epochs", 2)
@@ -132,16 +109,13 @@ def test_the_runs_of_a_plan_share_a_precision(train, monkeypatch):
 def test_memory_that_runs_short(train, monkeypatch):
     said = iter(["fine", "shrink", "fine", "stop", "fine"])
     monkeypatch.setattr(module, "LOOK", 1)
-    monkeypatch.setattr(
-        module, "Watch", lambda percent: lambda: (next(said, "fine"), "95 % of 8.0 GB")
-    )
+    look = lambda: (next(said, "fine"), "95 % of 8.0 GB")
+    monkeypatch.setattr(module, "Watch", lambda percent: look)
     printed = train("--challenge", 1, "--epochs", 2)
     run = the_run(train.out)
-    assert (
-        run.status == "stopped"
-        and run.state["reason"] == "95 % of 8.0 GB"
-        and printed.count("95 % of 8.0 GB") == 2
-    )
+    assert run.status == "stopped"
+    assert run.state["reason"] == "95 % of 8.0 GB"
+    assert printed.count("95 % of 8.0 GB") == 2
     train("--resume")
     train("--challenge", 1, "--epochs", 2)
     one, two = find_runs(train.out)

@@ -40,9 +40,8 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(train, monkeypatch):
     monkeypatch.setattr(Stepper, "_forward_backward", faulty({2: OOM, 3: OOM}))
     train("--challenge", 1, "--epochs", 1)
     run = the_run(train.out)
-    assert (
-        run.finished and [event["kind"] for event in run.history["events"]] == ["out of memory"] * 2
-    )
+    assert run.finished
+    assert [event["kind"] for event in run.history["events"]] == ["out of memory"] * 2
 
 
 def test_gradients_that_are_not_finite_are_left_out_and_counted(train, monkeypatch):
@@ -84,8 +83,7 @@ def test_sam_climbs_as_far_as_rho_whatever_is_clipped(train, monkeypatch):
 
 def test_sam_comes_back_from_where_there_is_no_gradient(train, monkeypatch):
     """The second of the two gradients of each step is not finite: no step is made, and the weights
-    are those of the start.
-    """
+    are those of the start."""
     work, calls, weights = Stepper._forward_backward, [0], []
 
     def step(self, model, batch, weight):
@@ -129,9 +127,8 @@ def test_a_stop_that_cannot_save_does_not_say_it_did(train, monkeypatch):
         ),
     )
     printed = train("--challenge", 1, "--epochs", 1)
-    assert (
-        "saved at" not in printed and "stopped, the last checkpoint is kept; resume with" in printed
-    )
+    assert "saved at" not in printed
+    assert "stopped, the last checkpoint is kept; resume with" in printed
 
 
 def test_a_log_that_is_full_does_not_end_a_run(tmp_path, capsys):

@@ -1,9 +1,15 @@
 """What a run has left behind, for tests of run/train.py."""
 
+import json
+import os
+
 import torch
 
 import eeg.models
 from eeg.runs.run import Run, find_runs
+from tests.conftest import ROOT
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # of child processes
 
 
 def the_run(out):
@@ -21,6 +27,16 @@ def weights(folder, challenge=1):
 def left_behind(folder):
     """All that must not depend on interruptions, as bytes."""
     state = torch.load(folder / "weights_challenge_1.pt", weights_only=True)["state"]
-    return {name: value.numpy().tobytes() for name, value in state.items()}, (
-        folder / "history.json"
-    ).read_bytes()
+    history = (folder / "history.json").read_bytes()
+    return {name: value.numpy().tobytes() for name, value in state.items()}, history
+
+
+def says(folder, **facts):
+    """Change what a run says of itself in state.json."""
+    path = folder / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def killed(folder):
+    """Let a run look as if its process, which is the tests' own, had been killed."""
+    says(folder, status="running", pid=2**22 + 1)

@@ -69,7 +69,7 @@ class Table:
     def __call__(self, attempt, check):
         if attempt is not self.attempt:
             self.attempt = attempt
-            self.say(f"\n{attempt.device}" + (f", {attempt.setting}" if attempt.setting else ""))
+            self.say("\n" + ", ".join(filter(None, (attempt.device, attempt.setting))))
         seconds = f"{check.seconds:6.1f} s" if check.state in ("ok", "failed") else " " * 8
         self.say(f"  {check.name:<13}{check.state:<8}{seconds}   {check.text}", flush=True)
 

@@ -56,10 +56,8 @@ def absent(wanted: str = "", root: Path = Path("/")) -> str:
     for path in nodes:
         if not os.access(path, os.R_OK | os.W_OK):
             owner = group(path)
-            return (
-                f"no permission on /{path.relative_to(root)} (group {owner}): "
-                f"sudo usermod -aG {owner} $USER, then log in again"
-            )
+            what = f"no permission on /{path.relative_to(root)} (group {owner})"
+            return f"{what}: sudo usermod -aG {owner} $USER, then log in again"
     return ""
 
 

@@ -4,14 +4,12 @@ root: where /proc and /sys lie; / except in tests. A group is bound by its own l
 all groups around it.
 """
 
+import re
 from pathlib import Path
 
 
 def folders(controller: str, root: Path = Path("/")) -> list[Path]:
-    """The folders of the groups that limit "memory" or "cpu", from the innermost out.
-
-    Covers versions 1 and 2 of control groups.
-    """
+    """The folders of the groups, version 1 and 2, that limit "memory" or "cpu", innermost first."""
     base, listed = Path(root) / "sys/fs/cgroup", Path(root) / "proc/self/cgroup"
     if not listed.is_file():
         return []
@@ -46,12 +44,13 @@ def number(path: Path) -> int | None:
 
 
 def fields(path: Path) -> dict[str, int]:
-    """A file of `name number` lines as a dict; empty where there is none."""
+    """The `name number` and `name: number` lines of a file; {} where there is no such file."""
     try:
-        lines = Path(path).read_text().splitlines()
+        text = Path(path).read_text(errors="replace")
     except OSError:
         return {}
-    return {name: int(value) for name, value in map(str.split, lines)}
+    found = re.findall(r"^([^\s:]+):?[ \t]+(\d+)", text, re.MULTILINE)
+    return {name: int(value) for name, value in found}
 
 
 def cpus(root: Path = Path("/")) -> float | None:

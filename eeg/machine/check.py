@@ -38,10 +38,8 @@ class Skipped(Exception):
 
 
 def agree(what, got, wanted, limit):
-    """The relative difference between `got`, from the device, and `wanted`, float64 on the CPU.
-
-    Raises Wrong where it is more than rounding.
-    """
+    """The relative difference of `got`, on the device, and `wanted`, float64 on the CPU. Raises
+    Wrong where it is more than rounding."""
     got = got.detach().cpu().double()
     if not torch.isfinite(got).all():
         raise Wrong(f"{what}: NaN or infinite numbers")
@@ -64,9 +62,7 @@ def numbers(*shape, seed=0):
 
 def compare_layer(what, layer, x, device, limit):
     """The largest relative difference of a layer's forward and backward pass, device against CPU.
-
-    `layer` is float64 and keeps its gradients.
-    """
+    `layer` is float64 and keeps its gradients."""
     there = copy.deepcopy(layer).float().to(device)
     here_x, there_x = x.detach().double().requires_grad_(), x.detach().to(device).requires_grad_()
     here_y, there_y = layer(here_x), there(there_x)

@@ -4,7 +4,6 @@ Cached files do not count as used: the system drops them when memory is needed, 
 cache of windows fills all memory with them. Only Linux tells; elsewhere `Watch` says so.
 """
 
-import re
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +41,14 @@ class Level:
 
 def levels(root: Path = Path("/")) -> list[Level]:
     """The machine and each control group with a limit below the machine's; [] if unknown."""
-    machine = kilobytes(Path(root) / "proc/meminfo")
+    machine = cgroup.fields(Path(root) / "proc/meminfo")  # kB
     if not machine:
         return []
-    total = machine["MemTotal"]
-    found = [Level("the machine", total - machine["MemAvailable"], total)]
+    total = 1024 * machine["MemTotal"]
+    found = [Level("the machine", total - 1024 * machine["MemAvailable"], total)]
     for folder in cgroup.folders("memory", root):
-        version = VERSION_2 if (folder / "memory.current").is_file() else VERSION_1
-        current, bounds, droppable = version
+        newer = (folder / "memory.current").is_file()
+        current, bounds, droppable = VERSION_2 if newer else VERSION_1
         stat = cgroup.fields(folder / "memory.stat")
         dropped = sum(stat.get(name, 0) for name in droppable)
         limits = [cgroup.number(folder / name) for name in bounds]
@@ -60,20 +59,14 @@ def levels(root: Path = Path("/")) -> list[Level]:
     return found
 
 
-def kilobytes(path: Path) -> dict[str, int]:
-    """The `name: number kB` lines of a file, in bytes; {} where there is no such file."""
-    text = path.read_text() if path.exists() else ""
-    return {name: int(n) * 1024 for name, n in re.findall(r"^(\S+):\s*(\d+)", text, re.MULTILINE)}
-
-
 def own_limits(root: Path = Path("/")) -> list[Level]:
     """What `ulimit -v` and `ulimit -d`, or a batch system through them, allow this process."""
-    status, found = kilobytes(Path(root) / "proc/self/status"), []
+    status, found = cgroup.fields(Path(root) / "proc/self/status"), []  # kB
     kinds = (("-v", resource.RLIMIT_AS, "VmSize"), ("-d", resource.RLIMIT_DATA, "VmData"))
     for option, kind, field in kinds:
         limit, _ = resource.getrlimit(kind)
         if status and limit != resource.RLIM_INFINITY:
-            found.append(Level(f"ulimit {option}", status[field], limit))
+            found.append(Level(f"ulimit {option}", 1024 * status[field], limit))
     return found
 
 

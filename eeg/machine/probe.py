@@ -126,16 +126,15 @@ class _Child:
         self.names = CHECKS[len(attempt.checks) :]
         self.command = [*program, attempt.device, *self.names]
         self.lines = queue.SimpleQueue()
-        # the current check; until the child names one, the first
+        # the current check; at first the one the child will begin with
         self.running, self.began = self.names[0], time.perf_counter()
 
     def run(self):
         with tempfile.TemporaryFile("w+", errors="replace") as errors:
             env = surroundings(self.attempt.environment)
             streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
-            process = subprocess.Popen(
-                self.command, env=env, text=True, start_new_session=True, **streams
-            )
+            alone = {"env": env, "start_new_session": True}
+            process = subprocess.Popen(self.command, text=True, **alone, **streams)
             threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
             trouble = None
             try:

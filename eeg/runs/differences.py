@@ -23,10 +23,8 @@ def differences(runs: list[Run]) -> list[str]:
     settings = [dict.fromkeys(strengths, 0) | own for own in settings]
     counts = {key: Counter(repr(own[key]) for own in settings if key in own) for key in known}
     rare = lambda key, value: 2 * counts[key][repr(value)] <= counts[key].total()
-    return [
-        ", ".join(_words(key[-1], value) for key, value in own.items() if rare(key, value))
-        for own in settings
-    ]
+    shown = [[item for item in own.items() if rare(*item)] for own in settings]
+    return [", ".join(_words(key[-1], value) for key, value in own) for own in shown]
 
 
 def _settings(run):

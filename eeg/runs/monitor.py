@@ -85,13 +85,14 @@ def _remarks(run):
             return []
         return [f"no update for {silence}: it may hang; its log: {run.folder / 'log.txt'}"]
     if run.status == "died":
-        gone = f"its process is gone, its last update was {silence} ago"
-        return [f"{gone}; resume with: {run.resume}"]
-    if run.status == "finished" and not run.finished:
-        return [f"finished, but its weights file is gone; resume with: {run.resume}"]
-    if run.status in ("stopped", "failed"):
-        return [f"{run.status}{f': {reason}' if reason else ''}; resume with: {run.resume}"]
-    return [reason] if reason else []
+        what = f"its process is gone, its last update was {silence} ago"
+    elif run.status == "finished" and not run.finished:
+        what = "finished, but its weights file is gone"
+    elif run.status in ("stopped", "failed"):
+        what = f"{run.status}: {reason}" if reason else run.status
+    else:
+        return [reason] if reason else []
+    return [f"{what}; resume with: {run.resume}"]
 
 
 def table(looks: Sequence[Look], width: int = 10**6) -> list[str]:
@@ -102,10 +103,9 @@ def table(looks: Sequence[Look], width: int = 10**6) -> list[str]:
     widths = {name: max(len(cells.get(name, "")) for cells in rows) for name in used}
 
     def line(cells):
-        padded = (
-            f"{cells.get(name, ''):{'<' if name in LEFT else '>'}{widths[name]}}" for name in used
-        )
-        return "  ".join(padded).rstrip()
+        pad = lambda name: str.ljust if name in LEFT else str.rjust
+        parts = [pad(name)(cells.get(name, ""), widths[name]) for name in used]
+        return "  ".join(parts).rstrip()
 
     wrapper = TextWrapper(width, " " * 4, " " * 4, break_on_hyphens=False)
     title, *rows = map(line, rows)

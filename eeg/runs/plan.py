@@ -9,8 +9,7 @@ from eeg.runs.run import Run, readable
 
 
 def claim_plan(out: Path, name: str, configs: list[dict]) -> list[Path]:
-    """Make the folders of new runs, each with its config.json: a kill at any later moment leaves
-    something to resume."""
+    """Make the folders of new runs with config.json, so that they can be resumed after a kill."""
     folders = [claim(out, name, config) for config in configs]
     stamps = [folder.name for folder in folders]
     for folder, config in zip(folders, configs):

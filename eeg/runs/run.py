@@ -159,16 +159,11 @@ class Run:
         if self.finished:
             return self._weights
         if self.status == "running":
-            epoch, epochs = self.state.get("epoch", 0), self.state.get("epochs", "?")
-            raise UserError(
-                f"{self.folder} is still running (epoch {epoch} of {epochs}); see: {self.watch}"
-            )
-        past = {
-            "waiting": "waits for its turn",
-            "stopped": "was stopped",
-            "finished": "lost its weights file",
-        }
-        what = past.get(self.status, self.status)
+            at = f"epoch {self.state.get('epoch', 0)} of {self.state.get('epochs', '?')}"
+            raise UserError(f"{self.folder} is still running ({at}); see: {self.watch}")
+        words = {"waiting": "waits for its turn", "stopped": "was stopped"}
+        words["finished"] = "lost its weights file"
+        what = words.get(self.status, self.status)
         raise UserError(f"{self.folder} has not finished (it {what}); resume with: {self.resume}")
 
 

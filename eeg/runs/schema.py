@@ -142,9 +142,7 @@ FILES: dict[str, Schema] = {
 
 STUDY = {  # study.json
     "challenge": choice(1, 2),
-    "trials": POSITIVE,
-    "epochs": POSITIVE,
-    "rungs": POSITIVE,
+    **dict.fromkeys(("trials", "epochs", "rungs"), POSITIVE),
     "eta": whole(2),
     "seed": COUNT,
     "fixed": TEXTS,
@@ -152,7 +150,6 @@ STUDY = {  # study.json
     "settings": [{}],
     "steps": [list_of(POSITIVE, "how many trials, to which epoch", least=2)],
 }
-# trial_007.json
 TRIAL = [{"epochs": POSITIVE, "value": or_null(numbers()), "run": TEXT, "failed": TEXT}]
 
 
@@ -209,6 +206,7 @@ def read(path: Path, default: Any = None, schema: Schema = None) -> Any:
 
 
 def _help(path):
+    remove = f"remove it: rm {shlex.quote(str(path))}"
     if path.name in ("config.json", "study.json"):
-        return f"if it cannot be mended, remove the folder: rm -r {shlex.quote(str(path.parent))}"
-    return f"if it cannot be mended, remove it: rm {shlex.quote(str(path))}"
+        remove = f"remove the folder: rm -r {shlex.quote(str(path.parent))}"
+    return f"if it cannot be repaired, {remove}"

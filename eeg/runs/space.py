@@ -34,10 +34,8 @@ def python_name(option: str) -> str:
 def check_space(space: dict, rules: Rules) -> None:
     """Raises UserError where this is no space, or holds what a search cannot vary."""
     if not isinstance(space, dict) or not space:
-        raise UserError(
-            "a space is a JSON object of options of run/train.py, such as "
-            '{"lr": {"log": [1e-4, 1e-2]}, "batch-size": [32, 64]}'
-        )
+        example = '{"lr": {"log": [1e-4, 1e-2]}, "batch-size": [32, 64]}'
+        raise UserError(f"a space is a JSON object of options of run/train.py, such as {example}")
     for option, values in space.items():
         if python_name(option) in rules.ours:
             raise UserError(f"'{option}' in the space: a study sets that itself")
@@ -47,10 +45,9 @@ def check_space(space: dict, rules: Rules) -> None:
         if values == []:
             raise UserError(f"'{option}' in the space has no value to choose from")
         if isinstance(values, dict) and not _is_interval(values):
-            raise UserError(
-                f"'{option}' in the space is {json.dumps(values)}; expected a list, or one of "
-                'range, log and int with [low, high], such as {"log": [0.001, 0.1]}'
-            )
+            kinds = 'range, log and int with [low, high], such as {"log": [0.001, 0.1]}'
+            found = f"'{option}' in the space is {json.dumps(values)}"
+            raise UserError(f"{found}; expected a list, or one of {kinds}")
 
 
 def _is_interval(values):
@@ -87,11 +84,8 @@ def _draw_one(values, rng):
 
 
 def as_arguments(settings: dict, fixed: Sequence[str] = ()) -> list[str]:
-    """Settings, after options that all trials share, as arguments of run/train.py.
-
-    true: the bare option; false, null: without it; a list: several values; "set.width": width=...
-    after --set.
-    """
+    """Settings, after options that all trials share, as arguments of run/train.py: true is the bare
+    option, false and null leave it out, "set.width" is width=... after --set."""
     words = parsed(fixed)
     for option, value in settings.items():
         group, dot, name = option.partition(".")
@@ -129,8 +123,7 @@ def also_fixed(space: dict, fixed: list[str]) -> list[str]:
 
 
 def rungs(trials: int, epochs: int, count: int, eta: int) -> list[list[int]]:
-    """-> [[trials, epochs], ...]: each rung keeps 1/eta of the trials of the one before, for eta
-    times the epochs."""
+    """-> [[trials, epochs], ...]: each rung keeps 1/eta of the trials for eta times the epochs."""
     steps: list = []
     for rung in range(count):
         step = [max(1, trials // eta**rung), max(1, round(epochs / eta ** (count - 1 - rung)))]

@@ -48,7 +48,7 @@ def main():
     for path in cache.paths:
         start = time.perf_counter()
         with cli.Progress("windows") as progress:
-            report = add(path, args.challenge, args.force, args.jobs, progress)
+            report = add(path, args.force, args.jobs, progress)
         windows = cli.counted(report.windows, "window")
         if not report.computed:
             print(f"{path} has up-to-date features of {windows} (--force computes them again)")

@@ -203,7 +203,7 @@ def caches(tmp_path_factory):
                 root / "cache",
             ).path
             if challenge == 1:
-                add(path, 1)
+                add(path)
     return root / "cache"
 
 

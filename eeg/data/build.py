@@ -27,16 +27,7 @@ from eeg.data.cache import FORMAT, VERSION, arguments, build_command, difference
 from eeg.data.recording import open_signal
 from eeg.data.release import CONTRAST, BadRecording, Recording, Release, cache_path
 from eeg.data.trials import build_trials, flag_copies, read_events
-from eeg.data.windows import (
-    LENGTH,
-    OFFSET,
-    SFREQ,
-    STRIDE,
-    TARGETS,
-    Windows,
-    describe_fixed_windows,
-    describe_stimulus_windows,
-)
+from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, Windows, cut_fixed, cut_trials
 from eeg.models.montage import CHANNELS
 
 
@@ -109,8 +100,7 @@ def build(
     _write_through(report.path)
     report.windows, report.bytes = len(rows), report.path.stat().st_size
     report.subjects = len(np.unique(rows["subject"]))
-    report.flagged.update({flag: int(rows[flag].sum()) for flag in ("copy", "fast")})
-    report.flagged = +report.flagged  # those that occur
+    report.flagged = +Counter({flag: int(rows[flag].sum()) for flag in ("copy", "fast")})
     return report
 
 
@@ -127,9 +117,7 @@ def _fingerprint(release, settings, recordings):
     for recording in recordings:
         paths += [recording.signal] + [recording.events] * (recording.task == CONTRAST)
     for path in paths:
-        state = None
-        if path.exists():
-            state = path.stat().st_size, path.stat().st_mtime_ns
+        state = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
         digest.update(repr((str(path.relative_to(release.folder)), state)).encode())
     return digest.hexdigest()
 
@@ -159,14 +147,12 @@ def _make_plans(release, settings, recordings, report):
             if settings.challenge == 1:
                 if isinstance(trials, BadRecording):
                     raise trials
-                n_times = open_signal(recording).n_times
-                windows, dropped = describe_stimulus_windows(trials, n_times)
+                windows, dropped = cut_trials(trials, open_signal(recording).n_times)
                 report.dropped.update(dropped)
             else:  # which needs no events: without them it has no flags
                 known = trials if isinstance(trials, np.ndarray) else None
-                n_times = open_signal(recording).n_times
-                participant = participants.get(recording.subject)
-                windows = describe_fixed_windows(known, n_times, participant)
+                person = participants.get(recording.subject)
+                windows = cut_fixed(known, open_signal(recording).n_times, person)
             if not len(windows.starts):
                 raise BadRecording("it has no valid trial")
         except BadRecording as e:
@@ -381,8 +367,8 @@ def _reason_to_replace(there, release, settings, recordings):
             "DIR"
         )
     new, gone = len(set(names) - set(there.recordings)), len(set(there.recordings) - set(names))
-    changes = [f"{cli.counted(new, 'recording')} new"] * (new > 0)
-    changes += [f"{cli.counted(gone, 'recording')} gone"] * (gone > 0)
+    counts = {"new": new, "gone": gone}
+    changes = [f"{cli.counted(n, 'recording')} {what}" for what, n in counts.items() if n]
     reason = "files of the release have changed" + f" ({', '.join(changes)})" * bool(changes)
     if there.features:
         words = arguments(release.name, release.mini, settings.challenge)

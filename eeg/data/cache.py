@@ -155,7 +155,13 @@ def find_caches(folder: Path, challenge: int, releases: Iterable[str], mini: boo
             f"no cache of {', '.join(missing)} for challenge {challenge} in {folder}/ (looked for "
             f"{paths[missing[0]].name}); build it with: {build_command(folder, known)}"
         )
-    return Cache(paths.values())
+    cache = Cache(paths.values())
+    if cache.challenge != challenge:
+        raise UserError(
+            f"{cache.paths[0]} holds windows of challenge {cache.challenge}, expected {challenge}; "
+            f"rebuild it with: {rebuild(cache, challenge=challenge)}"
+        )
+    return cache
 
 
 def _open(path):

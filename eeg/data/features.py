@@ -70,7 +70,6 @@ class Report:
 
 def add(
     path: Path,
-    challenge: int | None = None,
     force: bool = False,
     threads: int | None = None,
     progress: Callable | None = None,
@@ -86,7 +85,7 @@ def add(
     from eeg.data.cache import Cache
 
     cache, path = Cache(path), Path(path)
-    _check(cache, challenge)
+    _check(cache)
     X = cache.parts[0]
     source = cache.attributes[0]["fingerprint"]
     identity = repr((VERSION, FEATURES, GROUPS, source, X.shape, str(X.dtype)))
@@ -108,17 +107,12 @@ def add(
     return Report(path, len(X), True, _count(values))
 
 
-def _check(cache, challenge):
-    path = cache.paths[0]
-    if challenge is not None and cache.challenge != challenge:
-        raise UserError(
-            f"{path} is a cache for challenge {cache.challenge}, not {challenge}; name it with "
-            f"--challenge {cache.challenge}"
-        )
+def _check(cache):
     if tuple(cache.channels) != CHANNELS or cache.sfreq != SFREQ:
         raise UserError(
-            f"{path} holds {len(cache.channels)} channels ({', '.join(cache.channels[:3])} ...) at "
-            f"{cache.sfreq:g} Hz; features need E1 ... E128 and Cz at {SFREQ} Hz"
+            f"{cache.paths[0]} holds {len(cache.channels)} channels "
+            f"({', '.join(cache.channels[:3])} ...) at {cache.sfreq:g} Hz; features need E1 ... "
+            f"E128 and Cz at {SFREQ} Hz"
         )
 
 

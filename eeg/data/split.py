@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from eeg import UserError, cli
-from eeg.data.cache import Cache, find_caches, rebuild
+from eeg.data.cache import Cache, find_caches
 from eeg.data.release import FACTORS
 
 SHARE = 0.2  # of the subjects, where no release validates
@@ -72,11 +72,6 @@ def split(
             "side only"
         )
     cache = find_caches(folder, challenge, [*train, *valid], mini)
-    if cache.challenge != challenge:
-        raise UserError(
-            f"{cache.paths[0]} holds windows of challenge {cache.challenge}, expected {challenge}; "
-            f"rebuild it with: {rebuild(cache, challenge=challenge)}"
-        )
     rows, dropped = _kept(cache, keep)
     if valid:
         on_valid = np.isin(cache.release[rows], valid)
@@ -84,18 +79,15 @@ def split(
         number, count = fold or (1, min(round(1 / SHARE), len(names(cache, rows))))
         on_valid = subject_folds(cache.metadata["subject"][rows], count) == number - 1
     found = Split(cache, rows[~on_valid], rows[on_valid], dropped)
-    for side, what, releases in (
-        ("train", "training", train),
-        ("valid", "validation", valid or train),
-    ):
-        if not len(getattr(found, side)):
-            many = cli.counted(len(names(cache, rows)), "subject")
-            left_out = [f"{cli.counted(n, 'window')} of {why}" for why, n in dropped.items()]
-            raise UserError(
-                f"no subject is left for the {what} side ({', '.join(releases)}: {many} in all "
-                f"after {', '.join(left_out) or 'nothing'} was left out); name more releases with "
-                "--train and --valid"
-            )
+    if not (len(found.train) and len(found.valid)):
+        what, releases = ("validation", valid or train) if len(found.train) else ("training", train)
+        many = cli.counted(len(names(cache, rows)), "subject")
+        left_out = [f"{cli.counted(n, 'window')} of {why}" for why, n in dropped.items()]
+        raise UserError(
+            f"no subject is left for the {what} side ({', '.join(releases)}: {many} in all after "
+            f"{', '.join(left_out) or 'nothing'} was left out); name more releases with --train "
+            "and --valid"
+        )
     shared = names(cache, found.train) & names(cache, found.valid)
     assert not shared, f"subjects on both sides of the split: {sorted(shared)}"
     return found

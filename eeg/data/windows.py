@@ -64,7 +64,7 @@ def fixed_windows(n_times: int) -> np.ndarray:
     return np.arange(0, n_times - LENGTH[2] + 1, STRIDE, dtype=np.int64)
 
 
-def describe_stimulus_windows(trials: np.ndarray, n_times: int) -> tuple[Windows, dict[str, int]]:
+def cut_trials(trials: np.ndarray, n_times: int) -> tuple[Windows, dict[str, int]]:
     """Challenge 1: (Windows, {reason: dropped trials})."""
     kept, starts, dropped = stimulus_windows(trials, n_times)
     rows = np.zeros(len(kept), METADATA[1])
@@ -73,7 +73,7 @@ def describe_stimulus_windows(trials: np.ndarray, n_times: int) -> tuple[Windows
     return Windows(starts, rows, trials["rt_from_stimulus"][kept]), dropped
 
 
-def describe_fixed_windows(trials, n_times: int, participant: Mapping | None) -> Windows:
+def cut_fixed(trials, n_times: int, participant: Mapping | None) -> Windows:
     """Challenge 2. trials: a trial table or None, for the flags `copy` and `fast` alone."""
     if participant is None:
         raise BadRecording("its subject is not in participants.tsv")

@@ -68,7 +68,7 @@ def python(code, *arguments, **settings):
 def test_a_cache_gets_the_features_of_its_windows(release_folder, settings):
     report, cache = made(release_folder, **settings)
     before = contents(report.path)
-    result = add(report.path, settings.get("challenge", 1), chunk=5)
+    result = add(report.path, chunk=5)
     values, names = stored(report.path)
     assert result.computed and result.windows == len(cache)
     assert names == list(FEATURES) and values.dtype == np.float32
@@ -260,8 +260,6 @@ def test_a_full_disk(path):
 
 
 def test_files_that_will_not_do(path, monkeypatch, tmp_path):
-    with pytest.raises(UserError, match="for challenge 1, not 2"):
-        add(path, challenge=2)
     real = open
 
     def refuse(name, *more, **settings):

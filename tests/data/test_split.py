@@ -142,6 +142,9 @@ def test_a_split_that_cannot_be(caches, tmp_path):
         match=r"no subject is left for the validation side \(R5: .* windows of copies was left",
     ):
         split(folder, 1, ("R1",), ("R5",))
+    shutil.copy(cache_path(folder, 1, "R1"), cache_path(folder, 2, "R1"))
+    with pytest.raises(UserError, match="windows of challenge 1, expected 2; .* --challenge 2"):
+        split(folder, 2, ("R1",), ())
     first = Cache(cache_path(folder, 1, "R1")).metadata["subject"][0]
     change(
         cache_path(folder, 1, "R5"),

@@ -5,8 +5,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -16,21 +17,20 @@ from eeg.machine.device import synchronize
 from eeg.machine.load import Load, is_busy
 from eeg.models.model import Model
 
+Device: TypeAlias = torch.device | str
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH = 1.1  # times faster than float32 that a precision must be to be chosen
 STEPS = 6  # of each precision; the first does not count
 
 
-def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
+def autocast(device: Device, precision: str) -> AbstractContextManager:
     """A context in which the operators that may run in this precision do."""
     dtype = TYPES[precision]
     # older torch has no autocast for Metal, not even a disabled one
     return torch.autocast(torch.device(device).type, dtype) if dtype else nullcontext()
 
 
-def fastest(
-    model: nn.Module, device: torch.device | str, precisions: Sequence[str], step: Callable
-) -> str:
+def fastest(model: nn.Module, device: Device, precisions: Sequence[str], step: Callable) -> str:
     """The precision whose training step is fastest: fp32 unless another is faster by WORTH.
 
     step(model, precision) does one forward and backward pass on a copy of the model.
@@ -52,7 +52,7 @@ def fastest(
 
 def choose(
     model: Model,
-    device: torch.device | str,
+    device: Device,
     precisions: Sequence[str],
     windows: int,
     path: Path,
@@ -85,9 +85,7 @@ def choose(
     return "fp32", f"; {others} {why}: --amp {precisions[-1]} takes it"
 
 
-def measured(
-    model: Model, device: torch.device | str, precisions: Sequence[str], windows: int
-) -> str:
+def measured(model: Model, device: Device, precisions: Sequence[str], windows: int) -> str:
     """The precision whose training step is fastest on random windows."""
     shape = windows, model.settings["n_chans"], model.settings["n_times"]
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
@@ -115,10 +113,8 @@ def read(path: Path) -> dict:
 
 def remember(path: Path, key: str, found: str) -> None:
     """Keep a measurement, which takes a second, for the next run."""
-    try:
+    with suppress(OSError):  # a read-only cache: the next run measures again
         write_json(path, read(path) | {key: found})
-    except OSError:
-        pass  # a read-only cache: the next run measures again
 
 
 def unscale(parameters: Iterable[nn.Parameter], scale: float) -> None:

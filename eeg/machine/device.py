@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -193,11 +194,9 @@ def remember(path: Path, key: dict, attempts: Sequence[Attempt]) -> None:
     kept = [verdict for verdict in read_verdicts(path) if verdict["key"] != key]
     written = [asdict(attempt) for attempt in attempts]
     kept.append({"key": key, "when": time.strftime("%Y-%m-%d"), "attempts": written})
-    try:
+    with suppress(OSError):  # a read-only cache: the next run checks again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"format": 1, "verdicts": kept})
-    except OSError:
-        pass  # a read-only cache: the next run checks again
 
 
 def forget(folder: Path) -> None:

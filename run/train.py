@@ -26,16 +26,12 @@ def arguments(words=None):
     """The arguments, checked. options: those of each run of a new plan, none without --challenge."""
     p = cli.parser(__doc__)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
-    p.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        type=Path,
-        metavar="RUN",
-        help="resume a run (default: the newest unfinished one; with --challenge a new run if "
-        "there is none); of the other options it reads --epochs, --device, --threads, "
-        "--max-memory and --checkpoint-minutes",
+    about = (
+        "resume a run (default: the newest unfinished one; with --challenge a new run if there is "
+        "none); of the other options it reads --epochs, --device, --threads, --max-memory and "
+        "--checkpoint-minutes"
     )
+    p.add_argument("--resume", nargs="?", const=True, type=Path, metavar="RUN", help=about)
     cli.add_tmux(p)
     about = "list the models, their parameters and cost"
     p.add_argument("--list-models", action="store_true", help=about)
@@ -153,14 +149,9 @@ def new_plan(args):
     first, challenge = args.options[0], args.challenge
     asked = first.train, first.valid, first.mini, first.cv
     train, valid = choose_releases(args.cache, challenge, *asked)
-    about = {
-        "challenge": challenge,
-        "target": first.target,
-        "name": args.name,
-        "model": {"name": first.model},
-        "command": sys.argv,
-        "versions": {"eeg": eeg.__version__},
-    }
+    about = {"challenge": challenge, "target": first.target, "name": args.name}
+    about |= {"model": {"name": first.model}, "command": sys.argv}
+    about |= {"versions": {"eeg": eeg.__version__}}
     kept = [replace(options, train=train, valid=valid).kept() for options in args.options]
     return claim_plan(args.out, args.name, [about | {"train": each} for each in kept])
 
@@ -203,6 +194,8 @@ def prepare(folder, args, ranks, journal):
     load = Load()  # measures what other programs do while torch is imported
     import torch
 
+    from eeg.data.split import Keep
+    from eeg.data.split import split as find_windows
     from eeg.machine import device
     from eeg.models.model import multiply_adds
     from eeg.runs.run import Run
@@ -225,7 +218,9 @@ def prepare(folder, args, ranks, journal):
     threads, in_words = setup.choose_threads(args.threads, settled, ranks.here, busy)
     device.settle_threads(threads)
 
-    split = find_windows(options)
+    keep = Keep(options.keep_copies, options.keep_bad, options.max_recordings, options.max_subjects)
+    releases = options.train, options.valid, options.mini
+    split = find_windows(options.cache, options.challenge, *releases, options.fold, keep)
     sides = {side: split.describe(side) for side in ("train", "valid")}
     torch.manual_seed(options.seed)
     model = make_model(options)
@@ -247,15 +242,9 @@ def prepare(folder, args, ranks, journal):
     progress.say_data(trainer, sides)
     progress.say_model(trainer, cost)
     restore(trainer, settled, ranks)
-    journal.config(
-        train=config["train"] | {"epochs": options.epochs},
-        split=sides,
-        caches=setup.fingerprints(split.cache),
-        device=choice.device,
-        threads=threads,
-        precision=precision,
-        **facts(trainer, config),
-    )
+    known = {"train": config["train"] | {"epochs": options.epochs}, "split": sides}
+    known |= {"caches": setup.fingerprints(split.cache), "device": choice.device}
+    journal.config(**known, threads=threads, precision=precision, **facts(trainer, config))
     return trainer
 
 
@@ -268,15 +257,6 @@ def resumed_options(config, args):
     if args.resume and args.epochs:
         options.epochs = args.epochs
     return options
-
-
-def find_windows(options):
-    """-> Split"""
-    from eeg.data.split import Keep, split
-
-    keep = Keep(options.keep_copies, options.keep_bad, options.max_recordings, options.max_subjects)
-    sides = options.train, options.valid
-    return split(options.cache, options.challenge, *sides, options.mini, options.fold, keep)
 
 
 def restore(trainer, settled, ranks):
@@ -303,14 +283,10 @@ def facts(trainer, config):
 
     from eeg.train.targets import INPUT
 
-    cache = trainer.split.cache
+    cache, python = trainer.split.cache, sys.version.split()[0]
     source = {"sfreq": cache.sfreq, "window_samples": INPUT, "channels": list(cache.channels)}
-    versions = {
-        "eeg": config["versions"]["eeg"],
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": sys.version.split()[0],
-    }
+    versions = {"eeg": config["versions"]["eeg"], "torch": torch.__version__}
+    versions |= {"numpy": np.__version__, "python": python}
     return {
         "model": trainer.stepper.model.settings,
         "input": source,

@@ -80,6 +80,10 @@ def count(default: Any, words: str, group: str = "training", **more):
     return option(default, words, group, type=cli.positive, metavar="N", **more)
 
 
+def limit(words: str):
+    return count(None, words, "data", usual="all", shared=True)
+
+
 def amount(default: Any, words: str, group: str = "training", **more):
     """A number of at least 0, unless `type` says otherwise."""
     return option(default, words, group, **{"type": cli.at_least_0, "metavar": "X"} | more)
@@ -148,12 +152,8 @@ class Options:
         "data",
         usual="one run",
     )
-    max_recordings: int | None = count(
-        None, "use the first N recordings of each release", "data", usual="all", shared=True
-    )
-    max_subjects: int | None = count(
-        None, "use the first N subjects of each release", "data", usual="all", shared=True
-    )
+    max_recordings: int | None = limit("use the first N recordings of each release")
+    max_subjects: int | None = limit("use the first N subjects of each release")
     keep_copies: bool = flag("also use blocks that were copied from another run")
     keep_bad: bool = flag("also use the subjects known to be bad")
     balance: bool = option(False, "draw all subjects equally often", "data", action="store_true")

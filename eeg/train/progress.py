@@ -62,13 +62,9 @@ class Progress:
         if sys.stderr.isatty() and not trainer.journal.quiet:
             from tqdm import tqdm
 
-            self.bar = tqdm(
-                total=len(trainer.batches),
-                initial=trainer.batch,
-                leave=False,
-                desc=f"epoch {trainer.epoch}",
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n}/{total}{postfix}",
-            )
+            shown = "{desc} {percentage:3.0f}%|{bar}| {n}/{total}{postfix}"
+            about = {"desc": f"epoch {trainer.epoch}", "leave": False, "bar_format": shown}
+            self.bar = tqdm(total=len(trainer.batches), initial=trainer.batch, **about)
         return self
 
     def __exit__(self, *_):
@@ -86,13 +82,11 @@ class Progress:
         ahead = batches - trainer.batch + (epochs - trainer.epoch) * batches
         left = ahead * seconds / max(1, done)
         memory = cli.anonymous_memory()
+        where = {"epoch": trainer.epoch, "epochs": epochs}
+        where |= {"batch": trainer.batch, "batches": batches}
         trainer.journal.state(
-            epoch=trainer.epoch,
-            epochs=epochs,
-            batch=trainer.batch,
-            batches=batches,
-            best_nrmse=finite(trainer.best["value"]),
-            best_epoch=trainer.best["epoch"],
+            **where,
+            **best_so_far(trainer.best),
             windows_per_second=round(rate),
             seconds_left=round(left),
             memory=memory,
@@ -132,6 +126,11 @@ class Progress:
         pace = f"{rate:,.0f} win/s  {memory / 1e9:.1f} GB  {left} left"
         without = f"  {cli.counted(skipped, 'step')} skipped" if skipped else ""
         journal.say(f"{epoch}  {scores} {best}  lr {entry['lr']:.1e}  {pace}{without}")
+
+
+def best_so_far(best: dict) -> dict:
+    """The best epoch, as state.json has it."""
+    return {"best_nrmse": finite(best["value"]), "best_epoch": best["epoch"]}
 
 
 def batch_sums(batch: dict, loss: float, answers) -> dict[str, float]:

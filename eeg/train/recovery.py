@@ -37,7 +37,6 @@ class Recovery:
         weights = guard.read("a copy of the weights", lambda: copied(model))
 
     The model is given on the CPU; it is moved to the device here, with all that lies beside it.
-
     step(model, batch, weight) -> (loss, outputs): forward, and backward of `weight * loss`, added
     to .grad, on the model's device; loss a float, outputs on the CPU, windows first. The loss is
     the mean over the windows given: parts of a batch weigh by their number of windows. A loss that
@@ -127,17 +126,14 @@ class Recovery:
     def _insist(self, what, work, lighter):
         """Call work(again) until it is done. lighter: iterates over ways to need less memory, each
         in words."""
-        again = False
-        while True:
-            answer, fault = outcome(work, again)
-            if not fault:
-                break
-            again = True
+        answer, fault = outcome(work, False)
+        while fault:
             way = next(lighter, None) if fault.memory else None
             if way:
                 self.on_event("out of memory", f"{self.device}: {fault.text}: {way}")
             else:
                 self._leave(what, fault)
+            answer, fault = outcome(work, True)
         if not self.away:
             self.errors[what] = 0
         elif not self.moved:

@@ -27,7 +27,7 @@ from eeg.train import checkpoint, optim
 from eeg.train.damaged import Damaged
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
-from eeg.train.progress import Progress, batch_sums, finite, mean_loss, train_nrmse
+from eeg.train.progress import Progress, batch_sums, best_so_far, finite, mean_loss, train_nrmse
 from eeg.train.stepper import Place, Stepper
 from eeg.train.targets import INPUT, choose_targets
 from eeg.train.validation import Validation
@@ -66,9 +66,8 @@ class Trainer:
         self.sums: Counter = Counter()  # of the epoch so far
         self.waited = 0  # epochs since the best
         self.best = {"epoch": 0, "value": math.inf, "weights": None}
-        self.asked = False  # this process was asked to stop
+        self.asked, self.reason = False, ""  # this process was asked to stop, and why
         self.stopping = False  # any process was, and all know it
-        self.reason = ""
         self.hopeless = 0  # batches in a row without a finite gradient
         self.events_shared = 0  # events that all processes know
         self.saved = time.monotonic()
@@ -110,18 +109,13 @@ class Trainer:
                 "features from the cache are those of the window as it is stored; leave out "
                 "--augment shift and mirror, or compute the features in the model: --features layer"
             )
-        reading = Reading(
-            length=INPUT,
-            ahead=AHEAD,
-            pin=device.startswith("cuda"),
-            direct=not fits(self.split.train.size * cache[0].nbytes),
-            threads=int(device == "cpu"),
-        )
+        pin, threads = device.startswith("cuda"), int(device == "cpu")
+        direct = not fits(self.split.train.size * cache[0].nbytes)
+        reading = Reading(length=INPUT, ahead=AHEAD, pin=pin, direct=direct, threads=threads)
         order = Order(balance=options.balance, rank=self.ranks.rank, world=self.ranks.world)
-        rows, augment = self.split.train, Augment(**strengths)
-        return Batches(
-            cache, rows, self.batch_size, options.seed, augment, order=order, reading=reading
-        )
+        windows, augment = (cache, self.split.train), Augment(**strengths)
+        further = {"order": order, "reading": reading}
+        return Batches(*windows, self.batch_size, options.seed, augment, **further)
 
     # the whole run
 
@@ -278,9 +272,8 @@ class Trainer:
             self._say_result(f"stopped early, {reason}" if early else "finished")
             self.journal.say(f"weights {path}")
         self.journal.publish()
-        facts = {"best_nrmse": finite(self.best["value"]), "best_epoch": self.best["epoch"]}
-        facts |= {"reason": reason, "epoch": self.epoch - 1, "seconds_left": 0}
-        self.journal.state("finished", **facts)
+        facts = {"reason": reason, "epoch": self.epoch - 1, "seconds_left": 0}
+        self.journal.state("finished", **facts, **best_so_far(self.best))
         return "stopped" if any(self.ranks.gather(self.asked)) else "finished"
 
     def _say_result(self, how):

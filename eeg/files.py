@@ -184,7 +184,8 @@ def check_writable(path: Path, option: str) -> None:
 
 def option_of(path: str) -> str | None:
     """The option of this command line that names the place of a path, as "--out DIR", or None."""
-    path, found = os.path.abspath(path), {}
+    path = os.path.abspath(path)
+    found: dict[str, str] = {}
     for option, (place, metavar) in hints.places.items():
         root = os.path.abspath(place)
         inside = os.path.commonpath((path, root)) == root

@@ -16,7 +16,6 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from eeg import UserError, hints
-from eeg.data.windows import TARGETS
 from eeg.runs import schema
 
 STAMP = "[!.]*"  # of run folders; one that begins with a dot is still being made
@@ -61,6 +60,8 @@ class Run:
     @property
     def scored(self) -> bool:
         """Whether its first answer is what the competition scores."""
+        from eeg.data.windows import TARGETS  # loads numpy
+
         # "factors" are challenge 2's four, externalizing first
         return self.config["target"] in (TARGETS[self.challenge], "factors")
 

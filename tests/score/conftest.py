@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -20,12 +21,8 @@ from eeg.runs.run import Run
 from tests.conftest import LABELS, trial_events, write_recording
 
 ROOT = Path(__file__).resolve().parents[2]
-PEOPLE = {
-    "R1": 5,
-    "R5": 4,
-    "R6": 8,
-    "R7": 4,
-}  # subjects; of the test releases enough for an interval
+# subjects; of the test releases enough for an interval
+PEOPLE = {"R1": 5, "R5": 4, "R6": 8, "R7": 4}
 
 
 def subject_names(release):
@@ -93,11 +90,8 @@ def write_run(
     split = {}
     for side, release in (("train", "R1"), ("valid", "R5")):
         names = (sides or {}).get(side, subject_names(release))
-        split[side] = {
-            "releases": sorted({name[4:6] for name in names}),
-            "windows": 0,
-            "subjects": names,
-        }
+        releases = sorted({name[4:6] for name in names})
+        split[side] = {"releases": releases, "windows": 0, "subjects": names}
     config = {
         "challenge": challenge,
         "target": {1: "rt_from_stimulus", 2: "externalizing"}[challenge],
@@ -107,31 +101,39 @@ def write_run(
         "input": {"sfreq": 100.0, "window_samples": 200, "channels": LABELS},
         "device": "cpu",
     }
-    folder = Path(out) / name
-    folder.mkdir(parents=True)
-    said = {
-        "status": "finished",
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "updated": time.time(),
-    } | (state or {})
-    history = {
-        "epochs": [{"epoch": i + 1, "valid": {"nrmse": nrmse + 0.1 * (i != 1)}} for i in range(3)],
-        "events": [],
-    }
+    epochs = [{"epoch": i + 1, "valid": {"nrmse": nrmse + 0.1 * (i != 1)}} for i in range(3)]
+    run = save_run(Path(out) / name, model, config | changed, epochs, state)
     timing = {"epochs": [{"epoch": i + 1, "seconds": 41.3} for i in range(3)], "events": []}
-    for file, content in {
-        "config": config | changed,
-        "history": history,
-        "timing": timing,
-        "state": said,
-    }.items():
+    (run.folder / "timing.json").write_text(json.dumps(timing))
+    return Run(run.folder)
+
+
+def save_run(folder, model, config, epochs, state=None):
+    """A run folder as the trainer leaves it when it has finished. -> Run"""
+    folder.mkdir(parents=True)
+    said = {"status": "finished", "pid": os.getpid(), "host": socket.gethostname()}
+    said |= {"updated": time.time()} | (state or {})
+    history = {"epochs": epochs, "events": []}
+    for file, content in (("config", config), ("history", history), ("state", said)):
         (folder / f"{file}.json").write_text(json.dumps(content))
-    torch.save(
-        {"settings": model.settings, "state": model.state_dict()},
-        folder / f"weights_challenge_{challenge}.pt",
-    )
+    weights = {"settings": model.settings, "state": model.state_dict()}
+    torch.save(weights, folder / f"weights_challenge_{config['challenge']}.pt")
     return Run(folder)
+
+
+def write_fold(out, nrmse, **about):
+    """A finished run that is one of five folds."""
+    names = subject_names("R1")
+    sides = {"train": names[1:], "valid": names[:1]}
+    return write_run(out, "c1_cv/1", nrmse=nrmse, sides=sides, train={"fold": [1, 5]}, **about)
+
+
+def copied(caches, folder, challenge, releases=PEOPLE):
+    """Copies of the caches, which a test may change. -> folder"""
+    folder.mkdir()
+    for release in releases:
+        shutil.copy(cache_path(caches, challenge, release), folder)
+    return folder
 
 
 def by_hand(run, folder, releases, challenge=1):

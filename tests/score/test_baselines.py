@@ -63,9 +63,8 @@ def test_earlier_trials_know_nothing_of_later_ones():
     rng = np.random.default_rng(1)
     (train, y_train), (test, y_test) = trials(rng, 20), trials(rng, 2)
     predicted = earlier_trials(train, y_train, test, y_test)
-    i = int(
-        np.flatnonzero((test["run"] == 2) & (test["start"] < 500))[0]
-    )  # the first of a second run
+    # the first of a second run
+    i = int(np.flatnonzero((test["run"] == 2) & (test["start"] < 500))[0])
     changed = y_test.copy()
     changed[i] += 1
     moved = earlier_trials(train, y_train, test, changed) != predicted
@@ -131,9 +130,8 @@ def test_ridge_folds_hold_subjects_together():
     x, y = np.eye(30)[who], level[who] + rng.normal(0, 0.1, 600)
     assert np.std(fit_ridge(x, y, who)(x)) < 0.02 < 0.8 < np.std(fit_ridge(x, y, np.arange(600))(x))
     assert STRENGTHS[0] == max(STRENGTHS)
-    assert fit_ridge(x[:20], y[:20], who[:20])(x[20:22]) == pytest.approx(
-        y[:20].mean()
-    )  # one subject
+    # one subject
+    assert fit_ridge(x[:20], y[:20], who[:20])(x[20:22]) == pytest.approx(y[:20].mean())
 
 
 def test_which_a_challenge_has():

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from eeg import UserError
-from eeg.data.cache import cache_path
 from eeg.data.features import add
-from tests.score.conftest import by_hand, subject_names, write_run
+from tests.score.conftest import by_hand, copied, subject_names, write_fold, write_run
 
 
 def test_the_better_of_two(script, caches, tmp_path):
@@ -22,14 +21,11 @@ def test_the_better_of_two(script, caches, tmp_path):
     nrmse = lambda center: np.sqrt(np.mean((y - center) ** 2)) / y.std()
     lines = printed.splitlines()
     assert lines[0].startswith(f"challenge 1, R6 + R7: {len(y)} windows, 12 subjects")
-    assert lines[2].split()[:3] == ["c1_tcn/1", "tcn", f"{nrmse(1.5):.5f}"] and lines[3].split()[
-        :3
-    ] == ["c1_tcn/2", "tcn", f"{nrmse(4.0):.5f}"]
-    assert (
-        lines[2].endswith("cpu     lr 0.001, seed 0")
-        and lines[3].endswith("lr 0.5, seed 1")
-        and "  2:04  " in lines[2]
-    )
+    assert lines[2].split()[:3] == ["c1_tcn/1", "tcn", f"{nrmse(1.5):.5f}"]
+    assert lines[3].split()[:3] == ["c1_tcn/2", "tcn", f"{nrmse(4.0):.5f}"]
+    assert lines[2].endswith("cpu     lr 0.001, seed 0")
+    assert lines[3].endswith("lr 0.5, seed 1")
+    assert "  2:04  " in lines[2]
     parameters = 129 * 15 + 129 * 8 + 8  # filters and mixing alone
     assert int(re.search(r" ([\d,]+) +2:04 ", lines[2])[1].replace(",", "")) > parameters
     assert (
@@ -48,10 +44,8 @@ def test_identical_runs_are_not_distinguishable(script, tmp_path):
     for i in (1, 2):
         write_run(tmp_path, f"c2_tcn/{i}", 2, seed=5)
     printed = script("compare", "--out", tmp_path, "c2_tcn")
-    assert (
-        "not distinguishable: c2_tcn/1 and c2_tcn/2 predict the same" in printed
-        and "better: c2_tcn/1 than c2_tcn/2" not in printed
-    )
+    assert "not distinguishable: c2_tcn/1 and c2_tcn/2 predict the same" in printed
+    assert "better: c2_tcn/1 than c2_tcn/2" not in printed
 
 
 def test_an_ensemble_stands_in_the_table(script, caches, tmp_path):
@@ -70,9 +64,8 @@ def test_an_ensemble_stands_in_the_table(script, caches, tmp_path):
     assert re.search(r"better: ensemble: average of 2 than c1_tcn/[12], by", printed)
     write_run(tmp_path, "c1_tcn/3", center=1.5)
     write_run(tmp_path, "c1_tcn/4", center=1.6)
-    printed = script(
-        "compare", "--out", tmp_path, "c1_tcn", "--ensemble", "average"
-    )  # of 0.5, 2.7, 1.5, 1.6: third, and judged all the same
+    # of 0.5, 2.7, 1.5, 1.6: third, and judged all the same
+    printed = script("compare", "--out", tmp_path, "c1_tcn", "--ensemble", "average")
     assert re.search(
         "c1_tcn/[34] and ensemble: average of 4|c1_tcn/[34] than ensemble: average of 4", printed
     )
@@ -91,9 +84,8 @@ def test_validation_promotes_and_not_the_test_releases(script, tmp_path):
     write_run(tmp_path, "c1_lucky/1", center=1.63, nrmse=0.95)
     write_run(tmp_path, "c1_tcn/1", center=1.6, seed=2, nrmse=0.9)
     printed = script("compare", "--out", tmp_path, "--promote")
-    assert printed.index("c1_lucky/1") < printed.index(
-        "c1_tcn/1"
-    )  # the table is by the test releases
+    # the table is by the test releases
+    assert printed.index("c1_lucky/1") < printed.index("c1_tcn/1")
     assert "lowest validation NRMSE: c1_tcn/1, 0.90000 on 4 subjects of R5\n" in printed
     assert f"promoted c1_tcn/1 to {tmp_path}/promoted_challenge_1/" in printed
     kept = told(tmp_path)
@@ -115,10 +107,8 @@ def test_the_test_releases_can_veto(script, tmp_path):
     script("compare", "--out", tmp_path, "--promote")
     write_run(tmp_path, "c1_odd/1", center=4.0, seed=2, nrmse=0.5)
     printed = script("compare", "--out", tmp_path, "--promote")
-    assert (
-        "the test releases veto it: worse: c1_odd/1 than the promoted run, by" in printed
-        and "is kept" in printed
-    )
+    assert "the test releases veto it: worse: c1_odd/1 than the promoted run, by" in printed
+    assert "is kept" in printed
     assert told(tmp_path)["run"] == "c1_good/1"
     write_run(tmp_path, "c1_near/1", center=1.63, seed=3, nrmse=0.4)
     printed = script("compare", "--out", tmp_path, "--promote")
@@ -134,37 +124,20 @@ def test_the_test_releases_can_veto(script, tmp_path):
 
 def test_what_is_validated_on_other_subjects_is_not_promoted(script, tmp_path):
     write_run(tmp_path, "c1_tcn/1", center=1.5, nrmse=0.9)
-    names, options = (
-        subject_names("R1"),
-        {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]},
-    )
-    fold = {"sides": {"train": names[1:], "valid": names[:1]}, "train": options}
-    write_run(tmp_path, "c1_cv/1", center=1.6, seed=2, nrmse=0.3, **fold)
+    write_fold(tmp_path, 0.3, center=1.6, seed=2)
     printed = script("compare", "--out", tmp_path, "--promote")
     assert (
         "left out of the choice: 1 run not validated on 4 subjects of R5 (c1_cv: one of 5 folds)"
         in printed
     )
     assert told(tmp_path)["run"] == "c1_tcn/1"
-    printed = script(
-        "compare", "--out", tmp_path, "c1_cv", "--promote"
-    )  # alone it does not compete with the promoted one either
+    # alone it does not compete with the promoted one either
+    printed = script("compare", "--out", tmp_path, "c1_cv", "--promote")
     assert "is kept" in printed and told(tmp_path)["run"] == "c1_tcn/1"
 
 
 def test_what_validation_cannot_compare_with_the_promoted_run_needs_no_veto(script, tmp_path):
-    names, options = (
-        subject_names("R1"),
-        {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]},
-    )
-    write_run(
-        tmp_path,
-        "c1_cv/1",
-        center=1.6,
-        nrmse=0.3,
-        sides={"train": names[1:], "valid": names[:1]},
-        train=options,
-    )
+    write_fold(tmp_path, 0.3, center=1.6)
     assert "promoted c1_cv/1" in script("compare", "--out", tmp_path, "--promote")
     write_run(tmp_path, "c1_tcn/1", center=1.59, seed=2, nrmse=0.9)
     printed = script("compare", "--out", tmp_path, "c1_tcn", "--promote")
@@ -183,16 +156,12 @@ def test_what_cannot_be_compared_is_named_with_its_reason(script, tmp_path):
     write_run(tmp_path, "c1_nan/1", center=float("nan"))
     write_run(tmp_path, "c1_live/1", state={"status": "stopped"})
     printed = script("compare", "--out", tmp_path)
-    assert (
-        "left out: c1_seen/1 was trained on 8 of the subjects" in printed
-        and "left out: c1_nan/1 answers NaN" in printed
-    )
+    assert "left out: c1_seen/1 was trained on 8 of the subjects" in printed
+    assert "left out: c1_nan/1 answers NaN" in printed
     assert "c1_live" not in printed and "  c1_tcn/1  tcn" in printed
     printed = script("compare", "--out", tmp_path, "c1_tcn", "c1_seen")  # though it was named
-    assert (
-        "left out: c1_seen/1 was trained on 8 of the subjects" in printed
-        and "  c1_tcn/1  tcn" in printed
-    )
+    assert "left out: c1_seen/1 was trained on 8 of the subjects" in printed
+    assert "  c1_tcn/1  tcn" in printed
     with pytest.raises(UserError, match="c1_seen/1 was trained on 8"):
         script("compare", "--out", tmp_path, "c1_seen")
 
@@ -242,12 +211,7 @@ def test_a_hybrid_without_its_features_is_left_out(script, caches, tmp_path):
         printed = script("compare", "--out", tmp_path, *words)
         assert "left out: c1_hybrid/1: this model takes the features of each window" in printed
         assert "run/features.py --release R6 R7" in printed and "  c1_tcn/1  tcn" in printed
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    for release in ("R1", "R5", "R6"):
-        (folder / f"challenge1_{release}_windows.h5").write_bytes(
-            cache_path(caches, 1, release).read_bytes()
-        )
+    folder = copied(caches, tmp_path / "cache", 1, ("R1", "R5", "R6"))
     add(folder / "challenge1_R6_windows.h5")
     for words in ([], ["--ensemble", "stack"]):
         printed = script("compare", "--out", tmp_path, "--cache", folder, *words)

@@ -46,9 +46,8 @@ def test_weights_are_non_negative_least_squares(members):
         nrmse(y_test, p) < nrmse(y_test, test[0][:, 0]) < nrmse(y_test, combine("average", test)[0])
     )
     against = [-v for v in valid]
-    np.testing.assert_allclose(
-        combine("weights", test, against, y, subjects)[0], y.mean()
-    )  # who only misleads, gets no weight
+    # who only misleads, gets no weight
+    np.testing.assert_allclose(combine("weights", test, against, y, subjects)[0], y.mean())
 
 
 def test_stack_uses_all_columns():

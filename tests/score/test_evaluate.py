@@ -14,7 +14,7 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.data.cache import cache_path
-from tests.score.conftest import ROOT, by_hand, subject_names, write_run
+from tests.score.conftest import ROOT, by_hand, copied, write_fold, write_run
 
 
 def by_definition(y, p):
@@ -38,12 +38,10 @@ def test_without_arguments_the_best_of_each_challenge(script, caches, tmp_path):
     y, p, metadata = by_hand(best, caches, ["R6", "R7"])
     one = found["challenge1"]
     assert one["nrmse"] == pytest.approx(by_definition(y, p), rel=1e-5)
-    assert (
-        one["run"] == "c1_tcn/20260101_000000, epoch 2"
-        and one["releases"] == ["R6", "R7"]
-        and (one["windows"], one["subjects"]) == (len(y), 12)
-        and not one["simulated"]
-    )
+    assert one["run"] == "c1_tcn/20260101_000000, epoch 2"
+    assert one["releases"] == ["R6", "R7"]
+    assert (one["windows"], one["subjects"]) == (len(y), 12)
+    assert not one["simulated"]
     with h5py.File(cache_path(caches, 1, "R1"), "r") as f:
         known, trained = f["y"][()], f["metadata"][()]
     assert figure(one, "the mean of the training labels")["nrmse"] == pytest.approx(
@@ -87,12 +85,7 @@ def test_without_arguments_the_best_of_each_challenge(script, caches, tmp_path):
 
 
 def test_flagged_windows_are_scored_and_reported_apart(script, caches, tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    for release in ("R1", "R5", "R6"):
-        (folder / f"challenge1_{release}_windows.h5").write_bytes(
-            cache_path(caches, 1, release).read_bytes()
-        )
+    folder = copied(caches, tmp_path / "cache", 1, ("R1", "R5", "R6"))
     with h5py.File(folder / "challenge1_R6_windows.h5", "r+") as f:
         metadata = f["metadata"][()]
         metadata["fast"][:3], metadata["copy"][2:6] = True, True
@@ -115,15 +108,7 @@ def test_flagged_windows_are_scored_and_reported_apart(script, caches, tmp_path,
 
 def test_a_fold_is_not_the_best_run(script, tmp_path):
     write_run(tmp_path, "c1_tcn/1", nrmse=0.9)
-    names = subject_names("R1")
-    options = {"lr": 1e-3, "seed": 0, "keep_copies": False, "mini": False, "fold": [1, 5]}
-    write_run(
-        tmp_path,
-        "c1_cv/1",
-        nrmse=0.4,
-        sides={"train": names[1:], "valid": names[:1]},
-        train=options,
-    )
+    write_fold(tmp_path, 0.4)
     found, printed = scores(script, tmp_path)
     assert found["challenge1"]["run"] == "c1_tcn/1, epoch 2"
     assert (
@@ -143,10 +128,8 @@ def test_a_run_scored_on_its_validation_subjects_says_so(script, tmp_path):
     ):
         assert f"note: the {what} chosen on 4 of these 8 subjects, which flatters it\n" in printed
         one = found[f"challenge{challenge}"]
-        assert (
-            one["chosen_on_these_subjects"] is True
-            and one["table"][0]["chosen_on_these_subjects"] is True
-        )
+        assert one["chosen_on_these_subjects"] is True
+        assert one["table"][0]["chosen_on_these_subjects"] is True
     found, printed = scores(script, tmp_path, "c1_tcn", "--ensemble", "average", "--release", "R5")
     assert (
         "note: the epoch of c1_tcn/1, c1_tcn/2 was chosen on some of these subjects, "
@@ -173,18 +156,16 @@ def test_runs_by_name_and_ensembles(script, caches, tmp_path):
     p = [by_hand(run, caches, ["R6", "R7"])[1] for run in runs]
     y = by_hand(runs[0], caches, ["R6", "R7"])[0]
     found, _ = scores(script, tmp_path, "c1_tcn")
-    assert found["challenge1"]["run"] == "c1_tcn/2, epoch 2" and found["challenge1"][
-        "nrmse"
-    ] == pytest.approx(by_definition(y, p[2]), rel=1e-5)
+    assert found["challenge1"]["run"] == "c1_tcn/2, epoch 2"
+    assert found["challenge1"]["nrmse"] == pytest.approx(by_definition(y, p[2]), rel=1e-5)
     found, _ = scores(script, tmp_path, "c1_tcn/0", tmp_path / "c1_tcn" / "1")
     assert found["challenge1"]["nrmse"] == pytest.approx(by_definition(y, p[0]), rel=1e-5)
     assert figure(found["challenge1"], "c1_tcn/1, epoch 2")["nrmse"] == pytest.approx(
         by_definition(y, p[1]), rel=1e-5
     )
     found, printed = scores(script, tmp_path, "c1_tcn", "--ensemble", "average")
-    assert found["challenge1"]["run"] == "ensemble: average of 3" and found["challenge1"][
-        "nrmse"
-    ] == pytest.approx(by_definition(y, np.mean(p, 0)), rel=1e-5)
+    assert found["challenge1"]["run"] == "ensemble: average of 3"
+    assert found["challenge1"]["nrmse"] == pytest.approx(by_definition(y, np.mean(p, 0)), rel=1e-5)
     for words in (["c1_tcn", "--seed", "0", "2"], ["c1_tcn/2..", "c1_tcn/0"]):
         found, _ = scores(script, tmp_path, *words, "--ensemble", "average")
         assert found["challenge1"]["nrmse"] == pytest.approx(
@@ -203,12 +184,7 @@ def test_runs_by_name_and_ensembles(script, caches, tmp_path):
 
 
 def test_one_subject_has_no_interval_and_one_label_no_score(script, tmp_path, caches):
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    for release in ("R1", "R5", "R7"):
-        (folder / f"challenge2_{release}_windows.h5").write_bytes(
-            cache_path(caches, 2, release).read_bytes()
-        )
+    folder = copied(caches, tmp_path / "cache", 2, ("R1", "R5", "R7"))
     with h5py.File(folder / "challenge2_R7_windows.h5", "r+") as f:
         f["y"][()] = 0.3
     write_run(tmp_path / "out", "c2_tcn/1", 2)
@@ -222,15 +198,11 @@ def test_one_subject_has_no_interval_and_one_label_no_score(script, tmp_path, ca
 
 
 def test_labels_alone_need_the_training_cache(script, tmp_path, caches):
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    (folder / "challenge1_R6_windows.h5").write_bytes(cache_path(caches, 1, "R6").read_bytes())
+    folder = copied(caches, tmp_path / "cache", 1, ("R6",))
     write_run(tmp_path / "out", "c1_tcn/1")
     found, printed = scores(script, tmp_path / "out", "--cache", folder)
-    assert (
-        "label-only baselines unavailable: no cache of R1" in printed
-        and len(found["challenge1"]["table"]) == 1
-    )
+    assert "label-only baselines unavailable: no cache of R1" in printed
+    assert len(found["challenge1"]["table"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -280,9 +252,7 @@ def test_as_a_command(tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     nothing = call()
-    assert (
-        nothing.returncode == 1
-        and nothing.stderr.startswith("error: no finished run of challenge 1 in experiments/")
-        and len(nothing.stderr.splitlines()) == 1
-    )
+    assert nothing.returncode == 1
+    assert nothing.stderr.startswith("error: no finished run of challenge 1 in experiments/")
+    assert len(nothing.stderr.splitlines()) == 1
     assert call("--ensemble", "average").returncode == 2

@@ -47,10 +47,8 @@ def same_scoring(cache, ours, y, p, printed):
     assert len(y) == len(cache)
     np.testing.assert_allclose(y[order(y, p)], cache.y[order(cache.y, ours)], atol=1e-5)
     np.testing.assert_allclose(np.sort(p), np.sort(ours), atol=1e-5)
-    assert (
-        abs(nrmse(y, p) - nrmse(cache.y, ours)) < 1e-5
-        and abs(printed - nrmse(cache.y, ours)) < 1e-4
-    )
+    assert abs(nrmse(y, p) - nrmse(cache.y, ours)) < 1e-5
+    assert abs(printed - nrmse(cache.y, ours)) < 1e-4
 
 
 def test_scores_equal_those_that_the_start_kit_printed(tmp_path):

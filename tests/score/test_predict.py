@@ -170,9 +170,8 @@ def test_time_statistics_by_hand(data, model):
         expected += [-(p * np.log(p)).sum(), t[s.argmax()], p.max()]
         expected += [t[np.flatnonzero(np.cumsum(p) >= q)[0]] for q in QUANTILES]
         np.testing.assert_allclose(row[:7], expected[:7], rtol=1e-4)
-        np.testing.assert_allclose(
-            row[7:], expected[7:], atol=0.0101
-        )  # by rounding a quantile may fall on the sample beside
+        # by rounding a quantile may fall on the sample beside
+        np.testing.assert_allclose(row[7:], expected[7:], atol=0.0101)
 
 
 def test_memory_is_that_of_a_batch(data, model):

@@ -38,11 +38,9 @@ def damaged(run, change):
 def test_weights_that_do_not_fit(tmp_path, change, reason):
     with pytest.raises(UserError, match=reason) as raised:
         load_model(damaged(write_run(tmp_path, "a/1"), change))
-    assert (
-        "train" in str(raised.value)
-        and "\n" not in str(raised.value)
-        and len(str(raised.value)) < 600
-    )
+    assert "train" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 600
 
 
 class Dangerous:
@@ -76,11 +74,8 @@ def test_answers_that_are_no_numbers(caches, tmp_path):
 def test_validation_answers_of_challenge_2_are_shrunk_as_fits_other_subjects(caches, tmp_path):
     run = write_run(tmp_path, "c2_tcn/1", 2, seed=3)
     model = load_model(run.weights)
-    model.center[:], model.scale[:], model.shrink[:] = (
-        0.3,
-        2.0,
-        0.0,
-    )  # what was fitted on all of them plays no part
+    # what was fitted on all of them plays no part
+    model.center[:], model.scale[:], model.shrink[:] = (0.3, 2.0, 0.0)
     torch.save({"settings": model.settings, "state": model.state_dict()}, run.weights)
     valid = side(caches, [run], "valid")
     y, subjects = valid.y, valid.subjects

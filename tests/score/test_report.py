@@ -28,9 +28,8 @@ class Probe(nn.Module):
 
     def forward(self, x, features=None):
         part = x[:, self.channel, self.first : self.last]
-        return part.std(1, correction=0)[:, None].expand(
-            -1, 2
-        )  # a second output, which is not the answer
+        # a second output, which is not the answer
+        return part.std(1, correction=0)[:, None].expand(-1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +127,8 @@ def test_means_of_bins_and_their_intervals_by_subject():
         error = stats.sem(own)
         assert (high[b] - low[b]) / (2 * 1.96 * error) == pytest.approx(1, abs=0.15)
     few = np.arange(9).repeat(2)
-    mean, low, high = numbers.bin_means(
-        np.tile([0, 1], 9), np.arange(18.0), few
-    )  # bins of 9 subjects
+    # bins of 9 subjects
+    mean, low, high = numbers.bin_means(np.tile([0, 1], 9), np.arange(18.0), few)
     np.testing.assert_allclose(mean, [8, 9])
     assert np.isnan([low, high]).all()
 
@@ -139,12 +137,10 @@ def test_means_of_subjects():
     names, counts, first, second = numbers.subject_means(
         np.array([b"b", b"a", b"b"]), np.array([1.0, 2.0, 4.0]), np.array([0.0, 7.0, 1.0])
     )
-    assert (
-        list(names) == [b"a", b"b"]
-        and list(counts) == [1, 2]
-        and list(first) == [2, 2.5]
-        and list(second) == [7, 0.5]
-    )
+    assert list(names) == [b"a", b"b"]
+    assert list(counts) == [1, 2]
+    assert list(first) == [2, 2.5]
+    assert list(second) == [7, 0.5]
 
 
 def test_coverage_of_a_head_that_knows_is_right():
@@ -158,9 +154,8 @@ def test_coverage_of_a_head_that_knows_is_right():
     np.testing.assert_allclose(numbers.coverage(chances, moments, y), numbers.LEVELS, atol=0.03)
     too_sure = numbers.coverage(chances, moments, centre + 3 * spread * rng.normal(size=4000))
     assert (too_sure < numbers.LEVELS - 0.05).all()
-    assert (
-        numbers.coverage(chances, moments, np.full(4000, 0.1)).max() == 0
-    )  # before the window opens
+    # before the window opens
+    assert numbers.coverage(chances, moments, np.full(4000, 0.1)).max() == 0
 
 
 @pytest.fixture
@@ -222,11 +217,9 @@ def test_a_page_is_complete_and_self_contained(page, caches, tmp_path):
     html, done = page(run)
     y, p, metadata = by_hand(run, caches, ["R6", "R7"])
     text = text_of(html)
-    assert (
-        f"NRMSE {nrmse(y, p):.4f}" in text
-        and f"{len(y)} windows of 12 subjects" in text
-        and "R6 + R7" in text
-    )
+    assert f"NRMSE {nrmse(y, p):.4f}" in text
+    assert f"{len(y)} windows of 12 subjects" in text
+    assert "R6 + R7" in text
     for title in (
         "Learning curves",
         "Predicted against true",
@@ -262,11 +255,9 @@ def test_challenge_2_on_the_validation_side(page, no_occlusion, caches, tmp_path
     run = write_run(tmp_path, "c2_tcn/20260101_000000", challenge=2)
     html, done = page(run)
     text = text_of(html)
-    assert (
-        "validation subjects of R5" in done
-        and "flatters" in text
-        and "Error by externalizing" in text
-    )
+    assert "validation subjects of R5" in done
+    assert "flatters" in text
+    assert "Error by externalizing" in text
     assert "time head" not in text and "Simulated" not in text and "(simulated data)" not in text
     cache = find_caches(caches, 2, ["R5"])
     assert (
@@ -324,9 +315,8 @@ def test_progress_is_shown(page, caches, tmp_path, monkeypatch):
     page(run)
     n = len(by_hand(run, caches, ["R6", "R7"])[0])
     occluded = min(40, n)
-    assert seen[-1] == ("windows occluded", occluded, occluded) and len(
-        [each for each in seen if "occluded" in each[0]]
-    ) == -(-occluded // 16)
+    assert seen[-1] == ("windows occluded", occluded, occluded)
+    assert len([each for each in seen if "occluded" in each[0]]) == -(-occluded // 16)
     assert ("windows answered", n, n) in seen
 
 
@@ -369,11 +359,9 @@ def test_no_mark_is_cut_at_the_edge():
 def test_what_has_not_finished_has_curves_and_the_command_to_go_on(page, tmp_path):
     run = write_run(tmp_path, "c1_tcn/20260101_000000", state={"status": "stopped"})
     html, done = page(run)
-    assert (
-        "has not finished (stopped)" in done
-        and "Learning curves" in text_of(html)
-        and f"--resume {run.folder}" in text_of(html)
-    )
+    assert "has not finished (stopped)" in done
+    assert "Learning curves" in text_of(html)
+    assert f"--resume {run.folder}" in text_of(html)
     run = write_run(tmp_path, "c1_class/20260101_000000", target="correct")
     assert "predicts correct" in page(run)[1]
 
@@ -402,10 +390,8 @@ def test_subjects_it_was_trained_on_are_refused(page, tmp_path):
 def test_the_script(page, no_occlusion, script, caches, tmp_path):
     write_run(tmp_path, "c1_tcn/20260101_000000")
     said = script("report", "--out", tmp_path, "--release", "R7")
-    assert (
-        "windows of 4 subjects (R7)" in said
-        and str(tmp_path / "c1_tcn" / "20260101_000000" / "report.html") in said
-    )
+    assert "windows of 4 subjects (R7)" in said
+    assert str(tmp_path / "c1_tcn" / "20260101_000000" / "report.html") in said
     with pytest.raises(UserError, match="no finished run of challenge 1"):
         script("report", "--out", tmp_path / "absent")
 

@@ -2,13 +2,9 @@
 
 import ast
 import importlib.util
-import json
-import os
 import re
-import socket
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -26,6 +22,7 @@ from eeg.runs.run import Run
 from eeg.score import server
 from eeg.score.submission import Entry, check, entry, example_windows, write_zip
 from tests.conftest import trial_events, write_participants, write_recording
+from tests.score.conftest import save_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,39 +64,16 @@ def write_run(
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3), module.running_var.uniform_(0.5, 2)
-    folder = out / where
-    folder.mkdir(parents=True)
-    torch.save(
-        {"settings": model.settings, "state": model.state_dict()},
-        folder / f"weights_challenge_{challenge}.pt",
-    )
     config = {
         "challenge": challenge,
         "target": target or {1: "rt_from_stimulus", 2: "externalizing"}[challenge],
-        "name": folder.parent.name,
+        "name": (out / where).parent.name,
         "model": model.settings,
         "train": {"seed": seed},
         "simulated": simulated,
     }
-    said = {
-        "status": "finished",
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "updated": time.time(),
-    }
-    for file, content in (
-        ("config", config),
-        (
-            "history",
-            {
-                "epochs": [{"epoch": 1, "valid": {"nrmse": nrmse, "mean_predictor": mean}}],
-                "events": [],
-            },
-        ),
-        ("state", said),
-    ):
-        (folder / f"{file}.json").write_text(json.dumps(content))
-    return Run(folder)
+    epochs = [{"epoch": 1, "valid": {"nrmse": nrmse, "mean_predictor": mean}}]
+    return save_run(out / where, model, config, epochs)
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +121,9 @@ def test_a_time_told_under_load_says_so(runs, submit, monkeypatch, busy):
 
 def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
     said = submit("c1_tcn", "c1_eegnex", "c2_conformer", "c1_hybrid", "--out", runs)
-    assert (
-        "the average of these 3" in said
-        and "c2_conformer/20260101_000000" in said
-        and "batches of 1 and 64" in said
-    )
+    assert "the average of these 3" in said
+    assert "c2_conformer/20260101_000000" in said
+    assert "batches of 1 and 64" in said
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "unpacked")
@@ -260,9 +232,8 @@ def test_a_model_that_is_worth_nothing_needs_anyway(submit, tmp_path, about, rea
     write_run(out, "c2_tcn/1", challenge=2, **about, **TINY)
     with pytest.raises(UserError, match=reason) as raised:
         submit()
-    assert "submission.zip is not written" in str(raised.value) and str(raised.value).endswith(
-        "add --anyway"
-    )
+    assert "submission.zip is not written" in str(raised.value)
+    assert str(raised.value).endswith("add --anyway")
     assert "c1_tcn/1" not in str(raised.value) and not list(tmp_path.glob("*.zip*"))
     said = submit("--anyway")
     assert re.search(f"warning: .*{reason}", said) and (tmp_path / "submission.zip").exists()
@@ -274,10 +245,8 @@ def test_what_beats_the_mean_is_submitted_and_compared(submit, tmp_path):
     write_run(out, "c2_tcn/1", challenge=2, nrmse=1.0199, **TINY)
     said = submit()
     assert "validation NRMSE 0.90000, the mean of its training labels 1.02000" in said
-    assert (
-        "validation NRMSE 1.01990, the mean of its training labels 1.02000" in said
-        and "warning" not in said
-    )
+    assert "validation NRMSE 1.01990, the mean of its training labels 1.02000" in said
+    assert "warning" not in said
     assert (tmp_path / "submission.zip").exists()
 
 
@@ -310,11 +279,9 @@ def test_runs_of_a_name_are_chosen_by_seed(submit, tmp_path):
         out, "c2_tcn/20260101_000000", challenge=2, name="tcn", width=8, depth=1, head="number"
     )
     said = submit("c1_tcn", "--seed", 0, 1)
-    assert (
-        "c1_tcn/20260100_000000" in said
-        and "c1_tcn/20260101_000000" in said
-        and "the average of these 2" in said
-    )
+    assert "c1_tcn/20260100_000000" in said
+    assert "c1_tcn/20260101_000000" in said
+    assert "the average of these 2" in said
     assert "c1_tcn/20260102" not in said
     assert "the average of these 2" in submit("c1_tcn/20260101..")
 
@@ -331,9 +298,8 @@ def test_all_that_is_packed_imports_torch_alone():
                 else []
             )
             for name in names:
-                native = (
-                    path.name == "layers.py" and name == "eeg"
-                )  # the extension, which it does without where there is none
+                # the extension, which it does without where there is none
+                native = path.name == "layers.py" and name == "eeg"
                 assert name.split(".")[0] in standard or native, f"{path.name} imports {name}"
 
 
@@ -381,9 +347,8 @@ def test_a_constant_stands_in_only_if_asked_for(runs, submit, tmp_path):
     )
     build(find_release("R1", tmp_path / "data"), Settings(2), tmp_path / "cache")
     said = submit("--constant", 2)
-    windows = np.array(
-        [9, 14, 19]
-    )  # of 20, 30 and 40 s; one subject, of those with most windows, is on the validation side
+    # of 20, 30 and 40 s; one subject, of those with most windows, is on the validation side
+    windows = np.array([9, 14, 19])
     means = [
         f"{np.delete(windows, i) @ np.delete([0.5, -1.25, 2], i) / np.delete(windows, i).sum():.4f}"
         for i in range(3)

@@ -17,17 +17,7 @@ from eeg.score import report
 from eeg.score.metrics import LEAST_FREEDOM
 from eeg.score.predict import Question, all_answers, predict_run
 from eeg.score.sides import scored_side
-from tests.score.conftest import by_hand, write_run
-
-
-def copied(caches, folder, challenge, releases=("R1", "R5", "R6", "R7")):
-    """Copies of the caches, whose metadata a test may change. -> folder"""
-    folder.mkdir()
-    for release in releases:
-        cache_path(folder, challenge, release).write_bytes(
-            cache_path(caches, challenge, release).read_bytes()
-        )
-    return folder
+from tests.score.conftest import by_hand, copied, write_run
 
 
 def change(path, name, values):
@@ -67,10 +57,8 @@ def test_hit_against_error_is_scored_by_its_auroc(script, hits, tmp_path):
     score = found["challenge1_correct"]
     assert score["auroc"] == pytest.approx(expected) and abs(expected - 0.5) > 1e-3
     assert score["windows"] == known.sum() < len(known) and score["target"] == "correct"
-    assert (
-        f"challenge 1, correct, R6 + R7: {known.sum()} windows, 12 subjects" in printed
-        and f"{expected:.5f}" in printed
-    )
+    assert f"challenge 1, correct, R6 + R7: {known.sum()} windows, 12 subjects" in printed
+    assert f"{expected:.5f}" in printed
     chance = next(
         entry for entry in score["table"] if entry["name"] == "the mean of the training labels"
     )
@@ -91,10 +79,8 @@ def test_the_auroc_has_an_interval_by_subject(script, hits, tmp_path):
     """As wide as Student's t times the jackknife error over subjects; none for few subjects."""
     run = write_run(tmp_path, "c1_correct/1", head="number", target="correct")
     found, printed = evaluated(script, tmp_path, hits, "c1_correct", "--release", "R7")
-    assert (
-        "low" not in found["challenge1_correct"]["table"][0]
-        and "too few subjects to say" in printed
-    )
+    assert "low" not in found["challenge1_correct"]["table"][0]
+    assert "too few subjects to say" in printed
     change(
         cache_path(hits, 1, "R6"),
         "subject",
@@ -185,13 +171,12 @@ def test_each_factor_has_its_nrmse_and_correlation(script, four, tmp_path):
     for name in ("externalizing", "p_factor", "attention"):
         windows, nrmse, r = expected[name]
         assert told[name]["windows"] == windows
-        assert told[name]["nrmse"] == pytest.approx(nrmse) and told[name][
-            "pearson"
-        ] == pytest.approx(r)
+        assert told[name]["nrmse"] == pytest.approx(nrmse)
+        assert told[name]["pearson"] == pytest.approx(r)
         assert re.search(rf"{name} +{nrmse:.5f} .* {r:.5f}", printed)
-    assert (
-        "pearson" not in told["internalizing"] and "do not vary" in told["internalizing"]["reason"]
-    )  # of all the same
+    # of all the same
+    assert "pearson" not in told["internalizing"]
+    assert "do not vary" in told["internalizing"]["reason"]
     mean = np.mean([expected[name][2] for name in ("externalizing", "p_factor", "attention")])
     assert told["mean_pearson"] == pytest.approx(mean) and re.search(f"mean +{mean:.5f}", printed)
     assert found["challenge2"]["nrmse"] == pytest.approx(expected["externalizing"][1])

@@ -5,8 +5,7 @@
     best.pt  best.json          the best epoch's weights: {"model", "settings", "epoch"}
 
 A state is written to last.pt.partial, flushed and read back; then last becomes previous and the
-partial becomes last. A kill between any two of these steps leaves a file whose digest one of the
-.json knows.
+partial last. A kill between any two of these steps leaves a file whose digest a .json knows.
 """
 
 import hashlib
@@ -151,7 +150,7 @@ def restore(trainer, state: dict) -> None:
     journal, home = trainer.journal, trainer.stepper.home
     journal.history = state["history"]
     trainer.events_shared = len(journal.history["events"])
-    # an epoch that was trained twice is timed by the second time
+    # An epoch that was trained twice is timed by the second time.
     known = {entry["epoch"]: entry for entry in journal.timing["epochs"]}
     journal.timing["epochs"] = [known[epoch] for epoch in sorted(known) if epoch < trainer.epoch]
     torch.set_rng_state(state["generators"]["cpu"])

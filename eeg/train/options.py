@@ -19,9 +19,22 @@ TARGETS = {  # by challenge; the one that the competition scores comes first
     1: ("rt_from_stimulus", "rt_from_trialstart", "correct"),
     2: ("externalizing", "factors"),
 }
+AUX = ("age", "sex")
 OFFERED = {name: loss.words for name, loss in LOSSES.items() if loss.offered}
-BATCH_SIZES = [32, 64, 128]
-DECAYS = [0.9, 0.99, 0.995]
+
+
+class each(NamedTuple):
+    """The values of the two challenges, where they differ."""
+
+    one: Any
+    two: Any
+
+
+# what a search draws from
+RATES = each({"log": [3e-4, 5e-3]}, {"log": [1e-4, 3e-3]})
+WEIGHT_DECAYS = each({"log": [1e-3, 0.3]}, {"log": [1e-2, 1]})
+BATCH_SIZES = each([32, 64, 128], [32, 64, 128])
+DECAYS = each([0.9, 0.99, 0.995], [0.9, 0.99, 0.995])
 
 
 def assignment(text: str) -> tuple[str, Any]:
@@ -33,13 +46,6 @@ def assignment(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
-
-
-class each(NamedTuple):
-    """The defaults of the two challenges, where they differ."""
-
-    one: Any
-    two: Any
 
 
 @dataclass(frozen=True)
@@ -131,19 +137,13 @@ class Options:
         choices=("none", "file", "layer"),
     )
     aux: tuple = option(
-        each((), ("age", "sex")),
-        "what to learn besides the target, in challenge 2",
-        "model",
-        nargs="*",
-        choices=("age", "sex"),
+        each((), AUX), "what else to learn in challenge 2", "model", nargs="*", choices=AUX
     )
     train: tuple | None = releases(
         "releases to train on", "those of R1 R2 R3 R4 R8 R9 R10 R11 that are cached"
     )
     valid: tuple | None = releases(
-        "releases to validate on",
-        "R5 if it is cached, else 20 %% of the training subjects",
-        shared=True,
+        "releases to validate on", "R5 if cached, else 20 %% of the training subjects", shared=True
     )
     mini: bool = option(False, shared=True)
     cv: int = count(
@@ -164,19 +164,9 @@ class Options:
         "*",
     )
     epochs: int = count(each(100, 30), "train for at most N epochs")
-    lr: float = amount(
-        each(3e-3, 1e-3),
-        "learning rate",
-        searched=each({"log": [3e-4, 5e-3]}, {"log": [1e-4, 3e-3]}),
-    )
-    weight_decay: float = amount(
-        each(1e-2, 5e-2),
-        "weight decay of AdamW",
-        searched=each({"log": [1e-3, 0.3]}, {"log": [1e-2, 1]}),
-    )
-    batch_size: int = count(
-        64, "windows in a step, over all processes", searched=each(BATCH_SIZES, BATCH_SIZES)
-    )
+    lr: float = amount(each(3e-3, 1e-3), "learning rate", searched=RATES)
+    weight_decay: float = amount(each(1e-2, 5e-2), "weight decay of AdamW", searched=WEIGHT_DECAYS)
+    batch_size: int = count(64, "windows in a step, over all processes", searched=BATCH_SIZES)
     l1: float = amount(0.0, "strength of an L1 penalty on the weights")
     loss: str | None = option(
         None,
@@ -193,7 +183,7 @@ class Options:
         0.99,
         "decay of the averaged weights, which are validated and kept; 0 does not average",
         type=cli.share,
-        searched=each(DECAYS, DECAYS),
+        searched=DECAYS,
     )
     patience: int = count(15, "stop after N epochs without a better one")
     amp: str = choice(

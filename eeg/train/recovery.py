@@ -36,7 +36,7 @@ class Recovery:
         guard.update("the optimiser's step", optimizer.step)
         weights = guard.read("a copy of the weights", lambda: copied(model))
 
-    The model is given on the CPU; it is moved to the device here, with all that lies beside it.
+    The model comes on the CPU and is moved to the device here, with all that lies beside it.
     step(model, batch, weight) -> (loss, outputs): forward, and backward of `weight * loss`, added
     to .grad, on the model's device; loss a float, outputs on the CPU, windows first. The loss is
     the mean over the windows given: parts of a batch weigh by their number of windows. A loss that
@@ -44,12 +44,10 @@ class Recovery:
     norm sees a part at a time.
     on_event(kind, text): "out of memory", "device error", "moved to cpu".
     beside(): further tensors that live where the model does and change as it learns, the same ones
-    at each call. The very tensors, not what .detach() or state_dict() make of them: like parameters
-    and buffers, they are moved in place.
+    at each call (not copies by .detach() or state_dict()): they are moved in place.
     moments(): the optimiser's state. It may appear at the first step, and starts from zero.
-    largest: windows that the CPU's memory holds at once, None for all. Beyond it the system would
-    kill the process without an error.
-
+    largest: windows that the CPU's memory holds at once, beyond which the system would kill the
+    process; None for all.
     `home` is the device, `device` where the model is now; `away`: on the CPU instead of the device;
     `moved`: for good.
     """
@@ -79,8 +77,7 @@ class Recovery:
     def gradients(self, batch: dict, scale: float = 1.0) -> tuple[float, torch.Tensor]:
         """Put the gradient of a batch (CPU tensors, windows first) in .grad. -> (loss, outputs)
 
-        scale: multiplies the loss in float16 training and divides the gradients again. Unused on
-        the CPU.
+        scale: multiplies the loss and divides the gradients, for float16; unused on the CPU.
         """
         n = len(next(iter(batch.values())))
         if self.parts > 1 and self.calm >= CALM:
@@ -93,10 +90,9 @@ class Recovery:
         return answer
 
     def update(self, what: str, work: Callable) -> Any:
-        """Return work(), which changes tensors and nothing else; what: its name in events.
+        """Return work(), which changes tensors and nothing else, and draws no random numbers.
 
-        Where the device fails, the work starts again from the same tensors. It finds the gradients
-        that `gradients` left, and draws no random numbers.
+        Where the device fails, it starts again from the same tensors and gradients.
         """
         once_more = iter([f"{what} is tried once more"])
         return self._insist(what, lambda again: self._apply(work, again), once_more)
@@ -124,8 +120,7 @@ class Recovery:
     # how
 
     def _insist(self, what, work, lighter):
-        """Call work(again) until it is done. lighter: iterates over ways to need less memory, each
-        in words."""
+        """Call work(again) until it is done. lighter: ways to need less memory, in words."""
         answer, fault = outcome(work, False)
         while fault:
             way = next(lighter, None) if fault.memory else None
@@ -281,8 +276,7 @@ def on_host(value: Any) -> Any:
 def outcome(work: Callable, *arguments) -> tuple[Any, Fault | None]:
     """Call work(*arguments). -> (its result, None), or (None, Fault) where the device failed.
 
-    Other exceptions pass through. The device's is dropped here: its traceback would keep the
-    tensors of the failed pass in memory.
+    Other exceptions pass through. The device's is dropped: its traceback would hold tensors.
     """
     try:
         return work(*arguments), None
@@ -294,8 +288,7 @@ def outcome(work: Callable, *arguments) -> tuple[Any, Fault | None]:
 
 
 def answers(device: torch.device, limit_s: float = 20) -> bool:
-    """Whether a device still adds two numbers in time. After most errors of a card nothing in the
-    process can use it again."""
+    """Whether a device still adds two numbers in time. After most errors a card does not."""
     found = []
 
     def ask():

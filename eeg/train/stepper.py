@@ -33,10 +33,7 @@ class Taken(NamedTuple):
 
 
 class Stepper:
-    """A model, and all that changes as it learns. What touches the device goes through `guard`.
-
-    on_event(kind, text): see Recovery.
-    """
+    """A model, and all that changes as it learns. What touches the device goes through `guard`."""
 
     def __init__(
         self,

@@ -24,8 +24,7 @@ SAMPLED = 1000  # windows from which the features of a layer are standardised
 
 
 def make_model(options: Options) -> Model:
-    """The model that the options ask for, with fresh weights. Raises UserError for an unknown
-    setting."""
+    """The model that the options ask for, untrained. Raises UserError for an unknown setting."""
     settings, outputs = dict(options.set), 4 if options.target == "factors" else 1
     usual = {"n_outputs": outputs, "normalize": options.normalize, "aux": tuple(options.aux)}
     try:

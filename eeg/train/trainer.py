@@ -307,8 +307,7 @@ class Trainer:
         return self._write("last", read("the checkpoint", lambda: checkpoint.snapshot(self)))
 
     def _write(self, name, state):
-        """Let the main process write a checkpoint. A full disk costs a warning, because the
-        checkpoint before is still there. -> whether it was written"""
+        """Let the main process write a checkpoint; a full disk costs a warning. -> whether it did"""
         try:
             if self.ranks.main:
                 folder = self.journal.folder / "checkpoints"

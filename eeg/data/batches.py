@@ -98,22 +98,17 @@ class Batches:
 
     def _check(self, stored):
         """Raise UserError where there are no such batches. stored: samples of a stored window."""
-        cache, rows = self.cache, self.rows
+        cache, rows, rank = self.cache, self.rows, f"process {self.rank} of {self.world}"
         if rows.ndim != 1 or len(rows) == 0:
             raise UserError("there is no window to make batches of")
         if rows.min() < 0 or rows.max() >= len(cache):
-            raise UserError(
-                f"windows {rows.min()} to {rows.max()} were asked for of a cache of {len(cache)}"
-            )
+            asked = f"windows {rows.min()} to {rows.max()}"
+            raise UserError(f"{asked} were asked for of a cache of {len(cache)}")
         if self.batch_size < 1 or not 0 <= self.rank < self.world:
-            raise UserError(
-                f"a batch of {self.batch_size} for process {self.rank} of {self.world} "
-                "makes no sense"
-            )
+            raise UserError(f"a batch of {self.batch_size} for {rank} makes no sense")
         if self.length > stored:
-            raise UserError(
-                f"windows of {self.length} samples were asked for, the cache stores {stored}"
-            )
+            asked = f"windows of {self.length} samples"
+            raise UserError(f"{asked} were asked for, the cache stores {stored}")
         shift_s, used = self.augment.shift, self.starts[rows]
         room = min(used.min(), stored - self.length - used.max())
         if round(shift_s * cache.sfreq) > room:

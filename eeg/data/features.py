@@ -11,7 +11,7 @@ import io
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,6 @@ def compute(
     X: np.ndarray,
     first: int = 0,
     length: int | None = None,
-    channels: Sequence[str] = CHANNELS,
     threads: int | None = None,
 ) -> np.ndarray:
     """Features of X (N, C, samples), float32 or float16, microvolts at 100 Hz: (N, F) float32.
@@ -43,10 +42,10 @@ def compute(
 
     if X.dtype not in (np.float32, np.float16):
         raise TypeError(f"X must be float32 or float16, got {X.dtype}")
-    if X.ndim != 3 or X.shape[1] != len(channels):
-        raise ValueError(f"X must be (windows, {len(channels)} channels, samples), got {X.shape}")
+    if X.ndim != 3 or X.shape[1] != len(CHANNELS):
+        raise ValueError(f"X must be (windows, {len(CHANNELS)} channels, samples), got {X.shape}")
     length, threads = length or X.shape[2] - first, threads or 0
-    listed = [list(channels).index(name) for group in GROUPS.values() for name in group]
+    listed = [CHANNELS.index(name) for group in GROUPS.values() for name in group]
     chosen = np.unique(listed).astype(np.int32)
     members = np.searchsorted(chosen, listed).astype(np.int32)
     sizes = np.array([len(group) for group in GROUPS.values()], np.int32)

@@ -101,16 +101,13 @@ def _averages(ax, cache):
     ax.legend(fontsize=7)
 
 
-def bad_channels(cache: Cache, windows: int = 4) -> np.ndarray:
-    """(recordings, 129) bool: flat, or five times as large as the recording's median channel.
-
-    Looks at `windows` windows of each recording.
-    """
+def bad_channels(cache: Cache) -> np.ndarray:
+    """(recordings, 129) bool: flat, or 5 x the recording's median channel, in 4 of its windows."""
     keys = np.char.add(cache.release.astype(str), cache.metadata["recording"].astype(str))
     bad = []
     for key in dict.fromkeys(keys):
         rows = np.flatnonzero(keys == key)
-        rows = rows[np.linspace(0, len(rows) - 1, min(windows, len(rows))).astype(int)]
+        rows = rows[np.linspace(0, len(rows) - 1, min(4, len(rows))).astype(int)]
         spread = np.median([cache[int(i)].astype(np.float32).std(1) for i in rows], 0)
         bad.append((spread < 1e-3) | (spread > 5 * np.median(spread)))
     return np.array(bad)

@@ -187,7 +187,14 @@ def choose_releases(
     if not train:
         train = tuple(name for name in TRAIN if cached(name) and name not in (valid or ()))
     if not train:
-        raise _no_training_cache(folder, challenge, mini)
+        from eeg.data.cache import build_command, neighbour
+
+        command = build_command(folder, neighbour(folder, challenge, mini) | {"release": "R1"})
+        looked = ", ".join(cache_path(folder, challenge, name, mini).name for name in TRAIN[:2])
+        raise UserError(
+            f"there is no cache of a training release for challenge {challenge} in {folder}/ "
+            f"(looked for {looked}, ...); build one with: {command}"
+        )
     if valid is None:
         valid = (VALID,) if not cv and cached(VALID) and VALID not in train else ()
     train, valid = tuple(dict.fromkeys(train)), tuple(dict.fromkeys(valid))
@@ -196,14 +203,3 @@ def choose_releases(
 
         find_caches(folder, challenge, [*train, *valid], mini)  # raises: names what is missing
     return train, valid
-
-
-def _no_training_cache(folder, challenge, mini):
-    from eeg.data.cache import build_command, neighbour
-
-    command = build_command(folder, neighbour(folder, challenge, mini) | {"release": "R1"})
-    looked = ", ".join(cache_path(folder, challenge, name, mini).name for name in TRAIN[:2])
-    return UserError(
-        f"there is no cache of a training release for challenge {challenge} in {folder}/ "
-        f"(looked for {looked}, ...); build one with: {command}"
-    )

@@ -1,5 +1,6 @@
 """Which samples are a window, by the competition's rules, and what is kept about each window."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,40 +38,32 @@ class Windows:
     labels: np.ndarray  # (n) float64
 
 
-def sample_of(seconds, sfreq: float = SFREQ) -> np.ndarray:
+def sample_of(seconds) -> np.ndarray:
     """The sample MNE takes for an annotation: whole microseconds, then rounded half to even."""
-    return np.round(np.round(np.asarray(seconds, float), 6) * sfreq)
+    return np.round(np.round(np.asarray(seconds, float), 6) * SFREQ)
 
 
-def stimulus_windows(trials: np.ndarray, n_times: int):
-    """Challenge 1: (numbers of the trials with a window, its starts, {reason: dropped trials})."""
+def cut_trials(trials: np.ndarray, n_times: int) -> tuple[Windows, Counter]:
+    """Challenge 1: (Windows, {reason: dropped trials})."""
     no_stimulus = np.isnan(trials["stimulus"])
     no_response = ~no_stimulus & np.isnan(trials["response"])
     starts = np.where(no_stimulus, -1, sample_of(np.nan_to_num(trials["stimulus"]))) + OFFSET
     complete = ~no_stimulus & ~no_response
     outside = complete & ((starts + LENGTH[1] > n_times) | (starts < OFFSET))
     kept = np.flatnonzero(complete & ~outside)
-    dropped = {
-        "no response": int(no_response.sum()),
-        "no stimulus": int(no_stimulus.sum()),
-        "past the end of the recording": int(outside.sum()),
-    }
-    dropped = {reason: n for reason, n in dropped.items() if n}
-    return kept, starts[kept].astype(np.int64), dropped
+    rows = np.zeros(len(kept), METADATA[1])
+    for name in "stimulus response rt_from_trialstart correct side copy fast".split():
+        rows[name] = trials[name][kept]
+    reasons = ("no response", "no stimulus", "past the end of the recording")
+    counts = map(np.count_nonzero, (no_response, no_stimulus, outside))
+    dropped = Counter(dict(zip(reasons, counts)))
+    starts, labels = starts[kept].astype(np.int64), trials["rt_from_stimulus"][kept]
+    return Windows(starts, rows, labels), +dropped
 
 
 def fixed_windows(n_times: int) -> np.ndarray:
     """Challenge 2: the starts (n) int64 of all 4 s windows, every 2 s, within the recording."""
     return np.arange(0, n_times - LENGTH[2] + 1, STRIDE, dtype=np.int64)
-
-
-def cut_trials(trials: np.ndarray, n_times: int) -> tuple[Windows, dict[str, int]]:
-    """Challenge 1: (Windows, {reason: dropped trials})."""
-    kept, starts, dropped = stimulus_windows(trials, n_times)
-    rows = np.zeros(len(kept), METADATA[1])
-    for name in "stimulus response rt_from_trialstart correct side copy fast".split():
-        rows[name] = trials[name][kept]
-    return Windows(starts, rows, trials["rt_from_stimulus"][kept]), dropped
 
 
 def cut_fixed(trials, n_times: int, participant: Mapping | None) -> Windows:

@@ -9,7 +9,7 @@ import pytest
 
 from eeg.data.release import BadRecording
 from eeg.data.trials import build_trials, flag_copies, is_fast, read_events
-from eeg.data.windows import fixed_windows, sample_of, stimulus_windows
+from eeg.data.windows import cut_trials, fixed_windows, sample_of
 from tests.conftest import EVENTS, trial_events
 
 
@@ -236,11 +236,13 @@ def test_stimulus_windows_leave_nothing_out_and_say_why(tmp_path):
     trials = build_trials(*read_events(tmp_path / "events.tsv"))
     trials["response"][1], trials["stimulus"][2] = np.nan, np.nan
     last = int(round((2 + 2.8 + 5 * 5.2) * 100)) + 250
-    kept, starts, dropped = stimulus_windows(trials, last)
-    assert kept.tolist() == [0, 3, 4, 5] and starts.tolist() == [530, 2090, 2610, 3130]
+    windows, dropped = cut_trials(trials, last)
+    assert windows.labels.tolist() == trials["rt_from_stimulus"][[0, 3, 4, 5]].tolist()
+    assert windows.starts.tolist() == [530, 2090, 2610, 3130]
     assert dropped == {"no response": 1, "no stimulus": 1}
-    kept, _, dropped = stimulus_windows(trials, last - 1)
-    assert kept.tolist() == [0, 3, 4] and dropped["past the end of the recording"] == 1
+    windows, dropped = cut_trials(trials, last - 1)
+    assert windows.starts.tolist() == [530, 2090, 2610]
+    assert dropped["past the end of the recording"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Checkpoints survive torn files, foreign files, a kill between any two steps, a full disk."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -11,11 +12,8 @@ from eeg.train import checkpoint
 
 
 def state(epoch):
-    return {
-        "epoch": epoch,
-        "weights": torch.arange(10.0) + epoch,
-        "list": [1, "two", None, {"three": 3.0}],
-    }
+    weights = torch.arange(10.0) + epoch
+    return {"epoch": epoch, "weights": weights, "list": [1, "two", None, {"three": 3.0}]}
 
 
 def save(folder, epoch, name="last"):
@@ -37,12 +35,8 @@ def test_the_newest_comes_back(tmp_path):
     for epoch in (1, 2, 3):
         save(tmp_path, epoch)
         assert epoch_of(tmp_path) == (epoch, [])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "last.json",
-        "last.pt",
-        "previous.json",
-        "previous.pt",
-    ]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["last.json", "last.pt", "previous.json", "previous.pt"]
     save(tmp_path, 3, "best")
     assert epoch_of(tmp_path) == (3, [])
 
@@ -61,11 +55,8 @@ def test_a_torn_one_falls_back_to_the_one_before(tmp_path, spoil):
     spoil(tmp_path / "last.pt")
     epoch, wrong = epoch_of(tmp_path)
     assert epoch == 1
-    assert wrong == (
-        []
-        if not (tmp_path / "last.pt").exists()
-        else ["last.pt is not what was saved (its SHA-256 stands in no .json)"]
-    )
+    foreign = ["last.pt is not what was saved (its SHA-256 stands in no .json)"]
+    assert wrong == (foreign if (tmp_path / "last.pt").exists() else [])
     spoil(tmp_path / "previous.pt")
     assert epoch_of(tmp_path)[0] is None
 
@@ -82,9 +73,8 @@ def test_a_pickle_bomb_is_not_set_off(tmp_path):
     bomb.folder = str(tmp_path / "exploded")
     torch.save(bomb, tmp_path / "last.pt")
     assert epoch_of(tmp_path)[0] == 1
-    digest = (
-        __import__("hashlib").sha256((tmp_path / "last.pt").read_bytes()).hexdigest()
-    )  # and not with a digest that fits, either
+    # and not with a digest that fits, either
+    digest = hashlib.sha256((tmp_path / "last.pt").read_bytes()).hexdigest()
     (tmp_path / "last.json").write_text(json.dumps({"epoch": 9, "batch": 0, "sha256": digest}))
     epoch, wrong = epoch_of(tmp_path)
     assert epoch == 1 and "last.pt" in wrong[0]
@@ -158,9 +148,8 @@ def test_a_full_disk_keeps_what_is_there(tmp_path, monkeypatch):
 
 def test_a_disk_that_keeps_something_else(tmp_path, monkeypatch):
     save(tmp_path, 1)
-    monkeypatch.setattr(
-        checkpoint, "write_through", lambda path, content: path.write_bytes(b"\0" * len(content))
-    )
+    zeros = lambda path, content: path.write_bytes(b"\0" * len(content))
+    monkeypatch.setattr(checkpoint, "write_through", zeros)
     with pytest.raises(OSError, match="reads back as something else"):
         save(tmp_path, 2)
     assert epoch_of(tmp_path) == (1, [])

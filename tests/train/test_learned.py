@@ -140,35 +140,19 @@ def test_mixup_mixes_all_that_the_model_sees(train, caches, monkeypatch):
         return found
 
     monkeypatch.setattr(module.Trainer, "_tensors", tensors)
-    train(
-        "--challenge",
-        1,
-        "--epochs",
-        1,
-        "--model",
-        "hybrid",
-        "--augment",
-        "mix=0.4",
-        "--set",
-        "width=8",
-        "depth=1",
-    )
+    options = "--challenge 1 --epochs 1 --model hybrid --augment mix=0.4 --set width=8 depth=1"
+    train(*options.split())
     cache = Cache([cache_path(caches, 1, "R1"), cache_path(caches, 1, "R5")])
     assert seen and any((mix < 1).any() for _, mix, _, _ in seen)
     for rows, mix, x, found in seen:
         before = np.roll(np.arange(len(rows)), 1)
         for name, plain in (("x", x), ("features", cache.features[rows])):
             share = mix.reshape(-1, *[1] * (plain.ndim - 1))
-            np.testing.assert_allclose(
-                found[name].numpy(),
-                share * plain + (1 - share) * plain[before],
-                rtol=1e-4,
-                atol=1e-3,
-            )
+            wanted = share * plain + (1 - share) * plain[before]
+            np.testing.assert_allclose(found[name].numpy(), wanted, rtol=1e-4, atol=1e-3)
         label = mix * found["y"][:, 0].numpy() + (1 - mix) * found["other"][:, 0].numpy()
-        np.testing.assert_allclose(
-            label, mix * cache.y[rows] + (1 - mix) * cache.y[rows[before]], rtol=1e-5
-        )
+        wanted = mix * cache.y[rows] + (1 - mix) * cache.y[rows[before]]
+        np.testing.assert_allclose(label, wanted, rtol=1e-5)
 
 
 def test_models_are_listed_with_what_they_are(train):

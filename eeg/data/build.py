@@ -176,11 +176,6 @@ def _trials(recording):
 # ------------------------------------------------------------------------------------------ writing
 
 
-def second_file(partial: Path) -> Path:
-    """Where the windows move if a recording failed: there only while `partial` is held."""
-    return partial.with_name(partial.name + "2")
-
-
 @contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
     """Hold path.partial alone, and remove it at the end unless it was renamed."""
@@ -193,7 +188,7 @@ def partial_file(path: Path) -> Iterator[Path]:
         try:
             yield partial
         finally:
-            second_file(partial).unlink(missing_ok=True)
+            _second(partial).unlink(missing_ok=True)
 
 
 class _Layout:
@@ -314,11 +309,15 @@ def _fill(partial, offset, layout, plans, jobs):
             pool.shutdown(cancel_futures=True)
 
 
+def _second(partial):
+    return partial.with_name(partial.name + "2")  # there only while `partial` is held
+
+
 def _move_together(partial, layout, offset, windows, kept):
     """Move the windows together in a second file: some recordings could not be read after all."""
     whole = np.memmap(partial, layout.dtype, "r", offset, (windows, *layout.shape))
     parts = [whole[plan.first : plan.first + len(plan.windows.starts)] for plan in kept]
-    second = second_file(partial)
+    second = _second(partial)
     offset, rows = layout.write(second, kept)
     with open(second, "r+b") as file:
         file.seek(offset)

@@ -61,8 +61,7 @@ def compute(
 class Report:
     """What `add` did, for its closing lines."""
 
-    path: Path
-    windows: int = 0
+    windows: int
     computed: bool = True
     missing: dict[str, int] = field(default_factory=dict)  # feature -> windows in which it is NaN
 
@@ -92,7 +91,7 @@ def add(
 
     with partial_file(path.with_name(path.name + ".features")) as partial:
         if not force and (known := _present(path, fingerprint)) is not None:
-            return Report(path, len(known), False, _count(known))
+            return Report(len(known), False, _count(known))
         with _opened(path) as file:  # a file that cannot be written is refused before the work
             values = np.empty((len(X), len(FEATURES)), np.float32)
             cut = cache.margin_samples, cache.window_samples
@@ -103,7 +102,7 @@ def add(
                     progress(min(at + chunk, len(X)), len(X), windows.nbytes)
             with files.writing(path, "--cache DIR", values.nbytes):
                 _publish(path, file.fileno(), partial, values, fingerprint)
-    return Report(path, len(X), True, _count(values))
+    return Report(len(X), True, _count(values))
 
 
 def _check(cache):

@@ -55,7 +55,7 @@ def cut_trials(trials: np.ndarray, n_times: int) -> tuple[Windows, Counter]:
     for name in "stimulus response rt_from_trialstart correct side copy fast".split():
         rows[name] = trials[name][kept]
     reasons = ("no response", "no stimulus", "past the end of the recording")
-    counts = map(np.count_nonzero, (no_response, no_stimulus, outside))
+    counts = [int(dropping.sum()) for dropping in (no_response, no_stimulus, outside)]
     dropped = Counter(dict(zip(reasons, counts)))
     starts, labels = starts[kept].astype(np.int64), trials["rt_from_stimulus"][kept]
     return Windows(starts, rows, labels), +dropped

@@ -1,6 +1,6 @@
 """Builds eeg._native from csrc/. Everything else about the package stands in pyproject.toml.
 
-EEG_MARCH=native (default) builds for this machine's processor, EEG_MARCH= (empty) for any of its family.
+EEG_MARCH=native (default) builds for this machine's processor, EEG_MARCH= for any of its family.
 EEG_SANITIZE=1 builds with the address and undefined-behaviour sanitizers (`make sanitize`).
 No -ffast-math here, ever: it makes NaN checks disappear.
 """
@@ -20,13 +20,7 @@ def compiles(flag):
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.cpp")
         source.write_text("int main() { return 0; }\n")
-        command = [
-            os.environ.get("CXX", "g++"),
-            flag,
-            str(source),
-            "-o",
-            str(Path(folder, "probe")),
-        ]
+        command = [os.environ.get("CXX", "g++"), flag, source, "-o", Path(folder, "probe")]
         return subprocess.run(command, capture_output=True).returncode == 0
 
 
@@ -36,25 +30,11 @@ if march and compiles(f"-march={march}"):
     flags.append(f"-march={march}")
 link = ["-fopenmp"]
 if os.environ.get("EEG_SANITIZE") == "1":
-    flags += [
-        "-O1",
-        "-g",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all",
-        "-fno-omit-frame-pointer",
-    ]
+    flags += ["-O1", "-g", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+    flags += ["-fsanitize=address,undefined"]
     link += ["-fsanitize=address,undefined"]
 
-setup(
-    ext_modules=[
-        Pybind11Extension(
-            "eeg._native",
-            ["csrc/bind.cpp"],
-            depends=glob("csrc/*.hpp"),
-            cxx_std=17,
-            extra_compile_args=flags,
-            extra_link_args=link,
-        )
-    ],
-    cmdclass={"build_ext": build_ext},
-)
+settings = dict(cxx_std=17, extra_compile_args=flags, extra_link_args=link)
+headers = glob("csrc/*.hpp")
+native = Pybind11Extension("eeg._native", ["csrc/bind.cpp"], depends=headers, **settings)
+setup(ext_modules=[native], cmdclass={"build_ext": build_ext})

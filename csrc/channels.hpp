@@ -71,9 +71,9 @@ inline Range bins_between(double low, double high, int64_t n) {
             static_cast<int64_t>(std::floor(high * per_hertz + 1e-9)) + 1};
 }
 
-// The DFT of W channels at a time as four products with fixed tables, one for each of even and odd
-// bins, cosine and sine. For even T the symmetries of sine and cosine about T/4 and T/2 fold T terms
-// into T/4 + 1, otherwise for each product.
+// The DFT of W channels at a time as four products with fixed tables: cosine and sine, of even and
+// of odd bins. For even T the symmetries of sine and cosine about T/4 and T/2 fold T terms into
+// T/4 + 1, differently for each product.
 struct Dft {
     int64_t T;  // samples
     int64_t L;  // terms after folding
@@ -169,7 +169,7 @@ inline void side_by_side(const float* const* rows, int64_t T, Lanes* x) {
         for (int c = 0; c < W; ++c) x[t].value[c] = rows[c][t];
 }
 
-// x (T) of W channels -> x less its mean, zero where it cannot be used; fills all of each Channel but
+// x (T) of W channels -> x less its mean, zero where it cannot be used; and all of each Channel but
 // its bands.
 inline void describe(Lanes* x, int64_t T, Channel* channels) {
     const doubles first = lanes(x[0]), second = lanes(x[std::min<int64_t>(1, T - 1)]) - 2 * first,

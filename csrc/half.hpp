@@ -1,4 +1,4 @@
-// Samples as they lie in a cache: float, or the 16 bits of a float16, which are converted in blocks.
+// Samples as they lie in a cache: float, or the 16 bits of float16, which are converted in blocks.
 #pragma once
 
 #include <algorithm>

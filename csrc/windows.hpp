@@ -1,7 +1,7 @@
 // Gather: copies windows of mapped caches into a batch, and converts, z-scores and augments them in
 // the same pass.
 //
-// Shapes: a cache part is (N, C, S), with S >= T samples stored a window. A batch is (B, C, T) float.
+// Shapes: a cache part is (N, C, S), with S >= T samples a window. A batch is (B, C, T) float.
 // Window b takes T of its stored samples, from offset[b] + shift on; augment.hpp draws the shift.
 #pragma once
 

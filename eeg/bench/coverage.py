@@ -1,10 +1,11 @@
-"""How often the intervals of metrics.py hold the truth, on simulated subjects that vary as real ones.
+"""How often the intervals of metrics.py hold the truth, on simulated subjects that vary as real
+ones do.
 
-Challenge 1: response times of 1.6 s +- 0.41 s; always answering a subject's own mean scores 0.88; one
-subject in 16 has the fast time line; 24 to 100 windows a subject, 3 to 24 for one in seven.
+Challenge 1: response times of 1.6 s +- 0.41 s; always answering a subject's own mean scores 0.88;
+one subject in 16 has the fast time line; 24 to 100 windows a subject, 3 to 24 for one in seven.
 Challenge 2: one label a subject. "skewed" has means or labels with a long tail, windows with
-outliers, and models that err more for some subjects. Predictions are labels with noise of the subject
-and of the window, shrunk as a fitted model's are.
+outliers, and models that err more for some subjects. Predictions are labels with noise of the
+subject and of the window, shrunk as a fitted model's are.
 """
 
 from dataclasses import dataclass

@@ -69,7 +69,7 @@ def _cache(peer, challenge, goal, rounds):
     kit = dict(root=str(simulated.DATA), challenge=challenge)
 
     def without_path(work):
-        """The seconds of a work that writes a new cache, while no earlier one is still being written."""
+        """The seconds of a work that writes a new cache, with none still being written."""
         path.unlink(missing_ok=True)
         os.sync()
         start = time.perf_counter()
@@ -176,7 +176,7 @@ def _anonymous_kb(pid):
 
 
 def gather(rounds):
-    """Windows of a mapped cache in random batches of 64, against a copy in order. One thread each."""
+    """Windows of a mapped cache in random batches of 64, against a copy in order. One thread."""
     cache = simulated.cache_with_margins()
     X, n = cache.parts[0], len(cache) // 64 * 64
     order = np.random.default_rng(0).permutation(len(cache))[:n].astype(np.int64)
@@ -269,7 +269,7 @@ def features(rounds):
 
 
 def _shared_features(windows, rounds):
-    """The 8 features of a channel that mne-features has too. It takes float64, ours a cache's type."""
+    """The 8 features of a channel that mne-features has too, which takes float64."""
     count, channels = windows.shape[:2]
     ours = np.empty((count, channels, 10), np.float32)
     work = lambda: _native.channel_features(windows, 0, windows.shape[2], ours, 0)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def in_turn(rounds: int, *works: Callable) -> list[list[float]]:
-    """Runs each work once to warm up, then all in turn, `rounds` times. -> a list of seconds for each.
+    """Runs each work once to warm up, then all in turn, `rounds` times. -> lists of seconds.
 
     A work that returns a number has measured its own seconds. Any other is timed here.
     """

@@ -89,9 +89,7 @@ def _same_eegnex(peer, batch):
 
 
 def eegnex(rounds):
-    """EEGNeX against braindecode's, with default settings and AdamW. Ours keeps freed memory, as the
-    trainer does.
-    """
+    """EEGNeX against braindecode's, with AdamW. Ours keeps freed memory, as the trainer does."""
     keep_freed_memory()
     torch.manual_seed(0)
     network, x, y = EEGNeX(), torch.randn(128, 129, 200), torch.randn(128, 1)
@@ -115,8 +113,8 @@ def eegnex(rounds):
 
 
 def same_tcn(batch: int, seed: int = 0) -> float:
-    """The largest relative difference in scores and gradients between our tcn and plain_tcn with the
-    same weights, without dropout.
+    """The largest relative difference in scores and gradients between our tcn and plain_tcn with
+    the same weights, without dropout.
 
     Values are shifted by +6 or -6 before each ReLU. Within rounding of 0 a value could have a
     gradient in one network and none in the other.
@@ -160,10 +158,10 @@ LATE_S = 0.015
 
 
 def latency(rounds):
-    """Every model at every precision: time of 1 and of 128 windows, size, change of answers and NRMSE.
+    """Every model at every precision: time of 1 and of 128 windows, size, answers and NRMSE.
 
-    The models are trained for a moment on simulated windows, and NRMSE is measured on other subjects:
-    a model that predicts the mean loses nothing by rounding.
+    Models are trained for a moment, because one that predicts the mean loses nothing by rounding;
+    NRMSE is that of other subjects.
     """
     data = _LatencyData(simulated.cache_with_margins())
     last = f"NRMSE ({STEPS} steps of training, {len(data.test)} windows of other subjects)"

@@ -85,8 +85,8 @@ def kit_windows(root, challenge, out, lost=None, score=False):
     its local scoring does.
 
     Without `lost` it saves the windows, and finds the recordings that the kit drops whole because
-    their last window reaches past their end; with it, it leaves these out. score: EEGNeX answers each
-    window, one at a time, as in the kit; its weights and answers are saved, and only this is timed.
+    their last window reaches past their end; with it, it leaves these out. score: EEGNeX answers
+    the windows one at a time, as in the kit; weights and answers are saved, and only this is timed.
     """
     from eegdash import EEGChallengeDataset
 
@@ -316,8 +316,8 @@ WORK = {
 
 
 def stand_in_for_torchaudio() -> None:
-    """Defines what braindecode imports from torchaudio, which has no CPU build for this torch. It is
-    never called here.
+    """Defines what braindecode imports from torchaudio, which has no CPU build for this torch.
+    Nothing calls it here.
     """
     for module, names in {
         "torchaudio": (),

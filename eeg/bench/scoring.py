@@ -22,8 +22,8 @@ from eeg.score.predict import Question, predict
 
 
 def evaluate(rounds):
-    """Predicting 10,000 windows with tcn, and a release with EEGNeX against the start kit's loop, which
-    takes one window at a time.
+    """Predicting 10,000 windows with tcn, and a release with EEGNeX against the start kit's loop,
+    which takes one window at a time.
     """
     keep_freed_memory()
     cache, tcn = simulated.cache_with_margins(), models.build("tcn")

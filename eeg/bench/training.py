@@ -48,8 +48,8 @@ def _timed_run(cache, out, epochs):
 
 
 def train(rounds):
-    """Epochs of tcn by run/train.py, with augmentation, averaged weights and validation, against plain
-    torch without them; the time from the command to the first batch.
+    """Epochs of tcn by run/train.py, with augmentation, averaged weights and validation, against
+    plain torch without them; the time from the command to the first batch.
     """
     cache = simulated.cache_with_margins()
     first_s, epochs, config = _timed_run(cache, simulated.FOLDER / "experiments", rounds + 1)
@@ -99,8 +99,8 @@ def _trained_for(seconds, folder, settle_s=3):
 
 
 def large(rounds, seconds=20):
-    """run/train.py with a cache of 1.5 times the memory, against one of a fifth of it that lies in the
-    page cache. It should be no slower; 0.95 allows for the differences between equal runs.
+    """run/train.py with a cache of 1.5 times the memory, against one of a fifth of it that lies in
+    the page cache. It should be no slower; 0.95 allows for the differences between equal runs.
     """
     source, memory = simulated.cache_with_margins().paths[0], limit_bytes()
     few = simulated.cache_of_zeros(source, memory // 5)

@@ -2,29 +2,7 @@
 cost. The function, its gradients and its running statistics are the same.
 
 B windows, C electrodes, T samples; F1, F2 filters of blocks 1 and 2, D spatial filters for each of
-the F2, K taps; f in F2, i in F1, d in D, s, t in T.
-
-As published, blocks 1 and 2 filter every electrode F2 times, and only then block 3 mixes
-electrodes. But everything up to block 3's batch norm is linear, so the order can be exchanged: mix
-electrodes first, and filter F2 D signals instead of F2 C.
-
-    y_fc = A_f x_c + k_f                      blocks 1 and 2: A_f (T, T) is both filters and the
-                                              batch norm of block 1, k_f (T) that norm's shift
-    v_fd = A_f u_fd,  u_fd = sum_c w_fdc x_c  block 3, but for constants
-
-A_f row by row: around sample t, the taps of block 2 that see a sample inside the window, each
-composed with block 1. A row has 2K-1 entries, its band.
-
-The batch norms of blocks 1 and 2 need moments of signals that are never formed. They follow from
-the batch's own m = E x (T) and S = cov x (T, T), expectations over windows and electrodes; with
-Q_kl = avg_t S[t+k, t+l], the covariance of a filter's view of the window,
-
-    block 1:  var_i = h_i Q h_i + var_t (H_i m)
-    block 2:  var_f = avg_t (A_f S A_f')_tt + var_t (A_f m + k_f)
-
-x is centred by m before all products: a difference of raw moments would cancel where a signal rides
-on an offset. S does not depend on the weights, so it has no backward pass, and the gradient of A S
-A' is 2 A S, which forward has computed already.
+the F2, K taps. exchange.py says how blocks 1 to 3 are computed.
 """
 
 import copy
@@ -33,6 +11,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .exchange import (
+    Filter,
+    NormELUPool,
+    apply_matrix,
+    block1_moments,
+    by_batch,
+    compose,
+    gram,
+    matrix_of,
+    pooled_length,
+    running,
+    track,
+    views_of,
+    zeros_before,
+)
 from .layers import Dropout
 from .settings import chosen
 
@@ -48,8 +41,8 @@ class EEGNeX(nn.Module):
         super().__init__()
         s = chosen("eegnex", settings)
         activation = s.activation if isinstance(s.activation, type) else getattr(nn, s.activation)
-        pooled = _pooled(n_times, s.avg_pool_block4)
-        features = s.filter_1 * _pooled(pooled, s.avg_pool_block5)
+        pooled = pooled_length(n_times, s.avg_pool_block4)
+        features = s.filter_1 * pooled_length(pooled, s.avg_pool_block5)
         if pooled < 1 or features < 1:
             pools = f"by {s.avg_pool_block4} and then by {s.avg_pool_block5}"
             raise ValueError(f"EEGNeX: {n_times} samples are too few to pool {pools}")
@@ -75,7 +68,7 @@ class EEGNeX(nn.Module):
         self.drop5 = Dropout(s.drop_prob)
         self.head = nn.Linear(features, n_outputs)
         # inside[t, k]: tap k of block 2, around sample t, sees a sample of the window, not padding
-        seen = torch.arange(n_times)[:, None] + torch.arange(taps) - _left(taps)
+        seen = torch.arange(n_times)[:, None] + torch.arange(taps) - zeros_before(taps)
         self.register_buffer("inside", ((seen >= 0) & (seen < n_times)).float(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -102,12 +95,12 @@ class EEGNeX(nn.Module):
         weight = self.conv3.weight.renorm(2, 0, self.max_norm_conv).flatten(1)
         w = self._by_depth(weight, 0).to(x.dtype)
         m = S = None
-        if _by_batch(self.bn1) or _by_batch(self.bn2):
+        if by_batch(self.bn1) or by_batch(self.bn2):
             m = x.mean((0, 1))
             x = x - m
-            S = _gram(x)
+            S = gram(x)
         band, k = self._composed_filters(m, S, x)
-        v, spread = _Filter.apply(F.conv1d(x, w[:, :, None]), band, S)
+        v, spread = Filter.apply(F.conv1d(x, w[:, :, None]), band, S)
         scale, c, shift = self._norm2(band, k, m, spread, w, x.numel())
         return self._norm3_pooled(v, c, scale, shift)
 
@@ -118,25 +111,27 @@ class EEGNeX(nn.Module):
         """
         bn1, h1, h2 = self.bn1, self.conv1.weight.flatten(1), self.conv2.weight[:, :, 0]
         h1, h2, gain, bias = (p.to(x.dtype) for p in (h1, h2, bn1.weight, bn1.bias))
-        mean, var = _block1_moments(h1, m, S) if _by_batch(bn1) else _running(bn1)
-        _track(bn1, mean, var, x.numel())
+        mean, var = block1_moments(h1, m, S) if by_batch(bn1) else running(bn1)
+        track(bn1, mean, var, x.numel())
         a1 = gain * torch.rsqrt(var + bn1.eps)
-        return _compose(h1 * a1[:, None], bias - a1 * mean, h2, self.inside.to(x.dtype))
+        return compose(h1 * a1[:, None], bias - a1 * mean, h2, self.inside.to(x.dtype))
 
     def _norm2(self, band, k, m, spread, w, n):
         """Block 2's batch norm as scale (v + c) + shift -> scale (D F2), c (D F2, T), shift (D F2).
 
-        spread: variance around the mean, see _Filter. w: block 3's filters. n: number of values
+        spread: variance around the mean, see Filter. w: block 3's filters. n: number of values
         behind a moment.
         """
         bn2, depth = self.bn2, len(w) // self.conv3.groups
         y = k  # (F2, T), the response of blocks 1 and 2 to the mean
         if m is not None:
-            y = k + (band * _views(m, band.shape[2], 2 * _left(self.inside.shape[1]))).sum(2)
-        mean, var = _running(bn2)
-        if _by_batch(bn2):
+            y = k + (band * views_of(m, band.shape[2], 2 * zeros_before(self.inside.shape[1]))).sum(
+                2
+            )
+        mean, var = running(bn2)
+        if by_batch(bn2):
             mean, var = y.mean(1), spread + y.var(1, unbiased=False)
-        _track(bn2, mean, var, n)
+        track(bn2, mean, var, n)
         gain, bias = bn2.weight.to(w.dtype), bn2.bias.to(w.dtype)
         scale = (gain * torch.rsqrt(var + bn2.eps)).repeat(depth)
         total = w.sum(1)
@@ -148,14 +143,14 @@ class EEGNeX(nn.Module):
         """Block 3's norm of a2 (v + c) + shift, activation and pooling."""
         bn3, depth = self.bn3, v.shape[1] // self.conv3.groups
         gain, bias = (self._by_depth(p, 0).to(v.dtype) for p in (bn3.weight, bn3.bias))
-        if not _by_batch(bn3):
+        if not by_batch(bn3):
             scale = gain * torch.rsqrt(self._by_depth(bn3.running_var, 0) + bn3.eps)
             offset = scale * (shift - self._by_depth(bn3.running_mean, 0)) + bias
             scale = (scale * a2)[:, None]
             return self.pool3(self.act3(v * scale + (c * scale + offset[:, None])))
         if type(self.act3) is nn.ELU and self.act3.alpha == 1:
             size = self.pool3.kernel_size[1]
-            out, mean, var = _NormELUPool.apply(v, c, a2, gain, bias, bn3.eps, size)
+            out, mean, var = NormELUPool.apply(v, c, a2, gain, bias, bn3.eps, size)
         else:
             v = v + c
             var, mean = torch.var_mean(v, (0, 2), unbiased=False)
@@ -164,7 +159,7 @@ class EEGNeX(nn.Module):
         with torch.no_grad():
             mean, var = mean * a2 + shift, var * a2 * a2
             mean, var = (p.view(depth, -1).t().flatten() for p in (mean, var))
-            _track(bn3, mean, var, v.shape[0] * v.shape[2])
+            track(bn3, mean, var, v.shape[0] * v.shape[2])
         return out
 
     def _by_depth(self, weight, dim):
@@ -179,208 +174,9 @@ class EEGNeX(nn.Module):
         return _Folded(self)
 
 
-def _pooled(n_times, size):
-    """Length after pooling, which pads one sample at either end."""
-    return (n_times + 2 - size) // size + 1
-
-
 def _same_conv(inputs, outputs, taps, dilation):
     settings = dict(dilation=(1, dilation), padding="same", bias=False)
     return nn.Conv2d(inputs, outputs, (1, taps), **settings)
-
-
-def _left(taps):
-    """Zeros that "same" padding puts before a window."""
-    return (taps - 1) // 2
-
-
-def _by_batch(bn):
-    return bn.training or bn.running_mean is None
-
-
-def _running(bn):
-    return bn.running_mean, bn.running_var
-
-
-@torch.no_grad()
-def _track(bn, mean, var, n):
-    """Updates the buffers as nn.BatchNorm2d.forward does, from moments (var biased) of n values."""
-    if not bn.training or not bn.track_running_stats:
-        return
-    bn.num_batches_tracked += 1
-    rate = 1 / bn.num_batches_tracked.item() if bn.momentum is None else bn.momentum
-    bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), rate)
-    bn.running_var.lerp_((var * (n / max(n - 1, 1))).to(bn.running_var.dtype), rate)
-
-
-def _views(m, taps, left):
-    """(T, taps): what a filter of `taps`, `left` of them ahead, sees of m (T), with 0 outside."""
-    return F.pad(m, (left, taps - 1 - left)).unfold(0, taps, 1)
-
-
-def _onednn(x):
-    """Whether to write a product as a convolution: on processors that are not Intel's, oneDNN's
-    convolutions run at twice the rate of MKL's products.
-    """
-    return x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-
-
-def _channels(x):
-    """(n, h, w, c) as (n, c, h, w), with the strides that oneDNN takes without a slow copy."""
-    return x.permute(0, 3, 1, 2)
-
-
-def _pixels(x):
-    return x.permute(0, 2, 3, 1)
-
-
-def _gram(x):
-    """E x x' over windows and electrodes: (B, C, T) -> (T, T)."""
-    n, T = x.shape[0] * x.shape[1], x.shape[2]
-    if _onednn(x) and not x.requires_grad:
-        x = _channels(x[:, :, None])  # electrodes as pixels, samples as channels
-        return torch.nn.grad.conv2d_weight(x, (T, T, 1, 1), x)[:, :, 0, 0] / n
-    x = x.reshape(n, T)
-    return x.t() @ x / n
-
-
-def _block1_moments(h, m, S):
-    """Mean and variance (F1) of filters h (F1, K) over the batch, from its moments."""
-    taps, left, T = h.shape[1], _left(h.shape[1]), len(m)
-    y = _views(m, taps, left) @ h.t()
-    around = F.pad(S, (left, taps - 1 - left) * 2)
-    Q = around.as_strided((T, taps, taps), (around.stride(0) + 1, around.stride(0), 1)).mean(0)
-    return y.mean(0), ((h @ Q) * h).sum(1) + y.var(0, unbiased=False)
-
-
-def _compose(h, b, h2, inside):
-    """Filters h (F1, K) with shifts b (F1), then h2 (F2, F1, K), neither seeing past the window
-    -> band (F2, T, 2K-1), shift (F2, T).
-    """
-    taps = h.shape[1]
-    pairs = h2.transpose(1, 2) @ h  # (F2, K, K): taps k of block 2 and l of 1 reach sample k + l
-    # each row one further to the right
-    rows = F.pad(pairs, (0, taps)).flatten(1)[:, : taps * (2 * taps - 1)].unflatten(1, (taps, -1))
-    return inside @ rows, (b @ h2) @ inside.t()
-
-
-def _apply(u, A):
-    """Applies A (F2, T', T) to the signals u (B, D F2, T) of each filter -> (B, D F2, T')."""
-    filters, rows, cols = A.shape
-    signals = u.reshape(-1, filters, cols)
-    if _onednn(u) and len(signals) > 16:  # fewer do not repay its copy of A
-        # signals as pixels, (f, t) as channels in F2 groups
-        pixels, kernels = signals.flatten(1)[None, None], A.reshape(-1, 1, 1, cols)
-        out = _pixels(F.conv2d(_channels(pixels), _channels(kernels), groups=filters))
-    else:
-        out = torch.bmm(signals.transpose(0, 1), A.transpose(1, 2)).transpose(0, 1)
-    return out.reshape(*u.shape[:2], rows)
-
-
-def _matrix(band):
-    """band (F2, T, 2K-1) -> A (F2, T, T): row t holds its band from column t - 2 left(K) on."""
-    filters, T, width = band.shape
-    left = 2 * _left((width + 1) // 2)
-    padded = band.new_zeros(filters, T, T + width - 1)
-    _diagonals(padded, width).copy_(band)
-    return padded[:, :, left : left + T].contiguous()
-
-
-def _band(A, width):
-    """The entries of A that a band holds, with zeros where it reaches past the window."""
-    left = 2 * _left((width + 1) // 2)
-    return _diagonals(F.pad(A, (left, width - 1 - left)), width).contiguous()
-
-
-def _diagonals(padded, width):
-    filters, T, columns = padded.shape
-    return padded.as_strided((filters, T, width), (T * columns, columns + 1, 1))
-
-
-class _Filter(torch.autograd.Function):
-    """u (B, D F2, T), band, S -> v = A_f u, and, where S is given, avg_t (A_f S A_f')_tt (F2)."""
-
-    @staticmethod
-    def forward(ctx, u, band, S):
-        A = _matrix(band)
-        AS = spread = None
-        if S is not None and _onednn(A):
-            AS = _pixels(F.conv2d(_channels(A[None]), _channels(S[:, None, None])))[0]
-        elif S is not None:
-            AS = A @ S
-        if AS is not None:
-            spread = (A * AS).sum((1, 2)) / A.shape[1]
-        ctx.save_for_backward(u, A, AS)
-        ctx.width = band.shape[2]
-        return _apply(u, A), spread
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dv, dspread):
-        u, A, AS = ctx.saved_tensors
-        filters, T, _ = A.shape
-        du = dband = dS = None
-        if ctx.needs_input_grad[0]:
-            du = _apply(dv, A.transpose(1, 2))
-        if ctx.needs_input_grad[1]:
-            dv, u = dv.reshape(-1, filters, T), u.reshape(-1, filters, T)
-            dA = torch.bmm(dv.permute(1, 2, 0), u.transpose(0, 1))
-            if AS is not None:
-                dA.addcmul_(AS, (dspread * (2 / T))[:, None, None])
-            dband = _band(dA, ctx.width)
-        if ctx.needs_input_grad[2]:  # only where x itself wants a gradient
-            dS = torch.einsum("f,fts,ftr->sr", dspread / T, A, A)
-        return du, dband, dS
-
-
-def _pool(x, size):
-    """nn.AvgPool1d(size, padding=1) of (B, G, T), four times as fast on a CPU. No backward."""
-    T = x.shape[2]
-    n = _pooled(T, size)
-    out = x.new_zeros(*x.shape[:2], n)
-    for j in range(size):  # out[i] sees x[i size + j - 1]
-        first, last = int(j == 0), min(n, (T - j) // size + 1)
-        out[:, :, first:last] += x[:, :, first * size + j - 1 : last * size + j - 1 : size]
-    return out.div_(size)
-
-
-class _NormELUPool(torch.autograd.Function):
-    """Batch norm of a (v + c), then ELU, then average pooling with one sample of padding; one
-    function, because each pass over v costs time.
-
-    v (B, G, T), c (G, T), a, gamma, beta (G). Also returns mean and variance of v + c.
-    """
-
-    @staticmethod
-    def forward(ctx, v, c, a, gamma, beta, eps, pool):
-        v = v + c
-        mean = v.mean((0, 2))
-        v -= mean[:, None]
-        var = torch.linalg.vector_norm(v, dim=2).square().sum(0) / (v.shape[0] * v.shape[2])
-        r = torch.rsqrt(a * a * var + eps)
-        e = F.elu(torch.addcmul(beta[:, None], v, (gamma * a * r)[:, None]), inplace=True)
-        ctx.save_for_backward(v, e, a, gamma, r)
-        ctx.eps, ctx.pool = eps, pool
-        ctx.mark_non_differentiable(mean, var)
-        return _pool(e, pool), mean, var
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dout, *_):
-        v, e, a, gamma, r = ctx.saved_tensors
-        n = v.shape[0] * v.shape[2]
-        dz = e.clamp(max=0).add_(1)  # ELU's slope, from its value
-        spread = (dout / ctx.pool).repeat_interleave(ctx.pool, 2)[:, :, 1:]
-        T = min(v.shape[2], spread.shape[2])
-        dz[:, :, :T] *= spread[:, :, :T]
-        dz[:, :, T:] = 0
-        dbeta = dz.sum((0, 2))
-        dot = (dz * v).sum((0, 2))
-        scale = gamma * a * r
-        # v is centred: the norm takes out of dz its mean and what lies along v
-        along = -dot * scale * (a * r).square() / n
-        dz.mul_(scale[:, None]).addcmul_(v, along[:, None]).sub_((scale * dbeta / n)[:, None])
-        return dz, dz.sum(0), dot * gamma * ctx.eps * r**3, dot * a * r, dbeta, None, None
 
 
 class _Folded(nn.Module):
@@ -394,22 +190,22 @@ class _Folded(nn.Module):
         norms = (net.bn1, net.bn2, net.bn3, net.bn4, net.bn5)
         (a1, b1), (a2, b2), (a3, b3), (a4, b4), (a5, b5) = map(_scale_and_shift, norms)
         h1, h2 = net.conv1.weight.flatten(1).to(wide), net.conv2.weight[:, :, 0].to(wide)
-        band, k = _compose(h1 * a1[:, None], b1, h2, net.inside.to(wide))
+        band, k = compose(h1 * a1[:, None], b1, h2, net.inside.to(wide))
         spatial = net.conv3.weight.renorm(2, 0, net.max_norm_conv).flatten(1).to(wide)
         w = order(spatial, 0) * order(a3, 0)[:, None]
         shift = order(b3, 0) + w.sum(1) * b2.repeat(depth)
         w = w * a2.repeat(depth)[:, None]
-        # the rows of A in the order in which pooling adds them: the first samples of all pools, then
-        # the second ones; a row of zeros where a pool reaches past the window
+        # the rows of A in the order in which pooling adds them: the first samples of all pools,
+        # then the second ones; a row of zeros where a pool reaches past the window
         size, n = net.pool3.kernel_size[1], net.n_times
-        sample = torch.arange(_pooled(n, size)) * size + torch.arange(size)[:, None] - 1
+        sample = torch.arange(pooled_length(n, size)) * size + torch.arange(size)[:, None] - 1
         past = (sample < 0) | (sample >= n)
         row = torch.where(past, n, sample).flatten()
         in_pools = lambda rows: F.pad(rows, (0, 1) if rows.dim() == 2 else (0, 0, 0, 1))[:, row]
         zeros = copy.deepcopy(net.act3)(torch.zeros(()))  # activations of the zeros
         parts = {
             "w": w[:, :, None],
-            "A": in_pools(_matrix(band)),
+            "A": in_pools(matrix_of(band)),
             "offset": in_pools(w.sum(1)[:, None] * k.repeat(depth, 1) + shift[:, None]),
             "excess": past.sum(0) * zeros,
             "conv4": order(net.conv4.weight, 1).to(wide) * a4[:, None, None, None] / size,
@@ -432,7 +228,7 @@ class _Folded(nn.Module):
 
     @torch.no_grad()
     def forward(self, x):
-        v = self.act3(_apply(F.conv1d(x, self.w), self.A).add_(self.offset))
+        v = self.act3(apply_matrix(F.conv1d(x, self.w), self.A).add_(self.offset))
         first, *others = v.unflatten(2, (self.pool3, -1)).unbind(2)
         x = first - self.excess
         for other in others:

@@ -1,5 +1,5 @@
-"""Smaller numbers for inference, and a check that they do no harm: a precision that changes NRMSE by
-as much as its limit is refused.
+"""Smaller numbers for inference, and a check that they do no harm: a precision that changes NRMSE
+by as much as its limit is refused.
 """
 
 import io

@@ -15,7 +15,8 @@ class TCN(nn.Module):
     """(B, C, T) -> (B, T) scores of moments, or (B, n_outputs).
 
     Settings: head, "time" for scores or "number"; width, channels inside; depth, blocks, with
-    dilations 1, 2, 4, ...; kernel, taps of the filters; dropout, share of channels a block may lose.
+    dilations 1, 2, 4, ...; kernel, taps of the filters; dropout, share of channels that a
+    block may lose.
     """
 
     def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):

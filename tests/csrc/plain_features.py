@@ -1,5 +1,4 @@
-"""Simulated signals, and the features of windows by SciPy and NumPy, written plainly, one channel at a
-time."""
+"""Simulated signals, and the features of windows by SciPy and NumPy, one channel at a time."""
 
 import numpy as np
 import scipy.signal
@@ -15,7 +14,7 @@ LAYOUT |= dict(frontal=[7, 2], occipital=[8, 9, 0])
 
 
 def signals(n, c, t, seed=0, rhythm=(5, 20)):
-    """Something like EEG: a wandering baseline, a 10 Hz rhythm of some amplitude, noise, an offset."""
+    """Something like EEG: a wandering baseline, a 10 Hz rhythm, noise and an offset."""
     rng = np.random.default_rng(seed)
     phase, size = rng.random((n, c, 1)), rng.uniform(*rhythm, (n, c, 1))
     x = rng.normal(0, 3, (n, c, t)).cumsum(2)

@@ -17,11 +17,11 @@
 #include <vector>
 
 #include "half.hpp"
+#include "text.hpp"
 
 namespace eeg {
 
-// What is wrong with a file, in words for its owner. Derives from invalid_argument: a ValueError in
-// Python.
+// What is wrong with a file, in words for its owner. A ValueError in Python.
 struct BadBdf : std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };
@@ -53,25 +53,19 @@ inline std::string field(const uint8_t* p, size_t width) {
     return text;
 }
 
-inline double number(const std::string& text, const std::string& what) {
+inline double number(const std::string& found, const std::string& what) {
     char* end = nullptr;
-    const double value = std::strtod(text.c_str(), &end);
-    if (text.empty() || *end != 0 || !std::isfinite(value))
-        throw BadBdf("its header has '" + text + "' for " + what + ", not a number");
+    const double value = std::strtod(found.c_str(), &end);
+    if (found.empty() || *end != 0 || !std::isfinite(value))
+        throw BadBdf(text("its header has '", found, "' for ", what, ", not a number"));
     return value;
 }
 
-inline int64_t whole(const std::string& text, const std::string& what) {
-    const double value = number(text, what);
+inline int64_t whole(const std::string& found, const std::string& what) {
+    const double value = number(found, what);
     if (value != std::floor(value) || std::fabs(value) > 1e15)
-        throw BadBdf("its header has '" + text + "' for " + what + ", not a whole number");
-    return static_cast<int64_t>(value);
-}
-
-inline std::string seconds(double s) {
-    char text[32];
-    std::snprintf(text, sizeof text, "%.1f", s);
-    return text;
+        throw BadBdf(text("its header has '", found, "' for ", what, ", not a whole number"));
+    return value;
 }
 
 // 8 samples a step: two 16-byte loads hold 4 samples (12 bytes) each, a shuffle puts every sample
@@ -84,9 +78,8 @@ typedef double doubles8 __attribute__((vector_size(64)));
 typedef float floats8 __attribute__((vector_size(32)));
 
 inline int32_t sample24(const uint8_t* p) {
-    return static_cast<int32_t>(uint32_t(p[0]) << 8 | uint32_t(p[1]) << 16 |
-                                uint32_t(p[2]) << 24) >>
-           8;
+    const uint32_t bits = uint32_t(p[0]) << 8 | uint32_t(p[1]) << 16 | uint32_t(p[2]) << 24;
+    return static_cast<int32_t>(bits) >> 8;
 }
 
 // in: n samples; reads may go on to `end`. No fused multiply-add: it would round once where MNE
@@ -94,8 +87,8 @@ inline int32_t sample24(const uint8_t* p) {
 __attribute__((optimize("fp-contract=off"), noinline)) inline void decode(
     const uint8_t* in, int64_t n, const uint8_t* end, const BdfSignal& s, float* out) {
     const double gain = s.gain, offset = s.offset, unit = s.unit;
-    const bytes16 spread = {0, 0, 1, 2, 0, 3, 4,  5,
-                            0, 6, 7, 8, 0, 9, 10, 11};  // the lowest byte is shifted out
+    // the lowest byte is shifted out
+    const bytes16 spread = {0, 0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 9, 10, 11};
     const auto eight = [&](int64_t i) {
         bytes16 low, high;
         __builtin_prefetch(in + 3 * i + 1536);  // half the time of the loop without it
@@ -129,6 +122,32 @@ inline int64_t bdf_header_bytes(const uint8_t* first256) {
     return 256 * (std::min<int64_t>(std::max<int64_t>(count, 0), 4096) + 1);
 }
 
+// A signal from the fields of its header, which texts(before, width) gives.
+template <class Texts>
+BdfSignal parse_signal(const std::string& label, const Texts& texts) {
+    const std::string who = " of channel " + label;
+    const auto limit = [&](int64_t before, const char* what) {
+        return detail::number(texts(before, 8), what + who);
+    };
+    const double physical_min = limit(104, "the physical minimum"),
+                 physical_max = limit(112, "the physical maximum"),
+                 digital_min = limit(120, "the digital minimum"),
+                 digital_max = limit(128, "the digital maximum");
+    double range = physical_max - physical_min;
+    // the reference is constant: some writers mark it so, and MNE reads it so
+    if (range == 0 && label == "Cz") range = 1;
+    if (range == 0 || digital_max == digital_min)
+        throw BadBdf("channel " + label + " has no gain (its minimum and maximum are equal)");
+    BdfSignal s{label};
+    s.gain = range / (digital_max - digital_min);
+    const volatile double product = digital_min * s.gain;  // rounded on its own, see decode
+    s.offset = physical_min - product;
+    const std::string unit = texts(96, 8);
+    if (unit == "mV") s.unit = 1e3;
+    if (unit == "V" || unit.empty()) s.unit = 1e6;
+    return s;  // else uV, or the two-byte micro sign
+}
+
 inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
     using namespace detail;
     if (size == 0) throw BadBdf("the file is empty");
@@ -140,76 +159,49 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
     h.records = whole(field(data + 236, 8), "the number of records");
     const double record_seconds = number(field(data + 244, 8), "the length of a record");
     const int64_t count = whole(field(data + 252, 4), "the number of signals");
+    const std::string says = "its header says ";
     if (count < 1 || count > 4096)
-        throw BadBdf("its header says " + std::to_string(count) +
-                     " signals (1 to 4096 make sense)");
+        throw BadBdf(text(says, count, " signals (1 to 4096 make sense)"));
     if (h.header_bytes != 256 * (count + 1))
-        throw BadBdf("its header says it is " + std::to_string(h.header_bytes) +
-                     " bytes long, but " + std::to_string(count) + " signals make " +
-                     std::to_string(256 * (count + 1)));
+        throw BadBdf(text(says, "it is ", h.header_bytes, " bytes long, but ", count,
+                          " signals make ", 256 * (count + 1)));
     if (h.header_bytes > size) throw BadBdf("the file ends inside its header");
     if (h.records < 0)
-        throw BadBdf("its header says " + std::to_string(h.records) +
-                     " records: the recording was never closed");
+        throw BadBdf(text(says, h.records, " records: the recording was never closed"));
     if (!(record_seconds > 0) || record_seconds > 86400)
-        throw BadBdf("its header says that a record lasts " + field(data + 244, 8) + " s");
+        throw BadBdf(text(says, "that a record lasts ", field(data + 244, 8), " s"));
 
-    const uint8_t* fields = data + 256;  // each field for all signals, then the next field
-    auto text = [&](int64_t before, int64_t width, int64_t signal) {
-        return field(fields + count * before + width * signal, width);
-    };
     for (int64_t i = 0; i < count; ++i) {
-        BdfSignal s;
-        s.label = text(0, 16, i);
-        const std::string who = " of channel " + s.label;
-        const int64_t samples = whole(text(216, 8, i), "the samples a record" + who);
+        // each field for all signals, then the next field
+        const auto texts = [&](int64_t before, int64_t width) {
+            return field(data + 256 + count * before + width * i, width);
+        };
+        const std::string label = texts(0, 16);
+        const int64_t samples = whole(texts(216, 8), "the samples a record of channel " + label);
         if (samples < 1 || samples > 1000000)
-            throw BadBdf("its header says " + std::to_string(samples) +
-                         " samples a record for channel " + s.label);
+            throw BadBdf(text(says, samples, " samples a record for channel ", label));
         const int64_t at = h.record_bytes;
         h.record_bytes += 3 * samples;
-        if (s.label == "BDF Annotations" || s.label == "EDF Annotations" || s.label == "Status")
-            continue;
-
-        if (h.signals.empty())
-            h.samples_per_record = samples;
-        else if (samples != h.samples_per_record)
-            throw BadBdf("its channels have different rates (" +
-                         std::to_string(h.samples_per_record) + " and, for " + s.label + ", " +
-                         std::to_string(samples) + " samples a record)");
-        const double physical_min = number(text(104, 8, i), "the physical minimum" + who),
-                     physical_max = number(text(112, 8, i), "the physical maximum" + who);
-        const double digital_min = number(text(120, 8, i), "the digital minimum" + who),
-                     digital_max = number(text(128, 8, i), "the digital maximum" + who);
-        double range = physical_max - physical_min;
-        // the reference is constant: some writers mark it so, and MNE reads it so
-        if (range == 0 && s.label == "Cz") range = 1;
-        if (range == 0 || digital_max == digital_min)
-            throw BadBdf("channel " + s.label + " has no gain (its minimum and maximum are equal)");
-        s.gain = range / (digital_max - digital_min);
-        const volatile double product = digital_min * s.gain;  // rounded on its own, see decode
-        s.offset = physical_min - product;
-        const std::string unit = text(96, 8, i);
-        s.unit = unit == "mV"                  ? 1e3
-                 : unit == "V" || unit.empty() ? 1e6
-                                               : 1;  // uV, or the two-byte micro sign
-        h.signals.push_back(s);
+        if (label == "BDF Annotations" || label == "EDF Annotations" || label == "Status") continue;
+        if (h.signals.empty()) h.samples_per_record = samples;
+        if (samples != h.samples_per_record)
+            throw BadBdf(text("its channels have different rates (", h.samples_per_record,
+                              " and, for ", label, ", ", samples, " samples a record)"));
+        h.signals.push_back(parse_signal(label, texts));
         h.byte_in_record.push_back(at);
     }
     if (h.signals.empty()) throw BadBdf("it has no signal but annotations");
-    h.sfreq = static_cast<double>(h.samples_per_record) / record_seconds;
+    h.sfreq = h.samples_per_record / record_seconds;
 
     if (h.records > (INT64_MAX - h.header_bytes) / h.record_bytes)
-        throw BadBdf("its header says " + std::to_string(h.records) + " records");
-    const int64_t expected = h.header_bytes + h.records * h.record_bytes;
-    if (size < expected) {
-        const double missing = static_cast<double>(expected - size) /
-                               static_cast<double>(h.record_bytes) * record_seconds;
-        throw BadBdf("the file ends " + seconds(missing) + " s before its header says");
+        throw BadBdf(text(says, h.records, " records"));
+    const int64_t expected = h.header_bytes + h.records * h.record_bytes, more = size - expected;
+    if (more < 0) {
+        char missing[32];
+        std::snprintf(missing, sizeof missing, "%.1f", -more * record_seconds / h.record_bytes);
+        throw BadBdf(text("the file ends ", missing, " s before its header says"));
     }
-    if (size > expected)
-        throw BadBdf("the file is " + std::to_string(size - expected) +
-                     " bytes longer than its header says");
+    if (more > 0) throw BadBdf(text("the file is ", more, " bytes longer than its header says"));
     if (h.records == 0) throw BadBdf("it holds no samples");
     return h;
 }
@@ -224,7 +216,8 @@ int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts,
     const int64_t N = h.samples_per_record, last = h.n_times() - 1;
     const int64_t block = 4 * N;  // samples a pass: few enough records that they stay in the cache
     int64_t clipped = 0;
-    std::vector<float> row(std::is_same<Out, float>::value ? 0 : (std::min(block, T)));
+    constexpr bool half = std::is_same<Out, uint16_t>::value;
+    std::vector<float> row(half ? std::min(block, T) : 0);
     const auto inside = [&](int64_t sample) {
         return std::min(std::max<int64_t>(sample, 0), last);
     };
@@ -238,11 +231,8 @@ int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts,
                 const BdfSignal& s = h.signals[channels[c]];
                 const uint8_t* at = data + h.byte_in_record[channels[c]];
                 Out* target = out + (w * C + c) * T + from;
-                float* line;
-                if constexpr (std::is_same<Out, float>::value)
-                    line = target;
-                else
-                    line = row.data();
+                float* line = row.data();
+                if constexpr (!half) line = target;
                 for (int64_t t = start; t < stop;) {
                     const int64_t sample = inside(t), in_record = sample % N;
                     const int64_t run =
@@ -251,8 +241,7 @@ int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts,
                                    end, s, line + (t - start));
                     t += run;
                 }
-                if constexpr (!std::is_same<Out, float>::value)
-                    clipped += to_half(line, stop - start, target);
+                if constexpr (half) clipped += to_half(line, stop - start, target);
             }
         }
     return clipped;

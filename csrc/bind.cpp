@@ -4,7 +4,6 @@
 
 #include <memory>
 #include <optional>
-#include <sstream>
 #include <string>
 
 #include <pybind11/numpy.h>
@@ -17,9 +16,11 @@
 #include "depthwise.hpp"
 #include "features.hpp"
 #include "lagged.hpp"
+#include "text.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
+using eeg::text;
 
 template <class T>
 using array = py::array_t<T, py::array::c_style>;
@@ -27,13 +28,6 @@ using array = py::array_t<T, py::array::c_style>;
 namespace {
 
 // ------------------------------------------------------------------------------------- checks
-
-template <class... Parts>
-std::string text(const Parts&... parts) {
-    std::ostringstream all;
-    (all << ... << parts);
-    return all.str();
-}
 
 std::string type_of(const py::array& a) { return py::cast<std::string>(py::str(a.dtype())); }
 

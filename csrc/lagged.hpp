@@ -1,9 +1,9 @@
 // How each channel of a window goes with each other one some samples later: summaries of lagged
 // correlations.
 //
-// Shapes: windows (N, C, T). The U usable channels (not flat, all finite) lie as (T, P), P is U padded
-// to whole tiles with zeros. For a lag, r (U, U) is the product of the first T - lag samples with
-// the last T - lag, each channel standardised over just those. r is summed tile by tile in
+// Shapes: windows (N, C, T). The U usable channels (not flat, all finite) lie as (T, P), P is U
+// padded to whole tiles with zeros. For a lag, r (U, U) is the product of the first T - lag samples
+// with the last T - lag, each channel standardised over just those. r is summed tile by tile in
 // registers and never stored: one window's work stays in the second cache, unlike that of a batched
 // product of a BLAS, with its (N, C, C) result.
 #pragma once

@@ -1,0 +1,16 @@
+// Messages from parts.
+#pragma once
+
+#include <sstream>
+#include <string>
+
+namespace eeg {
+
+template <class... Parts>
+std::string text(const Parts&... parts) {
+    std::ostringstream all;
+    (all << ... << parts);
+    return all.str();
+}
+
+}  // namespace eeg

@@ -71,12 +71,12 @@ def onednn(x):
     return x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
-def channels(x):
+def to_channels(x):
     """(n, h, w, c) as (n, c, h, w), with the strides that oneDNN takes without a slow copy."""
     return x.permute(0, 3, 1, 2)
 
 
-def pixels(x):
+def to_pixels(x):
     return x.permute(0, 2, 3, 1)
 
 
@@ -84,7 +84,7 @@ def gram(x):
     """E x x' over windows and electrodes: (B, C, T) -> (T, T)."""
     n, T = x.shape[0] * x.shape[1], x.shape[2]
     if onednn(x) and not x.requires_grad:
-        x = channels(x[:, :, None])  # electrodes as pixels, samples as channels
+        x = to_channels(x[:, :, None])  # electrodes as pixels, samples as channels
         return torch.nn.grad.conv2d_weight(x, (T, T, 1, 1), x)[:, :, 0, 0] / n
     x = x.reshape(n, T)
     return x.t() @ x / n
@@ -117,7 +117,7 @@ def apply_matrix(u, A):
     if onednn(u) and len(signals) > 16:  # fewer do not repay its copy of A
         # signals as pixels, (f, t) as channels in F2 groups
         pixels, kernels = signals.flatten(1)[None, None], A.reshape(-1, 1, 1, cols)
-        out = pixels(F.conv2d(channels(pixels), channels(kernels), groups=filters))
+        out = to_pixels(F.conv2d(to_channels(pixels), to_channels(kernels), groups=filters))
     else:
         out = torch.bmm(signals.transpose(0, 1), A.transpose(1, 2)).transpose(0, 1)
     return out.reshape(*u.shape[:2], rows)
@@ -151,7 +151,7 @@ class Filter(torch.autograd.Function):
         A = matrix_of(band)
         AS = spread = None
         if S is not None and onednn(A):
-            AS = pixels(F.conv2d(channels(A[None]), channels(S[:, None, None])))[0]
+            AS = to_pixels(F.conv2d(to_channels(A[None]), to_channels(S[:, None, None])))[0]
         elif S is not None:
             AS = A @ S
         if AS is not None:

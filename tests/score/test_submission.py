@@ -140,6 +140,7 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
             "neuro",
             "tcn",
             "eegnex",
+            "exchange",
             "cnn",
             "conformer",
             "transformer",

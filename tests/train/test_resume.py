@@ -21,7 +21,7 @@ from eeg.runs.run import Run, find_runs
 from eeg.train import checkpoint
 from eeg.train import trainer as module
 from tests.train.interruptions import Killed, sends
-from tests.train.trained import the_run
+from tests.train.trained import says, the_run
 
 
 def test_which_run_is_resumed(train, monkeypatch):
@@ -34,9 +34,8 @@ def test_which_run_is_resumed(train, monkeypatch):
     nursery = train.out / "of two" / ".1.partial"
     nursery.mkdir()
     shutil.copy(second.folder / "config.json", nursery)  # killed as it was made
-    say = lambda status: (second.folder / "state.json").write_text(
-        json.dumps(second.state | {"status": status, "pid": os.getpid(), "updated": time.time()})
-    )
+    now = lambda: {"pid": os.getpid(), "updated": time.time()}
+    say = lambda status: says(second.folder, status=status, **now())
     say("running")
     with pytest.raises(UserError, match="still running"):
         train("--resume", "--challenge", 1, "--name", "of two")
@@ -126,24 +125,21 @@ def test_resumed_in_another_precision(train, monkeypatch, first, then):
     run = the_run(train.out)
     state, _, _ = checkpoint.load(run.folder / "checkpoints")
     assert (state["scale"] is None) == (first == "fp32")
-    (run.folder / "state.json").write_text(json.dumps(run.state | {"status": "stopped"}))
+    says(run.folder, status="stopped")
     precision_now = [then]
     trainers = []
-    monkeypatch.setattr(
-        module.Trainer, "_finish", lambda self: (trainers.append(self), finish(self))[1]
-    )
+    noted = lambda self: (trainers.append(self), finish(self))[1]
+    monkeypatch.setattr(module.Trainer, "_finish", noted)
     printed = train("--resume", "--epochs", 2)
     assert "resumed at epoch 2" in printed and the_run(train.out).finished
     steps = len(trainers[0].batches)
-    assert (trainers[0].stepper.scale.scale, trainers[0].stepper.scale.good) == (
-        (2.0**14, steps) if then == "fp16" else (1.0, 0)
-    )
+    scale = trainers[0].stepper.scale
+    assert (scale.scale, scale.good) == ((2.0**14, steps) if then == "fp16" else (1.0, 0))
 
 
 def last_device_line(run):
-    return [
-        line for line in (run.folder / "log.txt").read_text().splitlines() if "  device  " in line
-    ][-1]
+    lines = (run.folder / "log.txt").read_text().splitlines()
+    return [line for line in lines if "  device  " in line][-1]
 
 
 def test_threads_are_kept_by_a_run_and_its_plan(train, monkeypatch, caches):

@@ -1,6 +1,5 @@
 """run/train.py: failing devices, full disks and gradients that are not finite."""
 
-import json
 import shutil
 import signal
 
@@ -18,10 +17,8 @@ from tests.train.trained import left_behind, the_run, weights
     "plan, kinds",
     [
         ({3: CRASH}, ["device error"]),
-        (
-            {3: CRASH, 4: CRASH},
-            ["device error", "moved to cpu"],
-        ),  # the second while it is computed on the CPU
+        # the second while it is computed on the CPU
+        ({3: CRASH, 4: CRASH}, ["device error", "moved to cpu"]),
         ({n: CRASH for n in (3, 5, 7)}, ["device error", "device error", "moved to cpu"]),
     ],
 )
@@ -66,15 +63,8 @@ def test_sam_climbs_as_far_as_rho_whatever_is_clipped(train, monkeypatch):
     def ascend(self, norm):
         before = [p.detach().clone() for p in self.parameters]
         climb(self, norm)
-        far.append(
-            float(
-                torch.sqrt(
-                    sum(
-                        (p.detach() - old).square().sum() for p, old in zip(self.parameters, before)
-                    )
-                )
-            )
-        )
+        moved = [(p.detach() - old).flatten() for p, old in zip(self.parameters, before)]
+        far.append(torch.cat(moved).norm().item())
 
     monkeypatch.setattr(optim.SAM, "ascend", ascend)
     train("--challenge", 1, "--epochs", 1, "--optimizer", "sam", "--rho", 0.05, "--clip", 0.001)
@@ -112,20 +102,16 @@ def test_a_full_disk_does_not_end_a_run(train, monkeypatch, capsys):
     printed = train("--challenge", 1, "--epochs", 3, "--checkpoint-minutes", 0)
     run = the_run(train.out)
     assert run.finished and "No space left on device" in printed
-    assert "save failed" in [
-        event["kind"] for event in json.loads((run.folder / "timing.json").read_text())["events"]
-    ]
+    assert "save failed" in [event["kind"] for event in run.timing["events"]]
 
 
 def test_a_stop_that_cannot_save_does_not_say_it_did(train, monkeypatch):
     sends(signal.SIGTERM, "_train_batch", 3, monkeypatch)
-    monkeypatch.setattr(
-        checkpoint,
-        "write_through",
-        lambda path, content: (_ for _ in ()).throw(
-            OSError(28, "No space left on device", str(path))
-        ),
-    )
+
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "write_through", full)
     printed = train("--challenge", 1, "--epochs", 1)
     assert "saved at" not in printed
     assert "stopped, the last checkpoint is kept; resume with" in printed

@@ -23,7 +23,7 @@ from eeg.train.options import ABOUT, TARGETS, Options, add_arguments, from_argum
 
 
 def arguments(words=None):
-    """The arguments, checked. options: those of each run of a new plan, none without --challenge."""
+    """The arguments, checked. options: those of each run of a new plan, or none."""
     p = cli.parser(__doc__)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
     about = (

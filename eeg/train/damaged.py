@@ -26,7 +26,7 @@ class Damaged:
             self.rows.add(row)
 
     def without(self, batch):
-        """The batch without its damaged windows. If it has no others it stays: its step is skipped."""
+        """The batch without its damaged windows. If it has no others, it is left as it is."""
         if batch.finite.all():
             return batch
         self.add(batch.rows[~batch.finite], "training")

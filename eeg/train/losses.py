@@ -1,6 +1,6 @@
 """What training minimises. B windows, K outputs, S moments.
 
-A loss takes a `Batch` and returns one number, the mean over its windows. An entry of LOSSES is known
+A loss takes a `Batch` and returns one number, the mean over its windows. One in LOSSES is known
 to --loss, its help and the trainer. torch is imported late: run/train.py shows the list without it.
 """
 
@@ -121,7 +121,7 @@ LOSSES = {
 
 
 def loss(kind: str, *parts, **more):
-    """-> scalar. The further arguments are those of Batch. Raises ValueError for an unknown loss."""
+    """-> scalar. More arguments: those of Batch. Raises ValueError for an unknown loss."""
     if kind not in LOSSES:
         raise ValueError(f"there is no loss '{kind}'; there are {', '.join(LOSSES)}")
     return LOSSES[kind].of(Batch(*parts, **more))

@@ -104,7 +104,7 @@ def _mixed(found, mix):
 def choose_targets(options: Options, split: Split, model: Model) -> Targets:
     """Check the labels, and tell the model how to standardise labels and features.
 
-    Takes windows with an unknown label out of the split. Raises UserError if nothing can be learned.
+    Takes windows of unknown label out of the split. Raises UserError if nothing can be learnt.
     """
     loss = choose_loss(options, model)
     y, also = labels(split.cache, options.target), further(split.cache, model.aux)

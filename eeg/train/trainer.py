@@ -307,7 +307,7 @@ class Trainer:
         return self._write("last", read("the checkpoint", lambda: checkpoint.snapshot(self)))
 
     def _write(self, name, state):
-        """Let the main process write a checkpoint; a full disk costs a warning. -> whether it did"""
+        """Write a checkpoint in the main process; a full disk only warns. -> whether it did"""
         try:
             if self.ranks.main:
                 folder = self.journal.folder / "checkpoints"

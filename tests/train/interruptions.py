@@ -16,7 +16,7 @@ class Killed(BaseException):
 
 
 def sends(number, method, call, monkeypatch):
-    """This process is sent a signal as Trainer.<method> is called for the call-th time. -> [calls]"""
+    """Send this process a signal as Trainer.<method> is called for the call-th time. -> [calls]"""
     work, count = getattr(Trainer, method), [0]
 
     def wrapped(*arguments):

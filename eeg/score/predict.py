@@ -30,11 +30,6 @@ from eeg.score.sides import Side
 BATCH = 64
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-TIME_STATISTICS = (
-    *(f"soft-argmax, temperature {t:g}" for t in TEMPERATURES),
-    *("entropy", "peak", "score of the peak"),
-    *(f"quantile {q:g}" for q in QUANTILES),
-)
 
 
 def answers(model, x, features) -> torch.Tensor:
@@ -48,7 +43,7 @@ def all_answers(model, x, features) -> torch.Tensor:
 
 
 def answers_and_times(model, x, features) -> torch.Tensor:
-    """(B, 1 + 12): the model's answer, then TIME_STATISTICS where it has a time head."""
+    """(B, 1 + 12): the model's answer, then time_statistics where it has a time head."""
     raw = model.raw(x, features)
     answer = model.answer(raw)[:, :1]
     if model.head != "time":
@@ -57,9 +52,10 @@ def answers_and_times(model, x, features) -> torch.Tensor:
 
 
 def time_statistics(scores, moments) -> torch.Tensor:
-    """(B, 12): TIME_STATISTICS of a time head's scores (B, T) of the moments (T,) of a window.
+    """(B, 12) of a time head's scores (B, T) of the moments (T,) of a window.
 
-    Times are in s, entropy in nats.
+    The expected time at each of TEMPERATURES, the entropy in nats, the peak's time, its chance, and
+    QUANTILES. Times are in s.
     """
     p = scores.softmax(1)
     expected = [(scores / t).softmax(1) @ moments for t in TEMPERATURES]

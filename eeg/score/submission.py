@@ -131,12 +131,6 @@ def constant_entry(folder: Path, challenge: int) -> tuple[Entry, str, bool]:
 
 def write_zip(path: Path, entries: dict) -> None:
     """entries: {1: Entry, 2: Entry}. Raises UserError where the file cannot be written."""
-    content = _zip_bytes(entries)
-    with writing(path, "--zip FILE", len(content)):
-        Path(path).write_bytes(content)
-
-
-def _zip_bytes(entries):
     content = io.BytesIO()
     names = {model.settings["name"] for each in entries.values() for model in each.models.values()}
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -147,7 +141,8 @@ def _zip_bytes(entries):
             weights = io.BytesIO()
             torch.save(each.saved, weights)
             archive.writestr(WEIGHTS[challenge], weights.getvalue())
-    return content.getvalue()
+    with writing(path, "--zip FILE", len(content.getvalue())):
+        Path(path).write_bytes(content.getvalue())
 
 
 def _needed(names):

@@ -15,14 +15,7 @@ from eeg.data.augment import PAIRS
 from eeg.data.build import Settings, build
 from eeg.data.cache import Cache
 from eeg.data.release import find_release
-from eeg.score.predict import (
-    QUANTILES,
-    TEMPERATURES,
-    TIME_STATISTICS,
-    Question,
-    answers_and_times,
-    predict,
-)
+from eeg.score.predict import QUANTILES, TEMPERATURES, Question, answers_and_times, predict
 from tests.conftest import LABELS, trial_events, write_participants, write_recording
 
 
@@ -160,7 +153,7 @@ def test_time_statistics_by_hand(data, model):
     cache = cached(data, 1)
     found = predict(model, cache, question=Question(answers_and_times))
     scores = predict(model, cache, question=Question(lambda model, x, _: model.raw(x)))
-    assert found.shape == (len(cache), 1 + len(TIME_STATISTICS))
+    assert found.shape == (len(cache), 13)
     np.testing.assert_array_equal(found[:, :1], predict(model, cache))
     t = 0.5 + np.arange(200) / 100
     for row, s in zip(found[:, 1:], scores):

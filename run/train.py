@@ -7,6 +7,7 @@
     python run/train.py --challenge 1 --cv 5               one run for each fold, by subject
     python run/train.py --challenge 1 --seed 0 1 2 3 4     one run for each seed, for an ensemble
     python run/train.py --challenge 2 --target factors --aux age sex
+    python run/train.py --challenge 1 --model ridge        fitted in closed form, in seconds
     python run/train.py --challenge 1 --model unet --set width=64 --optimizer sam --loss huber
     torchrun --nproc-per-node 2 run/train.py --challenge 1     several processes, one run
 
@@ -19,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eeg import UserError, cli, hints
+from eeg.models.settings import CLOSED_FORM
 from eeg.train.options import ABOUT, TARGETS, Options, add_arguments, from_arguments
 
 
@@ -133,6 +135,9 @@ def run_to_resume(args):
         process = f"process {run.state.get('pid')} on {run.state.get('host')}"
         raise UserError(f"{run.folder} is running ({process}); watch it with: {run.watch}")
     epochs = run.config.get("train", {}).get("epochs", 0)
+    if run.finished and run.config.get("model", {}).get("name") in CLOSED_FORM:
+        score = hints.command("evaluate", run.folder)
+        raise UserError(f"{run.folder} has finished; score it with: {score}")
     if run.finished and not (args.epochs and args.epochs > epochs):
         score = hints.command("evaluate", run.folder)
         done = f"{run.folder} has finished its {cli.counted(epochs, 'epoch')}"
@@ -202,7 +207,6 @@ def prepare(folder, args, ranks, journal):
     from eeg.train import progress, setup
     from eeg.train.stepper import Place
     from eeg.train.targets import make_model
-    from eeg.train.trainer import Trainer
 
     settled = setup.Settled.read(Run(folder))
     config, options = settled.config, resumed_options(settled.config, args)
@@ -234,18 +238,30 @@ def prepare(folder, args, ranks, journal):
         measured = setup.choose_precision(options, choice, model, windows, settled, threads, busy)
     precision, why = ranks.broadcast(measured)
     place = Place(choice.device, precision, config.get("part"))
-    trainer = Trainer(options, model, split, journal, place, ranks)
+    trainer = make_trainer(options, model, split, journal, place, ranks, threads)
     what = f", {in_words}" if choice.device == "cpu" else f" {choice.name}"
     processes = f", {ranks.world} processes" if ranks.world > 1 else ""
     reason = f"{choice.reason}{why}"
     journal.say(f"device  {choice.device}{what}, {precision} ({reason}){processes}")
     progress.say_data(trainer, sides)
     progress.say_model(trainer, cost)
-    restore(trainer, settled, ranks)
+    if options.model not in CLOSED_FORM:  # what takes seconds is fitted again
+        restore(trainer, settled, ranks)
     known = {"train": config["train"] | {"epochs": options.epochs}, "split": sides}
     known |= {"caches": setup.fingerprints(split.cache), "device": choice.device}
     journal.config(**known, threads=threads, precision=precision, **facts(trainer, config))
     return trainer
+
+
+def make_trainer(options, model, split, journal, place, ranks, threads):
+    """-> Trainer, or the Fitter of a model in closed form, which is used as one"""
+    if options.model in CLOSED_FORM:
+        from eeg.train.fitter import Fitter
+
+        return Fitter(options, model, split, journal, ranks, threads)
+    from eeg.train.trainer import Trainer
+
+    return Trainer(options, model, split, journal, place, ranks)
 
 
 def resumed_options(config, args):
@@ -254,7 +270,9 @@ def resumed_options(config, args):
     options = Options.from_config(config, **now)
     if args.cache != Path("cache") or not options.cache.is_dir():
         options.cache = args.cache
-    if args.resume and args.epochs:
+    if options.model in CLOSED_FORM:
+        options.device = "cpu"
+    elif args.resume and args.epochs:
         options.epochs = args.epochs
     return options
 

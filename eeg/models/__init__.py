@@ -18,6 +18,7 @@ MODELS = {  # name -> module, class, description
         "attention between 40 ms tokens, fit for pretraining",
     ),
     "conformer": ("conformer", "Conformer", "convolutions, then attention"),
+    "ridge": ("ridge", "Ridge", "in closed form: features, slow potentials, covariance of bands"),
 }
 
 
@@ -26,14 +27,15 @@ def build(
     n_chans: int = 129,
     n_times: int = 200,
     n_outputs: int = 1,
-    normalize: str = "channel",
+    normalize: str | None = None,
     aux=(),
     features: str | None = None,
     **settings,
 ):
     """-> Model: the input normalisation, the network, and what its numbers mean.
 
-    aux: names of further numbers to learn beside the answer, such as age. features: "none", "file"
+    normalize: a kind of layers.Normalize; "channel" by default, "none" for a network that reads
+    amplitudes. aux: names of further numbers to learn beside the answer, such as age. features: "none", "file"
     or "layer", for networks that take features (see Model). The other settings are the network's
     own, see settings.py. Raises ValueError for a name or setting that does not exist, and for a
     value that a setting does not take.

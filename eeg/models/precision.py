@@ -10,6 +10,7 @@ from torch import nn
 
 from . import fold
 from .layers import DepthwiseConv1d
+from .settings import CLOSED_FORM
 
 # precision -> the change of NRMSE that is too large
 LIMITS = {"fp32": 0.001, "bf16": 0.005, "fp16": 0.005, "int8": 0.005}
@@ -26,6 +27,9 @@ def at_precision(model, precision):
     """
     if precision not in LIMITS:
         raise ValueError(f"there is no precision '{precision}'; there are {', '.join(LIMITS)}")
+    name = model.settings["name"]
+    if precision != "fp32" and name in CLOSED_FORM:
+        raise ValueError(f"{name} is computed in float32 alone, not in {precision}")
     model = fold(model)
     if precision == "int8":
         model.network = _int8(model.network)

@@ -47,15 +47,22 @@ def number(default: float, low: float, high: float) -> Setting:
     return Setting(default, f"a number from {low} to {high}", fits)
 
 
+def one_of(default: str, *values: str) -> Setting:
+    fits = lambda value: type(value) is str and value in values
+    return Setting(default, " or ".join(values), fits)
+
+
 def head(default: str) -> Setting:
-    fits = lambda value: type(value) is str and value in ("number", "time")
-    return Setting(default, "number or time", fits)
+    return one_of(default, "number", "time")
 
 
 def activation(default: str) -> Setting:
     words = "a class of torch.nn, which only Python can name"
     return Setting(default, words, lambda value: isinstance(value, type))
 
+
+# Models that are fitted in closed form: they take no steps, and read amplitudes as they are.
+CLOSED_FORM = ("ridge",)
 
 WIDTH, DEPTH, HEADS = (1, 2048), (1, 12), (1, 64)
 CNN = {
@@ -118,6 +125,11 @@ SETTINGS = {
         "heads": whole(4, *HEADS),
         "inner": whole(192, 1, 8192),
         "dropout": share(0.1, 0, 0.5),
+    },
+    "ridge": {
+        "on": one_of("all", "all", "features", "potentials", "covariance", "features+covariance"),
+        "components": whole(12, 1, 64),
+        "rank": whole(12, 2, 64),
     },
 }
 

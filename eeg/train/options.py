@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from eeg import cli
 from eeg.data.augment import AUGMENTATIONS
 from eeg.models.settings import SETTINGS, check, tuned
+from eeg.train import stepless
 from eeg.train.losses import LOSSES
 
 TARGETS = {  # by challenge; the one that the competition scores comes first
@@ -218,9 +219,10 @@ class Options:
     )
 
     def __post_init__(self):
+        usual = stepless.usual(self.model)
         for name, about in ABOUT.items():
             if getattr(self, name) is None:
-                default = about.defaults[self.challenge - 1]
+                default = usual.get(name, about.defaults[self.challenge - 1])
                 setattr(self, name, dict(default) if isinstance(default, dict) else default)
 
     @classmethod
@@ -288,6 +290,7 @@ def from_arguments(args: argparse.Namespace, **more) -> Options:
     for name in ("set", "augment"):
         if given[name] is not None:
             given[name] = dict(given[name])
+    stepless.check_read(given)
     options = Options(args.challenge, **given)
     options.check()
     return options
@@ -301,8 +304,10 @@ def usual_space(challenge: int, model: str | None) -> dict:
     """What a search draws from by default: {option: values}.
 
     An unknown model adds nothing: run/train.py reports the mistake. A draw takes its random numbers
-    in the order of the fields of Options: another order would draw other settings.
+    in the order of the fields of Options: another order would draw other settings. Raises UserError
+    for a model that has nothing to draw.
     """
+    stepless.check_searched(challenge, model)
     space = {
         name.replace("_", "-"): about.searched[challenge - 1]
         for name, about in ABOUT.items()

@@ -11,7 +11,7 @@ from eeg.data.cache import rebuild_known
 from eeg.data.split import Split, further, labels, names
 from eeg.data.windows import LENGTH
 from eeg.models.model import Model
-from eeg.models.settings import SETTINGS
+from eeg.models.settings import CLOSED_FORM, SETTINGS
 from eeg.score.metrics import nrmse
 from eeg.train.losses import LOSSES
 from eeg.train.options import Options
@@ -32,6 +32,9 @@ def make_model(options: Options) -> Model:
             # the moments that a time head scores are those of the window
             head = "time" if options.target == "rt_from_stimulus" else "number"
             settings.setdefault("head", head)
+        if options.model in CLOSED_FORM and options.challenge == 2:
+            # potentials are those of a trial, and these windows begin at any moment of one
+            settings.setdefault("on", "features+covariance")
         if options.features:
             settings["features"] = options.features
         return eeg.models.build(options.model, n_times=INPUT, **usual, **settings)

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from eeg.models import MODELS, build, fold
 from eeg.models.model import multiply_adds
-from eeg.models.settings import SETTINGS, tuned
+from eeg.models.settings import CLOSED_FORM, SETTINGS, tuned
 from eeg.score.metrics import nrmse
 
+LEARNING = [name for name in MODELS if name not in CLOSED_FORM]  # step by step
 TIMED = ["tcn", "unet", "transformer", "conformer"]  # those that can score moments
 
 
@@ -38,7 +39,7 @@ def quiet(name):
     return {"drop_prob": 0.0} if name == "eegnex" else {"dropout": 0.0}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LEARNING)
 def test_it_learns_32_windows_by_heart(name):
     model = made(name, **quiet(name))
     x, features = windows(32)
@@ -60,7 +61,7 @@ def test_it_learns_32_windows_by_heart(name):
     pytest.fail(f"{name} is at NRMSE {score:.3f} after {step} steps")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LEARNING)
 def test_a_seed_gives_the_same_model_and_the_same_steps(name):
     x, features = windows()
     results = []
@@ -107,7 +108,7 @@ def test_no_window_makes_nan(name, kind):
 
 
 @pytest.mark.parametrize("normalize", ["channel", "window", "robust"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LEARNING)
 def test_volts_and_microvolts_give_one_answer(name, normalize):
     model = made(name, normalize=normalize).eval()
     x, features = windows()
@@ -149,7 +150,7 @@ OTHERS = dict(n_chans=21, n_times=101, normalize="robust"), dict(n_outputs=4, au
 
 
 @pytest.mark.parametrize("settings", [dict(), *OTHERS])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LEARNING)
 def test_settings_make_the_model_again(name, settings):
     if settings.get("n_outputs") == 4 and name in ("tcn", "unet"):
         settings = settings | {"head": "number"}  # by default they score moments
@@ -271,7 +272,7 @@ def test_wrong_windows_are_named():
             build(name)(x)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LEARNING)
 def test_a_search_draws_what_a_network_takes(name):
     """At both ends; and it changes what is trained."""
     assert tuned(name)

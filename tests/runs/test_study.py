@@ -14,7 +14,7 @@ import pytest
 
 from eeg import UserError
 from eeg.models import MODELS
-from eeg.models.settings import check, tuned
+from eeg.models.settings import CLOSED_FORM, check, tuned
 from eeg.runs.space import as_arguments, check_space, draw, rungs
 from eeg.runs.study import Study
 from eeg.train.options import search_rules
@@ -57,7 +57,7 @@ def test_rungs():
     assert rungs(5, 7, 1, 3) == [[5, 7]]
 
 
-@pytest.mark.parametrize("model", [None, *MODELS])
+@pytest.mark.parametrize("model", [None, *(name for name in MODELS if name not in CLOSED_FORM)])
 @pytest.mark.parametrize("challenge", [1, 2])
 def test_the_default_space_is_of_the_model_that_is_trained(tmp_path, model, challenge):
     """What it draws is what the model's own settings take."""
@@ -108,6 +108,11 @@ def test_settings_become_options():
         as_arguments({"lr": 0.1, "set.width": 96}, ["--set", "depth=3", "--model=unet"])
         == "--set depth=3 width=96 --model unet --lr 0.1".split()
     )
+
+
+def test_what_is_fitted_in_closed_form_is_not_searched(tmp_path):
+    with pytest.raises(UserError, match="ridge chooses its strength itself, .* --model ridge"):
+        Study.open(tmp_path / "tune", {"challenge": 1, "fixed": ["--model", "ridge"]}, RULES)
 
 
 def test_what_all_trials_share_is_not_searched(tmp_path):

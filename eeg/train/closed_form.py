@@ -1,0 +1,278 @@
+"""A run of a model that is fitted in closed form: two passes over the windows, no steps.
+
+1. the averages that spatial components of potentials follow from (only where there are any)
+2. the sums that weights follow from, exactly
+
+Each is done once for all training subjects, and once for each fold without its subjects: strengths
+are chosen by the answers to subjects that were not known. What follows from labels is learned
+inside each fold; how large windows are, which does not, is learned once.
+
+Windows are read a batch at a time. What is kept of each is its numbers, some 3 kB of its 100.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from eeg import UserError, hints
+from eeg.data.batches import Batches, Order, Reading
+from eeg.data.features import compute
+from eeg.data.split import Split
+from eeg.machine.memory import fits
+from eeg.models.ridge import Features, Potentials, Ridge
+from eeg.train import gram
+from eeg.train.damaged import Damaged
+from eeg.train.ridge_space import SAMPLED, averages_of, learn_sizes
+from eeg.train.targets import INPUT, Targets
+
+FOLDS = 5  # of the training subjects
+BATCH = 64  # windows
+# How alike the labels of one subject's windows are, 1 where they are the same: its windows, n of
+# them, count 1 / (1 + (n - 1) ALIKE) each, as those of a random intercept do. Response times of
+# HBN: an oracle that answers each subject's own mean has an NRMSE of 0.87 to 0.89, so that is the
+# 0.2 of their variance that lies between subjects.
+ALIKE = {1: 0.2, 2: 1.0}
+# Standard errors by which answers to unknown subjects must beat the mean. With fewer, what is
+# chosen among so many strengths may be chance, and the model answers the mean.
+BEYOND_CHANCE = 1.645
+
+
+@dataclass
+class Found:
+    """What a fit came to. answers (n, crops, outputs): out of fold, to each training window in its
+    row, in the labels' units; NaN where it is damaged. rows (n,) and crops: the windows of the
+    cache, and the samples at which they are cut. fold (n,): which did not know the window.
+    strengths: by kind of numbers, infinite where it is not used. learned: whether that beats the
+    mean beyond chance; else the model answers the mean."""
+
+    rows: np.ndarray
+    crops: tuple[int, ...]
+    fold: np.ndarray
+    answers: np.ndarray
+    strengths: dict[str, float]
+    learned: bool
+    gain: float  # how much less the squared error is than the mean's, as a share
+    windows: int  # without the damaged ones
+
+
+def crops_of(cache) -> tuple[int, ...]:
+    """The stored samples at which each window is cut. Challenge 2's windows overlap by half:
+    cutting each at its start and 1 s later cuts the recording every second."""
+    first = cache.margin_samples
+    return (first,) if cache.challenge == 1 else (first, first + INPUT // 2)
+
+
+def fold_of(subjects: np.ndarray, seed: int) -> np.ndarray:
+    """(n,) the fold of each window, by subject, in an order that the seed draws. Raises UserError
+    where there is only one subject."""
+    names, which = np.unique(subjects, return_inverse=True)
+    if len(names) < 2:
+        train = hints.command("train", "--train", "R1", "R2")
+        raise UserError(
+            "ridge chooses its strength on subjects that it was not fitted on, which needs at "
+            f"least 2 training subjects; there is {len(names)}, name more releases: {train}"
+        )
+    place = np.random.default_rng([seed, 14]).permutation(len(names))
+    return (place % min(FOLDS, len(names)))[which]
+
+
+def weights_of(subjects: np.ndarray, alike: float) -> np.ndarray:
+    """(n,) what each window counts, see ALIKE."""
+    _, which, count = np.unique(subjects, return_inverse=True, return_counts=True)
+    return (1 / (1 + (count - 1) * alike))[which]
+
+
+class Fit:
+    """Fits the network of `model` to split.train. damaged: is told of windows with NaN.
+
+    targets: as eeg.train.targets.choose_targets made them, which has set the model's center and
+    scale. progress(done, total) is called after each batch.
+    """
+
+    def __init__(self, model, split: Split, targets: Targets, damaged: Damaged, seed=0, threads=1):
+        self.model, self.split, self.targets, self.damaged = model, split, targets, damaged
+        self.network: Ridge = model.network
+        self.threads = threads
+        cache, self.rows = split.cache, split.train
+        subjects = self.subjects = cache.metadata["subject"][self.rows]
+        self.fold = fold_of(subjects, seed)
+        self.weight = torch.from_numpy(weights_of(subjects, ALIKE[cache.challenge]))
+        y = targets.y[self.rows, : model.n_outputs].astype(float)
+        self.y = (torch.from_numpy(y) - model.center) / model.scale
+        self.crops = crops_of(cache)
+        self.potentials = next(
+            (kind for kind in self.network.kinds.values() if isinstance(kind, Potentials)), None
+        )
+        self.direct = not fits(self.rows.size * cache[0].nbytes)
+
+    def run(self, progress=lambda done, total: None) -> Found:
+        self._learn_sizes()
+        components = self._components(progress) if self.potentials else None
+        sums, tried, seen = self._sums(components, progress)
+        known = [gram.Correlations(each) for each in sums]
+        folds = [gram.Fold(*pair) for pair in zip(known[1:], tried)]
+        sizes = {name: kind.size for name, kind in self.network.kinds.items()}
+        strengths = gram.choose(folds, sizes)
+        standardised = self._out_of_fold(folds, gram.penalties(sizes, strengths), seen)
+        gain, learned = self._beyond_chance(standardised, folds)
+        if not learned:
+            strengths = dict.fromkeys(sizes, math.inf)
+            standardised = self._out_of_fold(folds, gram.penalties(sizes, strengths), seen)
+        self._settle(known[0], gram.penalties(sizes, strengths), components, learned)
+        answers = standardised * self.model.scale.numpy() + self.model.center.numpy()
+        windows = int(np.isfinite(answers).all((1, 2)).sum())
+        return Found(self.rows, self.crops, self.fold, answers, strengths, learned, gain, windows)
+
+    # reading
+
+    def _batches(self, rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(which of `rows`, x (B, C, samples from the first crop to the end of the last)), without
+        damaged windows."""
+        cache, done = self.split.cache, 0
+        reading = Reading(
+            self.crops[-1] - self.crops[0] + INPUT,
+            np.full(len(cache), self.crops[0]),
+            direct=self.direct,
+            threads=self.threads,
+        )
+        reader = Batches(cache, rows, BATCH, order=Order(shuffle=False), reading=reading)
+        with closing(reader.epoch(0)) as batches:
+            for batch in batches:
+                which, done = np.arange(done, done + len(batch.rows)), done + len(batch.rows)
+                if not batch.finite.all():
+                    self.damaged.add(batch.rows[~batch.finite], "training")
+                if batch.finite.any():
+                    yield which[batch.finite], batch.x[batch.finite]
+
+    def _cuts(self, x):
+        """(number of the crop, its first sample, the windows (B, C, INPUT)), for each crop."""
+        for number, crop in enumerate(self.crops):
+            first = crop - self.crops[0]
+            yield number, first, torch.from_numpy(x[:, :, first : first + INPUT])
+
+    def _features(self, x, first):
+        """(B, F) raw features of a crop, by the kernels: the network's layer takes seven times as
+        long. None where they are not used."""
+        if "features" not in self.network.kinds:
+            return None
+        return torch.from_numpy(compute(x, first, INPUT, threads=self.threads))
+
+    # fitting
+
+    def _learn_sizes(self):
+        some = self.rows[:: max(1, len(self.rows) * len(self.crops) // SAMPLED)]
+        cut, features = [], []
+        for _, x in self._batches(some):
+            for _, first, part in self._cuts(x):
+                cut.append(part.clone())  # the batch's memory is used again
+                features.append(self._features(x, first))
+        if not cut:
+            raise UserError(
+                f"all {len(some)} training windows that were looked at hold NaN or infinity: "
+                f"{self.damaged.files()}"
+            )
+        known = None if features[0] is None else torch.cat(features)
+        learn_sizes(self.network, torch.cat(cut), known)
+
+    def _components(self, progress):
+        """Those of all training subjects, then those without each fold's: [(K, C)]"""
+        kind, first = self.potentials, self.y[:, 0].numpy()
+        without = [self.fold != fold for fold in range(int(self.fold.max()) + 1)]
+        parts = [np.full(len(self.rows), True), *without]
+        found = [averages_of(kind, first[part], self.model.window[0]) for part in parts]
+        for which, x in self._batches(self.rows):
+            for _, _, cut in self._cuts(x):
+                smooth = kind.smooth(self.network.bounded(cut))
+                for part, averages in zip(parts, found):
+                    used = np.flatnonzero(part[which])
+                    if len(used):
+                        own = which[used]
+                        averages.add(smooth[used], first[own], self.weight[own])
+            progress(int(which[-1]) + 1, 2 * len(self.rows))
+        return [each.components(len(kind.components)).to(kind.components) for each in found]
+
+    def _sums(self, components, progress):
+        """-> (the sums of all training subjects, then those without each fold's; those of each
+        fold's alone; seen (n, crops, size): the numbers of each window, for the fit that did not
+        know it)"""
+        size, outputs = self.network.weight.shape[1], self.model.n_outputs
+        whole, *known = (gram.Sums(size, outputs) for _ in range(2 + int(self.fold.max())))
+        tried = [gram.Sums(size, outputs) for _ in known]
+        seen = np.full((len(self.rows), len(self.crops), size), np.nan, np.float32)
+        passes = 2 if components else 1
+        for which, x in self._batches(self.rows):
+            labels = self.y[which], self.weight[which]
+            for number, first, cut in self._cuts(x):
+                fixed = self._fixed(cut, self._features(x, first))
+                for fold in range(len(known)):
+                    z = self._numbers(fixed, components and components[1 + fold])
+                    own = self.fold[which] == fold
+                    tried[fold].add(z[own], *(part[own] for part in labels))
+                    seen[which[own], number] = z[own].numpy()
+                    if components:
+                        known[fold].add(z[~own], *(part[~own] for part in labels))
+                if components:
+                    whole.add(self._numbers(fixed, components[0]), *labels)
+            progress((passes - 1) * len(self.rows) + int(which[-1]) + 1, passes * len(self.rows))
+        if not components:  # the numbers are the same whoever is known
+            whole.total = sum(each.total for each in tried)
+            for one, other in zip(known, tried):
+                one.total = whole.total - other.total
+        return [whole, *known], tried, seen
+
+    def _fixed(self, x, features):
+        """What of the numbers of windows depends on no label: {kind: numbers}; of potentials, the
+        averages of which components are taken."""
+        bounded = self.network.bounded(x)
+        found = {}
+        for name, kind in self.network.kinds.items():
+            if isinstance(kind, Features):
+                found[name] = kind.standard(kind.plain(features))
+            else:
+                found[name] = kind.smooth(bounded) if kind is self.potentials else kind(bounded)
+        return found
+
+    def _numbers(self, fixed, components):
+        """(B, size), as Ridge.numbers"""
+        parts = [
+            self.potentials.of(part, components) if kind is self.potentials else part
+            for part, kind in zip(fixed.values(), self.network.kinds.values())
+        ]
+        return torch.cat(parts, 1)
+
+    def _out_of_fold(self, folds, penalty, seen):
+        """(n, crops, outputs), standardised; NaN where a window is damaged"""
+        found = np.full((*seen.shape[:2], self.model.n_outputs), np.nan)
+        for number, fold in enumerate(folds):
+            weight, bias = (part.numpy() for part in fold.known.solve(penalty))
+            own = self.fold == number
+            found[own] = seen[own] @ weight.T + bias
+        return found
+
+    def _beyond_chance(self, answers, folds):
+        """-> (by what share the squared error is less than that of the mean of the subjects that
+        were known, whether that is beyond chance)"""
+        y = self.y.numpy()[:, None]
+        means = np.stack([fold.known.center.numpy() for fold in folds])[self.fold][:, None]
+        weight = self.weight.numpy()
+        of_mean = np.square(y - means).mean((1, 2)) * weight
+        gain = of_mean - np.square(y - answers).mean((1, 2)) * weight
+        known = np.isfinite(gain)
+        _, which = np.unique(self.subjects[known], return_inverse=True)
+        by_subject = np.bincount(which, gain[known])
+        error = by_subject.std(ddof=1) * math.sqrt(len(by_subject)) if len(by_subject) > 1 else 0.0
+        share = float(by_subject.sum() / of_mean[known].sum())
+        return share, bool(by_subject.sum() > BEYOND_CHANCE * error)
+
+    @torch.no_grad()
+    def _settle(self, known, penalty, components, learned):
+        """Give the network the weights of all training subjects."""
+        if components:
+            self.potentials.components.copy_(components[0])
+        weight, bias = known.solve(penalty)
+        self.network.weight.copy_(weight if learned else torch.zeros_like(weight))
+        self.network.bias.copy_(bias if learned else torch.zeros_like(bias))

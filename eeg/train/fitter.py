@@ -1,0 +1,215 @@
+"""A run of a model that is fitted in closed form: the files of its folder are those of any other
+run, with a single epoch.
+
+Its answers to the training windows, each by a fit that did not know the subject, are kept in last.pt
+as "out_of_fold": whoever blends models needs them.
+"""
+
+import time
+
+import numpy as np
+import torch
+
+import eeg
+from eeg import UserError, cli
+from eeg.data.split import Split
+from eeg.files import trouble
+from eeg.models.model import Model
+from eeg.runs.journal import Journal
+from eeg.runs.run import Run
+from eeg.score.metrics import auroc, nrmse
+from eeg.train import checkpoint
+from eeg.train.closed_form import Fit, Found
+from eeg.train.damaged import Damaged
+from eeg.train.options import Options
+from eeg.train.parallel import Ranks
+from eeg.train.progress import finite
+from eeg.train.targets import choose_targets
+from eeg.train.validation import Validation
+
+EPOCH = 1  # the only one
+
+
+class Fitter:
+    """Fits `model` on split.train and validates it on split.valid, as a Trainer would be used.
+
+    journal: writes the files of the run's folder; threads: that read windows.
+    """
+
+    part = None  # windows are never computed in parts
+
+    def __init__(
+        self,
+        options: Options,
+        model: Model,
+        split: Split,
+        journal: Journal,
+        ranks: Ranks,
+        threads: int = 1,
+    ):
+        if ranks.world > 1:
+            raise UserError(
+                f"{options.model} is fitted by one process, torchrun has started {ranks.world}; "
+                "start run/train.py without it"
+            )
+        self.options, self.model, self.split, self.journal = options, model, split, journal
+        self.targets = choose_targets(options, split, model)
+        self.damaged = Damaged(split.cache, self._on_event)
+        self.validation = Validation(split, self.targets, self.damaged)
+        self.fit = Fit(model, split, self.targets, self.damaged, options.seed, threads)
+        self.batches = self.fit  # whoever asks how windows are read
+        self.stepper = _Still(model, ranks)
+
+    def run(self) -> str:
+        """-> "finished" """
+        began = time.monotonic()
+        with cli.Progress("windows") as progress:
+            found = self.fit.run(progress)
+        self.model.eval()
+        score = self.validation.score(self.stepper, lambda done, total: None)
+        with torch.no_grad():
+            self.model.shrink.fill_(score.shrink)
+        entry = {
+            "epoch": EPOCH,
+            "train": self._training_figures(found),
+            "valid": {name: finite(figure) for name, figure in score.figures.items()},
+            "shrink": score.shrink,
+            "skipped_steps": 0,
+            "best": True,
+            "strengths": {kind: finite(value) for kind, value in found.strengths.items()},
+        }
+        self._keep(entry, time.monotonic() - began, found)
+        self._save(entry, found, score.value)
+        self._finish(entry, score.value)
+        return "finished"
+
+    def _training_figures(self, found):
+        """Of the answers out of fold: the loss, in standard deviations of the labels, and the
+        score."""
+        known = np.isfinite(found.answers).all((1, 2))
+        y = self.targets.y[found.rows[known], : self.model.n_outputs].astype(float)[:, None]
+        p = found.answers[known]
+        error = (p - y) / self.model.scale.numpy()
+        figures = {"loss": float(np.square(error).mean())}
+        first, said = np.broadcast_to(y, p.shape)[..., 0].ravel(), p[..., 0].ravel()
+        if self.targets.is_class:
+            return figures | {"nrmse": None, "auroc": finite(auroc(first, said))}
+        return figures | {"nrmse": finite(nrmse(first, said))}
+
+    def _keep(self, entry, seconds, found):
+        """history.json, timing.json, and their lines in the log."""
+        journal, valid = self.journal, entry["valid"]
+        rate = round(found.windows / max(seconds, 1e-9))
+        memory = cli.anonymous_memory()
+        times = {"windows_per_second": rate, "memory": memory, "device": "cpu"}
+        journal.history["epochs"] = [entry]
+        journal.timing["epochs"] = [{"epoch": EPOCH, "seconds": round(seconds, 3)} | times]
+        journal.publish()
+        subjects, folds = len(np.unique(self.fit.subjects)), int(found.fold.max()) + 1
+        journal.say(f"fit     {words(found)}, chosen by {folds} folds of {subjects} subjects")
+        metric = "auroc" if self.targets.is_class else "nrmse"
+        train, figure = entry["train"][metric], valid[metric]
+        journal.say(
+            f"        {metric.upper()} on training subjects that the fit did not know "
+            f"{_figure(train)}, valid {_figure(figure)}, {seconds:.1f} s, {rate:,} win/s, "
+            f"{memory / 1e9:.1f} GB"
+        )
+
+    def _save(self, entry, found, value):
+        """Checkpoints and the weights that evaluation reads. Raises UserError where there is no
+        room."""
+        state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        settings = self.model.settings
+        best = {"model": state, "settings": settings, "epoch": EPOCH}
+        out_of_fold = {
+            "rows": torch.from_numpy(found.rows),
+            "starts": list(found.crops),
+            "fold": torch.from_numpy(found.fold),
+            "answers": torch.from_numpy(found.answers),
+        }
+        about = {
+            "epoch": EPOCH,
+            "batch": 0,
+            "best_epoch": EPOCH,
+            "metrics": entry["valid"],
+            "best": finite(value),
+            "settings": settings,
+            "versions": {
+                "eeg": eeg.__version__,
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+        }
+        folder = self.journal.folder
+        try:
+            checkpoint.save(
+                folder / "checkpoints", "last", best | {"out_of_fold": out_of_fold}, about
+            )
+            checkpoint.save(folder / "checkpoints", "best", best, about)
+            checkpoint.export(self._weights, settings, state)
+        except OSError as e:
+            raise UserError(
+                f"{trouble(e, folder, '--out DIR in a new run')}; when there is room, "
+                f"resume this one with: {Run(folder).resume}"
+            ) from None
+
+    @property
+    def _weights(self):
+        return self.journal.folder / f"weights_challenge_{self.split.cache.challenge}.pt"
+
+    def _finish(self, entry, value):
+        what = f"AUROC {1 - value:.3f}" if self.targets.is_class else f"NRMSE {value:.4f}"
+        if self.split.cache.challenge == 2:
+            what += (
+                f", answers shrunk to {entry['shrink']:.2f} of their distance from the training "
+                "mean"
+            )
+        simulated = " (simulated data)" if self.split.cache.simulated else ""
+        self.journal.say(f"finished: validation {what}{simulated}")
+        if rows := self.damaged.rows:
+            windows = cli.counted(len(rows), "window")
+            self.journal.say(f"left out {windows} with NaN or infinity: {self.damaged.files()}")
+        self.journal.say(f"weights {self._weights}")
+        self.journal.state(
+            "finished",
+            epoch=EPOCH,
+            epochs=EPOCH,
+            best_nrmse=finite(value),
+            best_epoch=EPOCH,
+            device="cpu",
+            seconds_left=0,
+        )
+
+    def _on_event(self, kind, text):
+        self.journal.event(EPOCH, 0, kind, text)
+
+
+def words(found: Found) -> str:
+    """What was chosen, in words."""
+    if not found.learned:
+        return (
+            f"answers the mean: what it learned saves {max(0, found.gain):.1%} of the mean's "
+            "squared error, no more than chance may"
+        )
+    kinds = ", ".join(
+        f"{kind} {'not used' if strength == float('inf') else f'{strength:.2g}'}"
+        for kind, strength in found.strengths.items()
+    )
+    return f"strength {kinds}"
+
+
+def _figure(value):
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+class _Still:
+    """Stands for a Stepper where validation wants one: the model takes no steps and is on the CPU,
+    so no device fails."""
+
+    def __init__(self, model, ranks):
+        self.model = self.validated = model
+        self.ranks, self.guard = ranks, self
+        self.device = torch.device("cpu")
+
+    def read(self, what, *works):
+        return works[0]()

@@ -33,10 +33,10 @@ STYLE = {
 }
 
 
-def drawn(width=6.0, height=3.6):
-    """Turns make(fig, ...) into a function that returns the Figure in the report's style.
+def drawn(rows=1, width=6.0, height=3.6, legend="best", **layout):
+    """Turns make(*axes, ...) into a function that returns a Figure in the report's style.
 
-    width, height: inches.
+    rows: of axes, 0 where make takes the Figure itself. width, height: inches. legend: where it is.
     """
 
     def decorate(make):
@@ -44,7 +44,11 @@ def drawn(width=6.0, height=3.6):
         def figure(*numbers):
             with matplotlib.rc_context(STYLE):
                 fig = Figure(figsize=(width, height), layout="constrained")
-                make(fig, *numbers)
+                axes = fig.subplots(rows, squeeze=False, **layout)[:, 0] if rows else [fig]
+                make(*axes, *numbers)
+                for ax in axes if rows else ():
+                    if not ax.get_legend() and ax.get_legend_handles_labels()[1]:
+                        ax.legend(loc=legend)
             return fig
 
         return figure
@@ -93,13 +97,12 @@ def _epochs(axes, number, events):
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
-@drawn(height=7.2)
-def learning(fig, epochs, metric, events):
+@drawn(3, height=7.2)
+def learning(top, middle, low, epochs, metric, events):
     """The curves of history.json: its epochs and events."""
     number = [entry["epoch"] for entry in epochs]
     curve = lambda side, name: [entry.get(side, {}).get(name, np.nan) for entry in epochs]
-    top, middle, low = axes = fig.subplots(3)
-    _epochs(axes, number, events)
+    _epochs((top, middle, low), number, events)
     dots = {"marker": "o" if len(number) < 40 else None, "ms": 3}
     label = "training (during the epoch, augmented)"
     top.plot(number, curve("train", metric), color=GREY, label=label, **dots)
@@ -115,21 +118,18 @@ def learning(fig, epochs, metric, events):
         label = "the mean of the training labels"
     top.axhline(chance, color=DARK, lw=0.8, ls="--", label=label)
     top.set_ylabel(metric.upper())
-    top.legend(loc="best")
     middle.plot(number, curve("train", "loss"), color=GREY, **dots)
     middle.set_ylabel("training loss")
-    rates = [entry.get("lr", np.nan) for entry in epochs]
-    low.plot(number, rates, color=DARK, **dots)
+    low.plot(number, [entry.get("lr", np.nan) for entry in epochs], color=DARK, **dots)
     scale = "log" if all(entry.get("lr", 0) > 0 for entry in epochs) else "linear"
     low.set(ylabel="learning rate\nat the end", xlabel="epoch", yscale=scale)
 
 
-@drawn(height=5)
-def course(fig, epochs, events):
+@drawn(2, height=5)
+def course(top, low, epochs, events):
     """Speed and memory of each epoch, from timing.json."""
     number = [entry["epoch"] for entry in epochs]
-    top, low = axes = fig.subplots(2)
-    _epochs(axes, number, events)
+    _epochs((top, low), number, events)
     for device in dict.fromkeys(entry.get("device", "") for entry in epochs):
         own = [entry for entry in epochs if entry.get("device", "") == device]
         speed = [entry.get("windows_per_second", np.nan) for entry in own]
@@ -143,10 +143,9 @@ def course(fig, epochs, events):
     low.set(ylim=(0, 1.1 * highest or 1))
 
 
-@drawn(5.6, 5.2)
-def against(fig, y, p, what, unit):
+@drawn(1, 5.6, 5.2, "upper left")
+def against(ax, y, p, what, unit):
     """Predicted against true, each window."""
-    ax = fig.subplots()
     low, high = _beyond(np.concatenate([y, p]))
     if len(y) > MANY:
         cells = {"gridsize": 45, "extent": (low, high, low, high), "mincnt": 1, "bins": "log"}
@@ -157,13 +156,11 @@ def against(fig, y, p, what, unit):
     ax.axhline(y.mean(), color=ORANGE, lw=0.9, label="the mean of these labels")
     ax.set(xlabel=f"true {what} ({unit})", ylabel=f"predicted {what} ({unit})")
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    ax.legend(loc="upper left")
 
 
-@drawn(height=7.2)
-def by_label(fig, x, bias, rmse, counts, what, unit, std):
+@drawn(2, height=7.2)
+def by_label(top, low, x, bias, rmse, counts, what, unit, std):
     """Error in bins of the label; bias and rmse are (mean, low, high) of each bin."""
-    top, low = fig.subplots(2)
     _band(top, x, *bias)
     top.axhline(0, color=DARK, lw=0.8)
     top.set_ylabel(f"predicted minus true,\nmean ({unit})")
@@ -171,31 +168,26 @@ def by_label(fig, x, bias, rmse, counts, what, unit, std):
     low.axhline(std, color=ORANGE, lw=0.9, label="std of all labels: the mean predictor's RMSE")
     bins = f"{cli.counted(len(x), 'bin')} of {min(counts):,} to {max(counts):,} windows"
     low.set(ylabel=f"RMSE ({unit})", xlabel=f"true {what} ({unit}), {bins}", ylim=(0, None))
-    low.legend(loc="best")
 
 
-@drawn(height=7.2)
-def by_subject(fig, rmse, counts, mean_y, mean_p, what, unit, std):
+@drawn(2, height=7.2, legend="upper left")
+def by_subject(top, low, rmse, counts, mean_y, mean_p, what, unit, std):
     """RMSE of each subject, sorted; mean answer of each against its mean label."""
-    top, low = fig.subplots(2)
     top.bar(np.arange(1, len(rmse) + 1), np.sort(rmse), 0.8 if len(rmse) < 80 else 1, color=BLUE)
     top.axhline(std, color=ORANGE, lw=0.9, label="std of all labels")
-    top.set(xlabel="subject, from best to worst", ylabel=f"RMSE ({unit})")
-    top.set(xlim=(0, len(rmse) + 1), ylim=(0, 1.2 * max(std, rmse.max())))
+    ends = {"xlim": (0, len(rmse) + 1), "ylim": (0, 1.2 * max(std, rmse.max()))}
+    top.set(xlabel="subject, from best to worst", ylabel=f"RMSE ({unit})", **ends)
     top.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    top.legend(loc="upper left")
     top.grid(axis="x", visible=False)
     _perfect(low, _beyond(np.concatenate([mean_y, mean_p])))
     low.scatter(mean_y, mean_p, 6 + 60 * counts / counts.max(), color=BLUE, alpha=0.6, linewidths=0)
     xlabel = f"a subject's mean {what} ({unit}); size: windows"
     low.set(xlabel=xlabel, ylabel=f"mean answer ({unit})")
-    low.legend(loc="upper left")
 
 
-@drawn(height=7.2)
-def by_age(fig, ages, rmse, mean_y, mean_p, groups, what, unit):
+@drawn(2, height=7.2)
+def by_age(top, low, ages, rmse, mean_y, mean_p, groups, what, unit):
     """Each subject's RMSE, mean label and mean answer over age, with means of several groups."""
-    top, low = fig.subplots(2)
     means = lambda values: [values[groups == group].mean() for group in range(groups.max() + 1)]
 
     def draw(ax, values, colour, name=None):
@@ -209,35 +201,30 @@ def by_age(fig, ages, rmse, mean_y, mean_p, groups, what, unit):
     draw(low, mean_p, BLUE, "predicted")
     top.set(ylabel=f"RMSE of a subject ({unit})", ylim=(0, 1.1 * rmse.max()))
     low.set(xlabel="age (years)", ylabel=f"a subject's mean\n{what} ({unit})")
-    low.legend(loc="best")
 
 
 @drawn()
-def calibration(fig, p, y, what, unit):
+def calibration(ax, p, y, what, unit):
     """Mean label where the model answers about p (bins,). y: (mean, low, high), NaN without one."""
-    ax = fig.subplots()
     _perfect(ax, [np.nanmin([p, *y]), np.nanmax([p, *y])], "perfect calibration")
     label = cli.counted(len(p), "bin")
     if np.isfinite(y[1]).any():
         label += ", 95 % interval by subject"
     _band(ax, p, *y, label=label)
     ax.set(xlabel=f"predicted {what} ({unit})", ylabel=f"mean true {what} ({unit})")
-    ax.legend(loc="best")
 
 
-@drawn(5.2, 4.8)
-def coverage(fig, levels, shares):
+@drawn(1, 5.2, 4.8, "upper left")
+def coverage(ax, levels, shares):
     """How often the label lies in the central interval that should contain it with each level."""
-    ax = fig.subplots()
     _perfect(ax, [0, 100], "perfect calibration")
     ax.plot(100 * levels, 100 * shares, "o-", color=BLUE, ms=4, label="time head")
-    ax.set(xlabel="central interval of the time head's distribution (%)")
-    ax.set(ylabel="windows whose response lies in it (%)")
     ax.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
-    ax.legend(loc="upper left")
+    ax.set_xlabel("central interval of the time head's distribution (%)")
+    ax.set_ylabel("windows whose response lies in it (%)")
 
 
-@drawn()
+@drawn(0)
 def examples(fig, moments, chances, y, p):
     """The time head's distribution of a few windows, (n, S), with the response and the answer."""
     fig.set_size_inches(6, 1.25 * len(y) + 0.6)
@@ -255,10 +242,9 @@ def examples(fig, moments, chances, y, p):
     axes[0].legend(loc="upper left", ncols=2)
 
 
-@drawn(height=7.2)
-def scalp(fig, increase, channels, names, top, low, high):
+@drawn(2, height=7.2, height_ratios=(1.4, 1))
+def scalp(head, bars, increase, channels, names, top, low, high):
     """The increase of each electrode, seen from above, nose up; the `top` ones with intervals."""
-    head, bars = fig.subplots(2, 1, height_ratios=(1.4, 1))
     info = mne.create_info(list(channels), 100.0, "eeg")
     info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
     placed = [i for i, channel in enumerate(info["chs"]) if not np.isnan(channel["loc"][:3]).any()]
@@ -266,15 +252,14 @@ def scalp(fig, increase, channels, names, top, low, high):
     look = {"cmap": "RdBu_r", "contours": 0, "sensors": "k.", "extrapolate": "head"}
     look |= {"vlim": (-limit, limit), "axes": head, "show": False}
     image, _ = mne.viz.plot_topomap(increase[placed], mne.pick_info(info, placed), **look)
-    fig.colorbar(image, ax=head, shrink=0.75, label="increase in NRMSE")
+    head.figure.colorbar(image, ax=head, shrink=0.75, label="increase in NRMSE")
     _bars(bars, np.arange(len(top)), increase[top], low, high)
     labels = [names.get(channels[i], channels[i]) for i in top]
     bars.set_xticks(np.arange(len(top)), labels, rotation=45, ha="right")
 
 
 @drawn()
-def times(fig, edges, increase, low, high, xlabel):
+def times(ax, edges, increase, low, high, xlabel):
     """Increase for each stretch of time between edges (s)."""
-    ax = fig.subplots()
     _bars(ax, (edges[:-1] + edges[1:]) / 2, increase, low, high, 0.9 * np.diff(edges))
     ax.set(xlabel=xlabel, xlim=(edges[0], edges[-1]))

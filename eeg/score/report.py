@@ -80,39 +80,42 @@ def write(
     title = _legible(run.name) + " (simulated data)" * bool(run.config.get("simulated"))
     page = mne.Report(title=title, image_format="png", verbose="ERROR")
     page.add_custom_css(CSS)
+
+    def add(section, parts):
+        for title, content, *caption in parts:
+            if isinstance(content, str):
+                page.add_html(content, title, section=section)
+            else:
+                page.add_figure(content, title, caption="".join(caption), section=section)
+
+    seen = None
     if not run.finished:
         done = f"it has not finished ({run.status})"
     elif not run.scored:
         done = f"it predicts {run.config['target']}, which the competition does not score"
-    if run.finished and run.scored:
-        done = _with_answers(page, run, caches, data, releases, mini, quick)
     else:
-        _summary_without_answers(page, run, done)
-        _training(page, run)
-    _settings(page, run)
+        model = load_model(run.weights)
+        with cli.Progress("windows answered") as progress:
+            seen = numbers.look_at(run, model, caches, data, releases, mini, progress)
+        done = f"{_counts(seen)} ({seen.where})"
+    add(None, _summary(run, seen) if seen else _summary_without_answers(run, done))
+    add("Training", _training(run))
+    if seen:
+        add("Answers", _answers(seen, model, *WHAT[run.config["target"]]))
+        if seen.constant:
+            done += "; the answers are a constant"
+        elif quick:
+            done += "; none of them occluded (--quick)"
+        else:
+            with cli.Progress("windows occluded") as progress:
+                found = numbers.importance(model, seen.side, progress)
+            add("What matters", _importance(seen, model, found))
+            done += f", {found.windows} of them occluded"
+    add("Settings", _settings(run))
     path = run.folder / "report.html"
     with writing(path, "--out DIR"), publishing(path, ending=".html") as unfinished:
         page.save(unfinished, open_browser=False, overwrite=True, verbose="ERROR")
     return path, done
-
-
-def _with_answers(page, run, caches, data, releases, mini, quick):
-    """All sections of a finished run. -> what was done in a few words."""
-    model = load_model(run.weights)
-    with cli.Progress("windows answered") as progress:
-        seen = numbers.look_at(run, model, caches, data, releases, mini, progress)
-    _summary(page, run, seen)
-    _training(page, run)
-    _answers(page, run, seen, model)
-    done = f"{_counts(seen)} ({seen.where})"
-    if seen.constant:
-        return f"{done}; the answers are a constant"
-    if quick:
-        return f"{done}; none of them occluded (--quick)"
-    return f"{done}, {_importance(page, seen, model)} of them occluded"
-
-
-# ------------------------------------------------------------------------------- pieces of a page
 
 
 def _legible(text):
@@ -141,11 +144,11 @@ def _counts(seen):
     return f"{cli.counted(len(seen.y), 'window')} of {people}"
 
 
-# ---------------------------------------------------------------------------------------- summary
+# Each of these makes parts of a section: (title, HTML or a figure, perhaps the figure's caption).
 
 
-def _about(run):
-    """Rows of text: what the run is."""
+def _about(run, simulated, *more):
+    """HTML: what the run is. more: rows of text."""
     rows = [
         ("challenge", str(run.challenge)),
         ("predicts", WHAT.get(run.config["target"], (run.config["target"],))[0]),
@@ -155,82 +158,68 @@ def _about(run):
     epoch, best = run.best
     if epoch:
         rows.append(("best epoch", f"{epoch}, validation {run.metric.upper()} {best:.4f}"))
-    return rows
+    return (_note(SIMULATED) if simulated else "") + _table([*rows, *more])
 
 
-def _summary_without_answers(page, run, reason):
-    text = (_note(SIMULATED) if run.config.get("simulated") else "") + _table(_about(run))
+def _summary_without_answers(run, reason):
+    text = _about(run, run.config.get("simulated"))
     text += f"<p>No answers to windows are shown here: {_escaped(reason)}.</p>"
     if run.status not in ("running", "waiting", "finished"):
         text += f"<p>Resume with: <code>{_escaped(run.resume)}</code></p>"
-    page.add_html(text, "Summary")
+    return [("Summary", text)]
 
 
-def _summary(page, run, seen):
+def _summary(run, seen):
+    """The NRMSE beside that of the training labels' mean, and other measures of the error."""
+    y, p, mean, unit = seen.y, seen.p, seen.mean_of_training, WHAT[run.config["target"]][1]
     simulated = run.config.get("simulated") or seen.side.cache.simulated
-    rows = [*_about(run), ("scored on", f"{_counts(seen)}: {seen.where}")]
-    text = (_note(SIMULATED) if simulated else "") + _table(rows)
-    page.add_html(text + _scores(seen, WHAT[run.config["target"]][1]), "Summary")
-    if seen.factors is not None:
-        titles, *cells = factor_rows(*factor_scores(seen.side, seen.factors))
-        page.add_html(_table(cells, titles), "All four factors")
-
-
-def _scores(seen, unit):
-    """HTML: the NRMSE beside that of the training labels' mean, and other measures of the error."""
-    y, p, mean = seen.y, seen.p, seen.mean_of_training
+    text = _about(run, simulated, ("scored on", f"{_counts(seen)}: {seen.where}"))
     rows = [("RMSE", f"{rmse(y, p):.4f} {unit}"), ("MAE", f"{mae(y, p):.4f} {unit}")]
     rows.append(("R2", f"{r2(y, p):.4f}"))
-    text = ""
     if seen.constant:
-        text = _note(
+        text += _note(
             f"<b>The answers are a constant.</b> Every window is answered {p.mean():.3f} {unit}, "
             "whatever the EEG: the model predicts nothing."
         )
     else:  # a constant has no correlation
         rows.append(("correlation", f"{pearson(y, p):.4f}"))
+    own = score(y, p, seen.side.subjects)
+    interval = f" ({html.escape(own.reason)})"
+    if own.interval:
+        low, high = own.interval
+        interval = f", 95&nbsp;% interval {low:.3f} to {high:.3f} (by subject)"
     text += (
-        f"<p><b>NRMSE {nrmse(y, p):.4f}</b>{_interval(seen)}. Lower is better: "
+        f"<p><b>NRMSE {nrmse(y, p):.4f}</b>{interval}. Lower is better: "
         f"0 is perfect prediction, the mean of the training labels ({mean:.3f} {unit}) "
         f"scores {nrmse(y, np.full(len(y), mean)):.4f} on these windows.</p>"
     )
-    return text + _table(rows)
+    yield "Summary", text + _table(rows)
+    if seen.factors is not None:
+        titles, *cells = factor_rows(*factor_scores(seen.side, seen.factors))
+        yield "All four factors", _table(cells, titles)
 
 
-def _interval(seen):
-    own = score(seen.y, seen.p, seen.side.subjects)
-    if own.interval is None:
-        return f" ({html.escape(own.reason)})"
-    low, high = own.interval
-    return f", 95&nbsp;% interval {low:.3f} to {high:.3f} (by subject)"
-
-
-# --------------------------------------------------------------------------------------- training
-
-
-def _training(page, run):
-    section, history, timing = "Training", run.history, run.timing
-    if history["epochs"]:
-        fig = plots.learning(history["epochs"], run.metric, history["events"])
-        caption = "Dotted orange lines mark events, see Events." if history["events"] else ""
-        page.add_figure(fig, "Learning curves", caption=caption, section=section)
+def _training(run):
+    epochs, events, timing = run.history["epochs"], run.history["events"], run.timing
+    if epochs:
+        caption = "Dotted orange lines mark events, see Events." * bool(events)
+        yield "Learning curves", plots.learning(epochs, run.metric, events), caption
     else:
-        page.add_html("<p>No epoch has ended yet.</p>", "Learning curves", section=section)
+        yield "Learning curves", "<p>No epoch has ended yet.</p>"
     if timing["epochs"]:
-        fig = plots.course(timing["epochs"], timing["events"] + history["events"])
-        page.add_figure(fig, "Speed and memory", section=section)
+        yield "Speed and memory", plots.course(timing["epochs"], timing["events"] + events)
     rows = []
-    for event in history["events"] + timing["events"]:
+    for event in events + timing["events"]:
         place = f"batch {event.get('batch', '?')}"
         if "when" in event:
             place = time.strftime("%Y-%m-%d %H:%M", time.localtime(event["when"]))
         rows.append((f"epoch {event.get('epoch', '?')}, {place}", event["kind"], event["text"]))
-    events = _table(rows) if rows else "<p>Nothing went wrong, and it was never stopped.</p>"
-    page.add_html(events, "Events", section=section)
+    nothing = "<p>Nothing went wrong, and it was never stopped.</p>"
+    yield "Events", _table(rows) if rows else nothing
 
 
-def _settings(page, run):
-    config, section = run.config, "Settings"
+def _settings(run):
+    config = run.config
 
     def table(values):
         text = lambda value: value if isinstance(value, str) else json.dumps(value)
@@ -240,102 +229,71 @@ def _settings(page, run):
     if config.get("command"):
         command = shlex.join(["python", *config["command"]])
         text = f"<p><code>{_escaped(command)}</code></p>" + text
-    page.add_html(text, "Training settings", section=section)
-    page.add_html(table(config.get("model", {})), "Model settings", section=section)
+    yield "Training settings", text
+    yield "Model settings", table(config.get("model", {}))
     sides = [
         (name, " ".join(one["releases"]), f"{one['windows']:,}", f"{len(one['subjects']):,}")
         for name, one in config.get("split", {}).items()
     ]
     if sides:  # missing where a run ended before it opened its caches
-        titles = ("side", "releases", "windows", "subjects")
-        page.add_html(_table(sides, titles), "Data", section=section)
+        yield "Data", _table(sides, ("side", "releases", "windows", "subjects"))
     device = {name: config.get(name, "?") for name in ("device", "precision")}
-    versions = table(device | config.get("versions", {}))
-    page.add_html(versions, "Device and versions", section=section)
+    yield "Device and versions", table(device | config.get("versions", {}))
 
 
-# ---------------------------------------------------------------------------------------- answers
-
-
-def _answers(page, run, seen, model):
-    words = WHAT[run.config["target"]]  # what is predicted, and its unit
-    caption = cli.counted(len(seen.y), "window")
-    caption += "; darker: more of them" * (len(seen.y) > plots.MANY)
-    fig = plots.against(seen.y, seen.p, *words)
-    page.add_figure(fig, "Predicted against true", caption=caption, section="Answers")
+def _answers(seen, model, what, unit):
+    y, p, subjects = seen.y, seen.p, seen.side.subjects
+    caption = cli.counted(len(y), "window") + "; darker: more of them" * (len(y) > plots.MANY)
+    yield "Predicted against true", plots.against(y, p, what, unit), caption
     if not seen.constant:
-        _calibration(page, seen, *words)
+        which = numbers.bins_of(p, 10)
+        answered, labels = (numbers.bin_means(which, each, subjects) for each in (p, y))
+        caption = "The mean label of the windows that get about the same answer. "
+        caption += "Above the dashed line the model answers too low, below too high."
+        yield "Calibration", plots.calibration(answered[0], labels, what, unit), caption
     if seen.chances is not None:
-        _time_head(page, seen, model.moments.numpy().astype(float))
-    _error_by_label(page, seen, *words)
-    _error_by_subject(page, seen, *words)
-
-
-def _calibration(page, seen, what, unit):
-    which, subjects = numbers.bins_of(seen.p, 10), seen.side.subjects
-    answered = numbers.bin_means(which, seen.p, subjects)[0]
-    labels = numbers.bin_means(which, seen.y, subjects)
-    caption = (
-        "The mean label of the windows that get about the same answer. Above the dashed line "
-        "the model answers too low, below too high."
-    )
-    fig = plots.calibration(answered, labels, what, unit)
-    page.add_figure(fig, "Calibration", caption=caption, section="Answers")
-
-
-def _time_head(page, seen, moments):
-    """How sure the time head is, and its distributions of a few windows."""
-    y, p, section = seen.y, seen.p, "Answers"
-    fig = plots.coverage(numbers.LEVELS, numbers.coverage(seen.chances, moments, y))
-    caption = "Below the dashed line it is too sure, above not sure enough."
-    page.add_figure(fig, "How sure is the time head?", caption=caption, section=section)
-    order = np.argsort(np.abs(p - y), kind="stable")
-    few = order[np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).astype(int)]
-    fig = plots.examples(moments, seen.chances[few], y[few], p[few])
-    caption = "Windows from the smallest to the largest error, evenly spaced in rank."
-    page.add_figure(fig, "The time head's distribution", caption=caption, section=section)
-
-
-def _error_by_label(page, seen, what, unit):
-    error, which, subjects = seen.p - seen.y, numbers.bins_of(seen.y, 10), seen.side.subjects
-    centres = numbers.bin_means(which, seen.y, subjects)[0]
-    bias = numbers.bin_means(which, error, subjects)
-    squares = numbers.bin_means(which, error**2, subjects)
-    rmse = tuple(np.sqrt(np.maximum(each, 0)) for each in squares)
-    fig = plots.by_label(centres, bias, rmse, np.bincount(which), what, unit, seen.y.std())
+        moments = model.moments.numpy().astype(float)
+        fig = plots.coverage(numbers.LEVELS, numbers.coverage(seen.chances, moments, y))
+        caption = "Below the dashed line it is too sure, above not sure enough."
+        yield "How sure is the time head?", fig, caption
+        order = np.argsort(np.abs(p - y), kind="stable")
+        few = order[np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).astype(int)]
+        fig = plots.examples(moments, seen.chances[few], y[few], p[few])
+        caption = "Windows from the smallest to the largest error, evenly spaced in rank."
+        yield "The time head's distribution", fig, caption
+    which = numbers.bins_of(y, 10)
+    means = lambda values: numbers.bin_means(which, values, subjects)
+    error = tuple(np.sqrt(np.maximum(each, 0)) for each in means((p - y) ** 2))
+    shown = means(y)[0], means(p - y), error, np.bincount(which)
     caption = "Answers drawn to the mean are too high on the left and too low on the right."
-    page.add_figure(fig, f"Error by {what}", caption=caption, section="Answers")
+    yield f"Error by {what}", plots.by_label(*shown, what, unit, y.std()), caption
+    yield from _subjects(seen, what, unit)
 
 
-def _error_by_subject(page, seen, what, unit):
+def _subjects(seen, what, unit):
     """The error of each subject, sorted, and by age where ages are known."""
-    squares, section = (seen.p - seen.y) ** 2, "Answers"
-    means = numbers.subject_means(seen.side.subjects, squares, seen.y, seen.p)
-    names, counts, squares, mean_y, mean_p = means
+    y, p, subjects = seen.y, seen.p, seen.side.subjects
+    names, counts, squares, *means = numbers.subject_means(subjects, (p - y) ** 2, y, p)
     rmse = np.sqrt(squares)
     worst = ", ".join(f"{names[i].decode()} {rmse[i]:.2f}" for i in np.argsort(-squares)[:3])
     caption = f"{cli.counted(len(names), 'subject')}; highest RMSE ({unit}): {worst}."
-    fig = plots.by_subject(rmse, counts, mean_y, mean_p, what, unit, seen.y.std())
-    page.add_figure(fig, "Error by subject", caption=caption, section=section)
+    fig = plots.by_subject(rmse, counts, *means, what, unit, y.std())
+    yield "Error by subject", fig, caption
     if seen.ages is None:
         text = "<p>The ages are in the releases' participants.tsv, which were not found; "
-        text += "name their folder with <code>--data DIR</code>.</p>"
-        page.add_html(text, "Error by age", section=section)
+        yield "Error by age", text + "name their folder with <code>--data DIR</code>.</p>"
         return
-    ages = numbers.subject_means(seen.side.subjects, seen.ages)[2]
+    ages = numbers.subject_means(subjects, seen.ages)[2]
     known = np.isfinite(ages)
     groups = numbers.bins_of(ages[known], max(1, min(8, known.sum() // 10)))
-    fig = plots.by_age(ages[known], rmse[known], mean_y[known], mean_p[known], groups, what, unit)
+    shown = (each[known] for each in (ages, rmse, *means))
     lines = f"; lines: means of {groups.max() + 1} groups by age" if groups.max() else ""
     caption = f"{cli.counted(known.sum(), 'subject')}, one dot each{lines}."
-    page.add_figure(fig, "Error by age", caption=caption, section=section)
+    yield "Error by age", plots.by_age(*shown, groups, what, unit), caption
 
 
-def _importance(page, seen, model):
-    """Add what matters to the answers. -> how many windows were occluded."""
-    with cli.Progress("windows occluded") as progress:
-        found = numbers.importance(model, seen.side, progress)
-    cache, section = seen.side.cache, "What matters"
+def _importance(seen, model, found):
+    cache = seen.side.cache
     rise = f"Rise of the NRMSE over {cli.counted(found.windows, 'window')}, drawn at random"
     caption = (
         f"{rise}, when one electrode is replaced by its mean over the window; "
@@ -346,15 +304,11 @@ def _importance(page, seen, model):
         caption += " The features of each window are not changed."
     names = {channel: f"{channel} ({place})" for channel, place in PLACES.items()}
     fig = plots.scalp(found.channels, cache.channels, names, found.top, *found.top_ends)
-    page.add_figure(fig, "Electrodes", caption=caption, section=section)
-
+    yield "Electrodes", fig, caption
     stimulus = cache.challenge == 1
     samples = np.arange(len(found.times) + 1) * numbers.STEP + (OFFSET if stimulus else 0)
     xlabel = "time from the stimulus (s)" if stimulus else "time in the window (s)"
     fig = plots.times(samples / cache.sfreq, found.times, *found.times_ends, xlabel)
-    caption = (
-        f"{rise}, when {1000 * numbers.STEP / cache.sfreq:.0f} ms of all electrodes are replaced "
-        f"by their mean over the window; {BARS}."
-    )
-    page.add_figure(fig, "Times", caption=caption, section=section)
-    return found.windows
+    length = f"{1000 * numbers.STEP / cache.sfreq:.0f} ms"
+    caption = f"{rise}, when {length} of all electrodes are replaced by their mean over the window"
+    yield "Times", fig, f"{caption}; {BARS}."

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,7 +176,8 @@ def page(caches, monkeypatch):
 @pytest.fixture
 def no_occlusion(monkeypatch):
     """Leaves the slow part of a page out of tests of other parts."""
-    monkeypatch.setattr(report, "_importance", lambda *_: 0)
+    monkeypatch.setattr(report, "_importance", lambda *_: [])
+    monkeypatch.setattr(numbers, "importance", lambda *_: SimpleNamespace(windows=0))
 
 
 def text_of(page):

@@ -14,15 +14,13 @@ namespace eeg {
 typedef std::array<uint32_t, 4> Bits;
 constexpr int rounds = 7;  // as many as pass the known test batteries; ten are usual
 
-inline Bits philox(uint32_t k0, uint32_t k1, Bits c) {
+inline void philox(uint32_t k0, uint32_t k1, uint32_t& a, uint32_t& b, uint32_t& c, uint32_t& d) {
     for (int round = 0; round < rounds; ++round) {
-        const uint64_t a = uint64_t(0xD2511F53) * c[0], b = uint64_t(0xCD9E8D57) * c[2];
-        c = {uint32_t(b >> 32) ^ c[1] ^ k0, uint32_t(b), uint32_t(a >> 32) ^ c[3] ^ k1,
-             uint32_t(a)};
-        k0 += 0x9E3779B9;
-        k1 += 0xBB67AE85;
+        const uint64_t p = uint64_t(0xD2511F53) * a, q = uint64_t(0xCD9E8D57) * c;
+        a = uint32_t(q >> 32) ^ b ^ k0, c = uint32_t(p >> 32) ^ d ^ k1;
+        b = uint32_t(q), d = uint32_t(p);
+        k0 += 0x9E3779B9, k1 += 0xBB67AE85;
     }
-    return c;
 }
 
 typedef float floats16 __attribute__((vector_size(64)));
@@ -30,35 +28,13 @@ typedef uint32_t words16 __attribute__((vector_size(64)));
 typedef int32_t ints16 __attribute__((vector_size(64)));
 
 // Normal noise is the sum of two draws from 32 values that fit in two registers: a draw is a
-// shuffle, not a look-up in memory. The values are the means of 32 equally likely slices of the
-// normal, the inner ones scaled by one factor and the outermost set so that variance and fourth
-// moment are the normal's; so are those of the sum, which takes 528 values in +-3.6.
-struct NormalTable {
-    floats16 low, high;
-    NormalTable() {
-        double magnitude[16], squares = 0, fourths = 0;
-        const auto density = [](double z) { return std::exp(-0.5 * z * z) / std::sqrt(2 * M_PI); };
-        double upper = 0;
-        // slice i from the middle; its mean is the difference of densities over its probability
-        for (int i = 0; i < 16; ++i) {
-            const double from = upper, p = 0.5 + (i + 1) / 32.0;
-            if (i < 15)
-                for (int k = 0; k < 30; ++k)
-                    upper -= (0.5 * std::erfc(-upper * M_SQRT1_2) - p) / density(upper);
-            magnitude[i] = 32 * (density(from) - (i < 15 ? density(upper) : 0));
-            if (i < 15)
-                squares += magnitude[i] * magnitude[i], fourths += std::pow(magnitude[i], 4);
-        }
-        // u: the square of the factor. u squares + e^2 = 16 and u^2 fourths + e^4 = 48
-        const double a = squares * squares + fourths,
-                     u = (16 * squares - std::sqrt(256 * squares * squares - 208 * a)) / a;
-        for (int i = 0; i < 16; ++i) {
-            const double m = i < 15 ? magnitude[i] * std::sqrt(u) : std::sqrt(16 - u * squares);
-            high[i] = static_cast<float>(m * M_SQRT1_2);  // the sum of two has variance 1
-            low[i] = -high[i];
-        }
-    }
-};
+// shuffle, not a look-up in memory. The values, these 16 and their negatives, are the means of 32
+// equally likely slices of the normal over sqrt(2), the inner ones scaled by one factor and the
+// outermost set so that the sum has the normal's variance and fourth moment.
+constexpr floats16 upper_values = {0.0271750279f, 0.0816929489f, 0.13672182f,  0.192627653f,
+                                   0.249817789f,  0.308764488f,  0.370038003f, 0.434355378f,
+                                   0.50265801f,   0.576241672f,  0.656992257f, 0.747854114f,
+                                   0.853885055f,  0.9851197f,    1.16732788f,  1.67796695f};
 
 struct Moments {
     float mean, scale;  // scale: 1 / std, or 0 where the channel is flat
@@ -127,7 +103,9 @@ struct Augment {
     enum Purpose : uint32_t { window_draws, mask_draws, channel_draws, noise_draws, mix_draws };
 
     Bits bits(const Draw& d, Purpose purpose, uint32_t index) const {
-        return philox(seed, epoch, {d.low, d.high, purpose, index});
+        Bits b = {d.low, d.high, purpose, index};
+        philox(seed, epoch, b[0], b[1], b[2], b[3]);
+        return b;
     }
     // [0, 1)
     static float uniform(uint32_t bits) { return (bits >> 8) * 0x1p-24f; }
@@ -170,24 +148,17 @@ struct Augment {
     // x (T) += level * normal. One Philox block gives 12 samples of 10 bits; 32 blocks run side by
     // side.
     void add_noise(const Draw& d, int64_t channel, float level, float* x, int64_t T) const {
-        static const NormalTable table;
+        const floats16 high = upper_values, low = -high;
         constexpr int lanes = 32;
         alignas(64) uint32_t words[4 * lanes];
         for (int64_t from = 0; from < T; from += 12 * lanes) {
-            const uint32_t first =
-                static_cast<uint32_t>(channel << 16) + static_cast<uint32_t>(from / 12);
+            const uint32_t first = uint32_t(channel << 16) + uint32_t(from / 12);
 #pragma omp simd
             for (int i = 0; i < lanes; ++i) {
-                uint32_t a = d.low, b = d.high, c = noise_draws,
-                         e = first + static_cast<uint32_t>(i), k0 = seed, k1 = epoch;
-                for (int round = 0; round < rounds; ++round) {
-                    const uint64_t p = uint64_t(0xD2511F53) * a, q = uint64_t(0xCD9E8D57) * c;
-                    const uint32_t a_ = uint32_t(q >> 32) ^ b ^ k0, c_ = uint32_t(p >> 32) ^ e ^ k1;
-                    b = uint32_t(q), e = uint32_t(p), a = a_, c = c_;
-                    k0 += 0x9E3779B9, k1 += 0xBB67AE85;
-                }
-                words[i] = a, words[lanes + i] = b, words[2 * lanes + i] = c,
-                words[3 * lanes + i] = e;
+                uint32_t a = d.low, b = d.high, c = noise_draws, e = first + uint32_t(i);
+                philox(seed, epoch, a, b, c, e);
+                words[i] = a, words[lanes + i] = b;
+                words[2 * lanes + i] = c, words[3 * lanes + i] = e;
             }
             // 8 vectors of words, three times 10 of their bits
             for (int64_t k = 0; k < 24 && from + 16 * k < T; ++k) {
@@ -196,18 +167,11 @@ struct Augment {
                 w >>= static_cast<uint32_t>(10 * (k / 8));
                 const ints16 one = reinterpret_cast<ints16>(w & 31u),
                              two = reinterpret_cast<ints16>(w >> 5 & 31u);
-                const floats16 noise = level * (__builtin_shuffle(table.low, table.high, one) +
-                                                __builtin_shuffle(table.low, table.high, two));
+                const floats16 noise =
+                    level * (__builtin_shuffle(low, high, one) + __builtin_shuffle(low, high, two));
                 float* at = x + from + 16 * k;
-                const int64_t n = T - from - 16 * k;
-                if (n >= 16) {
-                    floats16 v;
-                    std::memcpy(&v, at, 64);
-                    v += noise;
-                    std::memcpy(at, &v, 64);
-                } else {
-                    for (int64_t i = 0; i < n; ++i) at[i] += noise[i];
-                }
+                const int64_t n = std::min<int64_t>(16, T - from - 16 * k);
+                for (int64_t i = 0; i < n; ++i) at[i] += noise[i];
             }
         }
     }

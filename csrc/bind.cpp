@@ -22,6 +22,9 @@ namespace py = pybind11;
 using namespace pybind11::literals;
 using eeg::text;
 
+// An argument that must be an array of the type declared.
+py::arg operator""_exact(const char* name, size_t) { return py::arg(name).noconvert(); }
+
 template <class T>
 using array = py::array_t<T, py::array::c_style>;
 
@@ -103,8 +106,6 @@ class Bdf {
             if (starts.data()[i] <= -T || starts.data()[i] >= header_.n_times())
                 throw py::index_error(text("a window at sample ", starts.data()[i],
                                            " of a recording of ", header_.n_times()));
-        const int64_t* s = starts.data();
-        const int32_t* c = channels.data();
         void* o = out.mutable_data();
         py::gil_scoped_release release;
         std::vector<uint8_t> buffer;
@@ -114,21 +115,25 @@ class Bdf {
             file_.read(header_.header_bytes + first * header_.record_bytes, bytes, buffer.data());
             return buffer.data();
         };
-        return half ? eeg::read_windows(header_, records, s, n, c, C, T, static_cast<uint16_t*>(o))
-                    : eeg::read_windows(header_, records, s, n, c, C, T, static_cast<float*>(o));
+        const auto read_as = [&](auto* to) {
+            return eeg::read_windows(header_, records, starts.data(), n, channels.data(), C, T, to);
+        };
+        return half ? read_as(static_cast<uint16_t*>(o)) : read_as(static_cast<float*>(o));
     }
-    std::vector<std::string> labels() const {
-        std::vector<std::string> all;
-        for (const auto& s : header_.signals) all.push_back(s.label);
-        return all;
-    }
-    double sfreq() const { return header_.sfreq; }
-    int64_t n_times() const { return header_.n_times(); }
+    const eeg::BdfHeader& header() const { return header_; }
 
   private:
     eeg::File file_;
     eeg::BdfHeader header_;
 };
+
+// The `member` of each thing in a list.
+template <class List, class Member>
+auto each(const List& list, Member member) {
+    std::vector<std::string> all;
+    for (const auto& one : list) all.push_back(one.*member);
+    return all;
+}
 
 #ifdef __linux__
 void read_direct(eeg::DirectFiles& files, array<int32_t> which, array<int64_t> offset,
@@ -143,10 +148,9 @@ void read_direct(eeg::DirectFiles& files, array<int32_t> which, array<int64_t> o
     for (int64_t i = 0; i < n; ++i)
         if (bytes.data()[i] < 0 || bytes.data()[i] > room)
             throw py::index_error(text(bytes.data()[i], " bytes do not fit in ", room));
-    uint8_t* o = out.mutable_data();
-    int64_t* g = got.mutable_data();
     py::gil_scoped_release release;
-    files.read(which.data(), offset.data(), bytes.data(), n, room, o, g);
+    files.read(which.data(), offset.data(), bytes.data(), n, room, out.mutable_data(),
+               got.mutable_data());
 }
 #endif
 
@@ -168,12 +172,6 @@ eeg::Augment make_augment(uint32_t seed, uint32_t epoch, const py::kwargs& stren
         throw py::type_error("an augmentation that does not exist, among: " +
                              py::cast<std::string>(py::str(py::list(strengths))));
     return made;
-}
-
-std::vector<std::string> augmentation_names() {
-    std::vector<std::string> names;
-    for (const auto& strength : eeg::Augment::strengths()) names.push_back(strength.name);
-    return names;
 }
 
 void gather(const std::vector<py::array>& parts, array<int32_t> part, array<int64_t> row,
@@ -206,54 +204,46 @@ void gather(const std::vector<py::array>& parts, array<int32_t> part, array<int6
             throw py::index_error(text("window ", b, " from sample ", from, " +- ", most, ", ", T,
                                        " long, leaves the ", S, " stored"));
     }
-    threads = team(threads);
-    float* o = out.mutable_data();
-    int32_t* s = shift.mutable_data();
-    float* m = mix.mutable_data();
     py::gil_scoped_release release;
     eeg::gather(data.data(), part.data(), row.data(), offset.data(), window.data(), B, C, S, T,
-                zscore, augment, mirror.data(), o, s, m, threads);
+                zscore, augment, mirror.data(), out.mutable_data(), shift.mutable_data(),
+                mix.mutable_data(), team(threads));
 }
 
 // ------------------------------------------------------------------------------------- layers
 
-void check_depthwise(const array<float>& x, const array<float>& weight, int64_t dilation) {
+eeg::Depthwise checked(const array<float>& x, const array<float>& weight, int64_t dilation) {
     if (x.ndim() != 3 || x.shape(1) == 0 || x.shape(2) == 0)
         wrong("x", "(windows, samples, channels) with at least one sample and one channel", x);
     if (weight.ndim() != 2 || weight.shape(0) != x.shape(2) || weight.shape(1) % 2 == 0)
         wrong("weight", text("(", x.shape(2), " channels, an odd number of taps)"), weight);
     if (dilation < 1)
         throw py::value_error(text("dilation must be at least 1 sample, got ", dilation));
+    return {x.shape(0), x.shape(1), x.shape(2), weight.shape(1), dilation};
 }
 
 void depthwise_forward(array<float> x, array<float> weight, std::optional<array<float>> bias,
                        int64_t dilation, array<float> y, int threads) {
-    check_depthwise(x, weight, dilation);
+    const eeg::Depthwise shape = checked(x, weight, dilation);
     check_like("y", y, x);
-    const int64_t B = x.shape(0), T = x.shape(1), C = x.shape(2), K = weight.shape(1);
-    if (bias) check_shape("bias", *bias, {C});
-    const float *in = x.data(), *w = weight.data(), *b = bias ? bias->data() : nullptr;
-    float* out = y.mutable_data();
-    threads = team(threads);
+    if (bias) check_shape("bias", *bias, {shape.C});
+    const float* b = bias ? bias->data() : nullptr;
     py::gil_scoped_release release;
-    eeg::depthwise_forward(in, w, b, B, T, C, K, dilation, threads, out);
+    eeg::depthwise_forward(shape, x.data(), weight.data(), b, team(threads), y.mutable_data());
 }
 
 void depthwise_backward(array<float> x, array<float> weight, array<float> gy, int64_t dilation,
                         std::optional<array<float>> gx, std::optional<array<float>> gw,
                         std::optional<array<float>> gb, int threads) {
-    check_depthwise(x, weight, dilation);
+    const eeg::Depthwise shape = checked(x, weight, dilation);
     check_like("gy", gy, x);
-    const int64_t B = x.shape(0), T = x.shape(1), C = x.shape(2), K = weight.shape(1);
     if (gx) check_like("gx", *gx, x);
     if (gw) check_like("gw", *gw, weight);
-    if (gb) check_shape("gb", *gb, {C});
-    const float *in = x.data(), *w = weight.data(), *g = gy.data();
+    if (gb) check_shape("gb", *gb, {shape.C});
     const auto written = [](auto& a) { return a ? a->mutable_data() : nullptr; };
-    float *to_x = written(gx), *to_w = written(gw), *to_b = written(gb);
-    threads = team(threads);
     py::gil_scoped_release release;
-    eeg::depthwise_backward(in, w, g, B, T, C, K, dilation, threads, to_x, to_w, to_b);
+    eeg::depthwise_backward(shape, x.data(), weight.data(), gy.data(), team(threads), written(gx),
+                            written(gw), written(gb));
 }
 
 // ------------------------------------------------------------------------------------- features
@@ -277,7 +267,7 @@ void window_features(py::array X, int64_t first, int64_t T, array<int32_t> chose
     check_shape("sizes", sizes, {eeg::n_groups});
     check_shape("out", out, {windows.N, eeg::n_features});
     const int64_t M = chosen.size();
-    const int32_t *c = chosen.data(), *m = members.data(), *s = sizes.data();
+    const int32_t* s = sizes.data();
     int64_t expected = 0;
     for (int i = 0; i < eeg::n_groups; ++i) {
         if (s[i] < 1)
@@ -287,19 +277,16 @@ void window_features(py::array X, int64_t first, int64_t T, array<int32_t> chose
     check_shape("members", members, {expected});
     check_indices("channel", chosen, windows.C);
     check_indices("member", members, M);
-    float* o = out.mutable_data();
-    threads = team(threads);
     py::gil_scoped_release release;
-    eeg::window_features(windows, c, M, m, s, threads, o);
+    eeg::window_features(windows, chosen.data(), M, members.data(), s, team(threads),
+                         out.mutable_data());
 }
 
 void channel_features(py::array X, int64_t first, int64_t T, array<float> out, int threads) {
     const eeg::Windows windows = windows_of(X, first, T);
     check_shape("out", out, {windows.N, windows.C, eeg::n_channel_features});
-    float* o = out.mutable_data();
-    threads = team(threads);
     py::gil_scoped_release release;
-    eeg::channel_features(windows, threads, o);
+    eeg::channel_features(windows, team(threads), out.mutable_data());
 }
 
 void lagged_correlations(py::array X, int64_t first, int64_t T, array<int32_t> lags,
@@ -311,10 +298,8 @@ void lagged_correlations(py::array X, int64_t first, int64_t T, array<int32_t> l
     for (int64_t i = 0; i < n; ++i)
         if (l[i] < 0) throw py::value_error(text("a lag must be 0 or more samples, got ", l[i]));
     check_shape("out", out, {windows.N, n, eeg::n_lag_summaries});
-    float* o = out.mutable_data();
-    threads = team(threads);
     py::gil_scoped_release release;
-    eeg::lagged_correlations(windows, l, n, threads, o);
+    eeg::lagged_correlations(windows, l, n, team(threads), out.mutable_data());
 }
 
 }  // namespace
@@ -333,11 +318,11 @@ PYBIND11_MODULE(_native, m) {
 
     py::class_<Bdf>(m, "Bdf", "A BDF file. ValueError says what is wrong with its header.")
         .def(py::init<const std::string&>(), "path"_a)
-        .def_property_readonly("labels", &Bdf::labels)
-        .def_property_readonly("sfreq", &Bdf::sfreq)
-        .def_property_readonly("n_times", &Bdf::n_times)
-        .def("read", &Bdf::read, "starts"_a.noconvert(), "channels"_a.noconvert(),
-             "out"_a.noconvert(),
+        .def_property_readonly(
+            "labels", [](const Bdf& b) { return each(b.header().signals, &eeg::BdfSignal::label); })
+        .def_property_readonly("sfreq", [](const Bdf& b) { return b.header().sfreq; })
+        .def_property_readonly("n_times", [](const Bdf& b) { return b.header().n_times(); })
+        .def("read", &Bdf::read, "starts"_exact, "channels"_exact, "out"_exact,
              "Decode windows into out (n, C, T), microvolts; float32, or uint16 for the bits of "
              "float16. Samples past an edge repeat the nearest.\n"
              "Returns how many samples float16 could not hold.");
@@ -352,8 +337,8 @@ PYBIND11_MODULE(_native, m) {
                  return std::make_unique<eeg::DirectFiles>(paths, most);
              }),
              "paths"_a, "most"_a)
-        .def("read", &read_direct, "which"_a.noconvert(), "offset"_a.noconvert(),
-             "bytes"_a.noconvert(), "out"_a.noconvert(), "got"_a.noconvert(),
+        .def("read", &read_direct, "which"_exact, "offset"_exact, "bytes"_exact, "out"_exact,
+             "got"_exact,
              "Row i of out (B, room) uint8 <- bytes[i] at offset[i] of file which[i]; got[i]: how "
              "many there were, or -errno. All in multiples of the disk's blocks.");
 #endif
@@ -361,36 +346,33 @@ PYBIND11_MODULE(_native, m) {
     py::class_<eeg::Augment>(
         m, "Augment", "What to draw for each window, see csrc/augment.hpp; everything 0 is off.")
         .def(py::init(&make_augment), "seed"_a = 0, "epoch"_a = 0);
-    m.attr("AUGMENTATIONS") = augmentation_names();
+    m.attr("AUGMENTATIONS") = each(eeg::Augment::strengths(), &eeg::Augment::Strength::name);
     m.attr("FEATURES") = eeg::feature_names();
-    m.def("gather", &gather, "parts"_a, "part"_a.noconvert(), "row"_a.noconvert(),
-          "offset"_a.noconvert(), "window"_a.noconvert(), "mirror"_a.noconvert(),
-          "out"_a.noconvert(), "shift"_a.noconvert(), "mix"_a.noconvert(), "zscore"_a, "augment"_a,
+    m.def("gather", &gather, "parts"_a, "part"_exact, "row"_exact, "offset"_exact, "window"_exact,
+          "mirror"_exact, "out"_exact, "shift"_exact, "mix"_exact, "zscore"_a, "augment"_a,
           "threads"_a = 0,
           "Fill out (B, C, T) with windows of cache parts (N, C, S); writes what was drawn into "
           "shift and mix (B).");
-    m.def("depthwise_forward", &depthwise_forward, "x"_a.noconvert(), "weight"_a.noconvert(),
-          "bias"_a.noconvert(), "dilation"_a, "y"_a.noconvert(), "threads"_a = 0,
+    m.def("depthwise_forward", &depthwise_forward, "x"_exact, "weight"_exact, "bias"_exact,
+          "dilation"_a, "y"_exact, "threads"_a = 0,
           "y (B, T, C) = x (B, T, C) convolved over time, each channel with its own row of weight "
           "(C, K), + bias (C) or None. K is odd, zeros stand outside x.");
-    m.def("depthwise_backward", &depthwise_backward, "x"_a.noconvert(), "weight"_a.noconvert(),
-          "gy"_a.noconvert(), "dilation"_a, "gx"_a.noconvert(), "gw"_a.noconvert(),
-          "gb"_a.noconvert(), "threads"_a = 0,
+    m.def("depthwise_backward", &depthwise_backward, "x"_exact, "weight"_exact, "gy"_exact,
+          "dilation"_a, "gx"_exact, "gw"_exact, "gb"_exact, "threads"_a = 0,
           "From gy, the gradient of y: those of x, weight and bias into gx, gw and gb, where these "
           "are not None.");
-    m.def("window_features", &window_features, "X"_a.noconvert(), "first"_a, "T"_a,
-          "chosen"_a.noconvert(), "members"_a.noconvert(), "sizes"_a.noconvert(),
-          "out"_a.noconvert(), "threads"_a = 0,
+    m.def("window_features", &window_features, "X"_exact, "first"_a, "T"_a, "chosen"_exact,
+          "members"_exact, "sizes"_exact, "out"_exact, "threads"_a = 0,
           "The features of windows X (N, C, samples), microvolts at 100 Hz, float32 or uint16 (the "
           "bits of float16), from their samples first ... first + T.\n"
           "chosen: the channels of any group; members: positions in chosen, sizes of them for each "
           "group. out (N, F) float32, see eeg/data/features.py.");
-    m.def("channel_features", &channel_features, "X"_a.noconvert(), "first"_a, "T"_a,
-          "out"_a.noconvert(), "threads"_a = 0,
+    m.def("channel_features", &channel_features, "X"_exact, "first"_a, "T"_a, "out"_exact,
+          "threads"_a = 0,
           "out (N, C, 10) float32: each channel's power in five bands, power, Hjorth mobility and "
           "complexity, line length, kurtosis; NaN for a flat channel.");
-    m.def("lagged_correlations", &lagged_correlations, "X"_a.noconvert(), "first"_a, "T"_a,
-          "lags"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 0,
+    m.def("lagged_correlations", &lagged_correlations, "X"_exact, "first"_a, "T"_a, "lags"_exact,
+          "out"_exact, "threads"_a = 0,
           "out (N, lags, 4) float32: mean |r|, mean of the diagonal, mean off it, entropy, of r "
           "between all channels and all channels `lag` samples later.");
 }

@@ -240,14 +240,8 @@ struct Channels {
     std::vector<float> rows;
 
     Channels(const Dft& dft_, int64_t M_, bool spectra)
-        : dft(dft_),
-          M(M_),
-          blocks((M + W - 1) / W),
-          channel(blocks * W),
-          d(blocks * dft.T),
-          hann(spectra ? blocks * dft.K : 0),
-          folded(4 * batch * dft.L),
-          parts(4 * batch * dft.P),
+        : dft(dft_), M(M_), blocks((M + W - 1) / W), channel(blocks * W), d(blocks * dft.T),
+          hann(spectra ? blocks * dft.K : 0), folded(4 * batch * dft.L), parts(4 * batch * dft.P),
           rows(W * dft.T) {}
 
     // The signal of a channel: every W-th value.

@@ -51,10 +51,9 @@ struct Depthwise {
     int64_t rows = whole_tiles(T) + (whole_tiles(taps) - 1) * step;  // of a panel
 
     int64_t width(int64_t block) const { return std::min(lanes, C - block * lanes); }
-    int team(int threads) const {
-        return static_cast<int>(std::max<int64_t>(
-            1, std::min<int64_t>(threads > 0 ? threads : omp_get_max_threads(), B * blocks)));
-    }
+    // Where a job, one block of one window, starts in x.
+    int64_t place(int64_t job) const { return job / blocks * T * C + job % blocks * lanes; }
+    int team(int threads) const { return std::clamp<int64_t>(B * blocks, 1, threads); }
 
     // Taps of all blocks, (blocks, taps) rows; backwards where the gradient runs against time.
     std::vector<Row> filters(const float* w, bool backwards) const {
@@ -125,48 +124,44 @@ struct Depthwise {
 };
 
 }  // namespace detail
+using detail::Depthwise;
 
-// threads: 0 means OpenMP's own choice. T, C and dilation are at least 1.
-inline void depthwise_forward(const float* x, const float* w, const float* bias, int64_t B,
-                              int64_t T, int64_t C, int64_t K, int64_t dilation, int threads,
-                              float* y) {
+// T, C, dilation and threads are at least 1.
+inline void depthwise_forward(const Depthwise& d, const float* x, const float* w, const float* bias,
+                              int threads, float* y) {
     using namespace detail;
-    const Depthwise d{B, T, C, K, dilation};
     const int team = d.team(threads);
     const std::vector<Row> filters = d.filters(w, false);
     std::vector<Row> panels(team * d.rows);
 #pragma omp parallel for num_threads(team) schedule(static)
-    for (int64_t job = 0; job < B * d.blocks; ++job) {
-        const int64_t b = job / d.blocks, block = job % d.blocks, first = block * lanes,
-                      width = d.width(block), at = b * T * C + first;
+    for (int64_t job = 0; job < d.B * d.blocks; ++job) {
+        const int64_t block = job % d.blocks, width = d.width(block), at = d.place(job);
         Row* panel = panels.data() + omp_get_thread_num() * d.rows;
         Row start{};
-        if (bias) std::memcpy(&start, bias + first, width * sizeof(float));
+        if (bias) std::memcpy(&start, bias + block * lanes, width * sizeof(float));
         d.load(x + at, width, panel);
         d.convolve(panel, &filters[block * d.taps], start, width, y + at);
     }
 }
 
-inline void depthwise_backward(const float* x, const float* w, const float* gy, int64_t B,
-                               int64_t T, int64_t C, int64_t K, int64_t dilation, int threads,
-                               float* gx, float* gw, float* gb) {
+inline void depthwise_backward(const Depthwise& d, const float* x, const float* w, const float* gy,
+                               int threads, float* gx, float* gw, float* gb) {
     using namespace detail;
-    const Depthwise d{B, T, C, K, dilation};
+    const int64_t K = d.K;
     const int team = d.team(threads);
     const bool weights = gw || gb;
     const int64_t sums = whole_tiles(d.taps) + 1;
     const std::vector<Row> filters = d.filters(w, true);
     std::vector<Row> panels(2 * team * d.rows);
-    std::unique_ptr<Row[]> parts(weights ? new Row[B * d.blocks * sums]
-                                         : nullptr);  // (B, blocks, sums)
+    const int64_t n_parts = weights ? d.B * d.blocks * sums : 0;
+    std::unique_ptr<Row[]> parts(new Row[n_parts]);  // (B, blocks, sums)
 #pragma omp parallel num_threads(team)
     {
         Row* ahead = panels.data() + 2 * omp_get_thread_num() * d.rows;
         Row* back = ahead + d.rows;
 #pragma omp for schedule(static)
-        for (int64_t job = 0; job < B * d.blocks; ++job) {
-            const int64_t b = job / d.blocks, block = job % d.blocks, first = block * lanes,
-                          width = d.width(block), at = b * T * C + first;
+        for (int64_t job = 0; job < d.B * d.blocks; ++job) {
+            const int64_t block = job % d.blocks, width = d.width(block), at = d.place(job);
             d.load(gy + at, width, back);
             if (gx) d.convolve(back, &filters[block * d.taps], Row{}, width, gx + at);
             if (!weights) continue;
@@ -179,7 +174,7 @@ inline void depthwise_backward(const float* x, const float* w, const float* gy, 
                 const int64_t first = block * lanes, width = d.width(block);
                 for (int64_t k = 0; k < sums; ++k) {
                     Row sum{};
-                    for (int64_t b = 0; b < B; ++b)
+                    for (int64_t b = 0; b < d.B; ++b)
                         sum.v += parts[(b * d.blocks + block) * sums + k].v;
                     for (int64_t c = 0; c < width; ++c) {
                         if (gw && k < d.taps) gw[(first + c) * K + d.cut + k] = sum.v[c];

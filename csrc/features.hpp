@@ -118,14 +118,9 @@ struct Plan {
     std::vector<double> seconds, log_hertz;
 
     explicit Plan(int64_t T_)
-        : T(T_),
-          dft(T_),
-          alpha_peak(bins_between(6, 14, T_)),
-          mu(bins_between(8, 13, T_ / 4)),
-          beta_quarter(bins_between(13, 30, T_ / 4)),
-          alpha_half(bins_between(8, 13, T_ / 2)),
-          whole(T_, {20, 25}),
-          quarter(T_ / 4, quarter_frequencies()),
+        : T(T_), dft(T_), alpha_peak(bins_between(6, 14, T_)), mu(bins_between(8, 13, T_ / 4)),
+          beta_quarter(bins_between(13, 30, T_ / 4)), alpha_half(bins_between(8, 13, T_ / 2)),
+          whole(T_, {20, 25}), quarter(T_ / 4, quarter_frequencies()),
           half(T_ / 2, frequencies(alpha_half, T_ / 2)) {
         for (Range r : {bins_between(2, 6, T), bins_between(14, 38, T)})
             for (int64_t k = r.first; k < r.last; ++k) {
@@ -168,14 +163,9 @@ struct Scratch {
     std::vector<double> smooth, spectrum, power, z, log_x, log_y;
 
     Scratch(const Plan& p, int64_t M)
-        : channels(p.dft, M, true),
-          wave(n_groups * p.T),
-          smooth(p.T),
-          spectrum(p.dft.K),
+        : channels(p.dft, M, true), wave(n_groups * p.T), smooth(p.T), spectrum(p.dft.K),
           power(std::max({p.quarter.P, p.half.P, p.whole.P})),
-          z(std::max<int64_t>(2 * power.size(), p.T)),
-          log_x(p.dft.K),
-          log_y(p.dft.K) {}
+          z(std::max<int64_t>(2 * power.size(), p.T)), log_x(p.dft.K), log_y(p.dft.K) {}
 };
 
 // wave (T) -> out (T - 9), means of 10 samples; the j-th is at (j + 4.5) / 100 s. -> how many.

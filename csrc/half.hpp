@@ -12,39 +12,12 @@ namespace eeg {
 
 constexpr float half_max = 65504.0f;
 
-inline uint16_t to_half_one(float x) {  // rounds to nearest even; x is within +-half_max or NaN
-    uint32_t b;
-    std::memcpy(&b, &x, 4);
-    const uint32_t sign = b >> 16 & 0x8000, magnitude = b & 0x7fffffff;
-    if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);  // NaN
-    if (magnitude < 0x38800000) {  // subnormal: let the float unit round, at 2^-24 a step
-        float m;
-        std::memcpy(&m, &magnitude, 4);
-        m += 0.5f;  // 0.5 + k * 2^-24 holds exactly the steps wanted
-        uint32_t k;
-        std::memcpy(&k, &m, 4);
-        return static_cast<uint16_t>(sign | (k - 0x3f000000));
-    }
-    const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
-    return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
-}
-
-inline float from_half_one(uint16_t h) {
-    const uint32_t sign = uint32_t(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3ff;
-    float x;
-    if (exponent == 0) {
-        x = static_cast<float>(fraction) * 5.9604644775390625e-8f;  // 2^-24
-        uint32_t b;
-        std::memcpy(&b, &x, 4);
-        b |= sign;
-        std::memcpy(&x, &b, 4);
-        return x;
-    }
-    const uint32_t b = sign | (exponent == 31 ? 0x7f800000u | fraction << 13
-                                              : (exponent + 112) << 23 | fraction << 13);
-    std::memcpy(&x, &b, 4);
-    return x;
-}
+// Only converted, to the nearest, ties to even.
+#ifdef __x86_64__
+typedef _Float16 Half;
+#else
+typedef __fp16 Half;
+#endif
 
 // in (n) float -> out (n) half. What is too large becomes the largest half; returns how many did.
 inline int64_t to_half(const float* in, int64_t n, uint16_t* out) {
@@ -58,8 +31,10 @@ inline int64_t to_half(const float* in, int64_t n, uint16_t* out) {
                          _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
     }
 #endif
-    for (; i < n; ++i)
-        out[i] = to_half_one(in[i] > half_max ? half_max : in[i] < -half_max ? -half_max : in[i]);
+    for (; i < n; ++i) {
+        const Half x = std::min(std::max(in[i], -half_max), half_max);
+        std::memcpy(out + i, &x, 2);
+    }
     return clipped;
 }
 
@@ -70,7 +45,11 @@ inline void from_half(const uint16_t* in, int64_t n, float* out) {
         _mm256_storeu_ps(
             out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i))));
 #endif
-    for (; i < n; ++i) out[i] = from_half_one(in[i]);
+    for (; i < n; ++i) {
+        Half x;
+        std::memcpy(&x, in + i, 2);
+        out[i] = x;
+    }
 }
 
 struct Samples {

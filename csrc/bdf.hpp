@@ -69,8 +69,7 @@ inline int64_t whole(const std::string& found, const std::string& what) {
 }
 
 // 8 samples a step: two 16-byte loads hold 4 samples (12 bytes) each, a shuffle puts every sample
-// into the top of its own 32-bit lane, a shift carries the sign down. The compiler makes AVX-512,
-// two AVX2 or four NEON operations of it.
+// into the top of its own 32-bit lane, a shift carries the sign down.
 typedef uint8_t bytes16 __attribute__((vector_size(16)));
 typedef uint8_t bytes32 __attribute__((vector_size(32)));
 typedef int32_t ints8 __attribute__((vector_size(32)));
@@ -125,14 +124,13 @@ inline int64_t bdf_header_bytes(const uint8_t* first256) {
 // A signal from the fields of its header, which texts(before, width) gives.
 template <class Texts>
 BdfSignal parse_signal(const std::string& label, const Texts& texts) {
-    const std::string who = " of channel " + label;
     const auto limit = [&](int64_t before, const char* what) {
-        return detail::number(texts(before, 8), what + who);
+        return detail::number(texts(before, 8), text("the ", what, " of channel ", label));
     };
-    const double physical_min = limit(104, "the physical minimum"),
-                 physical_max = limit(112, "the physical maximum"),
-                 digital_min = limit(120, "the digital minimum"),
-                 digital_max = limit(128, "the digital maximum");
+    const double physical_min = limit(104, "physical minimum"),
+                 physical_max = limit(112, "physical maximum"),
+                 digital_min = limit(120, "digital minimum"),
+                 digital_max = limit(128, "digital maximum");
     double range = physical_max - physical_min;
     // the reference is constant: some writers mark it so, and MNE reads it so
     if (range == 0 && label == "Cz") range = 1;

@@ -120,6 +120,11 @@ class Bdf {
         };
         return half ? read_as(static_cast<uint16_t*>(o)) : read_as(static_cast<float*>(o));
     }
+    std::vector<std::string> labels() const {
+        std::vector<std::string> all;
+        for (const auto& s : header_.signals) all.push_back(s.label);
+        return all;
+    }
     const eeg::BdfHeader& header() const { return header_; }
 
   private:
@@ -127,15 +132,12 @@ class Bdf {
     eeg::BdfHeader header_;
 };
 
-// The `member` of each thing in a list.
-template <class List, class Member>
-auto each(const List& list, Member member) {
-    std::vector<std::string> all;
-    for (const auto& one : list) all.push_back(one.*member);
-    return all;
+#ifdef __linux__
+std::unique_ptr<eeg::DirectFiles> open_direct(const std::vector<std::string>& paths, int64_t most) {
+    if (most < 1) throw py::value_error(text("most must be 1 or more, got ", most));
+    return std::make_unique<eeg::DirectFiles>(paths, most);
 }
 
-#ifdef __linux__
 void read_direct(eeg::DirectFiles& files, array<int32_t> which, array<int64_t> offset,
                  array<int64_t> bytes, array<uint8_t> out, array<int64_t> got) {
     if (out.ndim() != 2) wrong("out", "(B, bytes)", out);
@@ -318,61 +320,41 @@ PYBIND11_MODULE(_native, m) {
 
     py::class_<Bdf>(m, "Bdf", "A BDF file. ValueError says what is wrong with its header.")
         .def(py::init<const std::string&>(), "path"_a)
-        .def_property_readonly(
-            "labels", [](const Bdf& b) { return each(b.header().signals, &eeg::BdfSignal::label); })
+        .def_property_readonly("labels", &Bdf::labels)
         .def_property_readonly("sfreq", [](const Bdf& b) { return b.header().sfreq; })
         .def_property_readonly("n_times", [](const Bdf& b) { return b.header().n_times(); })
-        .def("read", &Bdf::read, "starts"_exact, "channels"_exact, "out"_exact,
-             "Decode windows into out (n, C, T), microvolts; float32, or uint16 for the bits of "
-             "float16. Samples past an edge repeat the nearest.\n"
-             "Returns how many samples float16 could not hold.");
+        .def(
+            "read", &Bdf::read, "starts"_exact, "channels"_exact, "out"_exact,
+            "Decode windows into out (n, C, T), microvolts; returns how many float16 cannot hold.");
 
 #ifdef __linux__
-    py::class_<eeg::DirectFiles>(
-        m, "DirectFiles",
-        "Files read past the system's cache, at most `most` pieces at a time. OSError where the "
-        "file system or the system does not know such reading.")
-        .def(py::init([](const std::vector<std::string>& paths, int64_t most) {
-                 if (most < 1) throw py::value_error(text("most must be 1 or more, got ", most));
-                 return std::make_unique<eeg::DirectFiles>(paths, most);
-             }),
-             "paths"_a, "most"_a)
+    py::class_<eeg::DirectFiles>(m, "DirectFiles", "Files read past the system's cache.")
+        .def(py::init(&open_direct), "paths"_a, "most"_a)
         .def("read", &read_direct, "which"_exact, "offset"_exact, "bytes"_exact, "out"_exact,
-             "got"_exact,
-             "Row i of out (B, room) uint8 <- bytes[i] at offset[i] of file which[i]; got[i]: how "
-             "many there were, or -errno. All in multiples of the disk's blocks.");
+             "got"_exact, "Row i of out <- bytes[i] at offset[i] of file which[i], or -errno.");
 #endif
 
-    py::class_<eeg::Augment>(
-        m, "Augment", "What to draw for each window, see csrc/augment.hpp; everything 0 is off.")
+    py::class_<eeg::Augment>(m, "Augment", "What to draw for each window; everything 0 is off.")
         .def(py::init(&make_augment), "seed"_a = 0, "epoch"_a = 0);
-    m.attr("AUGMENTATIONS") = each(eeg::Augment::strengths(), &eeg::Augment::Strength::name);
+    py::list augmentations;
+    for (const auto& strength : eeg::Augment::strengths()) augmentations.append(strength.name);
+    m.attr("AUGMENTATIONS") = augmentations;
     m.attr("FEATURES") = eeg::feature_names();
     m.def("gather", &gather, "parts"_a, "part"_exact, "row"_exact, "offset"_exact, "window"_exact,
           "mirror"_exact, "out"_exact, "shift"_exact, "mix"_exact, "zscore"_a, "augment"_a,
-          "threads"_a = 0,
-          "Fill out (B, C, T) with windows of cache parts (N, C, S); writes what was drawn into "
-          "shift and mix (B).");
-    m.def("depthwise_forward", &depthwise_forward, "x"_exact, "weight"_exact, "bias"_exact,
-          "dilation"_a, "y"_exact, "threads"_a = 0,
-          "y (B, T, C) = x (B, T, C) convolved over time, each channel with its own row of weight "
-          "(C, K), + bias (C) or None. K is odd, zeros stand outside x.");
+          "threads"_a = 0, "Fill out (B, C, T) with augmented windows of cache parts (N, C, S).");
+    m.def(
+        "depthwise_forward", &depthwise_forward, "x"_exact, "weight"_exact, "bias"_exact,
+        "dilation"_a, "y"_exact, "threads"_a = 0,
+        "y (B, T, C) = x convolved over time, each channel with its row of weight (C, K), + bias.");
     m.def("depthwise_backward", &depthwise_backward, "x"_exact, "weight"_exact, "gy"_exact,
           "dilation"_a, "gx"_exact, "gw"_exact, "gb"_exact, "threads"_a = 0,
-          "From gy, the gradient of y: those of x, weight and bias into gx, gw and gb, where these "
-          "are not None.");
+          "The gradients of x, weight and bias into gx, gw and gb, where these are not None.");
     m.def("window_features", &window_features, "X"_exact, "first"_a, "T"_a, "chosen"_exact,
           "members"_exact, "sizes"_exact, "out"_exact, "threads"_a = 0,
-          "The features of windows X (N, C, samples), microvolts at 100 Hz, float32 or uint16 (the "
-          "bits of float16), from their samples first ... first + T.\n"
-          "chosen: the channels of any group; members: positions in chosen, sizes of them for each "
-          "group. out (N, F) float32, see eeg/data/features.py.");
+          "FEATURES of windows X (N, C, samples) from samples first ... first + T -> out (N, F).");
     m.def("channel_features", &channel_features, "X"_exact, "first"_a, "T"_a, "out"_exact,
-          "threads"_a = 0,
-          "out (N, C, 10) float32: each channel's power in five bands, power, Hjorth mobility and "
-          "complexity, line length, kurtosis; NaN for a flat channel.");
+          "threads"_a = 0, "What each channel says by itself -> out (N, C, 10).");
     m.def("lagged_correlations", &lagged_correlations, "X"_exact, "first"_a, "T"_a, "lags"_exact,
-          "out"_exact, "threads"_a = 0,
-          "out (N, lags, 4) float32: mean |r|, mean of the diagonal, mean off it, entropy, of r "
-          "between all channels and all channels `lag` samples later.");
+          "out"_exact, "threads"_a = 0, "Summaries of lagged correlations -> out (N, lags, 4).");
 }

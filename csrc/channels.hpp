@@ -51,17 +51,16 @@ constexpr int64_t W = 4, width = 6;
 constexpr int64_t batch = 32 / W;  // blocks of W channels transformed together
 typedef double doubles __attribute__((vector_size(8 * W), may_alias));
 typedef int64_t integers __attribute__((vector_size(8 * W), may_alias));
-typedef float floats __attribute__((vector_size(4 * W), may_alias));
-typedef int32_t order __attribute__((vector_size(4 * W)));
 struct Lanes {
     alignas(8 * W) double value[W];
 };
 inline doubles& lanes(Lanes& l) { return *reinterpret_cast<doubles*>(l.value); }
 inline const doubles& lanes(const Lanes& l) { return *reinterpret_cast<const doubles*>(l.value); }
 
-struct Range {
+struct Range {  // bins first ... last - 1
     int64_t first, last;
-};  // bins first ... last - 1
+    int64_t size() const { return std::max<int64_t>(last - first, 0); }
+};
 
 // Bins of an n-sample periodogram from `low` to `high` Hz, both included; a hair of tolerance, for
 // 4 Hz is 4 Hz.
@@ -148,24 +147,7 @@ struct Channel {
 
 // W rows of T floats -> x (T), as doubles.
 inline void side_by_side(const float* const* rows, int64_t T, Lanes* x) {
-    order low, high;  // perfect shuffles of two vectors: log2(W) rounds transpose W x W
-    for (int c = 0; c < W; ++c) {
-        low[c] = c / 2 + c % 2 * static_cast<int>(W);
-        high[c] = low[c] + static_cast<int>(W) / 2;
-    }
-    int64_t t = 0;
-    for (; t + W <= T; t += W) {
-        floats v[W], u[W];
-        for (int c = 0; c < W; ++c) std::memcpy(&v[c], rows[c] + t, sizeof v[c]);
-        for (int64_t round = 1; round < W; round *= 2) {
-            for (int c = 0; c < W / 2; ++c)
-                u[2 * c] = __builtin_shuffle(v[c], v[c + W / 2], low),
-                      u[2 * c + 1] = __builtin_shuffle(v[c], v[c + W / 2], high);
-            for (int c = 0; c < W; ++c) v[c] = u[c];
-        }
-        for (int c = 0; c < W; ++c) lanes(x[t + c]) = __builtin_convertvector(v[c], doubles);
-    }
-    for (; t < T; ++t)
+    for (int64_t t = 0; t < T; ++t)
         for (int c = 0; c < W; ++c) x[t].value[c] = rows[c][t];
 }
 

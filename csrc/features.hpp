@@ -137,8 +137,6 @@ struct Plan {
         all.insert(all.end(), {20, 25});
         return all;
     }
-    int64_t n_mu() const { return std::max<int64_t>(mu.last - mu.first, 0); }
-    int64_t n_beta() const { return std::max<int64_t>(beta_quarter.last - beta_quarter.first, 0); }
 };
 
 // The channels of each group.
@@ -225,7 +223,7 @@ inline void potentials(const Plan& p, Scratch& s, double* out) {
 
 // Rhythms over parts of a window: mu and beta in quarters, alpha in halves, the flicker.
 inline void courses(const Plan& p, Scratch& s, const Groups& groups, double* out) {
-    const int64_t T = p.T, n_mu = p.n_mu(), n_beta = p.n_beta();
+    const int64_t T = p.T, n_mu = p.mu.size(), n_beta = p.beta_quarter.size();
     double mu[4] = {}, beta[4] = {}, alpha[2] = {}, flicker[2], flickers[4][2],
            *power = s.power.data(), *z = s.z.data();
     for (int group : {motor_left, motor_right})

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -21,8 +22,8 @@ namespace eeg {
 
 class File {
   public:
-    explicit File(const std::string& path)
-        : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    explicit File(const std::string& path, int flags = 0)
+        : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags)) {
         struct stat st;
         if (fd_ < 0 || ::fstat(fd_, &st) < 0) fail(errno);
         size_ = st.st_size;
@@ -33,6 +34,7 @@ class File {
     ~File() { ::close(fd_); }
 
     int64_t size() const { return size_; }
+    int descriptor() const { return fd_; }
 
     // Fill out with the `bytes` that lie at `offset`.
     void read(int64_t offset, int64_t bytes, uint8_t* out) const {
@@ -63,23 +65,15 @@ class DirectFiles {
   public:
     DirectFiles(const std::vector<std::string>& paths, int64_t most)
         : requests_(most), list_(requests_.size()), events_(requests_.size()) {
-        try {
-            for (const auto& path : paths) {
-                fds_.push_back(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
-                if (fds_.back() < 0) throw std::system_error(errno, std::generic_category(), path);
-            }
-            if (::syscall(SYS_io_setup, requests_.size(), &context_) < 0)
-                throw std::system_error(errno, std::generic_category(), "asynchronous reads");
-        } catch (...) {
-            close();
-            throw;
-        }
+        for (const auto& path : paths) files_.emplace_back(path, O_DIRECT);
+        if (::syscall(SYS_io_setup, requests_.size(), &context_) < 0)
+            throw std::system_error(errno, std::generic_category(), "asynchronous reads");
     }
     DirectFiles(const DirectFiles&) = delete;
     DirectFiles& operator=(const DirectFiles&) = delete;
-    ~DirectFiles() { close(); }
+    ~DirectFiles() { ::syscall(SYS_io_destroy, context_); }
 
-    int64_t count() const { return static_cast<int64_t>(fds_.size()); }
+    int64_t count() const { return static_cast<int64_t>(files_.size()); }
     int64_t most() const { return static_cast<int64_t>(requests_.size()); }
 
     // Row i of out (n, room) <- bytes[i] at offset[i] of file which[i]; got[i]: how many there
@@ -91,7 +85,7 @@ class DirectFiles {
             request = {};
             request.aio_data = static_cast<uint64_t>(i);
             request.aio_lio_opcode = IOCB_CMD_PREAD;
-            request.aio_fildes = static_cast<uint32_t>(fds_[which[i]]);
+            request.aio_fildes = static_cast<uint32_t>(files_[which[i]].descriptor());
             request.aio_buf = reinterpret_cast<uint64_t>(out + i * room);
             request.aio_nbytes = static_cast<uint64_t>(bytes[i]);
             request.aio_offset = offset[i];
@@ -115,12 +109,7 @@ class DirectFiles {
     }
 
   private:
-    void close() {
-        if (context_) ::syscall(SYS_io_destroy, context_);
-        for (int fd : fds_)
-            if (fd >= 0) ::close(fd);
-    }
-    std::vector<int> fds_;
+    std::deque<File> files_;
     std::vector<iocb> requests_;
     std::vector<iocb*> list_;
     std::vector<io_event> events_;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cfloat>
 #include <cmath>
 #include <cstdint>
@@ -85,9 +86,7 @@ inline void standardise(const float* x, int64_t n, int64_t P, float* out, int64_
     }
 }
 
-struct Sums {
-    double absolute = 0, plain = 0, square = 0, square_log = 0;
-};
+typedef std::array<double, 4> Sums;  // of |r|, r, r^2 and r^2 ln r^2
 
 // One tile of r = early^T late: its rows from i on, its columns from j on, summed up.
 inline void tile(const float* early, const float* late, int64_t n, int64_t P, int64_t i, int64_t j,
@@ -102,23 +101,16 @@ inline void tile(const float* early, const float* late, int64_t n, int64_t P, in
             r[k][1] += a[k] * right;
         }
     }
-    floats absolute = {}, plain = {}, square = {}, square_log = {};
+    floats part[4] = {};
     for (int k = 0; k < rows; ++k)
-        for (int h = 0; h < 2; ++h) {
-            const floats v = r[k][h], q = v * v;
-            absolute += v < 0 ? -v : v;
-            plain += v;
-            square += q;
+        for (const floats v : r[k]) {
+            const floats q = v * v;
             floats log = q > 1e-37f ? q : floats{} + 1e-37f;
             take_log(log);
-            square_log += q * log;
+            part[0] += v < 0 ? -v : v, part[1] += v, part[2] += q, part[3] += q * log;
         }
-    for (int k = 0; k < size; ++k) {
-        sums.absolute += absolute[k];
-        sums.plain += plain[k];
-        sums.square += square[k];
-        sums.square_log += square_log[k];
-    }
+    for (int which = 0; which < 4; ++which)
+        for (int k = 0; k < size; ++k) sums[which] += part[which][k];
 }
 
 // The usable channels of a window, less their means -> s.x (T, P). Returns how many.
@@ -161,10 +153,8 @@ inline void summarise(const Windows& X, int64_t window, const int32_t* lags, int
         standardise(x + lag * P, n, P, late, used);
         double count = 0;
         for (int64_t c = 0; c < usable; ++c) {
-            if (used[c])
-                ++count;
-            else
-                for (int64_t t = 0; t < n; ++t) early[t * P + c] = late[t * P + c] = 0;
+            count += used[c];
+            for (int64_t t = 0; t < n && !used[c]; ++t) early[t * P + c] = late[t * P + c] = 0;
         }
         if (count < 2) continue;
         double diagonal = 0;
@@ -175,14 +165,15 @@ inline void summarise(const Windows& X, int64_t window, const int32_t* lags, int
                        *reinterpret_cast<const floats*>(late + t * P + c);
             for (int k = 0; k < size; ++k) diagonal += sum[k];
         }
-        Sums sums;
+        Sums sums = {};
         // a tile's columns of `late` stay in the first cache while all rows pass
         for (int64_t j = 0; j < columns; j += width)
             for (int64_t i = 0; i < usable; i += rows) tile(early, late, n, P, i, j, sums);
-        const double entropy = std::log(sums.square) - sums.square_log / sums.square;
-        out[0] = sums.absolute / (count * count);
+        const auto [absolute, plain, square, square_log] = sums;
+        const double entropy = std::log(square) - square_log / square;
+        out[0] = absolute / (count * count);
         out[1] = diagonal / count;
-        out[2] = (sums.plain - diagonal) / (count * (count - 1));
+        out[2] = (plain - diagonal) / (count * (count - 1));
         out[3] = entropy / (2 * std::log(count));
     }
 }

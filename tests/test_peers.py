@@ -152,7 +152,7 @@ def test_the_stored_answers_are_those_of_these_peers(peer, odd_release, odd_wind
 def test_trials_equal_the_public_builder_on_all_real_files(peer, hbn):
     files = sorted(hbn.glob("R*/sub-*/eeg/*contrastChangeDetection*_events.tsv"))
     for file, theirs in zip(
-        files, peer("trials", files=[str(f) for f in files])["tables"], strict=True
+        files, peer("kit_trials", files=[str(f) for f in files])["tables"], strict=True
     ):
         same_trials(file, theirs)
 
@@ -162,7 +162,7 @@ def test_windows_equal_the_start_kits(peer, tmp_path, challenge):
     simulate_release(tmp_path, "R1", 6)
     (tmp_path / "EEG2025r1").symlink_to("R1_L100_bdf")
     report = build(find_release("R1", tmp_path), Settings(challenge), tmp_path)
-    answer = peer("windows", root=str(tmp_path), challenge=challenge)
+    answer = peer("kit_windows", root=str(tmp_path), challenge=challenge)
     same, why = same_windows(peer, report.path, answer["lost"])
     assert same, why
     assert answer["windows"] >= report.windows - 24 * len(answer["lost"]) > 200

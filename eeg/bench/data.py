@@ -14,7 +14,6 @@ from eeg import _native
 from eeg._native import Bdf
 from eeg.bench import simulated
 from eeg.bench.measure import (
-    copy_seconds,
     in_turn,
     report,
     report_limit,
@@ -85,23 +84,23 @@ def _cache(peer, challenge, goal, rounds):
 
     def kit_process():
         with Peer() as own:
-            own("windows", **kit, lost=lost)
+            own("kit_windows", **kit, lost=lost)
 
     without_path(command)
-    answer = peer("windows", **kit)
+    answer = peer("kit_windows", **kit)
     lost = answer["lost"]
     same, difference = same_windows(peer, path, lost)
-    floor = copy_seconds(path.stat().st_size)
+    size = path.stat().st_size
     imported = lambda: without_path(build_here)
-    kit_imported = lambda: peer("windows", **kit, lost=lost)["seconds"]
+    kit_imported = lambda: peer("kit_windows", **kit, lost=lost)["seconds"]
     whole_process = lambda: without_path(command)
     works = (imported, kit_imported, whole_process, kit_process)
     here, theirs, process, whole = in_turn(rounds, *works)
-    note = f"{times_floor(here, floor)}, {answer['windows']:,} windows {difference}"
+    note = f"{times_floor(here, size)}, {answer['windows']:,} windows {difference}"
     title = f"cache {challenge}, imports done"
     good = report(title, here, theirs, goal, same=same, note=note)
     ratio = statistics.median(theirs) / statistics.median(process)
-    note = f"{times_floor(process, floor)}, {ratio:.1f}x the kit without its imports"
+    note = f"{times_floor(process, size)}, {ratio:.1f}x the kit without its imports"
     title = f"cache {challenge}, whole process"
     return report(title, process, whole, goal, same=same, note=note) and good
 
@@ -238,7 +237,7 @@ def augment(rounds):
     a, b = np.abs(out).mean(), float(np.mean([theirs()[0].abs().mean() for _ in range(5)]))
     same = abs(a / b - 1) < 0.1 and abs((out == 0).all(2).mean() - 0.1) < 0.03
     mine, peer = in_turn(max(rounds, 15), ours, theirs)
-    note = times_floor(mine, copy_seconds(out.nbytes))
+    note = times_floor(mine, out.nbytes)
     return report("augment, everything on", mine, peer, 10, same=same, note=note)
 
 
@@ -276,12 +275,12 @@ def _shared_features(windows, rounds):
     with Peer() as peer:
         file = str(peer.folder / "x.npy")
         np.save(file, windows.astype(np.float64))
-        peer("features", file=file, save=True)
+        peer("mne_features", file=file, save=True)
         theirs = peer.array("features").reshape(count, -1)
         work()
         own = np.hstack([*np.moveaxis(ours[:, :, 6:9], 2, 0), ours[:, :, :5].reshape(count, -1)])
         known = np.isfinite(own)  # a flat channel is NaN here, 0 / 0 there
         same = np.allclose(own[known], theirs[known], rtol=1e-5) and known.mean() > 0.9
-        mine, yours = in_turn(rounds, work, lambda: peer("features", file=file)["seconds"])
+        mine, yours = in_turn(rounds, work, lambda: peer("mne_features", file=file)["seconds"])
     note = f"the 8 features both have, of {channels} channels"
     return report(f"{count} windows, mne-features", mine, yours, 60, same=same, note=note)

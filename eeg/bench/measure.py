@@ -58,12 +58,6 @@ def peak_bytes(work: Callable) -> int:
     return peak - before
 
 
-def copy_seconds(size: int) -> float:
-    """The time in which one thread copies `size` bytes in memory: the floor of what makes them."""
-    source, target = np.ones(max(size, 1), np.uint8), np.zeros(max(size, 1), np.uint8)
-    return median_seconds(lambda: np.copyto(target, source), 5)
-
-
 def training_step(network, x, y) -> Callable:
     """A function that makes one training step of a network, with AdamW."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
@@ -118,9 +112,11 @@ def verdict(met: bool) -> str:
     return "met" if met else "NOT MET"
 
 
-def times_floor(ours: list[float], floor_seconds: float) -> str:
-    """A note: how many times as long as the machine's own limit."""
-    return f"{statistics.median(ours) / floor_seconds:.1f} x floor"
+def times_floor(ours: list[float], size: int) -> str:
+    """A note: how many times as long as a copy of `size` bytes in memory by one thread takes."""
+    source, target = np.ones(max(size, 1), np.uint8), np.zeros(max(size, 1), np.uint8)
+    floor_s = median_seconds(lambda: np.copyto(target, source), 5)
+    return f"{statistics.median(ours) / floor_s:.1f} x floor"
 
 
 def report(

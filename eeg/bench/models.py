@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from eeg.bench import simulated
 from eeg.bench.measure import (
-    copy_seconds,
     duration,
     in_turn,
     inference,
@@ -60,10 +59,9 @@ def _depthwise(rounds, B, C, T, K, dilation):
     same = all((a - b).abs().max() <= 1e-5 * b.abs().max() for a, b in pairs)
     mine, peer = in_turn(max(rounds, 15), ours, theirs)
     goal = 5 if C == 129 else None
-    note = times_floor(mine, copy_seconds(5 * x.nbytes) / 2)
-    return report(
-        f"depthwise {C} x {K}, dilation {dilation}", mine, peer, goal, same=same, note=note
-    )
+    note = times_floor(mine, 5 * x.nbytes // 2)
+    title = f"depthwise {C} x {K}, dilation {dilation}"
+    return report(title, mine, peer, goal, same=same, note=note)
 
 
 def _close(ours, theirs, tolerance):
@@ -72,7 +70,7 @@ def _close(ours, theirs, tolerance):
 
 def _same_eegnex(peer, batch):
     """Whether ours with braindecode's weights has its loss, gradients and answers."""
-    peer("eegnex results", batch=batch)
+    peer("eegnex_results", batch=batch)
     theirs = torch.load(peer.folder / "eegnex.pt", weights_only=True)
     twin = from_braindecode(EEGNeX(drop_prob=0.0), theirs["before"])
     loss = torch.nn.functional.mse_loss(twin(theirs["x"]), theirs["y"])
@@ -96,19 +94,16 @@ def eegnex(rounds):
     folded = network.folded()
     good = True
     with Peer() as peer, Peer(sys.executable) as own:
-        for name, batch, train, goal in (
-            ("EEGNeX step, batch 128", 128, True, 120),
-            ("EEGNeX folded, batch 128", 128, False, 200),
-            ("EEGNeX folded, batch 1", 1, False, 20),
-        ):
+        for batch, train, goal in ((128, True, 120), (128, False, 200), (1, False, 20)):
+            name = f"EEGNeX {'step' if train else 'folded'}, batch {batch}"
             same = _same_eegnex(peer, batch)
             work = training_step(network, x, y) if train else inference(folded, x[:batch])
             here = lambda: median_seconds(work, 20)
             there = lambda: peer("eegnex", batch=batch, train=train)["seconds"]
             ours, theirs = in_turn(rounds, here, there)
             good &= report(name, ours, theirs, goal, same=same)
-        mine = [own("own eegnex memory", batch=128)["bytes"]]
-        theirs = [peer("eegnex memory", batch=128)["bytes"]]
+        mine = [own("training_memory", batch=128, own=True)["bytes"]]
+        theirs = [peer("training_memory", batch=128, own=False)["bytes"]]
     return report("EEGNeX step, memory it takes", mine, theirs, 5, show=megabytes) and good
 
 
@@ -145,10 +140,9 @@ def tcn(rounds):
     keep_freed_memory()
     difference = same_tcn(64)
     step = training_step(TCN(), torch.randn(64, 129, 200), torch.randn(64, 200))
+    here = lambda: median_seconds(step, 10)
     with Peer() as peer:
-        mine, theirs = in_turn(
-            rounds, lambda: median_seconds(step, 10), lambda: peer("plain tcn", batch=64)["seconds"]
-        )
+        mine, theirs = in_turn(rounds, here, lambda: peer("plain_tcn_step", batch=64)["seconds"])
     note = f"gradients differ by {difference:.0e}"
     return report("tcn step, batch 64", mine, theirs, 4, same=difference < 1e-4, note=note)
 
@@ -194,10 +188,7 @@ class _LatencyData:
         return (self.x[rows], self.features[rows] if model.features == "file" else None)
 
     def trained(self, name):
-        """A model after a short training; with a time head if it can, which learns response times
-        soonest.
-        """
-
+        """A model after a short training, with a time head if it can: that one learns soonest."""
         torch.manual_seed(0)
         head = {"head": "time"} if "head" in SETTINGS[name] else {}
         model = build(name, **head)

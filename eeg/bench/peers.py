@@ -38,51 +38,37 @@ class Peer:
             folder = PEERS.relative_to(ROOT)
             raise UserError(f"the peers' environment is missing ({folder}); run: make peers")
         self.folder = Path(tempfile.mkdtemp(prefix="bench"))
-        # answers have a file descriptor of their own, because libraries print to stdout
-        read, write = os.pipe()
-        self._process = subprocess.Popen(
-            [python, "-m", "eeg.bench.peers", str(write), str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[write],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            text=True,
-        )
-        os.close(write)
-        self._answers = os.fdopen(read)
+        command = [python, "-m", "eeg.bench.peers", str(self.folder)]
+        how = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        here = os.environ | {"PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(command, env=here, **how)
 
     def __call__(self, work: str, **arguments) -> dict:
         """Asks for one of WORK. -> its answer; `seconds` is the time it took, where it is timed."""
         self._process.stdin.write(json.dumps([work, arguments]) + "\n")
         self._process.stdin.flush()
-        answer = self._answers.readline()
+        answer = self._process.stdout.readline()
         if not answer:
             raise UserError(f"the peer ended during '{work}'; its own message is above")
         return json.loads(answer)
 
     def array(self, name: str):
         """An array that it has saved."""
-
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.close()
+        self._process.communicate()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 # --------------------------------------------------------------------------------- the start kit
 
 
 def kit_windows(root, challenge, out, lost=None, score=False):
-    """Sends every window of release R1 under `root` through the start kit's pipeline and loader, as
-    its local scoring does.
+    """Sends every window of release R1 through the start kit's pipeline, as its local scoring does.
 
     Without `lost` it saves the windows, and finds the recordings that the kit drops whole because
     their last window reaches past their end; with it, it leaves these out. score: EEGNeX answers
@@ -254,9 +240,10 @@ def eegnex(batch, train, out):
     return {"seconds": median_seconds(work, 1 if batch > 1 else 20)}
 
 
-def eegnex_memory(batch, out):
-    """The memory that a training step of braindecode's EEGNeX takes."""
-    return {"bytes": peak_bytes(training_step(*_braindecode_eegnex(batch)))}
+def training_memory(batch, own, out):
+    """The memory that a training step of EEGNeX takes: our own, or braindecode's."""
+    network, x, y = _own_eegnex(batch) if own else _braindecode_eegnex(batch)
+    return {"bytes": peak_bytes(training_step(network, x, y))}
 
 
 def eegnex_results(batch, out):
@@ -275,14 +262,12 @@ def eegnex_results(batch, out):
     return {}
 
 
-def own_eegnex_memory(batch, out):
-    """The memory that a training step of our EEGNeX takes, in a process as fresh as the peer's."""
+def _own_eegnex(batch):
     from eeg.machine.device import keep_freed_memory
     from eeg.models.eegnex import EEGNeX
 
     keep_freed_memory()
-    step = training_step(EEGNeX(), torch.randn(batch, 129, 200), torch.randn(batch, 1))
-    return {"bytes": peak_bytes(step)}
+    return EEGNeX(), torch.randn(batch, 129, 200), torch.randn(batch, 1)
 
 
 def plain_tcn_step(batch, out):
@@ -302,17 +287,8 @@ def versions(out):
     return {name: version(name) for name in names}
 
 
-WORK = {
-    "versions": versions,
-    "windows": kit_windows,
-    "trials": kit_trials,
-    "features": mne_features,
-    "eegnex": eegnex,
-    "eegnex memory": eegnex_memory,
-    "eegnex results": eegnex_results,
-    "own eegnex memory": own_eegnex_memory,
-    "plain tcn": plain_tcn_step,
-}
+WORKS = (kit_windows, kit_trials, mne_features, eegnex, eegnex_results, training_memory)
+WORK = {work.__name__: work for work in (*WORKS, plain_tcn_step, versions)}
 
 
 def stand_in_for_torchaudio() -> None:
@@ -330,16 +306,17 @@ def stand_in_for_torchaudio() -> None:
     sys.modules["torchaudio"].functional = sys.modules["torchaudio.functional"]
 
 
-def serve(answers: int, out: str) -> None:
-    """The loop of the child process. answers: a file descriptor to write to; out: its folder."""
+def serve(out: str) -> None:
+    """The loop of the child process, which saves arrays in the folder `out`."""
     stand_in_for_torchaudio()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    with os.fdopen(answers, "w") as stream:
-        for line in sys.stdin:
-            work, arguments = json.loads(line)
-            print(json.dumps(WORK[work](out=out, **arguments)), file=stream, flush=True)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries print too
+    for line in sys.stdin:
+        work, arguments = json.loads(line)
+        print(json.dumps(WORK[work](out=out, **arguments)), file=answers)
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2])
+    serve(sys.argv[1])

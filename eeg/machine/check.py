@@ -165,19 +165,12 @@ def optimiser(device):
     return within(agree("five steps of AdamW", got, wanted, FLOAT32))
 
 
-class Small(nn.Module):
+def small():
     """A small network of the toolkit's kind, for the checks that train."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.time = nn.Conv1d(16, 16, 15, padding=7, groups=16)
-        self.mix = nn.Conv1d(16, 24, 1)
-        self.norm = nn.BatchNorm1d(24)
-        self.head = nn.Linear(24, 1)
-
-    def forward(self, x):
-        return self.head(F.gelu(self.norm(self.mix(self.time(x)))).mean(2))
+    torch.manual_seed(0)
+    time_filter = nn.Conv1d(16, 16, 15, padding=7, groups=16)
+    layers = time_filter, nn.Conv1d(16, 24, 1), nn.BatchNorm1d(24), nn.GELU()
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(24, 1))
 
 
 def amp(device):
@@ -187,7 +180,7 @@ def amp(device):
         raise Skipped("this processor has no bfloat16 instructions")
     dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
     x, y = numbers(32, 16, 100), numbers(32, 1, seed=1)
-    here, there = Small().double(), Small().to(device)
+    here, there = small().double(), small().to(device)
     F.mse_loss(here(x.double()), y.double()).backward()
     scale = 2.0**10 if dtype == torch.float16 else 1.0  # no step overflows
     autocast, losses = torch.autocast(device.type, dtype), []
@@ -263,7 +256,7 @@ def small_steps(device):
     """200 quick training steps: memory must not grow, and the loss must fall."""
     x, y = numbers(16, 16, 100).to(device), numbers(16, 1, seed=1).to(device)
     losses, held = [], []
-    for i, loss in enumerate(steps(200, Small().to(device), x, y)):
+    for i, loss in enumerate(steps(200, small().to(device), x, y)):
         if i in (20, 199):
             losses.append(loss.item())
             held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else 0)
@@ -273,19 +266,8 @@ def small_steps(device):
     return f"loss {losses[0]:.3f} -> {losses[1]:.3f}"
 
 
-CHECKS = {
-    "detect": detect,
-    "allocate": allocate,
-    "matmul": matmul,
-    "convolution": convolution,
-    "batch norm": batch_norm,
-    "optimiser": optimiser,
-    "amp": amp,
-    "memory": memory,
-    "transfer": transfer,
-    "small steps": small_steps,
-}
-assert tuple(CHECKS) == probe.CHECKS
+WORKS = (detect, allocate, matmul, convolution, batch_norm, optimiser, amp, memory, transfer)
+CHECKS = dict(zip(probe.CHECKS, (*WORKS, small_steps), strict=True))
 
 
 def main(arguments):

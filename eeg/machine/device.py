@@ -71,7 +71,7 @@ def choose(
     verdicts, key = Path(folder) / "device.json", verdict_key(wanted, root)
     when, attempts = (None, None) if again else recall(verdicts, key)
     if attempts is None:
-        attempts = probe.attempt_all(wanted, on_check, program, limit_s, root)
+        attempts = probe.attempt_all(wanted, root, on_check, program, limit_s)
         if conclusive(attempts, key):
             remember(verdicts, key, attempts)
     elif on_check:

@@ -132,9 +132,8 @@ class _Child:
     def run(self):
         with tempfile.TemporaryFile("w+", errors="replace") as errors:
             env = surroundings(self.attempt.environment)
-            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
-            alone = {"env": env, "start_new_session": True}
-            process = subprocess.Popen(self.command, text=True, **alone, **streams)
+            how = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True)
+            process = subprocess.Popen(self.command, env=env, start_new_session=True, **how)
             threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
             trouble = None
             try:
@@ -215,35 +214,31 @@ def ending(code: int) -> str:
     """How a process ended, in words, from its return code."""
     if code >= 0:
         return f"the child ended with exit code {code}"
-    try:
-        return f"the child died of {signal.Signals(-code).name}"
-    except ValueError:
-        return f"the child died of signal {-code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"the child died of {names.get(-code, f'signal {-code}')}"
 
 
-def attempt_all(
-    wanted: str, on_check: OnCheck | None, program: Sequence[str], limit_s: float, root: Path
-) -> list[Attempt]:
-    """Try the device wanted, or on auto ("") each card in turn. A card that passes is the last."""
+def attempt_all(wanted: str, root: Path, *how) -> list[Attempt]:
+    """Try the device wanted, or on auto ("") each card in turn. A card that passes is the last.
+
+    how: what `inspect` takes after the environment."""
     if wanted or not (torch.version.cuda or torch.version.hip):
-        return attempt_one(wanted or "mps:0", on_check, program, limit_s, root)
+        return attempt_one(wanted or "mps:0", root, *how)
     attempts, index, count = [], 0, 1
     while index < count:
-        attempts += attempt_one(f"cuda:{index}", on_check, program, limit_s, root)
+        attempts += attempt_one(f"cuda:{index}", root, *how)
         if attempts[-1].trusted:
             break
         index, count = index + 1, max(attempt.card.get("count", 1) for attempt in attempts)
     return attempts
 
 
-def attempt_one(
-    device: str, on_check: OnCheck | None, program: Sequence[str], limit_s: float, root: Path
-) -> list[Attempt]:
+def attempt_one(device: str, root: Path, *how) -> list[Attempt]:
     """Try one device as the environment is, then an RDNA1 card under ROCm with each override."""
-    attempts = [inspect(device, {}, on_check, program, limit_s)]
+    attempts = [inspect(device, {}, *how)]
     kinds = {attempts[0].card.get("kind"), *amd_cards(root)}
     if torch.version.hip and set(RDNA1) & kinds:
         for value in OVERRIDES:
             if value != os.environ.get(OVERRIDE) and not attempts[-1].trusted:
-                attempts.append(inspect(device, {OVERRIDE: value}, on_check, program, limit_s))
+                attempts.append(inspect(device, {OVERRIDE: value}, *how))
     return attempts

@@ -106,7 +106,7 @@ def rocm(tmp_path, monkeypatch):
 def test_overrides_are_tried_in_order_until_one_works(child, monkeypatch, rocm, works_with, tried):
     monkeypatch.setenv("FAULT", "convolution:segfault")
     monkeypatch.setenv("WORKS_WITH", works_with)
-    attempts = probe.attempt_all("", None, child[0], 5, rocm)
+    attempts = probe.attempt_all("", rocm, None, child[0], 5)
     assert [override for *_, override in child[1]()] == tried
     assert [attempt.trusted for attempt in attempts] == [False] * (len(tried) - 1) + [
         works_with != "never"
@@ -116,14 +116,14 @@ def test_overrides_are_tried_in_order_until_one_works(child, monkeypatch, rocm, 
 def test_an_override_of_the_users_comes_first_and_once(child, monkeypatch, rocm):
     monkeypatch.setenv("HSA_OVERRIDE_GFX_VERSION", "10.1.0")
     monkeypatch.setenv("FAULT", "convolution:segfault")
-    probe.attempt_all("cuda:0", None, child[0], 5, rocm)
+    probe.attempt_all("cuda:0", rocm, None, child[0], 5)
     assert [override for *_, override in child[1]()] == ["10.1.0", None, "10.3.0"]
 
 
 def test_other_cards_get_no_override(child, monkeypatch, rocm):
     monkeypatch.setenv("FAULT", "convolution:segfault")
     monkeypatch.setenv("KIND", "gfx1100")
-    probe.attempt_all("", None, child[0], 5, rocm)
+    probe.attempt_all("", rocm, None, child[0], 5)
     assert len(child[1]()) == 1
 
 
@@ -134,7 +134,7 @@ def test_a_card_that_dies_before_it_says_what_it_is_is_known_by_the_kernel(
     node.mkdir(parents=True)
     (node / "properties").write_text("cpu_cores_count 0\ngfx_target_version 100100\n")
     monkeypatch.setenv("FAULT", "detect:segfault")
-    probe.attempt_all("", None, child[0], 5, rocm)
+    probe.attempt_all("", rocm, None, child[0], 5)
     assert [override for *_, override in child[1]()] == [None, "10.1.0", "10.3.0"]
 
 
@@ -142,7 +142,7 @@ def test_a_second_card_is_tried_where_the_first_fails(child, monkeypatch, rocm):
     monkeypatch.setenv("KIND", "gfx1100")
     monkeypatch.setenv("COUNT", "2")
     monkeypatch.setenv("FAULT", "matmul:wrong")
-    attempts = probe.attempt_all("", None, child[0], 5, rocm)
+    attempts = probe.attempt_all("", rocm, None, child[0], 5)
     assert [attempt.device for attempt in attempts] == ["cuda:0", "cuda:1"]
 
 

@@ -13,7 +13,7 @@ import pytest
 from eeg.data.build import Settings, build
 from eeg.data.features import add
 from eeg.data.release import find_release
-from eeg.data.synth import simulate_release
+from eeg.synth.release import simulate_release
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +195,7 @@ def caches(tmp_path_factory):
     """
     root = tmp_path_factory.mktemp("train")
     for name, subjects in (("R1", 6), ("R5", 3)):
-        simulate_release(root / "data", name, subjects, 0, 1.0, ("contrastChangeDetection",), 1)
+        simulate_release(root / "data", name, subjects, world="easy", runs=1)
         for challenge in (1, 2):
             path = build(
                 find_release(name, root / "data"),

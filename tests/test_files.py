@@ -98,9 +98,10 @@ def test_a_file_is_there_whole_or_the_one_before_it_is(tmp_path, monkeypatch):
 
 
 def test_synth(tmp_path, monkeypatch):
-    from eeg.data import synth
+    from eeg.synth import files as written_by
+    from eeg.synth.release import simulate_release
 
-    write, written = synth.write_bdf, []
+    write, written = written_by.write_bdf, []
 
     def until_full(path, x):
         if len(written) == 2:
@@ -108,14 +109,14 @@ def test_synth(tmp_path, monkeypatch):
         write(path, x)
         written.append(path.stat().st_size)
 
-    monkeypatch.setattr(synth, "write_bdf", until_full)
+    monkeypatch.setattr(written_by, "write_bdf", until_full)
     free(monkeypatch, MB)
     with pytest.raises(
         UserError,
         match=r"no room for .*R1_L100_bdf: it takes (\d+\.\d) MB, .* MB more than the disk has "
         r"free; free some, or name another place with --data DIR",
     ) as caught:
-        synth.simulate_release(tmp_path, "R1", 8, 0, 1.0, runs=1, jobs=1)
+        simulate_release(tmp_path, "R1", 8, runs=1, jobs=1)
     takes = float(str(caught.value).split("it takes ")[1].split()[0])
     assert takes == pytest.approx(
         8 * sum(written) / 2 / MB, rel=0.1

@@ -14,7 +14,7 @@ from eeg import UserError
 from eeg.data.build import Settings, build
 from eeg.data.cache import Cache, cache_path
 from eeg.data.release import find_release
-from eeg.data.synth import simulate_release
+from eeg.synth.release import simulate_release
 from eeg.machine import amp, device
 from eeg.machine.load import Load
 from eeg.runs.run import Run, find_runs
@@ -198,7 +198,7 @@ def test_a_release_that_was_made_again_under_a_run(train, tmp_path):
 
     def make(name, seed, snr):
         shutil.rmtree(data, ignore_errors=True)
-        simulate_release(data, name, 3, seed, snr, ("contrastChangeDetection",), 1)
+        simulate_release(data, name, 3, seed=seed, world="easy", snr=snr, runs=1)
         return build(find_release(name, data), Settings(1), folder).path
 
     paths = [make("R1", 0, 1.0), make("R5", 1, 1.0)]

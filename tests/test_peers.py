@@ -15,8 +15,8 @@ from eeg.bench.peers import PEERS, Peer
 from eeg.data.build import Settings, build
 from eeg.data.cache import Cache
 from eeg.data.release import find_release
-from eeg.synth.release import simulate_release
 from eeg.data.trials import build_trials, read_events
+from eeg.synth.release import simulate_release
 from tests.fixtures import make
 from tests.fixtures.odd_release import SIX_CHANNELS, write_release
 

@@ -126,7 +126,8 @@ class Brain:
         t = np.arange(40) / SFREQ
         wave = np.exp(-0.5 * ((t - delay) / 0.025) ** 2)
         wave -= 0.6 * np.exp(-0.5 * ((t - delay - 0.08) / 0.03) ** 2)
-        level = NUMBER["lambda_uv"] * np.exp(NUMBER["lambda_sd"] * self.traits["lambda"])
+        level = self.world.lambda_waves * NUMBER["lambda_uv"]
+        level *= np.exp(NUMBER["lambda_sd"] * self.traits["lambda"])
         course = scipy.signal.fftconvolve(saccades, level * wave)[: len(saccades)]
         return [*parts, (self.head.site("occipital"), course)]
 
@@ -150,10 +151,7 @@ class Brain:
         often, samples = self.world.artefacts, round(scene.seconds * SFREQ)
         eyes, saccades = artefacts.eyes(rng, self.head, self.traits, scene, follow(1))
         others = artefacts.muscle(rng, self.head, self.traits, follow(0))
-        others += artefacts.movements(
-            rng, self.head, self.subject.young, self.traits, samples
-        )
+        others += artefacts.movements(rng, self.head, self.subject.young, self.traits, samples)
         others += artefacts.mains(rng, self.head, self.traits, follow(2))
         weigh = lambda parts: [(often, *one) for one in parts]
         return weigh(eyes), saccades, weigh(others)
-

@@ -18,9 +18,7 @@ PURPOSES = (
 )
 
 
-def stream(
-    seed: int, release: str, index: int, purpose: str, part: int = 0
-) -> np.random.Generator:
+def stream(seed: int, release: str, index: int, purpose: str, part: int = 0) -> np.random.Generator:
     """The generator of subject `index` of a release for one purpose and one part of it.
 
     NumPy pads short entropy with zeros, so that [1, 2] and [1, 2, 0] are the same stream. Here the

@@ -73,6 +73,7 @@ class World:
     lapses: float = 0.08  # share of trials whose decision has nothing to do with the response
     background: float = 1.0
     artefacts: float = 1.0  # how often
+    lambda_waves: float = 1.0  # size of the potentials after saccades
     steady: float = 1.0  # how the steady-state response follows the contrast
     artefacts_follow: float = 0.0  # log amplitude for each std of the label, sign by subject
     signal: bool = True  # False: nothing in the EEG depends on a label
@@ -101,21 +102,27 @@ _WORLDS = (
         background=0.5,
         artefacts=0.2,
     ),
-    World("null", "nothing in the EEG depends on a label (real with --snr 0)", TASK, WEAK,
-          signal=False),  # fmt: skip
+    World(
+        "null",
+        "nothing in the EEG depends on a label (real with --snr 0)",
+        TASK,
+        WEAK,
+        signal=False,
+    ),  # fmt: skip
     World(
         "potentials",
         "only potentials: their moments (challenge 1), their size and latency (challenge 2)",
         {"positivity": 1.8, "motor": 1.8, "feedback": 1.8},
         {"erp": 0.75, "lambda": 0.8, "lambda_latency": 0.6},
         without("positivity", "motor", "feedback"),
+        lambda_waves=2.5,
         **CLEAR,
     ),
     World(
         "rhythms",
         "only the power of rhythms: desynchronisation (1), alpha, theta and beta power (2)",
         {"desynchronisation": 1.7, "alpha": 1.7, "theta": 1.7},
-        {"alpha_power": -0.7, "theta_power": 0.75, "beta_power": 0.7},
+        {"alpha_power": -0.75, "theta_power": 0.75, "beta_power": 0.75},
         without("desynchronisation", "alpha", "theta"),
         **CLEAR,
     ),

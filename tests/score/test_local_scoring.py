@@ -19,11 +19,11 @@ from eeg.bench.peers import PEERS
 from eeg.data.build import Settings, build
 from eeg.data.cache import Cache
 from eeg.data.release import find_release
-from eeg.synth.release import simulate_release
-from eeg.synth.subjects import draw_subject
 from eeg.score.metrics import nrmse
 from eeg.score.predict import predict
 from eeg.score.submission import Entry, write_zip
+from eeg.synth.release import simulate_release
+from eeg.synth.subjects import draw_subject
 from tests.fixtures import make
 from tests.fixtures.start_kit import local_scoring
 from tests.fixtures.submission import Submission

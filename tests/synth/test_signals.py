@@ -201,6 +201,7 @@ def test_streams_of_one_recording_are_its_own():
     first, second = (one.signals(Scene(20.0, ()), part) for part in (1, 2))
     assert abs(np.corrcoef(first[PZ], second[PZ])[0, 1]) < 0.3
     assert (one.signals(Scene(20.0, ()), 1) == first).all()
-    assert stream(0, "R1", 20, "background", 1).random() != stream(
-        0, "R1", 20, "background", 2
-    ).random()
+    assert (
+        stream(0, "R1", 20, "background", 1).random()
+        != stream(0, "R1", 20, "background", 2).random()
+    )

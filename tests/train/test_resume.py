@@ -14,10 +14,10 @@ from eeg import UserError
 from eeg.data.build import Settings, build
 from eeg.data.cache import Cache, cache_path
 from eeg.data.release import find_release
-from eeg.synth.release import simulate_release
 from eeg.machine import amp, device
 from eeg.machine.load import Load
 from eeg.runs.run import Run, find_runs
+from eeg.synth.release import simulate_release
 from eeg.train import checkpoint
 from eeg.train import trainer as module
 from tests.train.interruptions import Killed, sends

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.signal
 
-from eeg.models.montage import CHANNELS, SFREQ
+from eeg.models.montage import SFREQ
 from eeg.synth.background import coloured, envelope, impulses
 from eeg.synth.events import Scene
-from eeg.synth.head import Head, place_of, unit
+from eeg.synth.head import Head, unit
+from eeg.synth.head import electrodes as places
 from eeg.synth.table import NUMBER
 
 ABOVE, BELOW = (("E25",), ("E8",)), (("E127",), ("E126",))
@@ -37,7 +38,7 @@ def follow(scene: Scene, strength: float, part: int) -> np.ndarray:
 
 
 def eyes(
-    rng: np.random.Generator, head: Head, traits: Mapping[str, float], scene: Scene, following
+    rng: np.random.Generator, head: Head, traits: Mapping[str, float], following: np.ndarray
 ) -> tuple[Parts, np.ndarray]:
     """Blinks and saccades. -> (parts, where saccades are: (samples,))."""
     samples = len(following)
@@ -51,7 +52,7 @@ def eyes(
     up = above / above.max() + NUMBER["below_eye"] * below / below.max()
 
     per_s = NUMBER["saccades_per_s"] * habit(traits, "saccades") ** 0.5
-    jumps = impulses(rng, samples, per_s, lambda count: rng.standard_normal((count)))
+    jumps = impulses(rng, samples, per_s, lambda count: rng.standard_normal(count))
     # A 0.5 Hz high-pass turns each step of the eye into a decay.
     decay = [1, -np.exp(-1 / (0.32 * SFREQ))]
     beside = head.over(SIDES[1:], 0.3) - head.over(SIDES[:1], 0.3)
@@ -115,14 +116,13 @@ def electrodes(rng: np.random.Generator, x: np.ndarray, rate: float) -> None:
         pop = rng.choice([-1, 1]) * rng.uniform(100, 500) * np.exp(-rest[:150] / 30)
         x[rng.integers(128), first : first + 150] += pop.astype(np.float32)
     if rng.random() < rate * NUMBER["bridged_electrodes"]:
-        first = CHANNELS.index(str(rng.choice(CHANNELS[:128])))
-        second = np.argsort(-(head_distance(first)))[1]
+        first = rng.integers(128)
+        second = np.argsort(-closeness(first))[1]
         x[second] = x[first]
     if rng.random() < rate * NUMBER["flat_electrode"]:
         x[rng.integers(128)] = 0
 
 
-def head_distance(channel: int) -> np.ndarray:
-    """(128,): cosine of the angle to each other electrode."""
-    places = np.array([place_of([name]) for name in CHANNELS[:128]])
-    return places @ places[channel]
+def closeness(channel: int) -> np.ndarray:
+    """(128,): cosine of the angle to each electrode."""
+    return places()[:128] @ places()[channel]

@@ -18,17 +18,14 @@ def coloured(
     """
     size = scipy.fft.next_fast_len(samples, real=True)
     hertz = scipy.fft.rfftfreq(size, 1 / SFREQ).astype(np.float32)
-    chosen = np.flatnonzero(hertz >= 0.5)
-    amplitude = shape(hertz[chosen]).astype(np.float32)
-    heard = np.flatnonzero(amplitude > 1e-3 * amplitude.max())
-    chosen, amplitude = chosen[heard], amplitude[heard]
-    drawn = rng.standard_normal((rows, len(chosen), 2), dtype=np.float32)
+    first = np.searchsorted(hertz, 0.5)
+    amplitude = shape(hertz[first:]).astype(np.float32)
+    drawn = rng.standard_normal((rows, len(amplitude), 2), dtype=np.float32)
     spectrum = np.zeros((rows, len(hertz)), np.complex64)
-    spectrum[:, chosen] = drawn.view(np.complex64)[..., 0] * amplitude
-    power = 2 * 2 * float((amplitude.astype(float) ** 2).sum())
-    noise = scipy.fft.irfft(spectrum, size, axis=1, overwrite_x=True)[:, :samples]
-    noise *= np.float32(size / np.sqrt(power))
-    return noise
+    power = 4 * float((amplitude.astype(float) ** 2).sum())
+    spectrum[:, first:] = drawn.view(np.complex64)[..., 0]
+    spectrum[:, first:] *= amplitude * np.float32(size / np.sqrt(power))
+    return scipy.fft.irfft(spectrum, size, axis=1, overwrite_x=True)[:, :samples]
 
 
 def band(centre_hz: float, width_hz: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -46,7 +43,8 @@ def envelope(rng: np.random.Generator, samples: int, sd: float) -> np.ndarray:
     knots = np.arange(-2, samples / SFREQ + 3)
     values = np.convolve(rng.standard_normal(len(knots)), [0.5, 0.7, 0.5], "same")
     slow = np.interp(np.arange(samples) / SFREQ, knots, values)
-    return np.exp(sd * slow - sd**2).astype(np.float32)
+    course = np.exp(sd * slow)
+    return (course / np.sqrt(np.mean(course**2))).astype(np.float32)
 
 
 def exponent(traits: dict, young: float) -> float:

@@ -60,9 +60,8 @@ class Brain:
             parts += self._flicker(rng, scene)
         parts += [(topography, rate * course) for rate, topography, course in eyes + others]
         x = self._background(rng, samples, parts)
-        artefacts.electrodes(
-            stream(*self.place, "artefacts", 2**16 + part), x, self.world.artefacts
-        )
+        rng = stream(*self.place, "electrodes", part)
+        artefacts.electrodes(rng, x, self.world.artefacts)
         return x
 
     def _courses(self, scene: Scene, part: int) -> Courses:
@@ -106,7 +105,7 @@ class Brain:
 
     def _pair(self, rng, courses):
         """Two distant sources whose correlation varies and whose power does not."""
-        both = coloured(rng, 2, len(courses.time_s), lambda hertz: band(9, 4)(hertz))
+        both = coloured(rng, 2, len(courses.time_s), band(9.0, 4.0))
         own = NUMBER["coupling_sd"] / 0.8 * self.traits["coupling"]
         c = np.tanh(np.arctanh(NUMBER["coupling"]) + own + courses.coupling)
         second = c * both[0] + np.sqrt(1 - c**2) * both[1]
@@ -149,7 +148,7 @@ class Brain:
         rng = stream(*self.place, "artefacts", part)
         follow = lambda k: artefacts.follow(scene, self.artefacts_follow, k)
         often, samples = self.world.artefacts, round(scene.seconds * SFREQ)
-        eyes, saccades = artefacts.eyes(rng, self.head, self.traits, scene, follow(1))
+        eyes, saccades = artefacts.eyes(rng, self.head, self.traits, follow(1))
         others = artefacts.muscle(rng, self.head, self.traits, follow(0))
         others += artefacts.movements(rng, self.head, self.subject.young, self.traits, samples)
         others += artefacts.mains(rng, self.head, self.traits, follow(2))

@@ -15,6 +15,7 @@ PURPOSES = (
     "habits",
     "sign",
     "row",
+    "electrodes",
 )
 
 

@@ -106,17 +106,17 @@ class Brain:
     def _pair(self, rng, courses):
         """Two distant sources whose correlation varies and whose power does not."""
         both = coloured(rng, 2, len(courses.time_s), band(9.0, 4.0))
-        own = NUMBER["coupling_sd"] / 0.8 * self.traits["coupling"]
+        own = NUMBER["coupling_sd"] * self.traits["coupling"]
         c = np.tanh(np.arctanh(NUMBER["coupling"]) + own + courses.coupling)
         second = c * both[0] + np.sqrt(1 - c**2) * both[1]
-        level = np.float32(4.0 * self.size / ADULT_10)
+        level = np.float32(NUMBER["coupled_uv"] * self.size / ADULT_10)
         front, back = self.head.site("far_front"), self.head.site("far_back")
         return [(front, level * both[0]), (back, level * second)]
 
     def _bursts(self, rng, samples):
         rate = NUMBER["bursts_per_s"] * np.exp(NUMBER["bursts_sd"] * self.traits["burst_rate"])
         course = bursts(rng, samples, rate, 20.0)
-        return [(self.head.site("burst_site"), 3.0 * self.size / ADULT_10 * course)]
+        return [(self.head.site("burst_site"), NUMBER["bursts_uv"] * self.size / ADULT_10 * course)]
 
     def _potentials(self, courses, saccades):
         """What the task evokes, and lambda waves after saccades."""
@@ -135,7 +135,7 @@ class Brain:
         change = contrasts(scene, self.world.steady * self.snr)
         time_s = np.arange(round(scene.seconds * SFREQ)) / SFREQ
         level = NUMBER["flicker_uv"] * np.exp(NUMBER["flicker_sd"] * self.traits["flicker"])
-        unsteady = 0.5 * np.exp(0.5 * self.traits["flicker_variability"])
+        unsteady = 0.5 * np.exp(0.8 * self.traits["flicker_variability"])
         course = sum(
             change[side] * np.sin(2 * np.pi * hertz * time_s + rng.uniform(0, 2 * np.pi))
             for side, hertz in FLICKER_HZ

@@ -43,9 +43,11 @@ ROWS = (
     ("flicker_uv", 1.5, "uV", "steady-state response to 20 and 25 Hz: Norcia et al. 2015"),
     ("flicker_sd", 0.4, "log", "between subjects: Norcia et al. 2015"),
     ("coupling", 0.35, "", "correlation of distant sources: Nunez et al. 1997"),
-    ("coupling_sd", 0.25, "", "between subjects: assumption"),
+    ("coupling_sd", 0.4, "", "of its arctanh, between subjects: assumption"),
+    ("coupled_uv", 7.0, "uV", "each of the two sources, 5 to 13 Hz: assumption"),
     ("bursts_per_s", 0.6, "1/s", "beta events: Sherman et al. 2016, Little et al. 2019"),
-    ("bursts_sd", 0.5, "log", "between subjects: Little et al. 2019"),
+    ("bursts_sd", 0.7, "log", "between subjects: Little et al. 2019"),
+    ("bursts_uv", 6.0, "uV", "rms, whatever their rate: Sherman et al. 2016"),
     # potentials
     ("erp_child", 0.4, "", "potentials larger in the young: Polich 2007"),
     ("erp_sd", 0.4, "log", "amplitude between subjects: Polich 2007"),

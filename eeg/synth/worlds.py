@@ -72,7 +72,7 @@ class World:
     jitter_s: float = 0.08  # of the decision around the response, shared by all carriers
     lapses: float = 0.08  # share of trials whose decision has nothing to do with the response
     background: float = 1.0
-    artefacts: float = 1.0  # how often
+    artefacts: float = 1.0  # how large, and how many electrodes fail
     lambda_waves: float = 1.0  # size of the potentials after saccades
     steady: float = 1.0  # how the steady-state response follows the contrast
     artefacts_follow: float = 0.0  # log amplitude for each std of the label, sign by subject
@@ -115,7 +115,7 @@ _WORLDS = (
         {"positivity": 1.8, "motor": 1.8, "feedback": 1.8},
         {"erp": 0.75, "lambda": 0.8, "lambda_latency": 0.6},
         without("positivity", "motor", "feedback"),
-        lambda_waves=2.5,
+        lambda_waves=4.0,
         **CLEAR,
     ),
     World(

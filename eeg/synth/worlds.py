@@ -95,12 +95,12 @@ _WORLDS = (
     World(
         "easy",
         "strong signals and little background: learned in a minute, for demonstrations",
-        {name: 2.0 for name in TASK},
+        {name: 4.0 for name in TASK},
         {"theta_power": 0.6, "alpha_power": -0.5},
         jitter_s=0.05,
         lapses=0.02,
-        background=0.5,
-        artefacts=0.2,
+        background=0.35,
+        artefacts=0.1,
     ),
     World(
         "null",

@@ -40,8 +40,7 @@ struct Moments {
     float mean, scale;  // scale: 1 / std, or 0 where the channel is flat
 };
 
-// Mean and 1 / std of a row. In two passes and with the first mean's own error taken out: an offset
-// does not cancel.
+// Mean and 1 / std of a row, in two passes: an offset does not cancel.
 inline Moments moments(const float* x, int64_t T) {
     float sum = 0, rest = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
@@ -77,24 +76,6 @@ struct Augment {
     float mask = 0;     // a stretch of up to this share of the window is set to 0
     float mirror = 0;   // share of windows mirrored left to right
     float mix = 0;      // alpha of mixup's Beta(alpha, alpha), at most 1
-
-    // What Python may set, from 0 (off) to `most`. A new augmentation is listed here, drawn and
-    // applied in this file, and listed in eeg/data/augment.py; a test compares the two lists.
-    struct Strength {
-        const char* name;
-        float Augment::* member;
-        float most;
-    };
-    static const std::array<Strength, 7>& strengths() {
-        static const std::array<Strength, 7> all = {{{"scale", &Augment::scale, 1},
-                                                     {"dropout", &Augment::dropout, 1},
-                                                     {"noise", &Augment::noise, 100},
-                                                     {"shift", &Augment::shift, 1e6f},
-                                                     {"mask", &Augment::mask, 1},
-                                                     {"mirror", &Augment::mirror, 1},
-                                                     {"mix", &Augment::mix, 1}}};
-        return all;
-    }
 
     int32_t shift_samples() const { return static_cast<int32_t>(shift); }
     // Whether the samples of a window may come out otherwise than they are stored.
@@ -145,8 +126,7 @@ struct Augment {
         return uniform(four[channel % 4]) < dropout;
     }
 
-    // x (T) += level * normal. One Philox block gives 12 samples of 10 bits; 32 blocks run side by
-    // side.
+    // x (T) += level * normal. A Philox block gives 12 samples of 10 bits; 32 run side by side.
     void add_noise(const Draw& d, int64_t channel, float level, float* x, int64_t T) const {
         const floats16 high = upper_values, low = -high;
         constexpr int lanes = 32;
@@ -178,26 +158,32 @@ struct Augment {
 
     // What is done to x (T), the samples of one channel: z-scored or not, scaled, noise, masked.
     void treat(const Draw& d, int64_t channel, bool zscore, float* x, int64_t T) const {
-        float level = 0;  // of the noise
+        const Moments m = zscore || noise > 0 ? moments(x, T) : Moments{0, 0};
+        const float level = m.scale == 0 ? 0 : zscore ? noise : noise / m.scale;  // of the noise
         if (zscore) {
-            const Moments m = moments(x, T);
             const float gain = m.scale * d.scale;
 #pragma omp simd
             for (int64_t t = 0; t < T; ++t) x[t] = (x[t] - m.mean) * gain;
-            level = m.scale == 0 ? 0 : noise;
-        } else {
-            if (noise > 0) {
-                const float one_over_std = moments(x, T).scale;
-                level = one_over_std == 0 ? 0 : noise / one_over_std;
-            }
-            if (scale > 0) {
+        } else if (scale > 0) {
 #pragma omp simd
-                for (int64_t t = 0; t < T; ++t) x[t] *= d.scale;
-            }
+            for (int64_t t = 0; t < T; ++t) x[t] *= d.scale;
         }
         if (noise > 0) add_noise(d, channel, level * d.scale, x, T);
         if (d.mask_length) std::memset(x + d.mask_start, 0, d.mask_length * sizeof(float));
     }
 };
+
+// What Python may set, from 0 (off) to `most`. A new augmentation is listed here, drawn and applied
+// above, and listed in eeg/data/augment.py; a test compares the two lists.
+struct Strength {
+    const char* name;
+    float Augment::* member;
+    float most;
+};
+constexpr Strength strengths[] = {
+    {"scale", &Augment::scale, 1},   {"dropout", &Augment::dropout, 1},
+    {"noise", &Augment::noise, 100}, {"shift", &Augment::shift, 1e6f},
+    {"mask", &Augment::mask, 1},     {"mirror", &Augment::mirror, 1},
+    {"mix", &Augment::mix, 1}};
 
 }  // namespace eeg

@@ -114,8 +114,7 @@ __attribute__((optimize("fp-contract=off"), noinline)) inline void decode(
 
 }  // namespace detail
 
-// Checks the header of a BDF file of `size` bytes, of which `data` holds at least those of the
-// header that it declares (bdf_header_bytes) or all. Throws BadBdf with what is wrong.
+// How long a header says it is, by its first 256 bytes.
 inline int64_t bdf_header_bytes(const uint8_t* first256) {
     const int64_t count = std::atoll(detail::field(first256 + 252, 4).c_str());
     return 256 * (std::min<int64_t>(std::max<int64_t>(count, 0), 4096) + 1);
@@ -146,6 +145,7 @@ BdfSignal parse_signal(const std::string& label, const Texts& texts) {
     return s;  // else uV, or the two-byte micro sign
 }
 
+// Checks the header of a BDF file of `size` bytes, of which `data` holds the header. Throws BadBdf.
 inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
     using namespace detail;
     if (size == 0) throw BadBdf("the file is empty");

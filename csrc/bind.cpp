@@ -162,7 +162,7 @@ eeg::Augment make_augment(uint32_t seed, uint32_t epoch, const py::kwargs& stren
     eeg::Augment made;
     made.seed = seed, made.epoch = epoch;
     size_t known = 0;
-    for (const auto& [name, member, most] : eeg::Augment::strengths()) {
+    for (const auto& [name, member, most] : eeg::strengths) {
         if (!strengths.contains(name)) continue;
         const float value = py::cast<float>(strengths[name]);
         if (!(value >= 0 && value <= most))
@@ -337,7 +337,7 @@ PYBIND11_MODULE(_native, m) {
     py::class_<eeg::Augment>(m, "Augment", "What to draw for each window; everything 0 is off.")
         .def(py::init(&make_augment), "seed"_a = 0, "epoch"_a = 0);
     py::list augmentations;
-    for (const auto& strength : eeg::Augment::strengths()) augmentations.append(strength.name);
+    for (const auto& strength : eeg::strengths) augmentations.append(strength.name);
     m.attr("AUGMENTATIONS") = augmentations;
     m.attr("FEATURES") = eeg::feature_names();
     m.def("gather", &gather, "parts"_a, "part"_exact, "row"_exact, "offset"_exact, "window"_exact,

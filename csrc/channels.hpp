@@ -62,8 +62,7 @@ struct Range {  // bins first ... last - 1
     int64_t size() const { return std::max<int64_t>(last - first, 0); }
 };
 
-// Bins of an n-sample periodogram from `low` to `high` Hz, both included; a hair of tolerance, for
-// 4 Hz is 4 Hz.
+// Bins of an n-sample periodogram from `low` to `high` Hz, both included despite rounding.
 inline Range bins_between(double low, double high, int64_t n) {
     const double per_hertz = n / rate;
     return {static_cast<int64_t>(std::ceil(low * per_hertz - 1e-9)),
@@ -151,8 +150,7 @@ inline void side_by_side(const float* const* rows, int64_t T, Lanes* x) {
         for (int c = 0; c < W; ++c) x[t].value[c] = rows[c][t];
 }
 
-// x (T) of W channels -> x less its mean, zero where it cannot be used; and all of each Channel but
-// its bands.
+// x (T) of W channels -> x less its mean, zero where unusable; and each Channel but its bands.
 inline void describe(Lanes* x, int64_t T, Channel* channels) {
     const doubles first = lanes(x[0]), second = lanes(x[std::min<int64_t>(1, T - 1)]) - 2 * first,
                   last = lanes(x[T - 1]), end = last - lanes(x[std::max<int64_t>(T - 2, 0)]),

@@ -262,8 +262,7 @@ inline void courses(const Plan& p, Scratch& s, const Groups& groups, double* out
     out[of::ssvep25] = flicker[1];
 }
 
-// What carries age: the frequency of the occipital alpha peak and the fall of the whole scalp's
-// spectrum.
+// What carries age: the occipital alpha peak's frequency and the fall of the scalp's spectrum.
 inline void spectral_shape(const Plan& p, Scratch& s, const Groups& groups, double* out) {
     const int64_t K = p.dft.K;
     // |DFT|^2 -> uV^2/Hz; 3/8 is a Hann window's mean square
@@ -282,8 +281,8 @@ inline void spectral_shape(const Plan& p, Scratch& s, const Groups& groups, doub
     average();
     Line line = aperiodic_line(p, s, spectrum);
     int64_t peak = -1;
-    for (int64_t k = std::max<int64_t>(p.alpha_peak.first, 2); k < p.alpha_peak.last && k + 2 < K;
-         ++k)
+    const int64_t stop = std::min(p.alpha_peak.last, K - 2);
+    for (int64_t k = std::max<int64_t>(p.alpha_peak.first, 2); k < stop; ++k)
         if (spectrum[k] > spectrum[k - 1] && spectrum[k] >= spectrum[k + 1] &&
             (peak < 0 || spectrum[k] > spectrum[peak]))
             peak = k;

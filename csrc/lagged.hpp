@@ -1,5 +1,4 @@
-// How each channel of a window goes with each other one some samples later: summaries of lagged
-// correlations.
+// Summaries of the correlations of each channel of a window with each other one some samples later.
 //
 // Shapes: windows (N, C, T). The U usable channels (not flat, all finite) lie as (T, P), P is U
 // padded to whole tiles with zeros. For a lag, r (U, U) is the product of the first T - lag samples
@@ -61,8 +60,7 @@ inline void take_log(floats& q) {
         __builtin_convertvector(exponent, floats) * 0.69314718f;
 }
 
-// x (n, P) -> out (n, P): each channel without its mean, divided by its norm; zero where it is flat
-// over these samples.
+// x (n, P) -> out (n, P): each channel less its mean, over its norm; zero where it is flat.
 inline void standardise(const float* x, int64_t n, int64_t P, float* out, int64_t* used) {
     for (int64_t c = 0; c < P; c += size) {
         const auto at = [&](int64_t t) -> const floats& {

@@ -1,5 +1,4 @@
-// Gather: copies windows of mapped caches into a batch, and converts, z-scores and augments them in
-// the same pass.
+// Gather: copies windows of mapped caches into a batch, converted, z-scored and augmented.
 //
 // Shapes: a cache part is (N, C, S), with S >= T samples a window. A batch is (B, C, T) float.
 // Window b takes T of its stored samples, from offset[b] + shift on; augment.hpp draws the shift.

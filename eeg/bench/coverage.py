@@ -1,5 +1,4 @@
-"""How often the intervals of metrics.py hold the truth, on simulated subjects that vary as real
-ones do.
+"""How often the intervals of metrics.py hold the truth, on simulated subjects.
 
 Challenge 1: response times of 1.6 s +- 0.41 s; always answering a subject's own mean scores 0.88;
 one subject in 16 has the fast time line; 24 to 100 windows a subject, 3 to 24 for one in seven.
@@ -84,8 +83,7 @@ def truth(population, subjects=LARGE):
     rng, parts = np.random.default_rng(0), []
     for _ in range(-(-subjects // BLOCK)):
         y, p, q, _ = simulate(population, BLOCK, rng)
-        sums = [(p - y) @ (p - y), (q - y) @ (q - y), y.sum(), y @ y, len(y)]
-        parts.append(sums)
+        parts.append([(p - y) @ (p - y), (q - y) @ (q - y), y.sum(), y @ y, len(y)])
     first, second, total, squares, n = np.sum(parts, 0)
     variance = squares / n - (total / n) ** 2
     return np.sqrt(first / n / variance), np.sqrt(second / n / variance)

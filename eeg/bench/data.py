@@ -32,9 +32,7 @@ from eeg.models.montage import LAGS
 
 
 def same_windows(peer: Peer, path: Path, lost: list[str]) -> tuple[bool, str]:
-    """Compares order, labels and samples (to 1e-6) of our cache with the kit's windows. -> (equal,
-    what differs).
-    """
+    """Compares our cache with the kit's windows. -> (equal, what differs)"""
     cache = Cache(path)
     with h5py.File(path, "r") as f:
         names = np.array([Path(name.decode()).name for name in f["recordings"][()]])
@@ -106,9 +104,7 @@ def _cache(peer, challenge, goal, rounds):
 
 
 def decode(rounds):
-    """Decoding open files to float32 windows of 4 s, against a plain copy of the same bytes. One
-    thread each.
-    """
+    """Decoding open files to float32 windows of 4 s, against a copy of the bytes. One thread."""
     files = sorted(simulated.release("R1", 20).glob("sub-*/eeg/*.bdf"))[:10]
     readers = [Bdf(str(file)) for file in files]
     plain = [open(file, "rb", buffering=0) for file in files]
@@ -202,9 +198,7 @@ def gather(rounds):
 
 
 def augment(rounds):
-    """Gathering batches of 64 with every augmentation, against the same in torch operations. All
-    cores each.
-    """
+    """Gathering batches of 64 with every augmentation, against torch operations. All cores."""
     cache = simulated.cache_with_margins()
     X, mirror = cache.parts[0], mirrored(cache.channels)
     B, C, T, margin = 64, X.shape[1], cache.window_samples, cache.margin_samples
@@ -242,9 +236,7 @@ def augment(rounds):
 
 
 def features(rounds):
-    """All neuroscience features of 41,071 windows; those that mne-features has too, against it.
-    All cores for ours, one process for theirs.
-    """
+    """All features of 41,071 windows on all cores; those that mne-features has too, against it."""
     cache = simulated.cache_with_margins()
     X = simulated.without_margins(cache)
     total, lagged = 41071, np.empty((512, len(LAGS), 4), np.float32)

@@ -108,11 +108,9 @@ def eegnex(rounds):
 
 
 def same_tcn(batch: int, seed: int = 0) -> float:
-    """The largest relative difference in scores and gradients between our tcn and plain_tcn with
-    the same weights, without dropout.
+    """The largest relative difference in scores and gradients of our tcn and plain_tcn.
 
-    Values are shifted by +6 or -6 before each ReLU. Within rounding of 0 a value could have a
-    gradient in one network and none in the other.
+    Values are shifted by +6 or -6 before each ReLU, where rounding could switch a gradient off.
     """
     torch.manual_seed(seed)
     ours, plain = TCN(dropout=0.0), plain_tcn()
@@ -134,9 +132,7 @@ def same_tcn(batch: int, seed: int = 0) -> float:
 
 
 def tcn(rounds):
-    """A training step of tcn against the same network in nn.Conv1d in another process, with AdamW.
-    Ours keeps freed memory, as the trainer does.
-    """
+    """A training step of tcn against the same network in nn.Conv1d in another process."""
     keep_freed_memory()
     difference = same_tcn(64)
     step = training_step(TCN(), torch.randn(64, 129, 200), torch.randn(64, 200))
@@ -154,8 +150,7 @@ LATE_S = 0.015
 def latency(rounds):
     """Every model at every precision: time of 1 and of 128 windows, size, answers and NRMSE.
 
-    Models are trained for a moment, because one that predicts the mean loses nothing by rounding;
-    NRMSE is that of other subjects.
+    Models are trained for a moment: one that predicts the mean loses nothing by rounding.
     """
     data = _LatencyData(simulated.cache_with_margins())
     last = f"NRMSE ({STEPS} steps of training, {len(data.test)} windows of other subjects)"

@@ -29,9 +29,7 @@ PEERS = ROOT / "build" / "peers" / "bin" / "python"
 
 
 class Peer:
-    """A child process in the peers' environment, or with another `python`. Requests and answers are
-    lines of JSON; arrays lie in a folder.
-    """
+    """A child process in the peers' environment, or with another `python`, that speaks JSON."""
 
     def __init__(self, python: Path | str = PEERS):
         if not Path(python).exists():
@@ -110,29 +108,19 @@ def _kit_trials(data, lost):
     """The kit's windows of challenge 1. -> (windows, names of the recordings left out)."""
     from braindecode.datasets.base import BaseConcatDataset
     from braindecode.preprocessing import Preprocessor, create_windows_from_events, preprocess
-    from eegdash.hbn.windows import (
-        add_aux_anchors,
-        add_extras_columns,
-        annotate_trials_with_target,
-        keep_only_recordings_with,
-    )
+    from eegdash.hbn import windows as hbn
 
     target = dict(target_field="rt_from_stimulus", epoch_length=2.0)
     target |= dict(require_stimulus=True, require_response=True)
     steps = [
-        Preprocessor(annotate_trials_with_target, apply_on_array=False, **target),
-        Preprocessor(add_aux_anchors, apply_on_array=False),
+        Preprocessor(hbn.annotate_trials_with_target, apply_on_array=False, **target),
+        Preprocessor(hbn.add_aux_anchors, apply_on_array=False),
     ]
     preprocess(data, steps, n_jobs=1)
-    data = keep_only_recordings_with("stimulus_anchor", data)
-    window = dict(
-        mapping={"stimulus_anchor": 0},
-        trial_start_offset_samples=50,
-        trial_stop_offset_samples=250,
-        window_size_samples=200,
-        window_stride_samples=100,
-        preload=True,
-    )
+    data = hbn.keep_only_recordings_with("stimulus_anchor", data)
+    window = dict(mapping={"stimulus_anchor": 0}, preload=True)
+    window |= dict(trial_start_offset_samples=50, trial_stop_offset_samples=250)
+    window |= dict(window_size_samples=200, window_stride_samples=100)
     if lost is None:
         lost = []
         for recording in data.datasets:
@@ -143,7 +131,7 @@ def _kit_trials(data, lost):
                 lost.append(_file_name(recording))
     data = BaseConcatDataset([d for d in data.datasets if _file_name(d) not in lost])
     windows = create_windows_from_events(data, **window)
-    return add_extras_columns(windows, data, desc="stimulus_anchor"), lost
+    return hbn.add_extras_columns(windows, data, desc="stimulus_anchor"), lost
 
 
 def _kit_crops(data, root):
@@ -159,9 +147,8 @@ def _kit_crops(data, root):
         recording.set_description({"externalizing": label}, overwrite=True)
     known = lambda d: d.raw.n_times >= 400 and not math.isnan(d.description["externalizing"])
     data = BaseConcatDataset([d for d in data.datasets if known(d)])
-    return create_fixed_length_windows(
-        data, window_size_samples=400, window_stride_samples=200, drop_last_window=True
-    )
+    window = dict(window_size_samples=400, window_stride_samples=200, drop_last_window=True)
+    return create_fixed_length_windows(data, **window)
 
 
 def _kit_network(out):
@@ -211,11 +198,8 @@ def mne_features(file, out, save=False):
 
     X = np.load(file)
     names = ["hjorth_mobility", "hjorth_complexity", "line_length", "pow_freq_bands"]
-    settings = {
-        "pow_freq_bands__freq_bands": BANDS,
-        "pow_freq_bands__normalize": False,
-        "pow_freq_bands__psd_method": "fft",
-    }
+    bands = dict(freq_bands=BANDS, normalize=False, psd_method="fft")
+    settings = {f"pow_freq_bands__{name}": value for name, value in bands.items()}
     start = time.perf_counter()
     values = extract_features(X, 100.0, names, settings)
     seconds = time.perf_counter() - start
@@ -292,9 +276,7 @@ WORK = {work.__name__: work for work in (*WORKS, plain_tcn_step, versions)}
 
 
 def stand_in_for_torchaudio() -> None:
-    """Defines what braindecode imports from torchaudio, which has no CPU build for this torch.
-    Nothing calls it here.
-    """
+    """Defines what braindecode imports, but does not call, from torchaudio: it has no CPU build."""
     for module, names in {
         "torchaudio": (),
         "torchaudio.functional": ("fftconvolve", "filtfilt", "lfilter"),

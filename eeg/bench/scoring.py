@@ -22,9 +22,7 @@ from eeg.score.predict import Question, predict
 
 
 def evaluate(rounds):
-    """Predicting 10,000 windows with tcn, and a release with EEGNeX against the start kit's loop,
-    which takes one window at a time.
-    """
+    """Predicting 10,000 windows with tcn, and a release with EEGNeX against the start kit's loop."""
     keep_freed_memory()
     cache, tcn = simulated.cache_with_margins(), models.build("tcn")
     start = time.perf_counter()
@@ -65,15 +63,11 @@ def coverage(rounds):
     good = True
     for name, population in intervals.POPULATIONS.items():
         true = intervals.truth(population)
-        shares = [
-            intervals.coverage(population, subjects, true=true) for subjects in intervals.SUBJECTS
-        ]
+        shares = [intervals.coverage(population, n, true=true) for n in intervals.SUBJECTS]
         titles = (f"{name}: {true[0]:.3f}", f"  its difference from {true[1]:.3f}")
         for title, own in zip(titles, zip(*shares)):
             cells = [f"{100 * share:.1f}{' ' if 0.93 <= share <= 0.97 else '*'}" for share in own]
             print(f"{title:<52}" + "".join(f"{cell:>8}" for cell in cells), flush=True)
-            good &= all(
-                share >= 0.93 for share, subjects in zip(own, intervals.SUBJECTS) if subjects >= FEW
-            )
+            good &= all(share >= 0.93 for share, n in zip(own, intervals.SUBJECTS) if n >= FEW)
     print(f"with fewer than {FEW} subjects no interval is shown anywhere else")
     return good

@@ -37,9 +37,7 @@ def without_margins(cache):
 
 
 def cache_of_zeros(source: Path, size: int) -> Path:
-    """Writes a sparse cache of about `size` bytes: the windows of `source` repeated, all samples 0.
-    -> its folder.
-    """
+    """Writes a sparse cache of about `size` bytes from `source`, all samples 0. -> its folder"""
     path = FOLDER / f"zeros_{size >> 20}" / source.name
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(source) as old, h5py.File(path, "w", libver="v110", locking=False) as new:

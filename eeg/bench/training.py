@@ -48,9 +48,7 @@ def _timed_run(cache, out, epochs):
 
 
 def train(rounds):
-    """Epochs of tcn by run/train.py, with augmentation, averaged weights and validation, against
-    plain torch without them; the time from the command to the first batch.
-    """
+    """Epochs of tcn by run/train.py against plain torch; the time to the first batch."""
     cache = simulated.cache_with_margins()
     first_s, epochs, config = _timed_run(cache, simulated.FOLDER / "experiments", rounds + 1)
     mine = [1 / entry["windows_per_second"] for entry in epochs[1:]]
@@ -72,9 +70,7 @@ def _report_memory(size):
 
 
 def _trained_for(seconds, folder, settle_s=3):
-    """Trains with run/train.py from the caches of a folder. -> (seconds a window, peak memory in
-    bytes), without the first moments.
-    """
+    """Trains from the caches of a folder. -> (seconds a window once settled, peak bytes)"""
     out = folder / "experiments"
     shutil.rmtree(out, ignore_errors=True)
     options = ("--cache", folder, "--out", out, "--keep-copies", "--amp", "off")
@@ -99,8 +95,9 @@ def _trained_for(seconds, folder, settle_s=3):
 
 
 def large(rounds, seconds=20):
-    """run/train.py with a cache of 1.5 times the memory, against one of a fifth of it that lies in
-    the page cache. It should be no slower; 0.95 allows for the differences between equal runs.
+    """run/train.py with a cache of 1.5 times the memory, against one in the page cache.
+
+    It should be no slower; 0.95 allows for the differences between equal runs.
     """
     source, memory = simulated.cache_with_margins().paths[0], limit_bytes()
     few = simulated.cache_of_zeros(source, memory // 5)

@@ -11,6 +11,8 @@ That is an HDF5 file whose X can be memory-mapped.
 import time
 
 from eeg import UserError, cli
+from eeg.data.release import TASKS, find_release
+from eeg.files import check_writable
 
 
 def arguments():
@@ -41,9 +43,6 @@ def arguments():
 
 def main():
     p, args = arguments()
-    from eeg.data.release import TASKS, find_release
-    from eeg.files import check_writable
-
     if args.plot:
         check_writable(args.plot, "--plot FILE")
     tasks = TASKS if args.tasks == ["all"] else tuple(dict.fromkeys(args.tasks))
@@ -81,9 +80,8 @@ def announce(release, settings):
         )
     kind = "contrast-change recording" if settings.challenge == 1 else "recording"
     people = cli.counted(len(release.participants()), "participant")
-    simulated = " (simulated)" if release.simulated else ""
-    what = f"{people}, {cli.counted(count, kind)} in {release.folder}{simulated}"
-    print(f"{release.label}: {what}", flush=True)
+    what = f"{people}, {cli.counted(count, kind)} in {release.folder}"
+    print(f"{release.label}: {what}{' (simulated)' * release.simulated}", flush=True)
 
 
 def is_fault(reason):

@@ -18,6 +18,11 @@ every command takes as a RUN.
 """
 
 from eeg import UserError, cli
+from eeg.machine.load import Load
+from eeg.runs.choice import best_run, choose_runs, competing, left_out, validation
+from eeg.runs.differences import differences
+from eeg.runs.promoted import promote, promoted_folder
+from eeg.runs.run import Run, find_runs
 
 HEADER = ["run", "model", "test NRMSE, 95 % interval", "valid NRMSE, 95 % interval"]
 HEADER += ["parameters", "time", "device", "differs in"]
@@ -27,12 +32,9 @@ def arguments():
     p = cli.parser(__doc__)
     cli.add_runs(p, "all finished runs; here a name stands for all of its finished runs")
     cli.add_scoring(p)
-    p.add_argument(
-        "--promote",
-        action="store_true",
-        help="promote the best run by validation in its challenge, unless it is worse than the "
-        "promoted one on the test releases",
-    )
+    unless = "unless it is worse than the promoted one on the test releases"
+    help = f"promote the best run by validation in its challenge, {unless}"
+    p.add_argument("--promote", action="store_true", help=help)
     args = p.parse_args()
     cli.check_chosen(p, args)
     if args.promote and args.ensemble:
@@ -42,10 +44,7 @@ def arguments():
 
 
 def main():
-    args = arguments()
-    from eeg.machine.load import Load
-
-    load = Load()
+    args, load = arguments(), Load()
     from eeg.machine.device import use_free_cores
 
     use_free_cores(load)
@@ -55,9 +54,6 @@ def main():
 
 
 def chosen_runs(args):
-    from eeg.runs.choice import best_run, choose_runs
-    from eeg.runs.run import find_runs
-
     if args.runs:
         return choose_runs(args.out, args.runs, args.seed, True, args.challenge)
     scored = [run for run in find_runs(args.out) if run.finished and run.scored]
@@ -70,11 +66,11 @@ def compare(challenge, runs, args):
     from eeg.score.sides import flattered, scored_side, title
 
     scored = scored_side(args.cache, challenge, args.release, args.mini)
-    answers, left_out = predictions(runs, scored, args)
+    answers, reasons = predictions(runs, scored, args)
     runs = [run for run in runs if run.name in answers]
     print(title(scored))
     order = print_table(runs, answers, scored, args.cache)
-    for reason in left_out:
+    for reason in reasons:
         print(f"  left out: {reason}", flush=True)
     if note := flattered(runs, scored):
         print(f"  note: {note}")
@@ -93,39 +89,36 @@ def predictions(runs, scored, args):
     from eeg.score.predict import part_of, predict_run
     from eeg.score.sides import check_fitting, check_side
 
-    question, found, left_out = asked(args.ensemble), {}, []
+    question, found, reasons = asked(args.ensemble), {}, []
     with cli.Progress("windows") as progress:
         for i, run in enumerate(runs):
             try:
                 check_side(run, scored)
-                part = part_of(progress, i, len(runs))
-                found[run] = predict_run(run, scored, question, part)
+                found[run] = predict_run(run, scored, question, part_of(progress, i, len(runs)))
             except UserError as e:
-                left_out.append(e if run.name in str(e) else UserError(f"{run.name}: {e}"))
+                reasons.append(e if run.name in str(e) else UserError(f"{run.name}: {e}"))
     if not found:
-        raise left_out[0]
+        raise reasons[0]
     answers = {run.name: p[:, 0] for run, p in found.items()}
     if args.ensemble:
-        members, own = list(found), list(found.values())
-        check_fitting(args.ensemble, members, scored)
+        check_fitting(args.ensemble, found, scored)
         try:
-            p, words = combine_runs(args.ensemble, members, own, args.cache, question)
+            own = list(found.values())
+            p, words = combine_runs(args.ensemble, list(found), own, args.cache, question)
             answers[f"ensemble: {words}"] = p
         except UserError as e:
-            left_out.append(f"the ensemble: {e}")
-    return answers, left_out
+            reasons.append(f"the ensemble: {e}")
+    return answers, reasons
 
 
 def print_table(runs, answers, scored, folder):
     """Print what was compared, best first. -> the names in this order"""
-    from eeg.runs.differences import differences
     from eeg.score.metrics import nrmse
     from eeg.score.scores import aligned, score
 
     order = sorted(answers, key=lambda name: nrmse(scored.y, answers[name]))
-    lines = {
-        name: [name, "", str(score(scored.y, answers[name], scored.subjects))] for name in order
-    }
+    of = lambda name: str(score(scored.y, answers[name], scored.subjects))
+    lines = {name: [name, "", of(name)] for name in order}
     for run, differing in zip(runs, differences(runs)):
         lines[run.name][1] = run.config["model"]["name"]
         lines[run.name] += [*about(run, folder), differing]
@@ -175,9 +168,6 @@ def promote_best(runs, answers, scored, out):
 
     The promoted run takes part, and wins where it is equal.
     """
-    from eeg.runs.choice import competing, left_out, validation
-    from eeg.runs.promoted import promote, promoted_folder
-    from eeg.runs.run import Run
     from eeg.score.metrics import nrmse
 
     runs = [run for run in runs if run.best[0]]
@@ -190,8 +180,8 @@ def promote_best(runs, answers, scored, out):
     if shown := [run for run in others if run is not now]:
         print(f"  {left_out(among, shown)}")
     if now in others:
-        words = f"the promoted run was validated on {validation(now)}"
-        print(f"  {words}, so its validation NRMSE is left out, too")
+        was = f"the promoted run was validated on {validation(now)}"
+        print(f"  {was}, so its validation NRMSE is left out, too")
     best = min(among, key=lambda run: run.best[1])
     words = f"{best.best[1]:.5f} on {validation(best)}"
     if best is now:
@@ -201,12 +191,8 @@ def promote_best(runs, answers, scored, out):
     if now and vetoed(best, answers[best.name], now, scored):
         print(f"  {folder}/ is kept")
         return
-    note = {
-        "valid_nrmse": best.best[1],
-        "validated_on": validation(best),
-        "releases": scored.releases,
-        "nrmse": nrmse(scored.y, answers[best.name]),
-    }
+    note = {"valid_nrmse": best.best[1], "validated_on": validation(best)}
+    note |= {"releases": scored.releases, "nrmse": nrmse(scored.y, answers[best.name])}
     print(f"  promoted {best.name} to {promote(best, out, note)}/")
 
 

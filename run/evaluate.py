@@ -14,10 +14,14 @@ All windows are scored, as the competition does: copies and fast time line, too.
 the same 2 s from each 4 s window.
 """
 
+import json
 import time
 from pathlib import Path
 
 from eeg import UserError, cli
+from eeg.files import check_writable, write_whole, writing
+from eeg.machine.load import Load
+from eeg.runs.choice import best_runs, choose_runs
 
 
 def arguments():
@@ -25,23 +29,14 @@ def arguments():
     best = "the best finished run of each challenge, by validation"
     cli.add_runs(p, f"{best}; with --ensemble a name stands for all of its finished runs")
     cli.add_scoring(p)
-    p.add_argument(
-        "--shift",
-        type=cli.seconds,
-        default=0.0,
-        metavar="S",
-        help="average over views of each window this much earlier and later, too "
-        "(challenge 1: the cache needs a margin)",
-    )
-    p.add_argument(
-        "--mirror", action="store_true", help="average over each window and its mirror image"
-    )
-    p.add_argument(
-        "--subject-mean",
-        action="store_true",
-        help="answer each window with the mean over all windows of its subject "
-        "(default: off, because the competition's server does not show a model that much)",
-    )
+    views = "average over views of each window this much earlier and later, too"
+    help = f"{views} (challenge 1: the cache needs a margin)"
+    p.add_argument("--shift", type=cli.seconds, default=0.0, metavar="S", help=help)
+    help = "average over each window and its mirror image"
+    p.add_argument("--mirror", action="store_true", help=help)
+    off = "(default: off, because the competition's server does not show a model that much)"
+    help = f"answer each window with the mean over all windows of its subject {off}"
+    p.add_argument("--subject-mean", action="store_true", help=help)
     p.add_argument("--json", type=Path, metavar="FILE", help="write the scores to this file, too")
     args = p.parse_args()
     cli.check_chosen(p, args)
@@ -51,11 +46,7 @@ def arguments():
 
 
 def main():
-    args = arguments()
-    from eeg.files import check_writable
-    from eeg.machine.load import Load
-
-    load = Load()
+    args, load = arguments(), Load()
     if args.json:
         check_writable(args.json, "--json FILE")
     from eeg.data.windows import TARGETS
@@ -72,21 +63,21 @@ def main():
     if {"challenge1", "challenge2"} <= scores.keys():
         scores["overall"] = print_overall(scores["challenge1"], scores["challenge2"])
     if args.json:
-        write_scores(args.json, scores)
+        text = json.dumps(scores, indent=1) + "\n"
+        with writing(args.json, "--json FILE", len(text)):
+            write_whole(args.json, text)
+        print(f"scores   {args.json}")
 
 
 def chosen_runs(args):
     """The runs to score: the named ones, or the best of each challenge. A missing one is noted."""
-    from eeg.runs.choice import best_runs, choose_runs
-
     if args.runs:
         several = bool(args.ensemble)
         return choose_runs(args.out, args.runs, args.seed, several, args.challenge)
     runs, missing = best_runs(args.out, [args.challenge] if args.challenge else (1, 2))
-    reasons = list(missing.values())
-    if not runs:
-        raise reasons[0]
-    for reason in reasons:
+    for reason in missing.values():
+        if not runs:
+            raise reason
         print(f"not scored: {reason}\n")
     return list(runs.values())
 
@@ -102,8 +93,7 @@ def evaluate(target, runs, args):
     start = time.perf_counter()
     with cli.Progress("windows") as progress:
         for i, run in enumerate(runs):
-            part = part_of(progress, i, len(runs))
-            found.append(predict_run(run, table.side, question, part))
+            found.append(predict_run(run, table.side, question, part_of(progress, i, len(runs))))
     seconds = time.perf_counter() - start
 
     heading = title(table.side, None if table.competes else target)
@@ -128,10 +118,9 @@ def scored_windows(target, runs, args):
     for run in runs:
         check_side(run, scored, also=(target,))
     if args.ensemble not in (None, "average") and target != TARGETS[challenge]:
-        raise UserError(
-            f"--ensemble {args.ensemble} is fitted to what the competition scores, "
-            f"{runs[0].name} predicts {target}; average such runs with: --ensemble average"
-        )
+        fitted = f"--ensemble {args.ensemble} is fitted to what the competition scores"
+        instead = "average such runs with: --ensemble average"
+        raise UserError(f"{fitted}, {runs[0].name} predicts {target}; {instead}")
     if args.ensemble:
         check_fitting(args.ensemble, runs, scored)
     return scored
@@ -173,17 +162,11 @@ class Table:
 
     def about(self, name, p):
         """What --json says: the score of the first line, and all lines."""
-        return {
-            self.figure: self.metric(self.y, p),
-            "target": self.target,
-            "run": name,
-            "releases": self.side.releases,
-            "windows": len(self.y),
-            "subjects": len(self.side.names),
-            "simulated": self.side.cache.simulated,
-            "chosen_on_these_subjects": self.entries[0]["chosen_on_these_subjects"],
-            "table": self.entries,
-        }
+        side, chosen = self.side, "chosen_on_these_subjects"
+        found = {self.figure: self.metric(self.y, p), "target": self.target, "run": name}
+        found |= {"releases": side.releases, "windows": len(self.y), "subjects": len(side.names)}
+        found |= {"simulated": side.cache.simulated, chosen: self.entries[0][chosen]}
+        return found | {"table": self.entries}
 
 
 def named_answers(runs, found, question, scored, args):
@@ -196,8 +179,8 @@ def named_answers(runs, found, question, scored, args):
         answers = {f"ensemble: {words}": p} | answers
     if not args.subject_mean:
         return answers
-    means = {name: subject_mean(p, scored.subjects) for name, p in answers.items()}
-    return {f"{name}, mean of each subject": p for name, p in means.items()}
+    mean = lambda p: subject_mean(p, scored.subjects)
+    return {f"{name}, mean of each subject": mean(p) for name, p in answers.items()}
 
 
 def print_runs(table, answers, runs, args):
@@ -214,10 +197,9 @@ def print_runs(table, answers, runs, args):
     alone = label_only(args.cache, runs, table.target, table.side.metadata, table.y)
     for name, p in alone.items():
         table.line(name, p)
-    cache = table.side.cache
     if table.competes:
-        best = "the final leaderboard's best" + ", on real data" * cache.simulated
-        print(f"  {best:<70} {LEADERBOARD[cache.challenge]}")
+        best = "the final leaderboard's best" + ", on real data" * table.side.cache.simulated
+        print(f"  {best:<70} {LEADERBOARD[table.side.cache.challenge]}")
     if note := flattered(runs, table.side):
         print(f"  note: {note}")
 
@@ -225,12 +207,9 @@ def print_runs(table, answers, runs, args):
 def print_parts(table, name, p):
     """Print the scores of the first line on parts of the windows."""
     print(f"  parts of {name}:")
-    fast, copy = table.side.metadata["fast"], table.side.metadata["copy"]
-    parts = {
-        "without fast time line and copies": ~fast & ~copy,
-        "without fast time line": ~fast,
-        "without copies": ~copy,
-    }
+    slow, own = ~table.side.metadata["fast"], ~table.side.metadata["copy"]
+    parts = {"without fast time line and copies": slow & own}
+    parts |= {"without fast time line": slow, "without copies": own}
     of_window = table.side.cache.release[table.side.rows]
     parts |= {release: of_window == release for release in table.side.releases}
     for part, inside in parts.items():
@@ -262,17 +241,6 @@ def print_overall(challenge1, challenge2):
     best = f"the final leaderboard's best{real}: {LEADERBOARD['overall']}"
     print(f"overall: 0.3 x {one:.5f} + 0.7 x {two:.5f} = {both:.5f} ({best})")
     return both
-
-
-def write_scores(path, scores):
-    import json
-
-    from eeg.files import write_whole, writing
-
-    text = json.dumps(scores, indent=1) + "\n"
-    with writing(path, "--json FILE", len(text)):
-        write_whole(path, text)
-    print(f"scores   {path}")
 
 
 if __name__ == "__main__":

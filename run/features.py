@@ -9,6 +9,7 @@ python run/features.py --list                            what each feature is, a
 import time
 
 from eeg import cli
+from eeg.files import check_writable
 
 
 def arguments():
@@ -32,7 +33,6 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.files import check_writable
     from eeg.models.features import FEATURES
 
     if args.plot:

@@ -20,6 +20,11 @@ import time
 from pathlib import Path
 
 from eeg import UserError, cli, hints
+from eeg.data.release import find_release, folder_names
+from eeg.runs.choice import best_run, choose_runs
+from eeg.runs.promoted import promoted_folder
+from eeg.runs.run import find_runs
+from eeg.runs.tmux import detach
 
 HERE = Path(__file__).resolve().parent
 MODELS = {"cnn": "without features", "hybrid": "with features"}
@@ -58,9 +63,6 @@ def check_further(p, args):
 
 def main():
     args = arguments()
-    from eeg.data.release import find_release
-    from eeg.runs.tmux import detach
-
     found = [find_release(name, args.data, args.mini) for name in on_disk(args.release, args)]
     simulated = [release.name for release in found if release.simulated]
     if simulated and not args.anyway:
@@ -73,8 +75,7 @@ def main():
         print(f"\n[{number}] {what}: {shlex.join(command)}", flush=True)
         start, (code, stopped) = time.monotonic(), run(command)
         if stopped:
-            print(f"stopped in stage {number}, {what}; the same command resumes there")
-            return
+            return print(f"stopped in stage {number}, {what}; the same command resumes there")
         if code:
             failed = f"stage {number}, {what}, ended with exit code {code}, its reason stands above"
             raise UserError(f"{failed}; when that is solved, the same command resumes there")
@@ -84,11 +85,9 @@ def main():
 
 def stages(args):
     """Yields (what, command) of each stage, when the one before has ended."""
-    valid, test = (
-        [name for name in on_disk(names, args) if name not in args.release]
-        for names in (["R5"], ["R6", "R7"])
-    )
-    releases = ["--release", *args.release, *valid, *test]
+    others = [name for name in on_disk(["R5", "R6", "R7"], args) if name not in args.release]
+    valid, test = [n for n in others if n == "R5"], [n for n in others if n != "R5"]
+    releases = ["--release", *args.release, *others]
     for challenge in args.challenge:
         common = shared_options(args, challenge)
         yield f"caches of challenge {challenge}", script("cache", *releases, *common)
@@ -141,9 +140,6 @@ def submission(args):
 def best(challenge, args):
     """The folder of the run to submit, None where nothing has finished: the promoted run, else the
     best by validation of this command's runs, or of all runs if it does not train the challenge."""
-    from eeg.runs.choice import best_run, choose_runs
-    from eeg.runs.promoted import promoted_folder
-
     promoted = promoted_folder(args.out, challenge)
     if promoted.exists():
         return promoted
@@ -167,16 +163,12 @@ def shared_options(args, challenge):
 
 
 def on_disk(releases, args):
-    from eeg.data.release import folder_names
-
     there = lambda name: [f for f in folder_names(name, args.mini) if (args.data / f).is_dir()]
     return [name for name in releases if there(name)]
 
 
 def trained(name, args):
     """Whether the runs of this name, one a seed, have finished."""
-    from eeg.runs.run import find_runs
-
     runs = [run for run in find_runs(args.out) if run.folder.parent.name == name]
     return bool(runs) and all(run.finished for run in runs)
 

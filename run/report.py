@@ -13,6 +13,8 @@ says which.
 import time
 
 from eeg import cli
+from eeg.machine.load import Load
+from eeg.runs.choice import best_runs, choose_runs
 
 
 def arguments():
@@ -21,21 +23,16 @@ def arguments():
     default = "those of R6 and R7 that are cached, else the validation side"
     cli.add_release(p, f"releases to answer (default: {default})")
     cli.add_mini(p)
-    p.add_argument(
-        "--quick",
-        action="store_true",
-        help="leave out what the model looks at, which takes longest (about 20 s on two cores)",
-    )
+    help = "leave out what the model looks at, which takes longest (about 20 s on two cores)"
+    p.add_argument("--quick", action="store_true", help=help)
     args = p.parse_args()
     cli.check_chosen(p, args)
     return args
 
 
 def main():
-    args = arguments()
-    from eeg.machine.load import Load
-
-    load, runs = Load(), chosen_runs(args)
+    args, load = arguments(), Load()
+    runs = chosen_runs(args)
     from eeg.machine.device import use_free_cores
     from eeg.score import report
 
@@ -49,8 +46,6 @@ def main():
 
 def chosen_runs(args):
     """The named runs, or the best of each challenge. Raises UserError where there is none."""
-    from eeg.runs.choice import best_runs, choose_runs
-
     if args.runs:
         return choose_runs(args.out, args.runs, args.seed)
     runs, missing = best_runs(args.out)

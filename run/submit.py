@@ -13,6 +13,9 @@ The zip is unpacked alone, run by a fresh interpreter and compared with the runs
 from pathlib import Path
 
 from eeg import UserError, cli, hints
+from eeg.files import check_writable, publishing
+from eeg.machine.load import is_busy
+from eeg.runs.choice import best_runs, choose_runs
 
 SERVER_WINDOWS = 10_000  # of each challenge, for which the time is estimated
 
@@ -22,20 +25,12 @@ def arguments():
     cli.add_runs(p, "the best finished run of each challenge, by validation")
     default, help = Path("submission.zip"), "file to write (default: submission.zip)"
     p.add_argument("--zip", type=Path, default=default, metavar="FILE", help=help)
-    p.add_argument(
-        "--constant",
-        type=cli.challenge,
-        metavar="{1,2}",
-        action="append",
-        default=[],
-        help="answer this challenge with the mean of its cached training labels",
-    )
-    p.add_argument(
-        "--anyway",
-        action="store_true",
-        help="submit even a model that does not beat the mean of its training labels on its "
-        "validation subjects, or that was trained on simulated data",
-    )
+    help = "answer this challenge with the mean of its cached training labels"
+    several = {"action": "append", "default": []}
+    p.add_argument("--constant", type=cli.challenge, metavar="{1,2}", help=help, **several)
+    poor = "does not beat the mean of its training labels on its validation subjects"
+    help = f"submit even a model that {poor}, or that was trained on simulated data"
+    p.add_argument("--anyway", action="store_true", help=help)
     p.add_argument("--check", type=Path, metavar="FILE", help="check this zip, write nothing")
     args = p.parse_args()
     cli.check_chosen(p, args)
@@ -48,7 +43,6 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.files import check_writable
     from eeg.score.submission import check
 
     if args.check:
@@ -66,8 +60,6 @@ def main():
 
 def choose(args):
     """{1: runs, 2: runs}, none where a constant stands in. The default is the best finished run."""
-    from eeg.runs.choice import best_runs, choose_runs
-
     chosen = choose_runs(args.out, args.runs, args.seed)
     runs = {c: [run for run in chosen if run.challenge == c] for c in (1, 2)}
     for challenge in args.constant:
@@ -79,11 +71,9 @@ def choose(args):
     if len(missing) == 2:
         raise UserError(f"there is nothing to submit: {missing[1]}")
     for challenge, reason in missing.items():
-        raise UserError(
-            f"a submission answers both challenges, and there is none for challenge {challenge}: "
-            f"{reason}; or let a constant stand in with: "
-            f"{hints.this('submit', '--constant', challenge)}"
-        )
+        lacks = f"a submission answers both challenges, and there is none for challenge {challenge}"
+        constant = hints.this("submit", "--constant", challenge)
+        raise UserError(f"{lacks}: {reason}; or let a constant stand in with: {constant}")
     return runs | {challenge: [run] for challenge, run in best.items()}
 
 
@@ -122,7 +112,6 @@ def print_models(challenge, runs, entry):
 
 def publish(path, entries):
     """Write the zip, check it, and only then give it its name. -> what the check found"""
-    from eeg.files import publishing
     from eeg.score.submission import check, write_zip
 
     with publishing(path) as partial:
@@ -132,14 +121,13 @@ def publish(path, entries):
 
 def print_check(checked, path):
     from eeg.machine.device import cpu_cores
-    from eeg.machine.load import is_busy
 
     line = "unpacked alone, in a fresh interpreter: batches of 1 and 64 windows in volts"
     if checked.differences:
         most = max(checked.differences.values())
         line += f"; answers differ from the runs' by at most {most:.1g} standard deviations"
     print(f"checked      {line}")
-    print(f"size         {checked.size_bytes / 1e6:.2f} MB, {cli.counted(checked.files, 'file')}")
+    print(f"size         {path.stat().st_size / 1e6:.2f} MB, {cli.counted(checked.files, 'file')}")
     each = " + ".join(f"{1e3 * seconds:.1f}" for seconds in checked.seconds.values())
     minutes = SERVER_WINDOWS * sum(checked.seconds.values()) / 60
     alone = f"{each} ms for a window of each challenge, one at a time on this CPU"

@@ -14,6 +14,7 @@ A space is a JSON object of options of run/train.py with the values they may tak
      "set.width": {"int": [64, 256]}, "balance": [true, false]}
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -76,8 +77,6 @@ def open_study(args):
 
 
 def read_space(path):
-    import json
-
     if path is None:
         return None
     try:

@@ -111,7 +111,9 @@ def predict(
         for views in reader:
             chosen, finite = views[0].rows, np.all([view.finite for view in views], 0)
             if not finite.all() and not leave_out:
-                raise _damage(cache, int(chosen[~finite][0]))
+                part = cache.part_of(row := int(chosen[~finite][0]))
+                again = rebuild_known(cache.paths[part], cache.attributes[part])
+                raise UserError(f"{cache.damage(row)}; rebuild it with: {again}")
             features = None if stored is None else torch.from_numpy(stored[chosen]).to(device)
             xs = (torch.from_numpy(view.x) for view in views)
             said = [question.of(model, x[:, o].to(device), features) for x in xs for o in orders]
@@ -168,13 +170,6 @@ def _views(cache, rows, length, shift_samples, batch, device):
         yield from zip(*moved, strict=True)
 
 
-def _damage(cache, row):
-    """The UserError for a window that holds NaN or infinity."""
-    part = cache.part_of(row)
-    again = rebuild_known(cache.paths[part], cache.attributes[part])
-    return UserError(f"{cache.damage(row)}; rebuild it with: {again}")
-
-
 def _starts(cache):
     """(N,) the sample, of those stored, at which each window of the cache is cut."""
     if cache.challenge == 1:
@@ -188,9 +183,6 @@ def _starts(cache):
     order = np.argsort(which, kind="stable")  # recording by recording, in each as stored
     starts[order] = np.concatenate([cuts[:n] for n in counts])
     return starts + cache.margin_samples
-
-
-# ---------------------------------------------------------------------------------- finished runs
 
 
 def load_model(path: Path):

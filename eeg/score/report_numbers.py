@@ -99,9 +99,6 @@ def ages_of(side: Side, data: Path) -> np.ndarray | None:
     return ages if np.isfinite(ages).any() else None
 
 
-# ------------------------------------------------------------------------------------ the error
-
-
 def bins_of(x, count: int) -> np.ndarray:
     """(N,) the bin, from 0, of each x: as many in each as possible, equal x in the same one."""
     which = np.ceil(scipy.stats.rankdata(x) / len(x) * count).astype(int)
@@ -111,8 +108,7 @@ def bins_of(x, count: int) -> np.ndarray:
 def bin_means(which, values, subjects) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, low, high) of the values in each bin, with the interval by subject."""
     names, who = np.unique(subjects, return_inverse=True)
-    cells = (which.max() + 1, len(names))
-    sums, counts = np.zeros(cells), np.zeros(cells)
+    sums, counts = np.zeros((2, which.max() + 1, len(names)))
     np.add.at(sums, (which, who), values)
     np.add.at(counts, (which, who), 1)
     mean = sums.sum(1) / counts.sum(1)
@@ -142,9 +138,6 @@ def coverage(chances, moments, y) -> np.ndarray:
     return np.array([(np.abs(place - 0.5) <= level / 2).mean() for level in LEVELS])
 
 
-# ------------------------------------------------------------------------------------ occlusion
-
-
 @dataclass
 class Importance:
     """The rise of the NRMSE without each electrode (C,) and each stretch of time (S,)."""
@@ -159,14 +152,13 @@ class Importance:
 
 def occluded(model, x, features) -> torch.Tensor:
     """(B, 1 + C + S): the answer to the windows, then without each electrode, each STEP samples."""
-    mean = x.mean(2, keepdim=True)
-    everything = slice(None)
-    parts = [(everything, channel) for channel in range(x.shape[1])]
-    parts += [(everything, everything, slice(t, t + STEP)) for t in range(0, x.shape[2], STEP)]
+    mean = x.mean(2, keepdim=True).expand_as(x)
+    parts = [np.s_[:, channel] for channel in range(x.shape[1])]
+    parts += [np.s_[:, :, t : t + STEP] for t in range(0, x.shape[2], STEP)]
     columns = [answers(model, x, features)]
     for part in parts:
         kept = x[part].clone()
-        x[part] = mean.expand_as(x)[part]
+        x[part] = mean[part]
         columns.append(answers(model, x, features))
         x[part] = kept
     return torch.cat(columns, 1)
@@ -174,7 +166,18 @@ def occluded(model, x, features) -> torch.Tensor:
 
 def importance(model, side: Side, progress: Callable | None = None) -> Importance:
     """Occludes LEAST to MOST windows, drawn at random: as many as PATIENCE_S allows."""
-    chosen, found = _occluded_windows(model, side, progress)
+    rows, parts, done = np.random.default_rng(0).permutation(side.rows)[:MOST], [], 0
+    start = time.perf_counter()
+    while done < len(rows):
+        block = rows[done : done + BLOCK]
+        parts.append(predict(model, side.cache, block, Question(occluded)))
+        if done == 0:
+            blocks = int(PATIENCE_S / max(time.perf_counter() - start, 1e-9))
+            rows = rows[: max(LEAST, BLOCK * blocks)]
+        done += len(block)
+        if progress:
+            progress(done, len(rows))
+    chosen, found = Side(side.cache, rows), np.concatenate(parts)
     y, subjects, whole = chosen.y, chosen.subjects, found[:, 0]
     rise = np.array([nrmse(y, column) for column in found[:, 1:].T]) - nrmse(y, whole)
 
@@ -188,19 +191,3 @@ def importance(model, side: Side, progress: Callable | None = None) -> Importanc
     n = len(side.cache.channels)
     top, times = np.argsort(-rise[:n])[:TOP], np.arange(n, len(rise))
     return Importance(len(y), rise[:n], rise[n:], top, ends(top), ends(times))
-
-
-def _occluded_windows(model, side, progress):
-    """(the windows that were occluded, what `occluded` says about them)."""
-    chosen = np.random.default_rng(0).permutation(side.rows)[:MOST]
-    start, found, done = time.perf_counter(), [], 0
-    while done < len(chosen):
-        block = chosen[done : done + BLOCK]
-        found.append(predict(model, side.cache, block, Question(occluded)))
-        if done == 0:
-            blocks = int(PATIENCE_S / max(time.perf_counter() - start, 1e-9))
-            chosen = chosen[: max(LEAST, BLOCK * blocks)]
-        done += len(block)
-        if progress:
-            progress(done, len(chosen))
-    return Side(side.cache, chosen), np.concatenate(found)

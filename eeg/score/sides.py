@@ -55,10 +55,9 @@ def scored_side(folder: Path, challenge: int, releases=None, mini: bool = False)
     cache = find_caches(folder, challenge, list(dict.fromkeys(releases)), mini)
     rows = np.flatnonzero(cache.metadata["task"] == CONTRAST.encode())
     if not len(rows):
-        raise UserError(
-            f"{_files(cache)} has no window of {CONTRAST}, which the competition scores; "
-            f"rebuild it with: {rebuild(cache, tasks=(CONTRAST,))}"
-        )
+        files, again = ", ".join(map(str, cache.paths)), rebuild(cache, tasks=(CONTRAST,))
+        what = f"{files} has no window of {CONTRAST}, which the competition scores"
+        raise UserError(f"{what}; rebuild it with: {again}")
     return Side(cache, rows)
 
 
@@ -84,11 +83,10 @@ def side(folder: Path, runs, which: str) -> Side:
     if not any(run.config["train"].get("keep_copies") for run in runs):
         chosen &= ~cache.metadata["copy"]
     if not chosen.any():
-        what = "training subject" if which == "train" else "validation subject"
-        raise UserError(
-            f"{_files(cache)} has no window of the {cli.counted(len(names), what)} of "
-            f"{runs[0].name}; rebuild it with: {rebuild(cache)}"
-        )
+        kind = "training subject" if which == "train" else "validation subject"
+        people = f"the {cli.counted(len(names), kind)} of {runs[0].name}"
+        files = ", ".join(map(str, cache.paths))
+        raise UserError(f"{files} has no window of {people}; rebuild it with: {rebuild(cache)}")
     return Side(cache, np.flatnonzero(chosen))
 
 
@@ -137,23 +135,18 @@ def flattered(runs, scored: Side) -> str:
     found = [run for run in runs if chosen_on(run, scored)]
     if not found:
         return ""
-    what = "epoch and shrinkage" if scored.cache.challenge == 2 else "epoch"
-    was = "were" if scored.cache.challenge == 2 else "was"
+    what = "epoch and shrinkage of {} were" if scored.cache.challenge == 2 else "epoch of {} was"
     names = ", ".join(run.name for run in found[:3])
     if len(found) > 3:
         names += f" and {cli.counted(len(found) - 3, 'other run')}"
     many, them = "some of these subjects", "them"
     if len(found) == 1:
         many, them = f"{chosen_on(found[0], scored)} of these {len(scored.names)} subjects", "it"
-    return f"the {what} of {names} {was} chosen on {many}, which flatters {them}"
+    return f"the {what.format(names)} chosen on {many}, which flatters {them}"
 
 
 def _few(names):
     return ", ".join(sorted(names)[:3]) + ", ..." * (len(names) > 3)
-
-
-def _files(cache):
-    return ", ".join(map(str, cache.paths))
 
 
 def check_side(run, scored: Side, also=()) -> None:
@@ -173,11 +166,10 @@ def check_side(run, scored: Side, also=()) -> None:
             f"{TARGETS[run.challenge]}; train one with: {run.again(target=None)}"
         )
     if run.challenge != cache.challenge:
-        raise UserError(
-            f"{run.name} is a run of challenge {run.challenge}, {cache.paths[0]} a cache of "
-            f"challenge {cache.challenge}; "
-            f"rebuild it with: {rebuild(cache, challenge=run.challenge)}"
-        )
+        own = f"{run.name} is a run of challenge {run.challenge}"
+        again = rebuild(cache, challenge=run.challenge)
+        other = f"{cache.paths[0]} a cache of challenge {cache.challenge}"
+        raise UserError(f"{own}, {other}; rebuild it with: {again}")
     if difference := _difference(run, cache):
         raise UserError(f"{cache.paths[0]} {difference}; train another with: {run.again()}")
     if seen := subjects(run, "train") & scored.names:

@@ -12,7 +12,6 @@ interpreter, the submission must give the same answers as the runs.
 import ast
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -86,9 +85,8 @@ def _model(run):
             f"train one that computes them with: {run.again(features='layer')}"
         )
     if not run.scored:
-        wanted = TARGETS[run.challenge]
         was = f"{run.name} was trained for {run.config['target']}"
-        raise UserError(f"{was}; the competition asks for {wanted}")
+        raise UserError(f"{was}; the competition asks for {TARGETS[run.challenge]}")
     channels, samples = model.settings["n_chans"], model.settings["n_times"]
     if (channels, samples) != (129, 200):
         taken = f"{run.name} takes windows of {channels} channels x {samples} samples"
@@ -102,15 +100,14 @@ def _model(run):
 
 def doubts(run) -> list[str]:
     """Why this run should not be submitted, in sentences."""
-    _, nrmse = run.best
-    found = []
+    found, (_, nrmse) = [], run.best
     if run.config.get("simulated"):
         found.append(f"{run.name} was trained on simulated data and knows nothing about real EEG")
     if not nrmse < run.mean_predictor:
-        found.append(
-            f"{run.name} does not beat the mean of its training labels on its validation "
-            f"subjects (NRMSE {nrmse:.5f}, the mean {run.mean_predictor:.5f})"
+        poor = (
+            f"{run.name} does not beat the mean of its training labels on its validation subjects"
         )
+        found.append(f"{poor} (NRMSE {nrmse:.5f}, the mean {run.mean_predictor:.5f})")
     return found
 
 
@@ -124,9 +121,6 @@ def constant_entry(folder: Path, challenge: int) -> tuple[Entry, str, bool]:
     releases = " ".join(sides.describe("train")["releases"]) + " (simulated)" * cache.simulated
     whose = f"{cli.counted(len(rows), 'training label')} of {releases}"
     return Entry({}, float(cache.y[rows].mean())), whose, cache.simulated
-
-
-# ---------------------------------------------------------------------------------------- packing
 
 
 def write_zip(path: Path, entries: dict) -> None:
@@ -147,30 +141,22 @@ def write_zip(path: Path, entries: dict) -> None:
 
 def _needed(names):
     """The modules of eeg.models that these networks need: theirs, and what those import from it."""
-    found = set()
-    ahead = ["__init__", *(eeg.models.MODELS[name][0] for name in names)] if names else []
-    while ahead:
-        module = ahead.pop()
-        if module not in found:
-            found.add(module)
-            nodes = ast.walk(ast.parse(_source(module).read_text(encoding="utf-8")))
-            imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
-            ahead += [node.module for node in imports if node.level == 1]
-    return found
+    found = ["__init__", *(eeg.models.MODELS[name][0] for name in names)] if names else []
+    for module in found:  # which grows meanwhile
+        for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module not in found:
+                found.append(node.module)
+    return set(found)
 
 
 def _source(module):
     return Path(eeg.models.__file__).with_name(f"{module}.py")
 
 
-# --------------------------------------------------------------------------------------- checking
-
-
 @dataclass
 class Checked:
     """What a fresh interpreter made of a submission."""
 
-    size_bytes: int
     files: int
     seconds: dict  # {challenge: median a window, given one at a time}
     memory_bytes: int
@@ -183,41 +169,32 @@ def check(path: Path, entries: dict | None = None) -> Checked:
 
     Raises UserError where it is not what the server expects, does not run or answers differently.
     """
-    files = _check_layout(path)
-    x = example_windows()
+    files, x = _check_layout(path), example_windows()
     answers, facts, busy = _run_alone(path, x)
     differences = {}
     for challenge in (1, 2):
-        one, others = answers[f"alone_{challenge}"], answers[f"batch_{challenge}"]
-        _check_answers(path, challenge, one, 1)
-        _check_answers(path, challenge, others, len(x) - 1)
+        found = [answers[f"{which}_{challenge}"] for which in ("alone", "batch")]
+        for p, n in zip(found, (1, len(x) - 1)):
+            unfinite, what = int((~np.isfinite(p)).sum()), f"an array {p.shape}"
+            if unfinite or p.shape != (n, 1):
+                what = f"{unfinite} numbers that are not finite" if unfinite else what
+                answered = f"{path} answers {n} windows of challenge {challenge} with {what}"
+                raise UserError(f"{answered}, expected finite numbers ({n}, 1)")
         if entries:
-            found, own = np.concatenate([one, others]), entries[challenge]
-            differences[challenge] = _check_difference(path, found, own, x)
+            differences[challenge] = _difference(path, np.concatenate(found), entries[challenge], x)
     seconds = {challenge: facts["seconds"][str(challenge)] for challenge in (1, 2)}
-    size = os.path.getsize(path)
-    return Checked(size, len(files), seconds, facts["memory"], busy, differences)
+    return Checked(len(files), seconds, facts["memory"], busy, differences)
 
 
-def _check_answers(path, challenge, p, n):
-    """Raises UserError where the answers p are not finite numbers (n, 1)."""
-    unfinite = int((~np.isfinite(p)).sum())
-    if unfinite or p.shape != (n, 1):
-        what = f"{unfinite} numbers that are not finite" if unfinite else f"an array {p.shape}"
-        answered = f"{path} answers {n} windows of challenge {challenge} with {what}"
-        raise UserError(f"{answered}, expected finite numbers ({n}, 1)")
-
-
-def _check_difference(path, found, entry, x):
+def _difference(path, found, entry, x):
     """The largest difference from the entry's answers. Raises UserError beyond TOLERANCE."""
     with torch.inference_mode():
         expected = entry(torch.from_numpy(x)).numpy()
     difference = float(np.abs(found - expected).max()) / entry.scale
     if difference > TOLERANCE:
-        raise UserError(
-            f"{path} answers differently from {' + '.join(entry.models)}: by up to "
-            f"{difference:.2g} standard deviations of the labels, where {TOLERANCE:g} are allowed"
-        )
+        by = f"by up to {difference:.2g} standard deviations of the labels"
+        what = f"{path} answers differently from {' + '.join(entry.models)}: {by}"
+        raise UserError(f"{what}, where {TOLERANCE:g} are allowed")
     return difference
 
 
@@ -284,15 +261,13 @@ print(json.dumps({"seconds": seconds, "memory": memory}))
 
 def _run_alone(path, x):
     """({name: answers}, {"seconds", "memory"}, cores that others used) of the unpacked zip."""
-    with (
-        writing(tempfile.gettempdir(), "the variable TMPDIR", 2 * x.nbytes),
-        tempfile.TemporaryDirectory() as unpacked,
-        tempfile.TemporaryDirectory() as elsewhere,
-    ):
+    temporary, place = tempfile.TemporaryDirectory, tempfile.gettempdir()
+    space = writing(place, "the variable TMPDIR", 2 * x.nbytes)
+    with space, temporary() as unpacked, temporary() as elsewhere:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(unpacked)
-        np.save(f"{elsewhere}/windows.npy", x)
         files = [f"{elsewhere}/windows.npy", f"{elsewhere}/answers.npz"]
+        np.save(files[0], x)
         command = [sys.executable, "-I", "-c", _ALONE, unpacked, *files, ",".join(ABSENT)]
         load, text = Load(), {"encoding": "utf-8", "errors": "replace"}
         done = subprocess.run(command, cwd=elsewhere, capture_output=True, **text)
@@ -301,5 +276,5 @@ def _run_alone(path, x):
             said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
             what = f"{path}, unpacked and loaded by a fresh interpreter, fails"
             raise UserError(f"{what}: {said[-1]}")
-        with np.load(f"{elsewhere}/answers.npz") as answers:
+        with np.load(files[1]) as answers:
             return dict(answers), json.loads(done.stdout.splitlines()[-1]), busy

@@ -74,10 +74,8 @@ def main():
 def announce(release, settings):
     count = len(settings.recordings(release))
     if not count:
-        raise UserError(
-            f"{release.folder} has no recording of {', '.join(settings.tasks)} (looked for "
-            "sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)"
-        )
+        none = f"{release.folder} has no recording of {', '.join(settings.tasks)}"
+        raise UserError(f"{none} (looked for sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)")
     kind = "contrast-change recording" if settings.challenge == 1 else "recording"
     people = cli.counted(len(release.participants()), "participant")
     what = f"{people}, {cli.counted(count, kind)} in {release.folder}"

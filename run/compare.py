@@ -85,26 +85,25 @@ def predictions(runs, scored, args):
 
     Raises UserError where no run can be compared.
     """
-    from eeg.score.ensemble import asked, combine_runs
-    from eeg.score.predict import part_of, predict_run
-    from eeg.score.sides import check_fitting, check_side
+    from eeg.score import ensemble, predict, sides
 
-    question, found, reasons = asked(args.ensemble), {}, []
+    question, found, reasons = ensemble.asked(args.ensemble), {}, []
     with cli.Progress("windows") as progress:
         for i, run in enumerate(runs):
             try:
-                check_side(run, scored)
-                found[run] = predict_run(run, scored, question, part_of(progress, i, len(runs)))
+                sides.check_side(run, scored)
+                part = predict.part_of(progress, i, len(runs))
+                found[run] = predict.predict_run(run, scored, question, part)
             except UserError as e:
                 reasons.append(e if run.name in str(e) else UserError(f"{run.name}: {e}"))
     if not found:
         raise reasons[0]
     answers = {run.name: p[:, 0] for run, p in found.items()}
     if args.ensemble:
-        check_fitting(args.ensemble, found, scored)
+        sides.check_fitting(args.ensemble, found, scored)
         try:
-            own = list(found.values())
-            p, words = combine_runs(args.ensemble, list(found), own, args.cache, question)
+            members = list(found), list(found.values()), args.cache
+            p, words = ensemble.combine_runs(args.ensemble, *members, question)
             answers[f"ensemble: {words}"] = p
         except UserError as e:
             reasons.append(f"the ensemble: {e}")
@@ -113,16 +112,15 @@ def predictions(runs, scored, args):
 
 def print_table(runs, answers, scored, folder):
     """Print what was compared, best first. -> the names in this order"""
-    from eeg.score.metrics import nrmse
-    from eeg.score.scores import aligned, score
+    from eeg.score import metrics, scores
 
-    order = sorted(answers, key=lambda name: nrmse(scored.y, answers[name]))
-    of = lambda name: str(score(scored.y, answers[name], scored.subjects))
+    order = sorted(answers, key=lambda name: metrics.nrmse(scored.y, answers[name]))
+    of = lambda name: str(scores.score(scored.y, answers[name], scored.subjects))
     lines = {name: [name, "", of(name)] for name in order}
     for run, differing in zip(runs, differences(runs)):
         lines[run.name][1] = run.config["model"]["name"]
         lines[run.name] += [*about(run, folder), differing]
-    print(aligned([HEADER, *lines.values()]), flush=True)
+    print(scores.aligned([HEADER, *lines.values()]), flush=True)
     return order
 
 
@@ -132,16 +130,14 @@ def about(run, folder):
     Its validation windows are predicted again, for the interval. Where they are not cached, the
     NRMSE of the training stands alone.
     """
-    from eeg.score.predict import load_model, predict_validation
-    from eeg.score.scores import score
-    from eeg.score.sides import side
+    from eeg.score import predict, scores, sides
 
     try:
-        known = side(folder, [run], "valid")
-        valid = str(score(known.y, predict_validation(run, known), known.subjects))
+        known = sides.side(folder, [run], "valid")
+        valid = str(scores.score(known.y, predict.predict_validation(run, known), known.subjects))
     except UserError:  # the windows, or a hybrid's features of them, are not there
         valid = f"{run.best[1]:.5f} (not cached)"
-    parameters = sum(weight.numel() for weight in load_model(run.weights).parameters())
+    parameters = sum(weight.numel() for weight in predict.load_model(run.weights).parameters())
     minutes, seconds = divmod(round(sum(epoch["seconds"] for epoch in run.timing["epochs"])), 60)
     return [valid, f"{parameters:,}", f"{minutes}:{seconds:02}", str(run.config.get("device", ""))]
 
@@ -149,18 +145,16 @@ def about(run, folder):
 def print_verdicts(order, runs, answers, scored, folder):
     """Print whether the best is better than the second, an ensemble, and labels alone."""
     from eeg.data.windows import TARGETS
-    from eeg.score.baselines import TRAINING_MEAN, label_only
-    from eeg.score.metrics import nrmse
-    from eeg.score.scores import verdict
+    from eeg.score import baselines, metrics, scores
 
     y, best, names = scored.y, order[0], {run.name for run in runs}
     others = {name: answers[name] for name in order[1:] if name == order[1] or name not in names}
-    alone = label_only(folder, runs, TARGETS[scored.cache.challenge], scored.metadata, y)
+    alone = baselines.label_only(folder, runs, TARGETS[scored.cache.challenge], scored.metadata, y)
     if alone:
-        least = min(alone, key=lambda name: nrmse(y, alone[name]))
-        others |= {name: alone[name] for name in (TRAINING_MEAN, least)}
+        least = min(alone, key=lambda name: metrics.nrmse(y, alone[name]))
+        others |= {name: alone[name] for name in (baselines.TRAINING_MEAN, least)}
     for name, p in others.items():
-        print(f"  {verdict(best, answers[best], name, p, y, scored.subjects)[1]}")
+        print(f"  {scores.verdict(best, answers[best], name, p, y, scored.subjects)[1]}")
 
 
 def promote_best(runs, answers, scored, out):
@@ -198,14 +192,12 @@ def promote_best(runs, answers, scored, out):
 
 def vetoed(run, p, now, scored):
     """Print whether a run is worse than the promoted one on the test windows. -> whether it is"""
-    from eeg.score.predict import predict_run
-    from eeg.score.scores import verdict
-    from eeg.score.sides import check_side
+    from eeg.score import predict, scores, sides
 
-    check_side(now, scored)
-    q, windows = predict_run(now, scored)[:, 0], (scored.y, scored.subjects)
-    worse, _ = verdict("the promoted run", q, run.name, p, *windows)
-    _, sentence = verdict(run.name, p, "the promoted run", q, *windows)
+    sides.check_side(now, scored)
+    q, windows = predict.predict_run(now, scored)[:, 0], (scored.y, scored.subjects)
+    worse, _ = scores.verdict("the promoted run", q, run.name, p, *windows)
+    _, sentence = scores.verdict(run.name, p, "the promoted run", q, *windows)
     print(f"  the test releases {'veto it' if worse else 'do not veto it'}: {sentence}")
     return worse
 

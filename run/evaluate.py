@@ -84,19 +84,18 @@ def chosen_runs(args):
 
 def evaluate(target, runs, args):
     """Print the table of runs of one challenge and target. -> what --json says about it."""
-    from eeg.score.ensemble import asked
-    from eeg.score.predict import part_of, predict_run
-    from eeg.score.sides import title
+    from eeg.score import ensemble, predict, sides
 
     table, found = Table(scored_windows(target, runs, args), target), []
-    question = asked(args.ensemble, args.shift, args.mirror)
+    question = ensemble.asked(args.ensemble, args.shift, args.mirror)
     start = time.perf_counter()
     with cli.Progress("windows") as progress:
         for i, run in enumerate(runs):
-            found.append(predict_run(run, table.side, question, part_of(progress, i, len(runs))))
+            part = predict.part_of(progress, i, len(runs))
+            found.append(predict.predict_run(run, table.side, question, part))
     seconds = time.perf_counter() - start
 
-    heading = title(table.side, None if table.competes else target)
+    heading = sides.title(table.side, None if table.competes else target)
     print(f"{heading:<72} {table.figure.upper()}    95 % interval (by subject)")
     answers = named_answers(runs, found, question, table.side, args)
     print_runs(table, answers, runs, args)
@@ -185,22 +184,20 @@ def named_answers(runs, found, question, scored, args):
 
 def print_runs(table, answers, runs, args):
     """Print the runs, label-only baselines, the leaderboard's best, and what flatters a run."""
-    from eeg.score.baselines import label_only
-    from eeg.score.metrics import LEADERBOARD
-    from eeg.score.sides import chosen_on, flattered
+    from eeg.score import baselines, metrics, sides
 
     for name, p in answers.items():
         table.line(name, p)
-    chosen = [bool(chosen_on(run, table.side)) for run in runs]
+    chosen = [bool(sides.chosen_on(run, table.side)) for run in runs]
     for entry, flag in zip(table.entries, [any(chosen), *chosen] if args.ensemble else chosen):
         entry["chosen_on_these_subjects"] = flag
-    alone = label_only(args.cache, runs, table.target, table.side.metadata, table.y)
-    for name, p in alone.items():
+    known = table.side.metadata, table.y
+    for name, p in baselines.label_only(args.cache, runs, table.target, *known).items():
         table.line(name, p)
     if table.competes:
         best = "the final leaderboard's best" + ", on real data" * table.side.cache.simulated
-        print(f"  {best:<70} {LEADERBOARD[table.side.cache.challenge]}")
-    if note := flattered(runs, table.side):
+        print(f"  {best:<70} {metrics.LEADERBOARD[table.side.cache.challenge]}")
+    if note := sides.flattered(runs, table.side):
         print(f"  note: {note}")
 
 

@@ -6,7 +6,6 @@ Student's t. `python run/bench.py coverage` shows how often such an interval con
 metrics but the AUROC follow from a few sums over windows: a subject is left out by subtraction.
 """
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -42,9 +41,8 @@ def _checked(y, p):
 
 def _constant(what, values, name):
     """The UserError for a metric that needs values that vary."""
-    return UserError(
-        f"all {len(values)} {what} are {values[0]:g}: {name} is not defined where they do not vary"
-    )
+    same = f"all {len(values)} {what} are {values[0]:g}"
+    return UserError(f"{same}: {name} is not defined where they do not vary")
 
 
 class _Sums:
@@ -63,52 +61,27 @@ def _table(y, p):
     return np.stack([np.ones(len(y)), y, p, y * y, p * p, y * p, error * error, np.abs(error)], 1)
 
 
-def _metric(varied="", bounds=(0, np.inf)):
-    """Turns a formula on _Sums into a metric of (y, p), of which those in `varied` must vary."""
+class Metric:
+    """A metric of (y, p), by a formula on _Sums, with bounds. Those in `varied` must vary."""
 
-    def decorate(formula):
-        @functools.wraps(formula)
-        def metric(y, p):
-            y, p = _checked(y, p)
-            for name, what, values in (("y", "labels", y), ("p", "predictions", p)):
-                if name in varied and np.ptp(values) == 0:
-                    raise _constant(what, values, formula.__name__)
-            return float(formula(_Sums(_table(y, p).sum(0))))
+    def __init__(self, name, formula, varied="", bounds=(0, np.inf)):
+        self.__name__, self.formula, self.varied, self.bounds = name, formula, varied, bounds
 
-        metric.formula, metric.varied, metric.bounds = formula, varied, bounds
-        return metric
-
-    return decorate
+    def __call__(self, y, p) -> float:
+        y, p = _checked(y, p)
+        for name, what, values in (("y", "labels", y), ("p", "predictions", p)):
+            if name in self.varied and np.ptp(values) == 0:
+                raise _constant(what, values, self.__name__)
+        return float(self.formula(_Sums(_table(y, p).sum(0))))
 
 
-@_metric()
-def rmse(s):
-    """rmse(y, p): root of the mean squared error."""
-    return np.sqrt(s.squares / s.n)
-
-
-@_metric("y")
-def nrmse(s):
-    """nrmse(y, p): the competition's metric, RMSE / population standard deviation of the labels."""
-    return np.sqrt(s.squares / s.n / s.var_y)
-
-
-@_metric()
-def mae(s):
-    """mae(y, p): mean absolute error."""
-    return s.absolute / s.n
-
-
-@_metric("yp", (-1, 1))
-def pearson(s):
-    """pearson(y, p): correlation."""
-    return s.cov / np.sqrt(s.var_y * s.var_p)
-
-
-@_metric("y", (-np.inf, 1))
-def r2(s):
-    """r2(y, p): share of the labels' variance that is explained; 1 - nrmse^2."""
-    return 1 - s.squares / s.n / s.var_y
+# The competition's metric: RMSE / population standard deviation of the labels
+nrmse = Metric("nrmse", lambda s: np.sqrt(s.squares / s.n / s.var_y), "y")
+rmse = Metric("rmse", lambda s: np.sqrt(s.squares / s.n))  # root of the mean squared error
+mae = Metric("mae", lambda s: s.absolute / s.n)  # mean absolute error
+pearson = Metric("pearson", lambda s: s.cov / np.sqrt(s.var_y * s.var_p), "yp", (-1, 1))
+# The share of the labels' variance that is explained; 1 - nrmse^2
+r2 = Metric("r2", lambda s: 1 - s.squares / s.n / s.var_y, "y", (-np.inf, 1))
 
 
 def auroc(y, p) -> float:
@@ -155,7 +128,7 @@ def interval(y, p, subjects, metric: Callable = nrmse, least: int = FEW) -> tupl
 
 
 def interval_difference(
-    y, p, q, subjects, metric: Callable = nrmse, least: int = FEW
+    y, p, q, subjects, metric: Callable = nrmse, least=FEW
 ) -> tuple[float, float]:
     """(low, high): the 95 % interval of metric(y, p) - metric(y, q), on the same subjects."""
     with_p, with_q = (_left_out(y, each, subjects, metric, least) for each in (p, q))
@@ -205,7 +178,7 @@ def _left_out(y, p, subjects, metric, least):
         raise UserError(f"{len(which)} subject names and {len(y)} windows do not belong together")
     if len(names) < least:
         raise TooFew(f"too few subjects to say ({len(names)})")
-    if hasattr(metric, "formula"):
+    if isinstance(metric, Metric):
         found = _without_each(metric, *_checked(y, p), which, len(names))
     else:
         found = np.array([_value(metric, y[which != i], p[which != i]) for i in range(len(names))])

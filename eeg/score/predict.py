@@ -130,10 +130,9 @@ def _stored_features(model, cache, question):
     if model.features != "file":
         return None
     if question.shift_s or question.mirror:
-        raise UserError(
-            "this model takes the stored features of each window, and a shifted or mirrored window "
-            "has none; leave out --shift and --mirror"
-        )
+        takes = "this model takes the stored features of each window"
+        why = "a shifted or mirrored window has none"
+        raise UserError(f"{takes}, and {why}; leave out --shift and --mirror")
     return cache.needed_features()
 
 
@@ -143,16 +142,12 @@ def _checked(model, cache, question):
     shift_samples = round(shift_s * cache.sfreq)
     fits_window = cache.challenge != 1 or cache.window_samples == length
     if cache.parts[0].shape[2] < length or not fits_window:
-        raise UserError(
-            f"{cache.paths[0]} has windows of {cache.window_samples} samples, "
-            f"the model takes {length}: it was made for others"
-        )
+        has = f"{cache.paths[0]} has windows of {cache.window_samples} samples"
+        raise UserError(f"{has}, the model takes {length}: it was made for others")
     if cache.challenge == 1 and shift_samples > cache.margin_samples:
-        raise UserError(
-            f"views {shift_s:g} s earlier and later were asked for, {cache.paths[0]} has "
-            f"{cache.margin_samples / cache.sfreq:g} s around its windows; "
-            f"rebuild it with: {rebuild(cache, margin_s=shift_s)}"
-        )
+        has = f"{cache.paths[0]} has {cache.margin_samples / cache.sfreq:g} s around its windows"
+        asked, again = f"views {shift_s:g} s earlier and later", rebuild(cache, margin_s=shift_s)
+        raise UserError(f"{asked} were asked for, {has}; rebuild it with: {again}")
     return length, shift_samples
 
 
@@ -242,8 +237,6 @@ def predict_validation(run: Run, side: Side) -> np.ndarray:
 
 def _finite(run, p):
     if bad := int((~np.isfinite(p).all(1)).sum()):
-        raise UserError(
-            f"{run.name} answers NaN or infinity for {bad} of {len(p)} windows; "
-            f"its weights are of no use, train another with: {run.again()}"
-        )
+        what = f"{run.name} answers NaN or infinity for {bad} of {len(p)} windows"
+        raise UserError(f"{what}; its weights are of no use, train another with: {run.again()}")
     return p

@@ -69,8 +69,7 @@ def _models():
     """The package of networks: models.py is its __init__, the files beside it are its modules."""
     name = "submitted_models"
     if name not in sys.modules:
-        folders = [str(folder) for folder in PLACES]
-        places = {"submodule_search_locations": folders}
+        places = {"submodule_search_locations": [str(folder) for folder in PLACES]}
         spec = importlib.util.spec_from_file_location(name, _find("models.py"), **places)
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])

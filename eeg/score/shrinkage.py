@@ -28,11 +28,8 @@ def cross_fitted(p, y, subjects, center: float) -> np.ndarray:
     Both halves have about as many windows. Raises UserError where there is only one subject.
     """
     if len(set(subjects)) < 2:
-        raise UserError(
-            "the shrinkage of challenge 2's answers is fitted on one half of the validation "
-            "subjects and scored on the other, which needs 2 of them; there is 1, "
-            "name more releases with --valid"
-        )
+        why = "shrinkage is fitted on half of the validation subjects and scored on the others"
+        raise UserError(f"{why}, which needs 2; there is 1, name more releases with --valid")
     half, found = subject_folds(subjects, 2), np.empty(len(p))
     for scored in (half == 0, half == 1):
         found[scored] = shrunk(p[scored], shrinkage(p[~scored], y[~scored], center), center)

@@ -74,11 +74,9 @@ def side(folder: Path, runs, which: str) -> Side:
     cache = find_caches(folder, runs[0].challenge, releases, mini)
     names = _together(runs, "train") if which == "train" else fitting_subjects(runs)
     if not names:
-        raise UserError(
-            f"each validation subject of these {len(runs)} runs was in the training of another "
-            "(folds of a cross-validation leave none), so nothing can be fitted on their answers; "
-            "average them with: --ensemble average"
-        )
+        why = f"another of these {len(runs)} runs was trained on each of their validation subjects"
+        folds = "folds of a cross-validation leave none to fit an ensemble on"
+        raise UserError(f"{why} ({folds}); average them with: --ensemble average")
     chosen = np.isin(cache.metadata["subject"], np.array(sorted(names), "S16"))
     if not any(run.config["train"].get("keep_copies") for run in runs):
         chosen &= ~cache.metadata["copy"]
@@ -118,11 +116,10 @@ def check_fitting(way: str, runs, scored: Side) -> None:
     """Raises UserError where an ensemble would be scored on subjects that it is fitted on."""
     seen = scored.names & fitting_subjects(runs)
     if seen and way != "average":
-        raise UserError(
-            f"--ensemble {way} is fitted on the validation subjects of its runs, and {len(seen)} "
-            f"of the subjects it would be scored on are among them ({_few(seen)}); score other "
-            "releases with --release, or average the runs with: --ensemble average"
-        )
+        fitted = f"--ensemble {way} is fitted on the validation subjects of its runs"
+        among = f"{len(seen)} of the subjects it would be scored on are among them ({_few(seen)})"
+        other = "score other releases with --release, or average the runs with: --ensemble average"
+        raise UserError(f"{fitted}, and {among}; {other}")
 
 
 def chosen_on(run, scored: Side) -> int:
@@ -161,10 +158,9 @@ def check_side(run, scored: Side, also=()) -> None:
         path = run.folder / "config.json"
         raise UserError(f"{path} lacks {', '.join(missing)}; train another with: {run.again()}")
     if not run.scored and run.config["target"] not in also:
-        raise UserError(
-            f"{run.name} predicts {run.config['target']}, challenge {run.challenge} is scored on "
-            f"{TARGETS[run.challenge]}; train one with: {run.again(target=None)}"
-        )
+        scores = f"challenge {run.challenge} is scored on {TARGETS[run.challenge]}"
+        what = f"{run.name} predicts {run.config['target']}, {scores}"
+        raise UserError(f"{what}; train one with: {run.again(target=None)}")
     if run.challenge != cache.challenge:
         own = f"{run.name} is a run of challenge {run.challenge}"
         again = rebuild(cache, challenge=run.challenge)
@@ -173,10 +169,9 @@ def check_side(run, scored: Side, also=()) -> None:
     if difference := _difference(run, cache):
         raise UserError(f"{cache.paths[0]} {difference}; train another with: {run.again()}")
     if seen := subjects(run, "train") & scored.names:
-        raise UserError(
-            f"{run.name} was trained on {len(seen)} of the subjects it would be scored on "
-            f"({_few(seen)}); name releases it has not seen with --release"
-        )
+        known = f"{len(seen)} of the subjects it would be scored on ({_few(seen)})"
+        other = "name releases it has not seen with --release"
+        raise UserError(f"{run.name} was trained on {known}; {other}")
 
 
 def _difference(run, cache):

@@ -80,10 +80,9 @@ def _model(run):
     """
     model = load_model(run.weights)
     if model.features == "file" and run.challenge == 2:
-        raise UserError(
-            f"{run.name} takes features of stored windows of 4 s, and the server gives 2 s; "
-            f"train one that computes them with: {run.again(features='layer')}"
-        )
+        takes = f"{run.name} takes features of stored windows of 4 s, and the server gives 2 s"
+        again = run.again(features="layer")
+        raise UserError(f"{takes}; train one that computes them with: {again}")
     if not run.scored:
         was = f"{run.name} was trained for {run.config['target']}"
         raise UserError(f"{was}; the competition asks for {TARGETS[run.challenge]}")

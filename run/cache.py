@@ -67,7 +67,9 @@ def main():
 
         plot_cache(Cache([report.path for report in reports]), args.plot)
         print(f"picture   {args.plot}")
-    faults = [reason for report in reports for _, reason in report.skipped if is_fault(reason)]
+    usual = "no valid trial", "factor (n/a"  # of recordings that have no fault
+    reasons = [reason for report in reports for _, reason in report.skipped]
+    faults = [reason for reason in reasons if not any(words in reason for words in usual)]
     return int(bool(args.strict and faults) or not all(report.windows for report in reports))
 
 
@@ -80,11 +82,6 @@ def announce(release, settings):
     people = cli.counted(len(release.participants()), "participant")
     what = f"{people}, {cli.counted(count, kind)} in {release.folder}"
     print(f"{release.label}: {what}{' (simulated)' * release.simulated}", flush=True)
-
-
-def is_fault(reason):
-    """Whether a recording was skipped because something is wrong with it."""
-    return "no valid trial" not in reason and "factor (n/a" not in reason
 
 
 def describe(report, settings, seconds, peak):

@@ -32,7 +32,12 @@ def arguments():
 
 def main():
     args, load = arguments(), Load()
-    runs = chosen_runs(args)
+    runs = choose_runs(args.out, args.runs, args.seed)
+    if not args.runs:
+        best, missing = best_runs(args.out)
+        if not best:
+            raise missing[1]
+        runs = list(best.values())
     from eeg.machine.device import use_free_cores
     from eeg.score import report
 
@@ -42,16 +47,6 @@ def main():
         path, done = report.write(run, args.cache, args.data, args.release, args.mini, args.quick)
         seconds, size = time.perf_counter() - start, path.stat().st_size / 1e6
         print(f"{run.name}: {done}\n{path}  {size:.1f} MB, {seconds:.0f} s", flush=True)
-
-
-def chosen_runs(args):
-    """The named runs, or the best of each challenge. Raises UserError where there is none."""
-    if args.runs:
-        return choose_runs(args.out, args.runs, args.seed)
-    runs, missing = best_runs(args.out)
-    if not runs:
-        raise missing[1]
-    return list(runs.values())
 
 
 if __name__ == "__main__":

@@ -43,11 +43,10 @@ def arguments():
 
 def main():
     args = arguments()
-    from eeg.score.submission import check
+    from eeg.score.submission import check, write_zip
 
     if args.check:
-        print_check(check(args.check), args.check)
-        return
+        return print_check(check(args.check), args.check)
     check_writable(args.zip, "--zip FILE")
     entries, reasons = make_entries(choose(args), args.cache)
     if reasons and not args.anyway:
@@ -55,7 +54,10 @@ def main():
         raise UserError(f"{args.zip} is not written: {why}; to write it all the same, add --anyway")
     for reason in reasons:
         print(f"warning: {reason}", flush=True)
-    print_check(publish(args.zip, entries), args.zip)
+    with publishing(args.zip) as partial:  # it gets its name when it has been checked
+        write_zip(partial, entries)
+        checked = check(partial, entries)
+    print_check(checked, args.zip)
 
 
 def choose(args):
@@ -108,15 +110,6 @@ def print_models(challenge, runs, entry):
         print(f"             validation NRMSE {nrmse:.5f}, {mean}", flush=True)
     if len(runs) > 1:
         print(f"             the average of these {len(runs)}")
-
-
-def publish(path, entries):
-    """Write the zip, check it, and only then give it its name. -> what the check found"""
-    from eeg.score.submission import check, write_zip
-
-    with publishing(path) as partial:
-        write_zip(partial, entries)
-        return check(partial, entries)
 
 
 def print_check(checked, path):

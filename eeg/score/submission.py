@@ -47,24 +47,11 @@ class Entry:
     models: dict
     constant: float = 0.0
 
-    @property
-    def saved(self) -> dict:
-        """The content of the weights file."""
-        if not self.models:
-            return {"constant": self.constant}
-        models = self.models.values()
-        return {"members": [{"settings": m.settings, "state": m.state_dict()} for m in models]}
-
     def __call__(self, x):
         """x (B, C, T) -> (B, 1), by the runs' own models."""
         if not self.models:
             return torch.full((len(x), 1), self.constant)
         return torch.stack([model(x)[:, :1] for model in self.models.values()]).mean(0)
-
-    @property
-    def scale(self) -> float:
-        """The standard deviation of the training labels."""
-        return min((float(model.scale[0]) for model in self.models.values()), default=1.0)
 
 
 def entry(runs) -> Entry:
@@ -131,8 +118,9 @@ def write_zip(path: Path, entries: dict) -> None:
         for module in sorted(_needed(names)):
             archive.write(_source(module), "models.py" if module == "__init__" else f"{module}.py")
         for challenge, each in entries.items():
-            weights = io.BytesIO()
-            torch.save(each.saved, weights)
+            weights, models = io.BytesIO(), each.models.values()
+            members = [{"settings": m.settings, "state": m.state_dict()} for m in models]
+            torch.save({"members": members} if members else {"constant": each.constant}, weights)
             archive.writestr(WEIGHTS[challenge], weights.getvalue())
     with writing(path, "--zip FILE", len(content.getvalue())):
         Path(path).write_bytes(content.getvalue())
@@ -189,7 +177,9 @@ def _difference(path, found, entry, x):
     """The largest difference from the entry's answers. Raises UserError beyond TOLERANCE."""
     with torch.inference_mode():
         expected = entry(torch.from_numpy(x)).numpy()
-    difference = float(np.abs(found - expected).max()) / entry.scale
+    # the standard deviation of the training labels
+    scale = min((float(model.scale[0]) for model in entry.models.values()), default=1.0)
+    difference = float(np.abs(found - expected).max()) / scale
     if difference > TOLERANCE:
         by = f"by up to {difference:.2g} standard deviations of the labels"
         what = f"{path} answers differently from {' + '.join(entry.models)}: {by}"

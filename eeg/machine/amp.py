@@ -119,16 +119,15 @@ def remember(path: Path, key: str, found: str) -> None:
 
 def unscale(parameters: Iterable[nn.Parameter], scale: float) -> None:
     """Divide the gradients of a loss that was multiplied by `scale`."""
-    for p in parameters if scale != 1 else ():
-        if p.grad is not None:
+    for p in parameters:
+        if scale != 1 and p.grad is not None:
             p.grad.div_(scale)
 
 
 class LossScale:
     """float16 gradients vanish below 6e-8, so loss is multiplied by `scale`, gradients divided.
 
-    It doubles after 2,000 good steps and halves after one whose gradients overflowed. For the other
-    precisions it stays 1. Its state is two numbers.
+    It doubles after 2,000 good steps and halves after an overflow. Other precisions keep 1.
     """
 
     def __init__(self, precision: str):

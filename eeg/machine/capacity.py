@@ -24,7 +24,6 @@ FEW = 8  # windows; computing fewer at once leaves batch norm nothing to average
 
 def largest_part(model: Model, batch_size: int, held: int, room: float) -> tuple[int, float]:
     """How many windows of a batch to compute at once: all, or as many as fit into `room` bytes.
-
     -> (windows, bytes that a step on the whole batch takes)
 
     held: bytes that a window takes while its batch waits or is computed. Raises UserError, with the

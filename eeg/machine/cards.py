@@ -3,7 +3,6 @@
 root: where /dev, /proc and /sys lie; / except in tests.
 """
 
-import grp
 import os
 import platform
 import re
@@ -71,26 +70,23 @@ def install(maker: str) -> str:
 
 
 def group(path: Path) -> str:
-    number = path.stat().st_gid
     try:
-        return grp.getgrgid(number).gr_name
+        return path.group()
     except KeyError:  # a container knows the number only
-        return str(number)
+        return str(path.stat().st_gid)
 
 
 def pci_cards(root: Path = Path("/")) -> set[str]:
     """The makers of cards, {"nvidia", "amd"}, by the PCI bus or, if hidden, by device files."""
-    makers = {"0x10de": "nvidia", "0x1002": "amd"}
+    folders = (Path(root) / "sys/bus/pci/devices").glob("*")
+    # display controllers and processing accelerators
+    cards = [path for path in folders if first_line(path / "class")[:4] in ("0x03", "0x12")]
+    vendors = {first_line(path / "vendor") for path in cards}
     found = set()
-    for folder in (Path(root) / "sys/bus/pci/devices").glob("*"):
-        # display controller, processing accelerator
-        if first_line(folder / "class")[:4] in ("0x03", "0x12"):
-            found.add(makers.get(first_line(folder / "vendor"), ""))
-    if (Path(root) / "dev/nvidiactl").exists():
-        found.add("nvidia")
-    if (Path(root) / "dev/kfd").exists():
-        found.add("amd")
-    return found - {""}
+    for maker, vendor, node in (("nvidia", "0x10de", "nvidiactl"), ("amd", "0x1002", "kfd")):
+        if vendor in vendors or (Path(root) / "dev" / node).exists():
+            found.add(maker)
+    return found
 
 
 def nvidia_cards(root: Path = Path("/")) -> list[str]:

@@ -93,11 +93,8 @@ def choose(
 
 def _trusted(attempt, attempts, when):
     """The Choice of a device that has passed, on the date `when` if its verdict was kept."""
-    reason = "passed its checks"
-    if when:
-        reason += f" on {when}"
-    if attempt.setting:
-        reason += f" with {attempt.setting}"
+    reason = "passed its checks" + (f" on {when}" if when else "")
+    reason += f" with {attempt.setting}" if attempt.setting else ""
     precisions = attempt.precisions()
     if "fp16" not in precisions:
         reason += "; fp32 only, mixed precision failed"
@@ -131,9 +128,8 @@ def adopt(environment: Mapping[str, str | None]) -> None:
     if environment and torch.cuda.is_initialized():
         raise RuntimeError(f"call choose() before the first use of a card, to set {environment}")
     for name, value in environment.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
+        os.environ.pop(name, None)
+        if value is not None:
             os.environ[name] = value
 
 
@@ -156,10 +152,8 @@ def verdict_key(wanted: str, root: Path = Path("/")) -> dict:
 
 
 def conclusive(attempts: Sequence[Attempt], key: dict) -> bool:
-    """Whether a verdict is about the card itself, so that it is worth keeping.
-
-    Not where no card could be named or reached, or where another process may have held its memory.
-    """
+    """Whether a verdict is worth keeping: about the card itself, and not about an unreachable card
+    or memory that another process may have held."""
     if not key["cards"]:
         return False
     if attempts[-1].trusted:
@@ -183,8 +177,8 @@ def recall(path: Path, key: dict) -> tuple[str, list[Attempt]] | tuple[None, Non
     for verdict in read_verdicts(path):
         if verdict["key"] == key:
             attempts = [Attempt(**each) for each in verdict["attempts"]]
-            for attempt, each in zip(attempts, verdict["attempts"]):
-                attempt.checks = [Check(**check) for check in each["checks"]]
+            for attempt in attempts:
+                attempt.checks = [Check(**check) for check in attempt.checks]
             return verdict["when"], attempts
     return None, None
 

@@ -14,16 +14,10 @@ from eeg.machine import cgroup
 # Files of a control group: bytes in use, limits, and the fields of memory.stat that can be dropped.
 # Beyond `high` the kernel slows a group to a crawl. In version 1, `total_` includes the groups
 # inside, and no limit is a number near 2^63.
-VERSION_2 = (
-    "memory.current",
-    ("memory.max", "memory.high"),
-    ("active_file", "inactive_file", "slab_reclaimable"),
-)
-VERSION_1 = (
-    "memory.usage_in_bytes",
-    ("memory.limit_in_bytes",),
-    ("total_active_file", "total_inactive_file"),
-)
+DROPPABLE = ("active_file", "inactive_file", "slab_reclaimable")
+VERSION_2 = ("memory.current", ("memory.max", "memory.high"), DROPPABLE)
+TOTALS = ("total_active_file", "total_inactive_file")
+VERSION_1 = ("memory.usage_in_bytes", ("memory.limit_in_bytes",), TOTALS)
 
 
 @dataclass
@@ -88,10 +82,10 @@ def fits(size: int, root: Path = Path("/")) -> bool:
 
 
 class Watch:
-    """Says every few batches what to do about memory.
+    """Says every few batches what to do about memory: watch() -> (word, sentence).
 
-    watch() -> (word, sentence). The first time use passes max_percent of any limit, "shrink": hold
-    fewer batches ahead. At a later call still or again above it, "stop": save and end. Else "fine".
+    Above max_percent of any limit, first "shrink": hold fewer batches ahead; then "stop": save and
+    end. Else "fine".
     """
 
     def __init__(self, max_percent: float = 80, root: Path = Path("/")):

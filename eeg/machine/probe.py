@@ -135,7 +135,6 @@ class _Child:
             how = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True)
             process = subprocess.Popen(self.command, env=env, start_new_session=True, **how)
             threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
-            trouble = None
             try:
                 trouble = self._listen(process)
             finally:
@@ -192,9 +191,8 @@ class _Child:
 def surroundings(changes: Mapping[str, str | None]) -> dict[str, str]:
     """The environment of a child: that of this process with `changes` and this eeg package."""
     environment = {**os.environ, **changes}
-    package = str(Path(eeg.__file__).parents[1])
-    paths = [package, *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    paths = (str(Path(eeg.__file__).parents[1]), environment.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return {name: value for name, value in environment.items() if value is not None}
 
 
@@ -203,11 +201,9 @@ def kill(child: subprocess.Popen) -> bool:
     if child.poll() is None:
         with suppress(ProcessLookupError):  # it has just ended
             os.killpg(child.pid, signal.SIGKILL)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         child.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    return child.returncode is not None
 
 
 def ending(code: int) -> str:

@@ -30,20 +30,21 @@ def build(
     normalize: str | None = None,
     aux=(),
     features: str | None = None,
+    blend: str = "none",
     **settings,
 ):
     """-> Model: the input normalisation, the network, and what its numbers mean.
 
     normalize: a kind of layers.Normalize; "channel" by default, "none" for a network that reads
-    amplitudes. aux: names of further numbers to learn beside the answer, such as age. features: "none", "file"
-    or "layer", for networks that take features (see Model). The other settings are the network's
-    own, see settings.py. Raises ValueError for a name or setting that does not exist, and for a
-    value that a setting does not take.
+    amplitudes. aux: names of further numbers to learn beside the answer, such as age. features:
+    "none", "file" or "layer", for networks that take features. blend: a ridge beside the network
+    (see Model). The other settings are the network's own, see settings.py. Raises ValueError for a
+    name or setting that does not exist, and for a value that a setting does not take.
     """
     from .model import Model
 
     shape = n_chans, n_times, n_outputs
-    return Model(name, network(name), shape, normalize, tuple(aux), features, settings)
+    return Model(name, network(name), shape, normalize, tuple(aux), features, settings, blend)
 
 
 def network(name: str):

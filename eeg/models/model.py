@@ -21,10 +21,12 @@ class Model(nn.Module):
     and how far from center answers may go, 1 all the way; the trainer sets them.
     features: "none"; "file", where the caller gives the raw features of eeg/data/features.py with
     each window; "layer", where they are computed here. median, mad (F) normalise them.
+    blend: "none", or what a ridge reads (see ridge.py) whose answers join the network's: each lies
+    `shrink` and `share` times as far from center as it would alone.
     settings: build(**settings) makes the same model again, with weights of its own.
     """
 
-    def __init__(self, name, network, shape, normalize, aux, features, settings):
+    def __init__(self, name, network, shape, normalize, aux, features, settings, blend="none"):
         super().__init__()
         head = check(name, settings).get("head", "number")
         takes = "n_features" in inspect.signature(network).parameters
@@ -53,6 +55,8 @@ class Model(nn.Module):
             "features": features,
             **settings,
         }
+        if blend != "none":
+            self.settings["blend"] = blend
         self.head, self.window, self.n_outputs = head, (n_chans, n_times), n_outputs
         self.aux, self.features = aux, features
         self.normalize = Normalize(normalize)
@@ -66,6 +70,12 @@ class Model(nn.Module):
         self.register_buffer("center", torch.zeros(n_outputs))
         self.register_buffer("scale", torch.ones(n_outputs))
         self.register_buffer("shrink", torch.ones(n_outputs))
+        self.ridge = None
+        if blend != "none":
+            from .ridge import Ridge  # which needs this file
+
+            self.ridge = Ridge(n_chans, n_times, n_outputs, on=blend).requires_grad_(False)
+            self.register_buffer("share", torch.zeros(n_outputs))
         moments_s = START_S + torch.arange(n_times) / SFREQ
         self.register_buffer("moments", moments_s, persistent=False)
 
@@ -89,15 +99,25 @@ class Model(nn.Module):
         return self.network(normal, torch.nan_to_num(features)).float()
 
     def answer(self, raw):
-        """(B, n_outputs) in the target's units, from the output of `raw`."""
+        """(B, n_outputs) in the target's units: the network's answer, from the output of `raw`."""
         if self.head == "time":
             answer = (raw.softmax(1) @ self.moments)[:, None]
         else:
             answer = self.center + self.scale * raw[:, : self.n_outputs]
         return self.center + self.shrink * (answer - self.center)
 
+    def beside(self, x):
+        """(B, n_outputs) in the target's units: how far from center the ridge alone answers."""
+        return self.scale * self.ridge(x)
+
+    def blended(self, raw, x):
+        """(B, n_outputs) in the target's units: what the model answers to windows x, from the
+        output of `raw`."""
+        answer = self.answer(raw)
+        return answer if self.ridge is None else answer + self.share * self.beside(x)
+
     def forward(self, x, features=None):
-        return self.answer(self.raw(x, features))
+        return self.blended(self.raw(x, features), x)
 
 
 def microvolts(x):

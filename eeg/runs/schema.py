@@ -84,6 +84,7 @@ OPTIONS: dict[str, Schema] = {
     "set?": {},
     "augment?": {"*": numbers()},
     "normalize?": choice("channel", "window", "robust", "none"),
+    "blend?": choice("ridge", "none"),
     "features?": or_null(choice("none", "file", "layer")),
     "aux?": list_of(choice("age", "sex"), "a list of age, sex"),
     "cv?": COUNT,

@@ -24,6 +24,7 @@ from eeg.data.batches import Batches, Order, Reading
 from eeg.data.cache import rebuild, rebuild_known
 from eeg.machine.memory import fits
 from eeg.runs.run import Run
+from eeg.score import blend
 from eeg.score.shrinkage import cross_fitted
 from eeg.score.sides import Side
 
@@ -45,10 +46,17 @@ def all_answers(model, x, features) -> torch.Tensor:
 def answers_and_times(model, x, features) -> torch.Tensor:
     """(B, 1 + 12): the model's answer, then time_statistics where it has a time head."""
     raw = model.raw(x, features)
-    answer = model.answer(raw)[:, :1]
+    answer = model.blended(raw, x)[:, :1]
     if model.head != "time":
         return answer
     return torch.cat([answer, time_statistics(raw, model.moments)], 1)
+
+
+def parts(model, x, features) -> torch.Tensor:
+    """(B, 1), or (B, 2) of a blend: how far from the training mean network and ridge answer."""
+    center = model.center[:1]
+    network = model.answer(model.raw(x, features))[:, :1] - center
+    return network if model.ridge is None else torch.cat([network, model.beside(x)[:, :1]], 1)
 
 
 def time_statistics(scores, moments) -> torch.Tensor:
@@ -224,15 +232,18 @@ def part_of(progress: Callable, number: int, count: int) -> Callable:
 def predict_validation(run: Run, side: Side) -> np.ndarray:
     """(N,) answers to a run's validation windows as training scores them.
 
-    Those of challenge 2 are shrunk with the strength that fits other subjects.
+    Those of challenge 2 are shrunk, and those of a blend weighed, by what fits other subjects.
     """
     model = load_model(run.weights)
-    if run.challenge == 2:
+    center = float(model.center[0])
+    if model.ridge is not None or run.challenge == 2:
         model.shrink.fill_(1)
-    p = _finite(run, predict(model, *side))[:, 0]
+    p = _finite(run, predict(model, *side, Question(of=parts)))
+    if model.ridge is not None:
+        return center + blend.cross_fitted(p, side.y - center, side.subjects, run.challenge)
     if run.challenge == 1:
-        return p
-    return cross_fitted(p, side.y, side.subjects, float(model.center[0]))
+        return center + p[:, 0]
+    return cross_fitted(center + p[:, 0], side.y, side.subjects, center)
 
 
 def _finite(run, p):

@@ -68,6 +68,11 @@ def finish(folder: Path) -> None:
     os.replace(partial(note), note)
 
 
+def begun(folder: Path) -> bool:
+    """Whether there is a state to resume from, or what is left of one."""
+    return any(noted(note) for note in folder.glob("*.json*"))
+
+
 def noted(note: Path) -> dict | None:
     """What a .json says, None where it is torn or missing."""
     try:

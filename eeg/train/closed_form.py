@@ -95,7 +95,7 @@ class Fit:
 
     def __init__(self, model, split: Split, targets: Targets, damaged: Damaged, seed=0, threads=1):
         self.model, self.split, self.targets, self.damaged = model, split, targets, damaged
-        self.network: Ridge = model.network
+        self.network: Ridge = model.ridge or model.network
         self.threads = threads
         cache, self.rows = split.cache, split.train
         subjects = self.subjects = cache.metadata["subject"][self.rows]

@@ -130,6 +130,12 @@ class Options:
         "median and MAD, or not at all",
         "model",
     )
+    blend: str = choice(
+        "ridge none",
+        "fit a ridge beside the network, in closed form, and weigh the answers of both on the "
+        "validation subjects",
+        "model",
+    )
     features: str | None = option(
         None,
         "where the hybrid model takes its features from: the cache, or the window itself",
@@ -229,7 +235,8 @@ class Options:
     def from_config(cls, config: dict, **now) -> "Options":
         """Read what config.json keeps. now: those of this process. Options that no longer exist are
         ignored."""
-        kept = {name: value for name, value in config["train"].items() if name in ABOUT}
+        kept = {"blend": "none"}  # runs from before there were blends
+        kept |= {name: value for name, value in config["train"].items() if name in ABOUT}
         return cls(config["challenge"], **kept | {"cache": Path(kept.get("cache", "cache"))} | now)
 
     def kept(self) -> dict:

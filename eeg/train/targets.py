@@ -32,9 +32,12 @@ def make_model(options: Options) -> Model:
             # the moments that a time head scores are those of the window
             head = "time" if options.target == "rt_from_stimulus" else "number"
             settings.setdefault("head", head)
-        if options.model in CLOSED_FORM and options.challenge == 2:
-            # potentials are those of a trial, and these windows begin at any moment of one
-            settings.setdefault("on", "features+covariance")
+        # in challenge 2 windows begin at any moment of a trial: there are no potentials of one
+        on = "all" if options.challenge == 1 else "features+covariance"
+        if options.model in CLOSED_FORM:
+            settings.setdefault("on", on)
+        elif options.blend == "ridge" and options.target not in CLASSES:
+            usual["blend"] = on
         if options.features:
             settings["features"] = options.features
         return eeg.models.build(options.model, n_times=INPUT, **usual, **settings)

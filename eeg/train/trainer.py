@@ -24,6 +24,8 @@ from eeg.models.model import Model
 from eeg.runs.journal import Journal
 from eeg.runs.run import Run
 from eeg.train import checkpoint, optim
+from eeg.train.closed_form import Fit
+from eeg.train.fitter import words
 from eeg.train.damaged import Damaged
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
@@ -56,13 +58,16 @@ class Trainer:
         self.options, self.split, self.journal = options, split, journal
         self.ranks = ranks or Ranks()
         self.targets = choose_targets(options, split, model)
+        self.damaged = Damaged(split.cache, self._on_event)
+        self.epoch, self.batch = 1, 0
+        if model.ridge is not None and not checkpoint.begun(journal.folder / "checkpoints"):
+            self._fit_ridge(model)
         self.batch_size, self.part = self._size_batches(model, place)
         self.batches = self._make_batches(place.device)
         steps = len(self.batches)
         warmup = round(options.warmup * steps)
         self.schedule = optim.Schedule(options.schedule, steps * options.epochs, warmup)
         self.watch = Watch(options.max_memory)
-        self.epoch, self.batch = 1, 0
         self.sums: Counter = Counter()  # of the epoch so far
         self.waited = 0  # epochs since the best
         self.best = {"epoch": 0, "value": math.inf, "weights": None}
@@ -71,11 +76,21 @@ class Trainer:
         self.hopeless = 0  # batches in a row without a finite gradient
         self.events_shared = 0  # events that all processes know
         self.saved = time.monotonic()
-        self.damaged = Damaged(split.cache, self._on_event)
         self.validation = Validation(split, self.targets, self.damaged)
         place = place._replace(part=self.part)
         self.stepper = Stepper(options, model, self.targets, place, self.ranks, self._on_event)
         self.progress = Progress(self)
+
+    def _fit_ridge(self, model):
+        """Fit the ridge beside the network; a resumed run has it in its checkpoint."""
+        state = None
+        if self.ranks.main:
+            fit = Fit(model, self.split, self.targets, self.damaged, self.options.seed)
+            with cli.Progress("windows") as progress:
+                found = fit.run(progress)
+            self.journal.say(f"ridge   {words(found)}")
+            state = model.ridge.state_dict()
+        model.ridge.load_state_dict(self.ranks.broadcast(state))
 
     def _size_batches(self, model, place):
         """-> (windows in a batch of this process, windows to compute at once; None on a card, which
@@ -209,6 +224,8 @@ class Trainer:
         self.waited = 0 if better else self.waited + 1
         weights = self.stepper.weights()
         weights["shrink"] = torch.full_like(weights["shrink"], score.shrink)
+        if "share" in weights:
+            weights["share"] = torch.full_like(weights["share"], score.share)
         if better:
             self.best = {"epoch": self.epoch, "value": score.value, "weights": weights}
         self._share()
@@ -237,6 +254,7 @@ class Trainer:
             "valid": {name: finite(figure) for name, figure in score.figures.items()},
             "lr": self.stepper.optimizer.param_groups[0]["lr"],
             "shrink": score.shrink,
+            "share": score.share,
             "skipped_steps": int(self.sums["skipped"]),
             "best": better,
         }

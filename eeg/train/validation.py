@@ -7,8 +7,9 @@ import numpy as np
 
 from eeg import UserError
 from eeg.data.split import Split
+from eeg.score import blend
 from eeg.score.metrics import auroc, describe
-from eeg.score.predict import predict
+from eeg.score.predict import Question, predict
 from eeg.score.shrinkage import cross_fitted, shrinkage
 from eeg.train.damaged import Damaged
 from eeg.train.stepper import Stepper
@@ -17,11 +18,22 @@ from eeg.train.targets import Targets
 BATCH, SMALL_BATCH = 128, 16  # windows; the second where memory runs out
 
 
+def network_answers(model, x, features):
+    """(B, n_outputs), without the ridge."""
+    return model.answer(model.raw(x, features))
+
+
+def ridge_answers(model, x, features):
+    """(B, n_outputs), from the training mean."""
+    return model.beside(x)
+
+
 @dataclass
 class Score:
     value: float  # what training minimises: the NRMSE, or 1 - AUROC
     figures: dict  # as history.json has them
     shrink: float  # how far inference lets answers go from the training mean, 1 all the way
+    share: float  # what the ridge's answer counts beside them
 
 
 class Validation:
@@ -30,26 +42,27 @@ class Validation:
     def __init__(self, split: Split, targets: Targets, damaged: Damaged):
         self.split, self.targets, self.damaged = split, targets, damaged
         self.mean_predictor = targets.mean_predictor(split.valid)
+        self.ridge = None  # answers, once they are known
 
     def score(self, stepper: Stepper, progress: Callable) -> Score:
         """progress(done, total) is called as windows are answered, and may raise."""
         p = self._without_damaged(self._answers(stepper, progress))
         y = self.targets.answers(self.split.valid)
-        p, strength = self._shrink(p, y)
+        p, shrink, share = self._weigh(p, y, stepper)
         if self.targets.is_class:
             figures = {"auroc": auroc(y, p)}
-            return Score(1 - figures["auroc"], figures, strength)
+            return Score(1 - figures["auroc"], figures, shrink, share)
         figures = describe(y, p) | {"mean_predictor": self.mean_predictor}
-        return Score(figures["nrmse"], figures, strength)
+        return Score(figures["nrmse"], figures, shrink, share)
 
-    def _answers(self, stepper, progress):
+    def _answers(self, stepper, progress, question=Question(of=network_answers)):
         """(n,) answers of all processes, NaN where a window is damaged."""
         ranks, cache = stepper.ranks, self.split.cache
         rows = self.split.valid[ranks.rank :: ranks.world]
 
         def answer(size):
             how = {"batch": size, "device": stepper.guard.device, "progress": progress}
-            return predict(stepper.validated, cache, rows, leave_out=True, **how)[:, 0]
+            return predict(stepper.validated, cache, rows, question, leave_out=True, **how)[:, 0]
 
         small = lambda: answer(SMALL_BATCH)
         mine = stepper.guard.read("validation", lambda: answer(BATCH), small)
@@ -77,14 +90,28 @@ class Validation:
         self.split.valid = self.split.valid[kept]
         self.mean_predictor = self.targets.mean_predictor(self.split.valid)
 
-    def _shrink(self, p, y):
-        """-> (answers as they are scored, the strength that inference shrinks them by)
+    def _weigh(self, p, y, stepper):
+        """-> (answers as they are scored, the strength that inference shrinks the network's by, the
+        share of the ridge's)
 
-        In challenge 2 each half of the validation subjects is scored with the strength fitted on
-        the other half.
+        In challenge 2, and in a blend, each half of the validation subjects is scored with what was
+        fitted on the other half.
         """
-        if self.split.cache.challenge == 1:
-            return p, 1.0
+        challenge, center = self.split.cache.challenge, self.targets.center
         subjects = self.split.cache.metadata["subject"][self.split.valid]
-        center = self.targets.center
-        return cross_fitted(p, y, subjects, center), shrinkage(p, y, center)
+        if stepper.model.ridge is not None:
+            parts = np.stack([p - center, self._ridge_answers(stepper)], 1)
+            shrink, share = blend.weigh(parts, y - center, subjects, challenge)
+            p = center + blend.cross_fitted(parts, y - center, subjects, challenge)
+            return p, float(shrink), float(share)
+        if challenge == 1:
+            return p, 1.0, 0.0
+        return cross_fitted(p, y, subjects, center), shrinkage(p, y, center), 0.0
+
+    def _ridge_answers(self, stepper):
+        """(n,) how far from the training mean the ridge answers, which no epoch changes."""
+        if self.ridge is None:
+            self.ridge = np.full(len(self.split.cache), np.nan)
+            found = self._answers(stepper, lambda done, total: None, Question(of=ridge_answers))
+            self.ridge[self.split.valid] = found
+        return self.ridge[self.split.valid]

@@ -207,7 +207,7 @@ def caches(tmp_path_factory):
     return root / "cache"
 
 
-TINY = ("--set", "width=8", "depth=1", "--amp", "off", "--batch-size", "16")
+TINY = ("--set", "width=8", "depth=1", "--amp", "off", "--batch-size", "16", "--blend", "none")
 
 
 def command(caches, out, *arguments):

@@ -16,6 +16,7 @@ from tests.hints import Desk, suggested
 
 PLACES = {"data": "my data", "cache": "my cache", "out": "my runs"}
 TINY = ("--set", "width=8", "depth=1", "--amp", "off", "--batch-size", "16", "--epochs", "1")
+TINY += ("--blend", "none")
 SMALL = ("--subjects", "3", "--runs", "1")
 
 

@@ -25,8 +25,8 @@ from eeg.runs.journal import Journal
 from eeg.runs.run import Run
 from eeg.train import checkpoint, optim
 from eeg.train.closed_form import Fit
-from eeg.train.fitter import words
 from eeg.train.damaged import Damaged
+from eeg.train.fitter import words
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
 from eeg.train.progress import Progress, batch_sums, best_so_far, finite, mean_loss, train_nrmse
@@ -83,6 +83,10 @@ class Trainer:
 
     def _fit_ridge(self, model):
         """Fit the ridge beside the network; a resumed run has it in its checkpoint."""
+        subjects = set(self.split.cache.metadata["subject"][self.split.train])
+        if len(subjects) < 2:
+            self.journal.say("ridge   not used: choosing its strength takes 2 training subjects")
+            return
         state = None
         if self.ranks.main:
             fit = Fit(model, self.split, self.targets, self.damaged, self.options.seed)

@@ -22,6 +22,7 @@ from tests.train.trained import ENVIRONMENT, killed, left_behind, says, the_run
 
 VARIANTS = {
     "plain": (),
+    "blend": ("--blend", "ridge"),
     "all": (
         *"--optimizer sam --ema 0.9 --schedule plateau --loss huber --l1 1e-5".split(),
         *"--set width=8 depth=1 head=number".split(),

@@ -1,0 +1,69 @@
+"""The weights of network and ridge, against SciPy and cases worked by hand."""
+
+import numpy as np
+import pytest
+from scipy.optimize import nnls
+
+from eeg.score import blend
+
+
+def windows(subjects=40, each=25, seed=0):
+    """parts (N, 2), y (N,), subjects (N,): two readers of the same label, each with its noise."""
+    rng = np.random.default_rng(seed)
+    y = rng.standard_normal(subjects * each)
+    parts = np.stack([y + rng.standard_normal(len(y)), 0.5 * y + rng.standard_normal(len(y))], 1)
+    return parts, y, np.repeat([f"S{i}" for i in range(subjects)], each)
+
+
+@pytest.mark.parametrize("challenge", [1, 2])
+def test_many_subjects_choose_the_weights_of_least_squares(challenge):
+    parts, y, subjects = windows(4000, 5)
+    found = blend.weigh(parts, y, subjects, challenge)
+    assert np.allclose(found, nnls(parts, y)[0], atol=0.01)
+
+
+@pytest.mark.parametrize("challenge", [1, 2])
+def test_the_error_and_the_distance_from_trust_are_least_together(challenge):
+    parts, y, subjects = windows(3, 7)
+    trusted = np.array(blend.TRUSTED[challenge])
+    caution = blend.CAUTION[challenge] * np.square(parts).mean(0)
+    rows = np.vstack([parts * np.sqrt(3 / len(y)), np.diag(np.sqrt(caution))])
+    wanted = nnls(rows, np.concatenate([y * np.sqrt(3 / len(y)), np.sqrt(caution) * trusted]))[0]
+    assert np.allclose(blend.weigh(parts, y, subjects, challenge), wanted, atol=1e-8)
+
+
+def test_one_subject_of_challenge_2_hardly_moves_the_weights():
+    parts, y, subjects = windows(1, 500)
+    network, ridge = blend.weigh(parts, y, subjects, 2)
+    assert network < 0.15 and 0.8 < ridge < 1.2
+
+
+def test_a_part_that_says_the_opposite_has_no_weight():
+    parts, y, subjects = windows(500, 4)
+    parts[:, 1] = -y
+    network, ridge = blend.weigh(parts, y, subjects, 1)
+    assert ridge == 0
+    assert network == pytest.approx((parts[:, 0] @ y) / (parts[:, 0] @ parts[:, 0]), rel=0.01)
+
+
+def test_parts_that_say_nothing_are_answered_by_the_mean():
+    rng = np.random.default_rng(1)
+    _, y, subjects = windows(2000, 5)
+    noise = rng.standard_normal((len(y), 2))
+    assert blend.weigh(noise, y, subjects, 1).max() < 0.03
+    assert np.abs(blend.weigh(np.zeros((len(y), 2)), y, subjects, 1) @ [0, 0]) == 0
+
+
+def test_a_subject_is_scored_with_weights_that_others_chose():
+    parts, y, subjects = windows(8, 20)
+    before = blend.cross_fitted(parts, y, subjects, 1)
+    own = subjects == subjects[0]
+    changed = y.copy()
+    changed[own] = 50 * parts[own, 1]
+    after = blend.cross_fitted(parts, changed, subjects, 1)
+    assert np.array_equal(before[own], after[own]) and not np.array_equal(before, after)
+
+
+def test_a_single_subject_is_scored_with_the_trusted_weights():
+    parts, y, subjects = windows(1, 30)
+    assert np.allclose(blend.cross_fitted(parts, y, subjects, 1), parts @ blend.TRUSTED[1])

@@ -96,7 +96,7 @@ _WORLDS = (
         "easy",
         "strong signals and little background: learned in a minute, for demonstrations",
         {name: 4.0 for name in TASK},
-        {"theta_power": 0.6, "alpha_power": -0.5},
+        {"theta_power": 0.8, "alpha_power": -0.8},
         jitter_s=0.05,
         lapses=0.02,
         background=0.35,

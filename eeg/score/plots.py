@@ -34,7 +34,7 @@ STYLE = {
 
 
 def drawn(rows=1, width=6.0, height=3.6, legend="best", **layout):
-    """Turns make(*axes, ...) into a function that returns a Figure in the report's style.
+    """Turns make(axes, ...) into a function that returns a Figure in the report's style.
 
     rows: of axes, 0 where make takes the Figure itself. width, height: inches. legend: where it is.
     """
@@ -44,9 +44,9 @@ def drawn(rows=1, width=6.0, height=3.6, legend="best", **layout):
         def figure(*numbers):
             with matplotlib.rc_context(STYLE):
                 fig = Figure(figsize=(width, height), layout="constrained")
-                axes = fig.subplots(rows, squeeze=False, **layout)[:, 0] if rows else [fig]
-                make(*axes, *numbers)
-                for ax in axes if rows else ():
+                axes = fig.subplots(rows, squeeze=False, **layout)[:, 0] if rows else []
+                make(axes if rows > 1 else axes[0] if rows else fig, *numbers)
+                for ax in axes:
                     if not ax.get_legend() and ax.get_legend_handles_labels()[1]:
                         ax.legend(loc=legend)
             return fig
@@ -98,11 +98,12 @@ def _epochs(axes, number, events):
 
 
 @drawn(3, height=7.2)
-def learning(top, middle, low, epochs, metric, events):
+def learning(axes, epochs, metric, events):
     """The curves of history.json: its epochs and events."""
+    top, middle, low = axes
     number = [entry["epoch"] for entry in epochs]
     curve = lambda side, name: [entry.get(side, {}).get(name, np.nan) for entry in epochs]
-    _epochs((top, middle, low), number, events)
+    _epochs(axes, number, events)
     dots = {"marker": "o" if len(number) < 40 else None, "ms": 3}
     label = "training (during the epoch, augmented)"
     top.plot(number, curve("train", metric), color=GREY, label=label, **dots)
@@ -126,10 +127,11 @@ def learning(top, middle, low, epochs, metric, events):
 
 
 @drawn(2, height=5)
-def course(top, low, epochs, events):
+def course(axes, epochs, events):
     """Speed and memory of each epoch, from timing.json."""
+    top, low = axes
     number = [entry["epoch"] for entry in epochs]
-    _epochs((top, low), number, events)
+    _epochs(axes, number, events)
     for device in dict.fromkeys(entry.get("device", "") for entry in epochs):
         own = [entry for entry in epochs if entry.get("device", "") == device]
         speed = [entry.get("windows_per_second", np.nan) for entry in own]
@@ -159,8 +161,9 @@ def against(ax, y, p, what, unit):
 
 
 @drawn(2, height=7.2)
-def by_label(top, low, x, bias, rmse, counts, what, unit, std):
+def by_label(axes, x, bias, rmse, counts, what, unit, std):
     """Error in bins of the label; bias and rmse are (mean, low, high) of each bin."""
+    top, low = axes
     _band(top, x, *bias)
     top.axhline(0, color=DARK, lw=0.8)
     top.set_ylabel(f"predicted minus true,\nmean ({unit})")
@@ -171,8 +174,9 @@ def by_label(top, low, x, bias, rmse, counts, what, unit, std):
 
 
 @drawn(2, height=7.2, legend="upper left")
-def by_subject(top, low, rmse, counts, mean_y, mean_p, what, unit, std):
+def by_subject(axes, rmse, counts, mean_y, mean_p, what, unit, std):
     """RMSE of each subject, sorted; mean answer of each against its mean label."""
+    top, low = axes
     top.bar(np.arange(1, len(rmse) + 1), np.sort(rmse), 0.8 if len(rmse) < 80 else 1, color=BLUE)
     top.axhline(std, color=ORANGE, lw=0.9, label="std of all labels")
     ends = {"xlim": (0, len(rmse) + 1), "ylim": (0, 1.2 * max(std, rmse.max()))}
@@ -186,8 +190,9 @@ def by_subject(top, low, rmse, counts, mean_y, mean_p, what, unit, std):
 
 
 @drawn(2, height=7.2)
-def by_age(top, low, ages, rmse, mean_y, mean_p, groups, what, unit):
+def by_age(axes, ages, rmse, mean_y, mean_p, groups, what, unit):
     """Each subject's RMSE, mean label and mean answer over age, with means of several groups."""
+    top, low = axes
     means = lambda values: [values[groups == group].mean() for group in range(groups.max() + 1)]
 
     def draw(ax, values, colour, name=None):
@@ -243,8 +248,9 @@ def examples(fig, moments, chances, y, p):
 
 
 @drawn(2, height=7.2, height_ratios=(1.4, 1))
-def scalp(head, bars, increase, channels, names, top, low, high):
+def scalp(axes, increase, channels, names, top, low, high):
     """The increase of each electrode, seen from above, nose up; the `top` ones with intervals."""
+    head, bars = axes
     info = mne.create_info(list(channels), 100.0, "eeg")
     info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
     placed = [i for i, channel in enumerate(info["chs"]) if not np.isnan(channel["loc"][:3]).any()]

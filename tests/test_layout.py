@@ -8,7 +8,19 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "eeg"
 
 # Each may import those before it. What every script shares comes first, `models` ships alone.
-ORDER = ("hints", "files", "cli", "models", "data", "synth", "machine", "runs", "score", "train", "bench")
+ORDER = (
+    "hints",
+    "files",
+    "cli",
+    "models",
+    "data",
+    "synth",
+    "machine",
+    "runs",
+    "score",
+    "train",
+    "bench",
+)
 ALONE = ("models",)
 NEEDED_BY = {"_native": ("data", "models", "bench")}  # bench measures its functions alone
 

@@ -95,7 +95,7 @@ SETTINGS = {
         "width": whole(160, *WIDTH),
         "depth": whole(4, *DEPTH),
         "kernel": odd(15),
-        "dropout": share(0.1, 0, 0.5),
+        "dropout": share(0.4, 0, 0.5),
     },
     "eegnex": EEGNEX,
     "unet": {

@@ -98,9 +98,10 @@ class Run:
 
     @property
     def best(self) -> tuple[int, float]:
-        """(epoch, metric) of the best epoch on the validation windows; at first (0, nan)."""
-        sign = -1 if self.metric == "auroc" else 1
-        return min(self.curve, key=lambda point: sign * point[1], default=(0, math.nan))
+        """(epoch, metric on the validation windows) of the epoch whose weights are kept; at first
+        (0, nan)."""
+        kept = {entry["epoch"] for entry in self.history["epochs"] if entry.get("best")}
+        return max((point for point in self.curve if point[0] in kept), default=(0, math.nan))
 
     @property
     def mean_predictor(self) -> float:

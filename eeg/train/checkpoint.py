@@ -23,6 +23,7 @@ import eeg
 from eeg.files import partial, sync_folder, write_through, write_whole
 from eeg.train.progress import finite
 from eeg.train.recovery import on_host
+from eeg.train.validation import Score
 
 
 def save(folder: Path, name: str, state: dict, about: dict) -> None:
@@ -134,6 +135,7 @@ def snapshot(trainer) -> dict:
             "sums": dict(trainer.sums),
             "waited": trainer.waited,
             "best": trainer.best,
+            "lowest": vars(trainer.lowest),
             **trainer.stepper.state(),
             "schedule": trainer.schedule.state,
             "generators": generators,
@@ -149,6 +151,9 @@ def restore(trainer, state: dict) -> None:
     trainer.schedule.state = dict(state["schedule"])
     trainer.epoch, trainer.batch, trainer.waited = state["epoch"], state["batch"], state["waited"]
     trainer.best, trainer.sums = dict(state["best"]), Counter(state["sums"])
+    # older runs kept the epoch with the lowest value
+    lowest = {"value": trainer.best["value"], "figures": {}, "shrink": 1.0, "share": 0.0}
+    trainer.lowest = Score(**(lowest | {"errors": []} | state.get("lowest", {})))
     trainer.damaged.rows = set(state.get("left_out", ()))  # older runs did not look
     if trainer.damaged.rows:
         trainer.validation.leave_out_damaged()

@@ -170,7 +170,7 @@ class Options:
         "data",
         "*",
     )
-    epochs: int = count(each(100, 30), "train for at most N epochs")
+    epochs: int = count(each(12, 10), "train for at most N epochs")
     lr: float = amount(each(3e-3, 1e-3), "learning rate", searched=RATES)
     weight_decay: float = amount(each(1e-2, 5e-2), "weight decay of AdamW", searched=WEIGHT_DECAYS)
     batch_size: int = count(64, "windows in a step, over all processes", searched=BATCH_SIZES)

@@ -32,7 +32,7 @@ from eeg.train.parallel import Ranks
 from eeg.train.progress import Progress, batch_sums, best_so_far, finite, mean_loss, train_nrmse
 from eeg.train.stepper import Place, Stepper
 from eeg.train.targets import INPUT, choose_targets
-from eeg.train.validation import Validation
+from eeg.train.validation import Score, Validation, worse
 
 AHEAD = 2  # batches filled before they are wanted
 LOOK = 10  # batches between two looks at the memory
@@ -71,6 +71,7 @@ class Trainer:
         self.sums: Counter = Counter()  # of the epoch so far
         self.waited = 0  # epochs since the best
         self.best = {"epoch": 0, "value": math.inf, "weights": None}
+        self.lowest = Score(math.inf, {}, 1.0, 0.0, [])  # of all epochs
         self.asked, self.reason = False, ""  # this process was asked to stop, and why
         self.stopping = False  # any process was, and all know it
         self.hopeless = 0  # batches in a row without a finite gradient
@@ -224,7 +225,8 @@ class Trainer:
             return False
         self.progress.computing += time.monotonic() - start
         self.schedule.epoch_ended(score.value)
-        better = score.value < self.best["value"]
+        better = not worse(score, self.lowest)
+        self.lowest = min(self.lowest, score, key=lambda each: each.value)
         self.waited = 0 if better else self.waited + 1
         weights = self.stepper.weights()
         weights["shrink"] = torch.full_like(weights["shrink"], score.shrink)

@@ -1,5 +1,6 @@
 """What an epoch is worth: answers to the validation windows, and their score."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from eeg.train.stepper import Stepper
 from eeg.train.targets import Targets
 
 BATCH, SMALL_BATCH = 128, 16  # windows; the second where memory runs out
+BEYOND_CHANCE = 1.645  # standard errors: 5 % of equal epochs seem worse
 
 
 def network_answers(model, x, features):
@@ -34,6 +36,20 @@ class Score:
     figures: dict  # as history.json has them
     shrink: float  # how far inference lets answers go from the training mean, 1 all the way
     share: float  # what the ridge's answer counts beside them
+    errors: list  # by subject, the sum of squared errors; empty for classes
+
+
+def worse(score: Score, lowest: Score) -> bool:
+    """Whether an epoch is worse than the one with the lowest value beyond chance: by more than
+    BEYOND_CHANCE standard errors over subjects. A few subjects cannot choose an epoch, and of two
+    that they cannot tell apart the later one has learned more."""
+    if score.value <= lowest.value:
+        return False
+    comparable = len(score.errors) == len(lowest.errors) >= 2
+    if math.isnan(score.value) or not comparable:
+        return True
+    more = np.subtract(score.errors, lowest.errors)
+    return bool(more.sum() > BEYOND_CHANCE * np.sqrt(len(more)) * more.std(ddof=1))
 
 
 class Validation:
@@ -51,9 +67,9 @@ class Validation:
         p, shrink, share = self._weigh(p, y, stepper)
         if self.targets.is_class:
             figures = {"auroc": auroc(y, p)}
-            return Score(1 - figures["auroc"], figures, shrink, share)
+            return Score(1 - figures["auroc"], figures, shrink, share, [])
         figures = describe(y, p) | {"mean_predictor": self.mean_predictor}
-        return Score(figures["nrmse"], figures, shrink, share)
+        return Score(figures["nrmse"], figures, shrink, share, self._errors(p, y))
 
     def _answers(self, stepper, progress, question=Question(of=network_answers)):
         """(n,) answers of all processes, NaN where a window is damaged."""
@@ -107,6 +123,11 @@ class Validation:
         if challenge == 1:
             return p, 1.0, 0.0
         return cross_fitted(p, y, subjects, center), shrinkage(p, y, center), 0.0
+
+    def _errors(self, p, y):
+        subjects = self.split.cache.metadata["subject"][self.split.valid]
+        _, which = np.unique(subjects, return_inverse=True)
+        return np.bincount(which, np.square(p - y)).tolist()
 
     def _ridge_answers(self, stepper):
         """(n,) how far from the training mean the ridge answers, which no epoch changes."""

@@ -101,7 +101,10 @@ class Run:
         """(epoch, metric on the validation windows) of the epoch whose weights are kept; at first
         (0, nan)."""
         kept = {entry["epoch"] for entry in self.history["epochs"] if entry.get("best")}
-        return max((point for point in self.curve if point[0] in kept), default=(0, math.nan))
+        if kept:
+            return max((point for point in self.curve if point[0] in kept), default=(0, math.nan))
+        sign = -1 if self.metric == "auroc" else 1
+        return min(self.curve, key=lambda point: sign * point[1], default=(0, math.nan))
 
     @property
     def mean_predictor(self) -> float:

@@ -1,0 +1,45 @@
+"""Which epoch is kept, against SciPy and cases worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from eeg.train.validation import BEYOND_CHANCE, Score, worse
+
+
+def score(value, errors=()):
+    return Score(value, {}, 1.0, 0.0, list(errors))
+
+
+def test_a_lower_or_equal_value_is_not_worse():
+    assert not worse(score(0.9, [1, 2]), score(0.91, [1, 2]))
+    assert not worse(score(0.9, [1, 2]), score(0.9, [1, 2]))
+    assert not worse(score(0.9), score(math.inf))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_is_the_paired_t_statistic_over_subjects(seed):
+    rng = np.random.default_rng(seed)
+    before = rng.exponential(1, 12)
+    after = before + rng.normal(0.2, 0.5, 12)
+    statistic = ttest_rel(after, before).statistic
+    assert worse(score(1.1, after), score(1.0, before)) == (statistic > BEYOND_CHANCE)
+
+
+def test_what_one_subject_alone_says_is_no_chance_to_tell():
+    """All of the difference is in one of six subjects: the later epoch may be as good."""
+    before, after = [1.0] * 6, [1.0] * 5 + [1.5]
+    assert not worse(score(1.04, after), score(1.0, before))
+    assert worse(score(1.1, [1.1] * 5 + [1.2]), score(1.0, before))
+
+
+def test_without_subjects_to_compare_the_value_decides():
+    assert worse(score(1.01, [5.0]), score(1.0, [4.0]))
+    assert worse(score(0.31), score(0.3))
+    assert worse(score(1.01, [5.0, 1.0]), score(1.0, [4.0, 1.0, 1.0]))  # other windows are damaged
+
+
+def test_no_number_is_worse():
+    assert worse(score(math.nan, [math.nan, 1.0]), score(1.0, [1.0, 1.0]))

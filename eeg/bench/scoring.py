@@ -22,7 +22,7 @@ from eeg.score.predict import Question, predict
 
 
 def evaluate(rounds):
-    """Predicting 10,000 windows with tcn, and a release with EEGNeX against the start kit's loop."""
+    """Predicting 10,000 windows with tcn; scoring a release with EEGNeX as the start kit does."""
     keep_freed_memory()
     cache, tcn = simulated.cache_with_margins(), models.build("tcn")
     start = time.perf_counter()

@@ -178,7 +178,7 @@ def recall(path: Path, key: dict) -> tuple[str, list[Attempt]] | tuple[None, Non
         if verdict["key"] == key:
             attempts = [Attempt(**each) for each in verdict["attempts"]]
             for attempt in attempts:
-                attempt.checks = [Check(**check) for check in attempt.checks]
+                attempt.checks = [Check(**check) for check in attempt.checks]  # type: ignore[arg-type]
             return verdict["when"], attempts
     return None, None
 

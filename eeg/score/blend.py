@@ -37,8 +37,8 @@ def weigh(parts, y, subjects, challenge: int) -> np.ndarray:
 
 
 def cross_fitted(parts, y, subjects, challenge: int) -> np.ndarray:
-    """(N,) each window's blended answer, from the training mean, with the weights that fit the other
-    half of the subjects; the trusted ones where there is no other."""
+    """(N,) each window's blended answer, from the training mean, with the weights that fit the
+    other half of the subjects; the trusted ones where there is no other."""
     if len(set(subjects)) < 2:
         return parts @ np.array(TRUSTED[challenge])
     half, found = subject_folds(subjects, 2), np.empty(len(y))

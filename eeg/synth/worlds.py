@@ -91,7 +91,14 @@ def without(*names):
 
 
 _WORLDS = (
-    World("real", "everything the task does to the EEG, as weak as in reality", TASK, WEAK),
+    World(
+        "real",
+        "everything the task does to the EEG, as weak as in reality",
+        {name: 0.7 for name in TASK},
+        WEAK,
+        jitter_s=0.15,
+        lapses=0.2,
+    ),
     World(
         "easy",
         "strong signals and little background: learned in a minute, for demonstrations",
@@ -105,10 +112,12 @@ _WORLDS = (
     World(
         "null",
         "nothing in the EEG depends on a label (real with --snr 0)",
-        TASK,
+        {name: 0.7 for name in TASK},
         WEAK,
+        jitter_s=0.15,
+        lapses=0.2,
         signal=False,
-    ),  # fmt: skip
+    ),
     World(
         "potentials",
         "only potentials: their moments (challenge 1), their size and latency (challenge 2)",

@@ -1,8 +1,8 @@
 """A run of a model that is fitted in closed form: the files of its folder are those of any other
 run, with a single epoch.
 
-Its answers to the training windows, each by a fit that did not know the subject, are kept in last.pt
-as "out_of_fold": whoever blends models needs them.
+Its answers to the training windows, each by a fit that did not know the subject, are kept in
+last.pt as "out_of_fold": whoever blends models needs them.
 """
 
 import time

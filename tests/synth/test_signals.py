@@ -103,7 +103,7 @@ def test_the_positivity_is_broad_and_peaks_at_the_response():
     assert 3 < smooth[40:75].max() < 12 and 50 <= smooth.argmax() <= 75
     at_response = x[:, 55:65].mean(1)
     cpz, p3, p4 = (at_response[CHANNELS.index(name)] for name in ("E55", "E52", "E92"))
-    assert cpz > 0.8 and p3 + p4 > 1.6  # over CPz and beside Pz too, against Cz
+    assert cpz > 0.8 and p3 + p4 > 1.2  # over CPz and beside Pz too, against Cz
     assert at_response[128] == 0
 
 

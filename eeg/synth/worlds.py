@@ -6,7 +6,7 @@ not there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,16 @@ def without(*names):
     return {name: size for name, size in TASK.items() if name not in names}
 
 
+_REAL = World(
+    "real",
+    "everything the task does to the EEG, as weak as in reality",
+    {name: 0.7 for name in TASK},
+    WEAK,
+    jitter_s=0.15,
+    lapses=0.2,
+)
 _WORLDS = (
-    World(
-        "real",
-        "everything the task does to the EEG, as weak as in reality",
-        {name: 0.7 for name in TASK},
-        WEAK,
-        jitter_s=0.15,
-        lapses=0.2,
-    ),
+    _REAL,
     World(
         "easy",
         "strong signals and little background: learned in a minute, for demonstrations",
@@ -109,13 +110,10 @@ _WORLDS = (
         background=0.35,
         artefacts=0.1,
     ),
-    World(
-        "null",
-        "nothing in the EEG depends on a label (real with --snr 0)",
-        {name: 0.7 for name in TASK},
-        WEAK,
-        jitter_s=0.15,
-        lapses=0.2,
+    replace(
+        _REAL,
+        name="null",
+        sentence="nothing in the EEG depends on a label (real with --snr 0)",
         signal=False,
     ),
     World(

@@ -238,11 +238,11 @@ def prepare(folder, args, ranks, journal):
         measured = setup.choose_precision(options, choice, model, windows, settled, threads, busy)
     precision, why = ranks.broadcast(measured)
     place = Place(choice.device, precision, config.get("part"))
+    trainer = make_trainer(options, model, split, journal, place, ranks, threads)
     what = f", {in_words}" if choice.device == "cpu" else f" {choice.name}"
     processes = f", {ranks.world} processes" if ranks.world > 1 else ""
     reason = f"{choice.reason}{why}"
     journal.say(f"device  {choice.device}{what}, {precision} ({reason}){processes}")
-    trainer = make_trainer(options, model, split, journal, place, ranks, threads)
     progress.say_data(trainer, sides)
     progress.say_model(trainer, cost)
     if options.model not in CLOSED_FORM:  # what takes seconds is fitted again

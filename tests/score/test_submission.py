@@ -143,6 +143,7 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
             "exchange",
             "cnn",
             "conformer",
+            "ridge",
             "transformer",
         )
     } | {"weights_challenge_1.pt", "weights_challenge_2.pt"}

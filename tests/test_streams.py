@@ -126,7 +126,8 @@ def test_all_steps_where_only_ascii_is_known(tmp_path, caches):  # noqa: F811
     run(script("cache"), "--release", "R6", "--data", "données", "--cache", "caché-deux")
     run(script("features"), "--release", "R6", "--cache", "caché-deux")
     places = ("--cache", "caché", "--out", "expé")
-    said = run(*command("caché", "expé", "--challenge", "1", "--epochs", "1", "--name", "c1_☃")[1:])
+    options = ("--challenge", "1", "--epochs", "1", "--name", "c1_☃")
+    said = run(*command("caché", "expé", *options)[1:])
     [found] = find_runs(here / "expé")
     assert (
         found.finished and found.config["command"][-1] == "c1_\udce2\udc98\udc83"

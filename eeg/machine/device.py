@@ -178,7 +178,8 @@ def recall(path: Path, key: dict) -> tuple[str, list[Attempt]] | tuple[None, Non
         if verdict["key"] == key:
             attempts = [Attempt(**each) for each in verdict["attempts"]]
             for attempt in attempts:
-                attempt.checks = [Check(**check) for check in attempt.checks]  # type: ignore[arg-type]
+                stored: list = attempt.checks  # dicts, as JSON keeps them
+                attempt.checks = [Check(**check) for check in stored]
             return verdict["when"], attempts
     return None, None
 

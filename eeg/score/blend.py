@@ -7,7 +7,7 @@ score with weights fitted on the same windows would flatter the model.
 
 import numpy as np
 
-from eeg.data.split import subject_folds
+from eeg.score.shrinkage import by_halves
 
 # By challenge: the weights of network and ridge to start from, and how many subjects it takes to
 # move halfway. In challenge 2 a network that has seen few subjects knows them by heart, and each
@@ -41,8 +41,8 @@ def cross_fitted(parts, y, subjects, challenge: int) -> np.ndarray:
     other half of the subjects; the trusted ones where there is no other."""
     if len(set(subjects)) < 2:
         return parts @ np.array(TRUSTED[challenge])
-    half, found = subject_folds(subjects, 2), np.empty(len(y))
-    for scored in (half == 0, half == 1):
-        weights = weigh(parts[~scored], y[~scored], subjects[~scored], challenge)
-        found[scored] = parts[scored] @ weights
-    return found
+
+    def weighed_by_others(known, scored):
+        return parts[scored] @ weigh(parts[known], y[known], subjects[known], challenge)
+
+    return by_halves(subjects, weighed_by_others)

@@ -6,6 +6,8 @@ validation windows. The strength that scores a subject is fitted on others: fitt
 windows it would flatter the model.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from eeg import UserError
@@ -30,7 +32,17 @@ def cross_fitted(p, y, subjects, center: float) -> np.ndarray:
     if len(set(subjects)) < 2:
         why = "shrinkage is fitted on half of the validation subjects and scored on the others"
         raise UserError(f"{why}, which needs 2; there is 1, name more releases with --valid")
-    half, found = subject_folds(subjects, 2), np.empty(len(p))
+
+    def shrunk_by_others(known, scored):
+        return shrunk(p[scored], shrinkage(p[known], y[known], center), center)
+
+    return by_halves(subjects, shrunk_by_others)
+
+
+def by_halves(subjects, answers: Callable) -> np.ndarray:
+    """(N,) answers(known, scored) to each half of the subjects' windows, where the other is known;
+    both are masks (N,)."""
+    half, found = subject_folds(subjects, 2), np.empty(len(subjects))
     for scored in (half == 0, half == 1):
-        found[scored] = shrunk(p[scored], shrinkage(p[~scored], y[~scored], center), center)
+        found[scored] = answers(~scored, scored)
     return found

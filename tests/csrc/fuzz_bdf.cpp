@@ -1,6 +1,6 @@
 // A fuzzer over the BDF reader: good files of many shapes with bytes, fields and lengths changed,
-// parsed and, where the header is believed, decoded at random windows. `make sanitize` builds it with
-// the sanitizers; it finds by crashing.
+// parsed and, where the header is believed, decoded at random windows. `make sanitize` builds it
+// with the sanitizers; it finds by crashing.
 //
 //     fuzz_bdf [files] [seed]
 

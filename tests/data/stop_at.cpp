@@ -1,6 +1,6 @@
-// Preloaded (LD_PRELOAD) into a process that is killed at its n-th call that changes a folder (tests/data/test_kill.py).
-// It stands before every library, so it sees the calls of HDF5 as well as those of Python. A write that it stops at is
-// half done; any other call is not done.
+// Preloaded (LD_PRELOAD) into a process that is killed at its n-th call that changes a folder
+// (tests/data/test_kill.py). It stands before every library, so it sees the calls of HDF5 as well
+// as those of Python. A write that it stops at is half done; any other call is not done.
 
 #include <atomic>
 #include <cstdarg>

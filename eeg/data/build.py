@@ -6,7 +6,6 @@ their places.
 """
 
 import errno
-import hashlib
 import os
 import shutil
 import threading
@@ -26,6 +25,7 @@ from eeg import UserError, cli, files, hints
 from eeg.data.cache import FORMAT, VERSION, arguments, build_command, differences, look
 from eeg.data.recording import open_signal
 from eeg.data.release import CONTRAST, BadRecording, Recording, Release, cache_path
+from eeg.data.sources import digest, newer, source_files
 from eeg.data.trials import build_trials, flag_copies, read_events
 from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, Windows, cut_fixed, cut_trials
 from eeg.models.montage import CHANNELS
@@ -78,10 +78,11 @@ def build(
     """
     report = Report(cache_path(folder, settings.challenge, release.name, release.mini))
     recordings = settings.recordings(release)
-    fingerprint = _fingerprint(release, settings, recordings)
+    sources = source_files(release, settings, recordings)
+    fingerprint = digest(release, settings, sources)
     if report.path.exists() and not force:
         there = look(report.path)
-        if there and there.fingerprint == fingerprint:
+        if there and there.fingerprint == fingerprint and not newer(sources, report.path):
             report.built, report.windows = False, there.windows
             report.bytes = report.path.stat().st_size
             return report
@@ -102,24 +103,6 @@ def build(
     report.subjects = len(np.unique(rows["subject"]))
     report.flagged = +Counter({flag: int(rows[flag].sum()) for flag in ("copy", "fast")})
     return report
-
-
-def _fingerprint(release, settings, recordings):
-    """A digest of the settings and of name, size and time of each file a cache is made from."""
-    # Spelled out: it must not change when a field of Settings is renamed.
-    made_with = (
-        f"Settings(challenge={settings.challenge!r}, tasks={settings.tasks!r}, "
-        f"dtype={settings.dtype!r}, margin={settings.margin_s!r}, "
-        f"max_recordings={settings.max_recordings!r})"
-    )
-    digest = hashlib.sha256(f"({VERSION}, {made_with})".encode())
-    paths = [release.folder / "participants.tsv"] if settings.challenge == 2 else []
-    for recording in recordings:
-        paths += [recording.signal] + [recording.events] * (recording.task == CONTRAST)
-    for path in paths:
-        state = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
-        digest.update(repr((str(path.relative_to(release.folder)), state)).encode())
-    return digest.hexdigest()
 
 
 # ----------------------------------------------------------------------------------------- planning

@@ -365,6 +365,34 @@ def test_an_up_to_date_cache_is_not_rebuilt(release_folder):
     assert made(release_folder, margin_s=0.1)[0].reason == "the file there cannot be read"
 
 
+def test_other_samples_in_a_file_of_the_same_size_rebuild_the_cache(release_folder):
+    path = write_recording(release_folder, "NDARAA001AAA", trial_events(), seed=1)
+    report, cache = made(release_folder)
+    written, first = path.stat(), cache[0].copy()
+    content = bytearray(path.read_bytes())
+    window = 256 * 130 + 129 * 300 * cache.metadata["start"][0] // 100
+    content[window : window + 129 * 900] = bytes(129 * 900)
+    path.write_bytes(content)
+    report, cache = made(release_folder)
+    assert report.reason == "files of the release have changed" and (cache[0] != first).any()
+    content[256 * 130] ^= 1  # the first sample, in a file that claims to be as old as before
+    path.write_bytes(content)
+    os.utime(path, ns=(0, written.st_mtime_ns))
+    assert made(release_folder)[0].built
+    os.utime(path, ns=(0, 1 << 62))  # the clock of another machine
+    assert not made(release_folder)[0].built
+
+
+def test_the_same_release_makes_the_same_bytes_whenever_its_files_were_written(release_folder):
+    for challenge in (1, 2):
+        report, _ = made(release_folder, challenge=challenge)
+        before = report.path.read_bytes()
+        for path in release_folder.rglob("*.*"):
+            os.utime(path, (0, 1e9))
+        report.path.unlink()
+        assert made(release_folder, challenge=challenge)[0].path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "before, after, said",
     [

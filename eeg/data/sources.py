@@ -1,0 +1,55 @@
+"""The files that a cache is made from: which they are, and whether they are still the same."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from time import time_ns
+
+from eeg.data.cache import VERSION
+from eeg.data.release import CONTRAST
+
+HEAD_BYTES = 1 << 16  # of a signal's file: its header and first samples
+
+
+@dataclass
+class Sources:
+    tables: list[Path]
+    signals: list[Path]
+
+
+def source_files(release, settings, recordings) -> Sources:
+    """The files that the cache of these recordings is made from."""
+    tables = [release.folder / "participants.tsv"] if settings.challenge == 2 else []
+    tables += [recording.events for recording in recordings if recording.task == CONTRAST]
+    return Sources(tables, [recording.signal for recording in recordings])
+
+
+def digest(release, settings, sources: Sources) -> str:
+    """The fingerprint of a cache: its settings, and each file's name, size and content.
+
+    Of a signal the beginning counts: there are gigabytes of the rest. It does not say when and where
+    files were written: the same release makes the same bytes.
+    """
+    # Spelled out: it must not change when a field of Settings is renamed.
+    made_with = (
+        f"Settings(challenge={settings.challenge!r}, tasks={settings.tasks!r}, "
+        f"dtype={settings.dtype!r}, margin={settings.margin_s!r}, "
+        f"max_recordings={settings.max_recordings!r})"
+    )
+    whole = hashlib.sha256(f"({VERSION}, {made_with})".encode())
+    for paths, most in ((sources.tables, -1), (sources.signals, HEAD_BYTES)):
+        for path in paths:
+            size = path.stat().st_size if path.exists() else None
+            whole.update(repr((str(path.relative_to(release.folder)), size)).encode())
+            if size is not None:
+                with open(path, "rb") as file:
+                    whole.update(file.read(most))
+    return whole.hexdigest()
+
+
+def newer(sources: Sources, path: Path) -> bool:
+    """Whether one of these files was written after `path`."""
+    there = [source for source in (*sources.tables, *sources.signals) if source.exists()]
+    built, now = path.stat().st_mtime_ns, time_ns()
+    # a time in the future comes from another clock and says nothing
+    return any(built <= source.stat().st_mtime_ns < now for source in there)

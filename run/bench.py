@@ -4,6 +4,8 @@
     python run/bench.py cache decode   some rows
     python run/bench.py coverage       how often the 95 % intervals by subject hold the truth;
                                        takes minutes and runs only by name
+    python run/bench.py quality        how good each recipe is on simulated worlds; takes a night,
+                                       resumes where it stopped and runs only by name
 
 Ours and the peer run in turn, and results are compared before a time counts. A ratio is the peer's
 median time over ours (larger is better); the range is over the rounds. "x floor" is our time over
@@ -14,18 +16,21 @@ import importlib
 
 from eeg import cli
 from eeg.bench import ONLY_BY_NAME, ROWS
+from eeg.bench.recipes import add_quality, asked
 
 
 def main():
     p = cli.parser(__doc__)
     names = ", ".join(ROWS)
-    help = f"rows to run: {names} (default: all but {', '.join(ONLY_BY_NAME)})"
+    help = f"rows to run: {names} (default: all but {', '.join(sorted(ONLY_BY_NAME))})"
     p.add_argument("rows", nargs="*", metavar="NAME", help=help)
     help = "time each row N times (default: 5)"
     p.add_argument("--rounds", type=cli.positive, default=5, metavar="N", help=help)
+    add_quality(p)
     args = p.parse_args()
     if unknown := [name for name in args.rows if name not in ROWS]:
         p.error(f"no row '{unknown[0]}'; the rows are {names}")
+    plan = asked(p, args)
     rows = args.rows or [name for name in ROWS if name not in ONLY_BY_NAME]
     # after the arguments: --help answers at once
     from eeg.bench.measure import HEADING
@@ -33,7 +38,9 @@ def main():
     if not set(rows) <= ONLY_BY_NAME:
         print(HEADING)
     files = {name: importlib.import_module(f"eeg.bench.{ROWS[name]}") for name in rows}
-    return int(not all([getattr(files[name], name)(args.rounds) for name in rows]))
+    works = {name: getattr(files[name], name) for name in rows}
+    good = [work(plan if name == "quality" else args.rounds) for name, work in works.items()]
+    return int(not all(good))
 
 
 if __name__ == "__main__":

@@ -299,7 +299,7 @@ def facts(trainer, config):
     import numpy as np
     import torch
 
-    from eeg.train.targets import INPUT
+    from eeg.data.windows import INPUT
 
     cache, python = trainer.split.cache, sys.version.split()[0]
     source = {"sfreq": cache.sfreq, "window_samples": INPUT, "channels": list(cache.channels)}

@@ -98,10 +98,9 @@ def test_a_file_is_there_whole_or_the_one_before_it_is(tmp_path, monkeypatch):
 
 
 def test_synth(tmp_path, monkeypatch):
-    from eeg.synth import files as written_by
-    from eeg.synth.release import simulate_release
+    from eeg.synth import release
 
-    write, written = written_by.write_bdf, []
+    write, written = release.write_bdf, []
 
     def until_full(path, x):
         if len(written) == 2:
@@ -109,14 +108,14 @@ def test_synth(tmp_path, monkeypatch):
         write(path, x)
         written.append(path.stat().st_size)
 
-    monkeypatch.setattr(written_by, "write_bdf", until_full)
+    monkeypatch.setattr(release, "write_bdf", until_full)
     free(monkeypatch, MB)
     with pytest.raises(
         UserError,
         match=r"no room for .*R1_L100_bdf: it takes (\d+\.\d) MB, .* MB more than the disk has "
         r"free; free some, or name another place with --data DIR",
     ) as caught:
-        simulate_release(tmp_path, "R1", 8, runs=1, jobs=1)
+        release.simulate_release(tmp_path, "R1", 8, runs=1, jobs=1)
     takes = float(str(caught.value).split("it takes ")[1].split()[0])
     assert takes == pytest.approx(
         8 * sum(written) / 2 / MB, rel=0.1

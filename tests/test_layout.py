@@ -16,6 +16,7 @@ ORDER = (
     "data",
     "synth",
     "machine",
+    "ridge",
     "runs",
     "score",
     "train",

@@ -1,16 +1,18 @@
 """Which windows train and which validate: by release and by subject, no subject on both sides."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from eeg import UserError, cli
-from eeg.data.cache import Cache, find_caches
+from eeg.data.cache import Cache, find_caches, rebuild_known
 from eeg.data.release import FACTORS
 
 SHARE = 0.2  # of the subjects, where no release validates
+NAMED = 3  # windows with NaN or infinity that are named; further ones are counted
 
 # subjects whose recordings are known to be unusable
 BAD = frozenset(
@@ -133,6 +135,44 @@ def subject_folds(subjects: np.ndarray, count: int) -> np.ndarray:
         fold[subject] = load.argmin()
         load[fold[subject]] += windows[subject]
     return fold[which]
+
+
+class Damaged:
+    """Windows with NaN or infinity, which are left out of both sides as they are met.
+
+    rows: those met so far. on_event(kind, text) is told of the first ones.
+    """
+
+    def __init__(self, cache: Cache, on_event: Callable):
+        self.cache, self.on_event, self.rows = cache, on_event, set()
+
+    def add(self, rows: np.ndarray, side: str) -> None:
+        """side: what they are left out of, training or validation."""
+        for row in rows.tolist():
+            if row not in self.rows and len(self.rows) < NAMED:
+                more = "; what follows is counted only" if len(self.rows) == NAMED - 1 else ""
+                self.on_event("left out", f"{self.cache.damage(row)}, left out of {side}{more}")
+            self.rows.add(row)
+
+    def without(self, batch):
+        """The batch without its damaged windows. If it has no others, it is left as it is."""
+        if batch.finite.all():
+            return batch
+        self.add(batch.rows[~batch.finite], "training")
+        if not batch.finite.any():
+            return batch
+        kept = {f.name: getattr(batch, f.name)[batch.finite] for f in fields(batch)}
+        return replace(batch, **kept)
+
+    def files(self) -> str:
+        """How many windows each file lost, and the command that rebuilds it."""
+        parts = Counter(int(self.cache.part_of(row)) for row in self.rows)
+        found = []
+        for part, count in sorted(parts.items()):
+            path = self.cache.paths[part]
+            command = rebuild_known(path, self.cache.attributes[part])
+            found.append(f"{count:,} of {path}, rebuild it with: {command}")
+        return "; ".join(found)
 
 
 def labels(cache: Cache, target: str) -> np.ndarray:

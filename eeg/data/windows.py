@@ -16,6 +16,7 @@ TARGETS = {1: "rt_from_stimulus", 2: "externalizing"}
 OFFSET = round(START_S * SFREQ)
 LENGTH = {1: 200, 2: 400}
 STRIDE = 200
+INPUT = LENGTH[1]  # samples that a model sees, in both challenges
 
 
 def _record(fields):

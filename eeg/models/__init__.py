@@ -17,7 +17,7 @@ MODELS = {  # name -> module, class, description
         "Transformer",
         "attention between 40 ms tokens, fit for pretraining",
     ),
-    "conformer": ("conformer", "Conformer", "convolutions, then attention"),
+    "conformer": ("transformer", "Conformer", "convolutions, then attention"),
     "ridge": ("ridge", "Ridge", "in closed form: features, slow potentials, covariance of bands"),
 }
 

@@ -1,5 +1,5 @@
 """A linear map on numbers computed from a window. It is fitted in closed form, by
-eeg/train/closed_form.py, and takes no step.
+eeg/ridge/fit.py, and takes no step.
 
 B windows, C electrodes, T samples, K components, R components of a band.
 

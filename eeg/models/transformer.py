@@ -1,5 +1,5 @@
-"""A small transformer encoder, fit for pretraining: it answers, and it restores the hidden parts of
-a window.
+"""Attention between tokens: a small transformer encoder, fit for pretraining (it answers, and it
+restores the hidden parts of a window), and a conformer, which makes its tokens by convolutions.
 
 B windows, C electrodes, T samples, N tokens of `patch` samples each, D width.
 """
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .layers import Dropout, Linear
+from .layers import Block, Dropout, Linear, Stem, halved
 from .settings import chosen
 
 
@@ -93,3 +93,29 @@ class Transformer(nn.Module):
     def masked_samples(self, mask):
         """mask (B, N) of tokens -> (B, T) of samples."""
         return mask.repeat_interleave(self.patch, 1)[:, : self.n_times]
+
+
+class Conformer(nn.Module):
+    """A convolution stem, then a transformer: the stem finds waves, attention compares their moments
+    (after EEG Conformer, Song et al. 2023). (B, C, T) -> (B, n_outputs) numbers, or (B, T) scores of
+    moments; a token is 4 samples.
+
+    Settings: head, "number" or "time" for scores; width, of the stem and of tokens; kernel, taps of
+    the stem's filters; depth, transformer layers; heads, of attention; inner, units between a
+    layer's two linear ones; dropout, for what each block and layer adds.
+    """
+
+    def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
+        super().__init__()
+        s = chosen("conformer", settings)
+        layers = (Layer(s.width, s.heads, s.inner, s.dropout) for _ in range(s.depth))
+        self.stem = Stem(n_chans, s.width, s.kernel)
+        self.block = Block(s.width, s.kernel, 1, s.dropout)
+        self.coarse = Block(s.width, s.kernel, 1, s.dropout)
+        self.position = nn.Parameter(0.02 * torch.randn(-(-n_times // 4), s.width))
+        self.layers = nn.Sequential(*layers)
+        self.head = TokenHead(s, n_times, 4, n_outputs)
+
+    def forward(self, x):
+        x = halved(self.coarse(halved(self.block(self.stem(x)))))
+        return self.head(self.layers(x + self.position))

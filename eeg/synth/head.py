@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eeg.models.montage import CHANNELS, GROUPS
-from eeg.synth.streams import stream
+from eeg.synth.subjects import stream
 from eeg.synth.table import NUMBER, SITES
 
 PARIETAL = [CHANNELS.index(name) for name in GROUPS["parietal"]]

@@ -10,8 +10,7 @@ import numpy as np
 
 from eeg.data.release import CONTRAST
 from eeg.synth.events import scene
-from eeg.synth.streams import stream
-from eeg.synth.subjects import draw_subject, draw_traits
+from eeg.synth.subjects import draw_subject, draw_traits, stream
 from eeg.synth.trials import draw_hidden
 from eeg.synth.worlds import WORLDS
 

@@ -13,8 +13,7 @@ from eeg.models.montage import CHANNELS, SFREQ
 from eeg.synth.events import scene
 from eeg.synth.head import electrodes
 from eeg.synth.signals import Brain
-from eeg.synth.streams import stream
-from eeg.synth.subjects import ODDITIES, draw_subject
+from eeg.synth.subjects import ODDITIES, draw_subject, stream
 from eeg.synth.worlds import WORLDS
 
 SUBJECTS = 12

@@ -1,4 +1,4 @@
-"""A whole simulated release on disk.
+"""A whole simulated release on disk: BDF, and the tables and descriptions beside it.
 
 Everything about subject i follows from (seed, release, i): the same bytes come out whatever the
 number of subjects, threads or tasks. dataset_description.json says that it is simulated.
@@ -13,16 +13,39 @@ from pathlib import Path
 import numpy as np
 
 from eeg import UserError
-from eeg.data.release import CONTRAST, TASKS, folder_names
+from eeg.data.release import CONTRAST, DATASETS, FACTORS, TASKS, folder_names
 from eeg.files import publishing, writing
-from eeg.synth import files
-from eeg.synth.events import scene
+from eeg.models.montage import CHANNELS, SFREQ
+from eeg.synth.events import Scene, events_text, scene
 from eeg.synth.oracle import oracle
 from eeg.synth.signals import Brain
-from eeg.synth.streams import stream
-from eeg.synth.subjects import draw_subject
+from eeg.synth.subjects import Subject, draw_subject, stream
+from eeg.synth.table import NUMBER
 from eeg.synth.worlds import WORLDS
 
+RECORDINGS = (  # columns of participants.tsv that say which there are
+    "RestingState",
+    "DespicableMe",
+    "FunwithFractals",
+    "ThePresent",
+    "DiaryOfAWimpyKid",
+    "contrastChangeDetection_1",
+    "contrastChangeDetection_2",
+    "contrastChangeDetection_3",
+    "surroundSupp_1",
+    "surroundSupp_2",
+    "seqLearning6target",
+    "seqLearning8target",
+    "symbolSearch",
+)
+COLUMNS = (
+    *("participant_id", "release_number", "sex", "age", "ehq_total"),
+    *("commercial_use", "full_pheno"),
+    *FACTORS,
+    *RECORDINGS,
+)
+# Microvolts and digital steps at both ends of the range: 0 is exactly 0.
+TOP_UV, TOP_STEP = 8388.6, 8388607
 GENERATOR = "eeg simulation"
 Totals = dict[str, int]
 
@@ -115,7 +138,7 @@ def _write_release(folder, release, settings, jobs, totals, progress):
             **oracle(settings["world"], settings["snr"]),
         },
     }
-    files.write_tables(folder, release, rows, generated_by)
+    write_tables(folder, release, rows, generated_by)
 
 
 def write_subject(
@@ -135,9 +158,9 @@ def write_subject(
             continue
         part = 16 * TASKS.index(task)
         happened = scene(stream(*place, "events", part), subject, task, 0, 1)
-        files.write_recording(eeg, subject, task, 0, brain.signals(happened, part), happened)
+        write_recording(eeg, subject, task, 0, brain.signals(happened, part), happened)
         made.append(task)
-    row = files.participant_row(stream(*place, "row"), release, subject, made)
+    row = participant_row(stream(*place, "row"), release, subject, made)
     written = list(eeg.iterdir())
     recordings = sum(path.suffix == ".bdf" for path in written)
     return row, recordings, trials, sum(path.stat().st_size for path in written)
@@ -154,13 +177,105 @@ def _write_contrast(eeg, brain, runs):
         if waiting is not None:  # real releases hold the next run once more at this one's end
             before, earlier = waiting
             both = np.concatenate([before, x], 1)
-            files.write_recording(
-                eeg, subject, CONTRAST, run - 1, both, earlier.followed_by(happened)
-            )
+            write_recording(eeg, subject, CONTRAST, run - 1, both, earlier.followed_by(happened))
             waiting = None
         missing = subject.oddity == "missing file" and run == runs > 1
         if subject.oddity == "copied block" and run == 2 < runs:
             waiting = x, happened
         elif not missing:
-            files.write_recording(eeg, subject, CONTRAST, run, x, happened)
+            write_recording(eeg, subject, CONTRAST, run, x, happened)
     return trials
+
+
+def write_bdf(path: Path, x: np.ndarray) -> None:
+    """Write (129, N) microvolts as 24-bit BDF, in records of 1 s (N is a multiple of 100)."""
+    channels, samples = x.shape
+    fields: list[tuple[object, int]] = [("X X X X", 80), ("Startdate X X X simulated", 80)]
+    header = b"\xffBIOSEMI" + _text(fields) + b"01.01.1500.00.00"
+    size = 256 * (channels + 1)
+    header += _text([(size, 8), ("24BIT", 44), (samples // SFREQ, 8), (1, 8), (channels, 4)])
+    header += _text([(name, 16) for name in CHANNELS])
+    for value, width in (
+        ("", 80),  # transducer
+        ("uV", 8),
+        (-TOP_UV, 8),
+        (TOP_UV, 8),
+        (-TOP_STEP, 8),
+        (TOP_STEP, 8),
+        ("HP:0.5Hz LP:50Hz", 80),
+        (SFREQ, 8),
+        ("", 32),
+    ):
+        header += _text([(value, width)] * channels)
+    steps = np.clip(np.rint(x * (TOP_STEP / TOP_UV)), -TOP_STEP, TOP_STEP).astype("<i4")
+    records = np.ascontiguousarray(steps.reshape(channels, -1, SFREQ).transpose(1, 0, 2))
+    path.write_bytes(header + records.view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
+
+
+def _text(fields):
+    return b"".join(str(value).ljust(width).encode("ascii") for value, width in fields)
+
+
+def write_recording(
+    folder: Path, subject: Subject, task: str, run: int, x: np.ndarray, scene: Scene
+) -> None:
+    """Write the four files of one recording; run is 0 where the task has no runs."""
+    stem = f"sub-{subject.name}_task-{task}" + (f"_run-{run}" if run else "")
+    write_bdf(folder / f"{stem}_eeg.bdf", x)
+    events = events_text(scene, feedback=task == CONTRAST)
+    channels = "name\ttype\tunits\n" + "".join(f"{name}\tEEG\tuV\n" for name in CHANNELS)
+    about = _about_task(task) | {
+        "EEGChannelCount": len(CHANNELS),
+        "RecordingType": "continuous",
+        "RecordingDuration": x.shape[1] / SFREQ,
+        "SoftwareFilters": "n/a",
+    }
+    _write(folder / f"{stem}_events.tsv", events)
+    _write(folder / f"{stem}_channels.tsv", channels)
+    _write(folder / f"{stem}_eeg.json", json.dumps(about, indent=2))
+
+
+def _about_task(task):
+    return {
+        "TaskName": task,
+        "PowerLineFrequency": 60,
+        "EEGReference": "Cz",
+        "SamplingFrequency": SFREQ,
+    }
+
+
+def participant_row(
+    rng: np.random.Generator, release: str, subject: Subject, made: list[str]
+) -> str:
+    """A line of participants.tsv; made: the recordings that it calls available."""
+    unknown = subject.oddity == "no factors" or rng.random() < NUMBER["no_factors"]
+    factors = ["n/a"] * 4 if unknown else [f"{value:.3f}" for value in subject.factors]
+    handedness = f"{np.clip(rng.normal(70, 40), -100, 100):.2f}"
+    row = [f"sub-{subject.name}", release, subject.sex, subject.age]
+    row += [handedness if rng.random() > 0.02 else "n/a", "Yes"]
+    row += ["Yes" if rng.random() < 0.8 else "No", *factors]
+    for column in RECORDINGS:
+        there = "caution" if rng.random() < 0.05 else "available"
+        row.append(there if column in made else "unavailable")
+    return "\t".join(map(str, row))
+
+
+def write_tables(folder: Path, release: str, rows: list[str], generated_by: dict) -> None:
+    """Write what a release has beside its subjects."""
+    _write(folder / "participants.tsv", "\n".join(["\t".join(COLUMNS), *sorted(rows)]) + "\n")
+    _write(folder / f"task-{CONTRAST}_eeg.json", json.dumps(_about_task(CONTRAST), indent=2))
+    description = {
+        "Name": f"Simulated EEG in the layout of HBN-EEG {release}",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "raw",
+        "License": "CC0",
+        "GeneratedBy": [generated_by],
+        "SourceDatasets": [
+            {"DOI": "none", "Version": f"layout of {DATASETS.get(release, release)}"}
+        ],
+    }
+    _write(folder / "dataset_description.json", json.dumps(description, indent=2))
+
+
+def _write(path, text):
+    path.write_text(text, encoding="utf-8")

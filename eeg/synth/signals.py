@@ -19,8 +19,7 @@ from eeg.synth.background import (
 )
 from eeg.synth.events import Scene
 from eeg.synth.head import BACKGROUND_SOURCES, Head
-from eeg.synth.streams import stream
-from eeg.synth.subjects import Subject, draw_traits
+from eeg.synth.subjects import Subject, draw_traits, stream
 from eeg.synth.table import NUMBER, RHYTHMS
 from eeg.synth.trials import Courses, contrasts, draw_courses, draw_hidden
 from eeg.synth.worlds import World

@@ -1,4 +1,5 @@
-"""Who was "recorded": age, sex, factors, and the traits that make a fingerprint."""
+"""Who was "recorded": age, sex, factors, the traits that make a fingerprint; and the random numbers
+that all of it is drawn from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from eeg.synth import table
-from eeg.synth.streams import stream
 from eeg.synth.table import NUMBER
 from eeg.synth.worlds import World
 
@@ -38,6 +38,33 @@ TRAITS = (
     "region_power",
 )
 HABITS = ("blinks", "muscle", "line", "movements", "saccades")
+# What a stream is for; its tag is its last word of entropy. New purposes go to the end.
+PURPOSES = (
+    "person",
+    "traits",
+    "events",
+    "head",
+    "source",
+    "background",
+    "trials",
+    "artefacts",
+    "habits",
+    "sign",
+    "row",
+    "electrodes",
+)
+
+
+def stream(seed: int, release: str, index: int, purpose: str, part: int = 0) -> np.random.Generator:
+    """The generator of subject `index` of a release for one purpose and one part of it.
+
+    NumPy pads short entropy with zeros, so that [1, 2] and [1, 2, 0] are the same stream. Here the
+    entropy always has six words of 32 bits and ends in the purpose's tag, which is never 0.
+    """
+    words = (seed & 0xFFFFFFFF, seed >> 32, int(release[1:]), index, part)
+    if not all(0 <= word < 2**32 for word in words):
+        raise ValueError(f"seed {seed}, index {index}, part {part}: expected 64, 32 and 32 bits")
+    return np.random.default_rng([*words, 1 + PURPOSES.index(purpose)])
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import torch
 
 import eeg
 from eeg.files import partial, sync_folder, write_through, write_whole
+from eeg.machine.recovery import on_host
 from eeg.train.progress import finite
-from eeg.train.recovery import on_host
 from eeg.train.validation import Score
 
 

@@ -12,15 +12,14 @@ import torch
 
 import eeg
 from eeg import UserError, cli
-from eeg.data.split import Split
+from eeg.data.split import Damaged, Split
 from eeg.files import trouble
 from eeg.models.model import Model
+from eeg.ridge.fit import Fit
 from eeg.runs.journal import Journal
 from eeg.runs.run import Run
 from eeg.score.metrics import auroc, nrmse
 from eeg.train import checkpoint
-from eeg.train.closed_form import Fit, Found
-from eeg.train.damaged import Damaged
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
 from eeg.train.progress import finite
@@ -56,7 +55,7 @@ class Fitter:
         self.targets = choose_targets(options, split, model)
         self.damaged = Damaged(split.cache, self._on_event)
         self.validation = Validation(split, self.targets, self.damaged)
-        self.fit = Fit(model, split, self.targets, self.damaged, options.seed, threads)
+        self.fit = Fit(model, split, self.targets.y, self.damaged, options.seed, threads)
         self.batches = self.fit  # whoever asks how windows are read
         self.stepper = _Still(model, ranks)
 
@@ -106,7 +105,7 @@ class Fitter:
         journal.timing["epochs"] = [{"epoch": EPOCH, "seconds": round(seconds, 3)} | times]
         journal.publish()
         subjects, folds = len(np.unique(self.fit.subjects)), int(found.fold.max()) + 1
-        journal.say(f"fit     {words(found)}, chosen by {folds} folds of {subjects} subjects")
+        journal.say(f"fit     {found}, chosen by {folds} folds of {subjects} subjects")
         metric = "auroc" if self.targets.is_class else "nrmse"
         train, figure = entry["train"][metric], valid[metric]
         journal.say(
@@ -182,20 +181,6 @@ class Fitter:
 
     def _on_event(self, kind, text):
         self.journal.event(EPOCH, 0, kind, text)
-
-
-def words(found: Found) -> str:
-    """What was chosen, in words."""
-    if not found.learned:
-        return (
-            f"answers the mean: what it learned saves {max(0, found.gain):.1%} of the mean's "
-            "squared error, no more than chance may"
-        )
-    kinds = ", ".join(
-        f"{kind} {'not used' if strength == float('inf') else f'{strength:.2g}'}"
-        for kind, strength in found.strengths.items()
-    )
-    return f"strength {kinds}"
 
 
 def _figure(value):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from eeg import cli
 from eeg.data.augment import AUGMENTATIONS
 from eeg.models.settings import SETTINGS, check, tuned
-from eeg.train import stepless
+from eeg.ridge import options as ridge
 from eeg.train.losses import LOSSES
 
 TARGETS = {  # by challenge; the one that the competition scores comes first
@@ -225,7 +225,7 @@ class Options:
     )
 
     def __post_init__(self):
-        usual = stepless.usual(self.model)
+        usual = ridge.usual(self.model)
         for name, about in ABOUT.items():
             if getattr(self, name) is None:
                 default = usual.get(name, about.defaults[self.challenge - 1])
@@ -297,7 +297,7 @@ def from_arguments(args: argparse.Namespace, **more) -> Options:
     for name in ("set", "augment"):
         if given[name] is not None:
             given[name] = dict(given[name])
-    stepless.check_read(given)
+    ridge.check_read(given)
     options = Options(args.challenge, **given)
     options.check()
     return options
@@ -314,7 +314,7 @@ def usual_space(challenge: int, model: str | None) -> dict:
     in the order of the fields of Options: another order would draw other settings. Raises UserError
     for a model that has nothing to draw.
     """
-    stepless.check_searched(challenge, model)
+    ridge.check_searched(challenge, model)
     space = {
         name.replace("_", "-"): about.searched[challenge - 1]
         for name, about in ABOUT.items()

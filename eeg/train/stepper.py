@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 
 from eeg.machine import amp
+from eeg.machine.recovery import Recovery, on_host
 from eeg.models.model import Model
 from eeg.train import losses, optim
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
-from eeg.train.recovery import Recovery, on_host
 from eeg.train.targets import Targets
 
 

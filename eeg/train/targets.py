@@ -9,14 +9,13 @@ import eeg.models
 from eeg import UserError, hints
 from eeg.data.cache import rebuild_known
 from eeg.data.split import Split, further, labels, names
-from eeg.data.windows import LENGTH
+from eeg.data.windows import INPUT
 from eeg.models.model import Model
 from eeg.models.settings import CLOSED_FORM, SETTINGS
 from eeg.score.metrics import nrmse
 from eeg.train.losses import LOSSES
 from eeg.train.options import Options
 
-INPUT = LENGTH[1]  # samples that a model sees, in both challenges
 CLASSES = ("correct",)  # targets that are hit or error; the others are numbers
 MAY_BE_UNKNOWN = ("correct", "factors")
 MOVING = ("rt_from_stimulus", "rt_from_trialstart")  # a window opened later has them earlier

@@ -15,23 +15,22 @@ import torch
 from eeg import UserError, cli
 from eeg.data.augment import Augment
 from eeg.data.batches import Batches, Order, Reading
-from eeg.data.split import Split
+from eeg.data.split import Damaged, Split
+from eeg.data.windows import INPUT
 from eeg.files import trouble
 from eeg.machine.capacity import largest_part
 from eeg.machine.device import forget, synchronize
 from eeg.machine.memory import Watch, fits, room
 from eeg.models.model import Model
+from eeg.ridge.fit import Fit
 from eeg.runs.journal import Journal
 from eeg.runs.run import Run
 from eeg.train import checkpoint, optim
-from eeg.train.closed_form import Fit
-from eeg.train.damaged import Damaged
-from eeg.train.fitter import words
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
 from eeg.train.progress import Progress, batch_sums, best_so_far, finite, mean_loss, train_nrmse
 from eeg.train.stepper import Place, Stepper
-from eeg.train.targets import INPUT, choose_targets
+from eeg.train.targets import choose_targets
 from eeg.train.validation import Score, Validation, worse
 
 AHEAD = 2  # batches filled before they are wanted
@@ -90,10 +89,10 @@ class Trainer:
             return
         state = None
         if self.ranks.main:
-            fit = Fit(model, self.split, self.targets, self.damaged, self.options.seed)
+            fit = Fit(model, self.split, self.targets.y, self.damaged, self.options.seed)
             with cli.Progress("windows") as progress:
                 found = fit.run(progress)
-            self.journal.say(f"ridge   {words(found)}")
+            self.journal.say(f"ridge   {found}")
             state = model.ridge.state_dict()
         model.ridge.load_state_dict(self.ranks.broadcast(state))
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from eeg import UserError
-from eeg.data.split import Split
+from eeg.data.split import Damaged, Split
 from eeg.score import blend
 from eeg.score.metrics import auroc, describe
 from eeg.score.predict import Question, predict
 from eeg.score.shrinkage import cross_fitted, shrinkage
-from eeg.train.damaged import Damaged
 from eeg.train.stepper import Stepper
 from eeg.train.targets import Targets
 

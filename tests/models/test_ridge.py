@@ -11,7 +11,7 @@ from eeg.models import build, fold
 from eeg.models.montage import BANDS
 from eeg.models.ridge import FAR, LOUD, Covariance, Features, Potentials, tamed
 from eeg.models.settings import SETTINGS
-from eeg.train.ridge_space import learn_sizes
+from eeg.ridge.representation import learn_sizes
 
 
 @pytest.fixture(autouse=True)

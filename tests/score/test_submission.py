@@ -142,7 +142,6 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
             "eegnex",
             "exchange",
             "cnn",
-            "conformer",
             "ridge",
             "transformer",
         )

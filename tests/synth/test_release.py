@@ -16,8 +16,7 @@ from eeg.data.cache import Cache
 from eeg.data.release import CONTRAST, find_release, read_tsv
 from eeg.data.trials import build_trials, read_events
 from eeg.models.montage import CHANNELS
-from eeg.synth.files import COLUMNS, write_bdf
-from eeg.synth.release import described, simulate_release
+from eeg.synth.release import COLUMNS, described, simulate_release, write_bdf
 from eeg.synth.subjects import draw_subject
 from eeg.synth.worlds import WORLDS
 

@@ -14,8 +14,7 @@ from eeg.synth.background import aperiodic, coloured, envelope
 from eeg.synth.events import Scene, Trial
 from eeg.synth.head import Head, electrodes
 from eeg.synth.signals import Brain
-from eeg.synth.streams import stream
-from eeg.synth.subjects import HABITS, TRAITS, draw_subject
+from eeg.synth.subjects import HABITS, TRAITS, draw_subject, stream
 from eeg.synth.table import ROWS
 from eeg.synth.worlds import WORLDS
 

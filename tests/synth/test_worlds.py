@@ -12,8 +12,7 @@ from eeg.models.montage import CHANNELS
 from eeg.synth import oracle
 from eeg.synth.events import Scene, Trial, scene
 from eeg.synth.signals import Brain
-from eeg.synth.streams import stream
-from eeg.synth.subjects import HABITS, TRAITS, draw_subject, draw_traits
+from eeg.synth.subjects import HABITS, TRAITS, draw_subject, draw_traits, stream
 from eeg.synth.worlds import CARRIERS, WORLDS
 
 OPEN = [name for name, world in WORLDS.items() if not world.held_out]

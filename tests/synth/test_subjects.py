@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from eeg.synth.streams import PURPOSES, stream
+from eeg.synth.subjects import PURPOSES, stream
 
 
 def words(*place):

@@ -1,4 +1,4 @@
-"""run/train.py --model ridge: its answers against brute force, its run folder, what it refuses."""
+"""The ridge: its answers against brute force, its run folder, what it refuses."""
 
 import json
 import math
@@ -14,18 +14,17 @@ import tests.conftest
 from eeg import UserError
 from eeg.data.cache import Cache, cache_path
 from eeg.data.features import compute
-from eeg.data.split import split
+from eeg.data.split import Damaged, split
 from eeg.models import fold
+from eeg.ridge import gram
+from eeg.ridge.fit import Fit, crops_of, fold_of, weights_of
+from eeg.ridge.representation import Averages
 from eeg.runs.run import find_runs
 from eeg.score import submission
 from eeg.score.metrics import nrmse
 from eeg.score.predict import predict, predict_run
 from eeg.score.sides import Side
-from eeg.train import closed_form, gram
-from eeg.train.closed_form import Fit, crops_of, fold_of, weights_of
-from eeg.train.damaged import Damaged
 from eeg.train.options import Options
-from eeg.train.ridge_space import Averages
 from eeg.train.targets import choose_targets, make_model
 from tests.train.trained import the_run, weights
 
@@ -50,7 +49,7 @@ def made(caches, challenge=1, change=None, seed=0, release="R1", **settings):
         change(targets, sides)
     events = []
     damaged = Damaged(sides.cache, lambda kind, text: events.append(text))
-    fit = Fit(model, sides, targets, damaged, seed)
+    fit = Fit(model, sides, targets.y, damaged, seed)
     fit.events = events
     return fit, model, sides
 
@@ -100,7 +99,7 @@ def explicit(fit, model, sides):
 
 @pytest.mark.parametrize("challenge, on", [(1, "features"), (2, "features"), (1, "covariance")])
 def test_answers_out_of_fold_are_those_of_brute_force(caches, monkeypatch, challenge, on):
-    monkeypatch.setattr(closed_form, "BEYOND_CHANCE", -1e9)
+    monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
     fit, model, sides = made(caches, challenge, on=on)
     found = fit.run()
     x, y, weight, held = explicit(fit, model, sides)
@@ -126,7 +125,7 @@ def test_answers_out_of_fold_are_those_of_brute_force(caches, monkeypatch, chall
 
 def test_components_are_learned_inside_each_fold(caches, monkeypatch):
     """Their answers out of fold by SciPy, from windows read one by one."""
-    monkeypatch.setattr(closed_form, "BEYOND_CHANCE", -1e9)
+    monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
     fit, model, sides = made(caches, on="potentials", components=4)
     found = fit.run()
     x, y, weight, held = explicit(fit, model, sides)
@@ -241,7 +240,7 @@ def without(fit, places):
 def test_a_cache_larger_than_memory_gives_the_same(caches, monkeypatch):
     results = []
     for fits in (True, False):
-        monkeypatch.setattr(closed_form, "fits", lambda size, fits=fits: fits)
+        monkeypatch.setattr("eeg.ridge.fit.fits", lambda size, fits=fits: fits)
         fit, model, _ = made(caches, on="potentials", components=4)
         assert fit.direct is not fits
         results.append((fit.run().answers, model.network.weight))
@@ -254,7 +253,7 @@ def test_a_cache_larger_than_memory_gives_the_same(caches, monkeypatch):
 
 @pytest.mark.parametrize("challenge", [1, 2])
 def test_its_run_is_a_run_like_any_other(train, caches, monkeypatch, challenge):
-    monkeypatch.setattr(closed_form, "BEYOND_CHANCE", -1e9)
+    monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
     printed = train("--challenge", challenge, "--set", "on=features", "--name", "fitted")
     run = the_run(train.out)
     assert run.finished and run.state["status"] == "finished" and "(simulated" in printed
@@ -285,7 +284,7 @@ def test_its_run_is_a_run_like_any_other(train, caches, monkeypatch, challenge):
 def test_the_submission_answers_as_the_run_does(train, tmp_path, monkeypatch):
     """Alone in a fresh interpreter, in volts; the run itself by its layer, trained on the
     kernels."""
-    monkeypatch.setattr(closed_form, "BEYOND_CHANCE", -1e9)
+    monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
     train("--challenge", 1, "--set", "rank=4", "components=4", "--name", "fitted")
     run = the_run(train.out)
     entries = {1: submission.entry([run]), 2: submission.Entry({}, 0.5)}

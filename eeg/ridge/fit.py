@@ -21,13 +21,12 @@ import torch
 from eeg import UserError, hints
 from eeg.data.batches import Batches, Order, Reading
 from eeg.data.features import compute
-from eeg.data.split import Split
+from eeg.data.split import Damaged, Split
+from eeg.data.windows import INPUT
 from eeg.machine.memory import fits
 from eeg.models.ridge import Features, Potentials, Ridge
-from eeg.train import gram
-from eeg.train.damaged import Damaged
-from eeg.train.ridge_space import SAMPLED, averages_of, learn_sizes
-from eeg.train.targets import INPUT, Targets
+from eeg.ridge import gram
+from eeg.ridge.representation import SAMPLED, averages_of, learn_sizes
 
 FOLDS = 5  # of the training subjects
 BATCH = 64  # windows
@@ -57,6 +56,19 @@ class Found:
     learned: bool
     gain: float  # how much less the squared error is than the mean's, as a share
     windows: int  # without the damaged ones
+
+    def __str__(self):
+        """What was chosen, in words."""
+        if not self.learned:
+            return (
+                f"answers the mean: what it learned saves {max(0, self.gain):.1%} of the mean's "
+                "squared error, no more than chance may"
+            )
+        kinds = ", ".join(
+            f"{kind} {'not used' if strength == math.inf else f'{strength:.2g}'}"
+            for kind, strength in self.strengths.items()
+        )
+        return f"strength {kinds}"
 
 
 def crops_of(cache) -> tuple[int, ...]:
@@ -89,20 +101,20 @@ def weights_of(subjects: np.ndarray, alike: float) -> np.ndarray:
 class Fit:
     """Fits the network of `model` to split.train. damaged: is told of windows with NaN.
 
-    targets: as eeg.train.targets.choose_targets made them, which has set the model's center and
-    scale. progress(done, total) is called after each batch.
+    y (N, outputs): the labels of the cache's windows, in their units; the model's center and scale
+    are already set. progress(done, total) is called after each batch.
     """
 
-    def __init__(self, model, split: Split, targets: Targets, damaged: Damaged, seed=0, threads=1):
-        self.model, self.split, self.targets, self.damaged = model, split, targets, damaged
+    def __init__(self, model, split: Split, y: np.ndarray, damaged: Damaged, seed=0, threads=1):
+        self.model, self.split, self.damaged = model, split, damaged
         self.network: Ridge = model.ridge or model.network
         self.threads = threads
         cache, self.rows = split.cache, split.train
         subjects = self.subjects = cache.metadata["subject"][self.rows]
         self.fold = fold_of(subjects, seed)
         self.weight = torch.from_numpy(weights_of(subjects, ALIKE[cache.challenge]))
-        y = targets.y[self.rows, : model.n_outputs].astype(float)
-        self.y = (torch.from_numpy(y) - model.center) / model.scale
+        known = y[self.rows, : model.n_outputs].astype(float)
+        self.y = (torch.from_numpy(known) - model.center) / model.scale
         self.crops = crops_of(cache)
         self.potentials = next(
             (kind for kind in self.network.kinds.values() if isinstance(kind, Potentials)), None

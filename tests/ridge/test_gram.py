@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eeg.train.gram import STRENGTHS, Correlations, Fold, Sums, choose, penalties
+from eeg.ridge.gram import STRENGTHS, Correlations, Fold, Sums, choose, penalties
 
 SIZES = {"one": 5, "two": 3}
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from eeg.machine import recovery
 from eeg.machine.faults import is_device_error, is_out_of_memory
-from eeg.train import recovery
-from eeg.train.recovery import CALM, Recovery, answers, outcome
+from eeg.machine.recovery import CALM, Recovery, answers, outcome
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")
 CRASH = RuntimeError("HIP error: an illegal memory access was encountered\nperhaps reported late")

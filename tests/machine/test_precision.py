@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from eeg.machine.precision import LIMITS, at_precision, change, checked, passes, size
 from eeg.models import MODELS, build, fold
-from eeg.models.precision import LIMITS, at_precision, change, checked, passes, size
 from eeg.models.settings import CLOSED_FORM
 
 

@@ -9,7 +9,7 @@ model's between batches (15 % of an epoch).
 import mmap
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +138,7 @@ class Batches:
             return self.rows[rng.permutation(len(self.rows))]
         return self.rows[rng.choice(len(self.rows), len(self.rows), p=self._chances)]
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """Go through the batches of an epoch, from batch `start` on.
 
         The thread that fills them ends with the loop, however that ends.

@@ -69,6 +69,7 @@ class Recovery:
         self.away, self.moved = True, False
         self.parts, self.parts_at_home, self.calm = 1, 1, 0
         self.errors: Counter = Counter()  # piece of work: errors in a row
+        self.kept_gradients: list = []
         self.remember()
         self._return()
 
@@ -99,10 +100,11 @@ class Recovery:
 
     def read(self, what: str, *works: Callable) -> Any:
         """Return works[0](), which changes nothing. The others do the same in less memory."""
-        works, current = list(works[1:]), [works[0]]
+        first, *others = works
+        current = [first]
 
         def lighter():
-            for work in works:
+            for work in others:
                 current[0] = work
                 yield f"{what} is tried with less memory"
 

@@ -10,8 +10,10 @@ from eeg.models.settings import CLOSED_FORM
 # instead of the defaults
 USUAL = {"normalize": "none", "aux": (), "augment": {}, "epochs": 1, "amp": "off", "device": "cpu"}
 USUAL["blend"] = "none"
-UNREAD = ("lr", "weight_decay", "batch_size", "l1", "loss", "optimizer", "rho", "clip", "schedule")
-UNREAD += ("warmup", "ema", "patience", "balance", "features", "checkpoint_minutes")
+UNREAD = (
+    *("lr", "weight_decay", "batch_size", "l1", "loss", "optimizer", "rho", "clip", "schedule"),
+    *("warmup", "ema", "patience", "balance", "features", "checkpoint_minutes"),
+)
 
 
 def usual(model: str) -> dict:

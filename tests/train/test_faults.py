@@ -9,9 +9,9 @@ import functools
 import pytest
 import torch
 
-from eeg.machine import amp, device
+from eeg.machine import amp, device, recovery
 from eeg.runs.run import find_runs
-from eeg.train import checkpoint, optim, recovery, validation
+from eeg.train import checkpoint, optim, validation
 from eeg.train.stepper import Stepper
 from tests.train.interruptions import CRASH, OOM
 

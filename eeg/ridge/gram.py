@@ -7,6 +7,7 @@ correlations of the numbers, for each number of that kind; infinity leaves the k
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 # strengths to choose from; at the last one, numbers of this kind are as good as not used
@@ -19,11 +20,31 @@ class Sums:
     def __init__(self, size: int, outputs: int):
         self.size = size
         self.total = torch.zeros(1 + size + outputs, 1 + size + outputs, dtype=torch.float64)
+        self.of_subject: dict[int, torch.Tensor] = {}  # the sum of a
 
-    def add(self, z: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> None:
-        """z (B, size), y (B, outputs), weight (B,)."""
+    def add(
+        self, z: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, subjects: np.ndarray
+    ) -> None:
+        """z (B, size), y (B, outputs), weight (B,), subjects (B,) numbers."""
         a = torch.cat([torch.ones(len(z), 1, dtype=torch.float64), z.double(), y.double()], 1)
         self.total += a.mT @ (a * weight.double()[:, None])
+        for subject in np.unique(subjects):
+            own = a[torch.from_numpy(subjects == subject)].sum(0)
+            self.of_subject[subject] = self.of_subject.get(subject, 0) + own
+
+    def join(self, others: "Sums") -> None:
+        """Add the sums over windows of other subjects."""
+        self.total += others.total
+        self.of_subject |= others.of_subject
+
+    def generalised(self, alike: float) -> "Sums":
+        """Those of generalised least squares, where what a fit leaves of the labels of one
+        subject's windows, all of weight 1, correlates by `alike`."""
+        found = Sums(self.size, self.total.shape[0] - 1 - self.size)
+        sums = torch.stack(list(self.of_subject.values()))
+        less = alike / (1 - alike + sums[:, :1] * alike)
+        found.total = self.total - sums.mT @ (less * sums)
+        return found
 
     @property
     def weight(self) -> float:

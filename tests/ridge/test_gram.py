@@ -20,11 +20,12 @@ def data(n=60, seed=0):
     return z, y, rng.uniform(0.2, 3, n)
 
 
-def summed(z, y, weight, batch=7):
+def summed(z, y, weight, batch=7, subjects=None):
     sums = Sums(z.shape[1], y.shape[1])
+    subjects = np.zeros(len(z), int) if subjects is None else subjects
     for at in range(0, len(z), batch):
         parts = (part[at : at + batch] for part in (z, y, weight))
-        sums.add(*(torch.from_numpy(part) for part in parts))
+        sums.add(*(torch.from_numpy(part) for part in parts), subjects[at : at + batch])
     return sums
 
 
@@ -53,6 +54,19 @@ def test_weights_are_those_of_least_squares(strengths):
     np.testing.assert_allclose(answers, wanted, rtol=1e-9, atol=1e-9)
     error = (weight @ np.square(wanted - y)).mean() / weight.sum()
     assert sums.error(slope, bias) == pytest.approx(error, rel=1e-9)
+
+
+def test_generalised_sums_are_those_of_whitened_windows():
+    """Labels of a subject correlate by 0.3: windows times the inverse root of that covariance."""
+    z, y, _ = data(31)
+    subjects = np.random.default_rng(2).integers(0, 5, 31)
+    alike = 0.7 * np.eye(31) + 0.3 * (subjects[:, None] == subjects)
+    rows = np.hstack([np.ones((31, 1)), z, y])
+    wanted = rows.T @ np.linalg.solve(alike / 0.7, rows)
+    known, others = (summed(z[part], y[part], np.ones(part.sum()), 4, subjects[part])
+                     for part in (subjects < 2, subjects >= 2))  # fmt: skip
+    known.join(others)
+    np.testing.assert_allclose(known.generalised(0.3).total.numpy(), wanted, rtol=1e-9, atol=1e-9)
 
 
 def brute_force(parts, strengths):

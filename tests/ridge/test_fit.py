@@ -54,15 +54,20 @@ def made(caches, challenge=1, change=None, seed=0, release="R1", **settings):
     return fit, model, sides
 
 
-def by_hand(z, y, weight, penalty):
-    """-> answers(z): weighted ridge by least squares on an explicit matrix."""
-    share = weight / weight.sum()
+def by_hand(z, y, subjects, weight, penalty):
+    """-> answers(z): the ridge with this penalty, by rows of an explicit problem. In challenge 1,
+    where all weights are 1, errors of one subject correlate by 0.2."""
+    precision = np.diag(weight)
+    if (weight == 1).all():
+        precision = np.linalg.inv(0.8 * np.eye(len(y)) + 0.2 * (subjects[:, None] == subjects))
+    share = precision.sum(0) / precision.sum()
+    half = np.linalg.cholesky(precision / precision.sum()).T
     mean, center = share @ z, share @ y
-    spread = np.sqrt(share @ np.square(z - mean))
+    spread = np.linalg.norm(half @ (z - mean), axis=0)
     used = spread > 1e-6
     standard = (z - mean)[:, used] / spread[used]
-    rows = np.vstack([np.sqrt(share)[:, None] * standard, np.sqrt(penalty) * np.eye(used.sum())])
-    right = np.concatenate([np.sqrt(share) * (y - center), np.zeros(used.sum())])
+    rows = np.vstack([half @ standard, np.sqrt(penalty) * np.eye(used.sum())])
+    right = np.concatenate([half @ (y - center), np.zeros(used.sum())])
     slope = np.linalg.lstsq(rows, right, rcond=None)[0]
     return lambda new: center + ((new - mean)[:, used] / spread[used]) @ slope
 
@@ -89,12 +94,12 @@ def explicit(fit, model, sides):
     again = np.repeat(np.arange(len(rows)), len(fit.crops))
     subjects = cache.metadata["subject"][rows]
     n = np.array([(subjects == subject).sum() for subject in subjects])
-    weight = 1 / (1 + (n - 1) * (0.2 if cache.challenge == 1 else 1))
+    weight = np.ones(len(n)) if cache.challenge == 1 else 1 / n
     y = (cache.y[rows] - cache.y[rows].mean()) / cache.y[rows].std()
     x = torch.from_numpy(np.stack(x).astype(np.float32))
     np.testing.assert_allclose(fit.y[:, 0], y, atol=1e-5)
     y = fit.y[:, 0].numpy()  # to the last digit: response times on the edge of a bin
-    return x, y[again], weight[again], fit.fold[again]
+    return x, y[again], subjects[again], weight[again], fit.fold[again]
 
 
 @pytest.mark.parametrize("challenge, on", [(1, "features"), (2, "features"), (1, "covariance")])
@@ -102,7 +107,7 @@ def test_answers_out_of_fold_are_those_of_brute_force(caches, monkeypatch, chall
     monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
     fit, model, sides = made(caches, challenge, on=on)
     found = fit.run()
-    x, y, weight, held = explicit(fit, model, sides)
+    x, y, subjects, weight, held = explicit(fit, model, sides)
     kind = model.network.kinds[on]
     if on == "features":
         z = kind.standard(kind.plain(torch.from_numpy(compute(x.numpy(), threads=1))))
@@ -114,7 +119,7 @@ def test_answers_out_of_fold_are_those_of_brute_force(caches, monkeypatch, chall
         penalty = strength * z.shape[1] if strength < math.inf else 1e30
         p = np.empty(len(y))
         for number in range(5):
-            answers = by_hand(*(part[held != number] for part in (z, y, weight)), penalty)
+            answers = by_hand(*(part[held != number] for part in (z, y, subjects, weight)), penalty)
             p[held == number] = answers(z[held == number])
         errors.append((weight @ np.square(y - p), strength, p))
     _, strength, p = min(errors, key=lambda entry: entry[0])
@@ -128,7 +133,7 @@ def test_components_are_learned_inside_each_fold(caches, monkeypatch):
     monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
     fit, model, sides = made(caches, on="potentials", components=4)
     found = fit.run()
-    x, y, weight, held = explicit(fit, model, sides)
+    x, y, subjects, weight, held = explicit(fit, model, sides)
     bounded = model.network.bounded(x).double().numpy()
     smooth = bounded.reshape(*bounded.shape[:2], 25, 8).mean(3)
     strength = found.strengths["potentials"]
@@ -139,7 +144,7 @@ def test_components_are_learned_inside_each_fold(caches, monkeypatch):
         own = components_by_hand(smooth[known], y[known], weight[known], 4)
         z = np.clip(np.einsum("kc,nct->nkt", own, smooth).reshape(len(y), -1), -5, 5)
         z *= (3 / np.maximum(3, np.sqrt(np.square(z).mean(1))))[:, None]
-        answers = by_hand(z[known], y[known], weight[known], strength * z.shape[1])
+        answers = by_hand(z[known], y[known], subjects[known], weight[known], strength * z.shape[1])
         p[~known] = answers(z[~known])
     p = p * float(model.scale) + float(model.center)
     np.testing.assert_allclose(found.answers[:, 0, 0], p, atol=1e-3)

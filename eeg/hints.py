@@ -16,6 +16,7 @@ places: dict[str, tuple[Path, str]] = {}
 given: dict[str, Path] = {}
 
 HEEDS = {  # the folders that each script uses: it takes other ones too, and they change nothing
+    "audit": ("data",),
     "cache": ("data", "cache"),
     "check": ("cache",),
     "compare": ("cache", "out"),

@@ -19,6 +19,7 @@ ORDER = (
     "ridge",
     "runs",
     "score",
+    "audit",
     "train",
     "bench",
 )

@@ -114,11 +114,14 @@ def folder_names(name: str, mini: bool) -> list[str]:
     return [each for each in names if each]
 
 
-def find_release(name: str, data: Path, mini: bool = False) -> Release:
-    """The release in the data root. Raises UserError with the commands that would make it."""
+def find_release(name: str, data: Path, mini: bool = False, other: str | None = None) -> Release:
+    """The release in the data root. Raises UserError with the commands that would make it.
+
+    other: a folder that is looked for after those of `folder_names`.
+    """
     if not re.fullmatch(r"R[1-9][0-9]?", name):
         raise UserError(f"'{name}' is not a release; releases are called R1, R2, ... R12")
-    names = folder_names(name, mini)
+    names = folder_names(name, mini) + [other] * bool(other)
     for folder in names:
         if (data / folder).is_dir():
             return Release(name, mini, data / folder)

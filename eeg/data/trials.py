@@ -34,17 +34,21 @@ _MISSING = ("n/a", "N/A", "NA", "na", "NaN", "nan", "")
 
 def read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(onsets (n) float64 seconds, NaN for n/a; values (n) str; feedback (n) str), by onset."""
-    table = read_tsv(path)
+    return events_of(read_tsv(path), path.name)
+
+
+def events_of(table: dict[str, list[str]], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What read_events returns, from the table that lies in the file of this name."""
     for column in ("onset", "value"):
         if column not in table:
             columns = ", ".join(table)
-            raise BadRecording(f"{path.name} has no column '{column}' (its columns: {columns})")
+            raise BadRecording(f"{name} has no column '{column}' (its columns: {columns})")
     try:
         numbers = ["nan" if text in _MISSING else text for text in table["onset"]]
         onsets = np.array([float(number) for number in numbers])
     except ValueError as e:
         text = str(e).split(": ")[-1]
-        raise BadRecording(f"{path.name} has an onset that is no number: {text}") from None
+        raise BadRecording(f"{name} has an onset that is no number: {text}") from None
     order = np.argsort(onsets, kind="stable")  # NaN last
     values = np.array(table["value"], dtype=object)
     feedback = np.array(table.get("feedback", [""] * len(values)), dtype=object)
@@ -106,13 +110,20 @@ def flag_copies(tables: list[np.ndarray]) -> None:
     constant. The later trial is flagged where at least 4 trials of an earlier recording return with
     the same response time and the same offset.
     """
-    tolerance = 0.005  # onsets are rounded to 2 ms in each file
     for b, later in enumerate(tables):
         for earlier in tables[:b]:
-            apart = np.abs(earlier["rt_from_stimulus"][:, None] - later["rt_from_stimulus"])
-            i, j = np.nonzero(apart < tolerance)  # NaN: not a pair
-            offsets = later["stimulus"][j] - earlier["stimulus"][i]
-            for offset in offsets:
-                same = np.abs(offsets - offset) < tolerance
-                if same.sum() >= 4:
-                    later["copy"][j[same]] = True
+            later["copy"] |= copied(earlier, later)
+
+
+def copied(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """(n) bool: which trials of the table `later` repeat a block of the table `earlier`."""
+    tolerance = 0.005  # onsets are rounded to 2 ms in each file
+    found = np.zeros(len(later), bool)
+    apart = np.abs(earlier["rt_from_stimulus"][:, None] - later["rt_from_stimulus"])
+    i, j = np.nonzero(apart < tolerance)  # NaN: not a pair
+    offsets = later["stimulus"][j] - earlier["stimulus"][i]
+    for offset in offsets:
+        same = np.abs(offsets - offset) < tolerance
+        if same.sum() >= 4:
+            found[j[same]] = True
+    return found

@@ -105,19 +105,20 @@ def fit_ridge(x, y, subjects) -> Callable:
     squares = np.zeros(len(STRENGTHS))
     for i in range(fold.max() + 1):
         if (fold != i).any():
-            squares += [_fold_squares(z, y, fold == i, strength) for strength in STRENGTHS]
-    weights = _weights(z, y, STRENGTHS[squares.argmin()])
+            squares += _fold_squares(z, y, fold == i)
+    weights = _weights(z, y)[squares.argmin()]
     return lambda x: level + (standard(x) - z.mean(0)) @ weights
 
 
-def _fold_squares(z, y, out, strength):
-    """The sum of squared errors on the windows `out` (N,) of a fit on the others."""
+def _fold_squares(z, y, out):
+    """(strengths,) the sums of squared errors on the windows `out` (N,) of fits on the others."""
     mean_z, mean_y = z[~out].mean(0), y[~out].mean()
-    error = y[out] - mean_y - (z[out] - mean_z) @ _weights(z[~out], y[~out], strength)
-    return (error**2).sum()
+    errors = (y[out] - mean_y)[:, None] - (z[out] - mean_z) @ _weights(z[~out], y[~out]).T
+    return (errors**2).sum(0)
 
 
-def _weights(z, y, strength):
+def _weights(z, y):
+    """(strengths, K)"""
     z = z - z.mean(0)
-    correlations = z.T @ z / len(z) + strength * np.eye(z.shape[1])
-    return np.linalg.solve(correlations, z.T @ (y - y.mean()) / len(z))
+    correlations = z.T @ z / len(z) + STRENGTHS[:, None, None] * np.eye(z.shape[1])
+    return np.linalg.solve(correlations, (z.T @ (y - y.mean()) / len(z))[:, None])[:, :, 0]

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
+from eeg import UserError
 from eeg.audit import people as participants
 from eeg.audit.people import NUMBERS, People
 from eeg.audit.tables import RESTING, Facts, Recorded, list_recordings, read_facts
@@ -68,9 +69,13 @@ LABELS = {
     },
     "other files": {
         "no length": "no RecordingDuration in the JSON",
+        "no length (resting)": "... of a resting state",
         "no channel count": "no EEGChannelCount in the JSON",
+        "no channel count (resting)": "... of a resting state",
         "channels n/a": "channels.tsv with type and units n/a",
+        "channels n/a (resting)": "... of a resting state",
         "other channels": "recordings not of 129 channels",
+        "other channels (resting)": "... of a resting state",
         "short resting": "resting states shorter than 4 s",
         "two resting starts": "resting states started twice",
         "bad events.tsv": "events.tsv unusable or missing",
@@ -186,11 +191,17 @@ def _compare_with_earlier(audit, seen):
 
 def _audit(release, pool):
     recordings = list_recordings(release.folder)
+    people = participants.read_people(release)
+    if not recordings and people.bad_files:
+        raise UserError(
+            f"{release.folder} holds no release: it has no sub-*/eeg/sub-*_events.tsv, and "
+            f"{people.bad_files[0][1]}"
+        )
     wanted = [each for each in recordings if each.task in (CONTRAST, RESTING)]
     groups = [list(group) for _, group in groupby(wanted, key=lambda each: each.subject)]
     many = max(1, len(groups) // 32)
     facts = [each for some in pool.map(read_subject, groups, chunksize=many) for each in some]
-    audit = Audit(release.label, release.simulated, participants.read_people(release), facts)
+    audit = Audit(release.label, release.simulated, people, facts)
     audit.where = participants.compare(audit.people, recordings)
     audit.counts.update({key: len(names) for key, names in audit.where.items()})
     for each in facts:

@@ -124,9 +124,10 @@ def _read_json(facts, path):
     if not isinstance(about, dict):
         raise BadRecording(f"{path.name} holds no JSON object")
     facts.duration_s = _positive(about.get("RecordingDuration"))
-    facts.counts["no length"] += np.isnan(facts.duration_s)
+    resting = " (resting)" * (facts.recorded.task == RESTING)
+    facts.counts["no length" + resting] += np.isnan(facts.duration_s)
     count = _positive(about.get("EEGChannelCount"))
-    facts.counts["no channel count"] += np.isnan(count)
+    facts.counts["no channel count" + resting] += np.isnan(count)
     if not np.isnan(count):
         facts.channels = int(count)
 
@@ -146,9 +147,10 @@ def _read_channels(facts, path):
     if "name" not in table:
         raise BadRecording(f"{path.name} has no column 'name' (its columns: {', '.join(table)})")
     facts.channels = len(table["name"])
-    facts.counts["other channels"] += facts.channels != len(CHANNELS)
-    known = {text.lower() for column in ("type", "units") for text in table.get(column, ())}
-    facts.counts["channels n/a"] += known <= set(MISSING)
+    resting = " (resting)" * (facts.recorded.task == RESTING)
+    facts.counts["other channels" + resting] += facts.channels != len(CHANNELS)
+    known = set(table.get("type", ())) | set(table.get("units", ()))
+    facts.counts["channels n/a" + resting] += {text.lower() for text in known} <= set(MISSING)
 
 
 def _read_resting(facts, path):

@@ -1,4 +1,4 @@
-"""run/audit.py against a literal reading of the same tables, on the real ones and on spoilt ones."""
+"""run/audit.py against a literal reading of the same tables, real ones and spoilt ones."""
 
 import json
 import os

@@ -119,6 +119,7 @@ class Measurement:
         if left := len(todo) - self.done:
             print(f"{cli.counted(left, 'cell')} left; the same command measures them")
         remove(caches)
+        remove(self.plan.out / "work")
 
     def late(self) -> bool:
         return time.monotonic() > self.deadline

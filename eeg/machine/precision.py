@@ -38,21 +38,8 @@ def at_precision(model, precision):
     return model
 
 
-def checked(model, precision, x, y, features=None):
-    """-> (what `at_precision` makes, its `change` on windows x (N, C, T) with labels y, (N,) or
-    (N, n_outputs)). Raises ValueError where that is too much.
-    """
-    other = at_precision(model, precision)
-    figures = change(model, other, x, y, features)
-    if not passes(precision, figures):
-        raise ValueError(
-            f"{precision} is refused: NRMSE changes by {figures['nrmse']:+.4f} on {len(x)} "
-            f"windows, less than {LIMITS[precision]} is allowed; fp32 always works"
-        )
-    return other, figures
-
-
 def passes(precision, figures):
+    """Whether a precision changes the NRMSE so little that it may be used."""
     return abs(figures["nrmse"]) < LIMITS[precision]  # NaN does not
 
 

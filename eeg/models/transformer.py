@@ -97,8 +97,9 @@ class Transformer(nn.Module):
 
 class Conformer(nn.Module):
     """A convolution stem, then a transformer: the stem finds waves, attention compares their moments
-    (after EEG Conformer, Song et al. 2023). (B, C, T) -> (B, n_outputs) numbers, or (B, T) scores of
-    moments; a token is 4 samples.
+    (after EEG Conformer, Song et al. 2023). A token is 4 samples.
+
+    (B, C, T) -> (B, n_outputs) numbers, or (B, T) scores of moments.
 
     Settings: head, "number" or "time" for scores; width, of the stem and of tokens; kernel, taps of
     the stem's filters; depth, transformer layers; heads, of attention; inner, units between a

@@ -14,14 +14,18 @@ import json
 import os
 import pickle
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import eeg
-from eeg.files import partial, sync_folder, write_through, write_whole
+from eeg import UserError
+from eeg.files import partial, sync_folder, trouble, write_through, write_whole
 from eeg.machine.recovery import on_host
+from eeg.runs.run import Run
 from eeg.train.progress import finite
 from eeg.train.validation import Score
 
@@ -55,6 +59,18 @@ def save(folder: Path, name: str, state: dict, about: dict) -> None:
         os.replace(partial(file), file)
         os.replace(partial(note), note)
     sync_folder(folder)
+
+
+@contextmanager
+def finishing(folder: Path, path: Path, size: int | None = None) -> Iterator[None]:
+    """While the last files of a run are written, raise UserError in place of OSError, with the
+    command that writes them when there is room."""
+    try:
+        yield
+    except OSError as e:
+        what = trouble(e, path, "--out DIR in a new run", size)
+        how = f"when there is room, resume this one with: {Run(folder).resume}"
+        raise UserError(f"{what}; {how}") from None
 
 
 def finish(folder: Path) -> None:

@@ -13,16 +13,14 @@ import torch
 import eeg
 from eeg import UserError, cli
 from eeg.data.split import Damaged, Split
-from eeg.files import trouble
 from eeg.models.model import Model
 from eeg.ridge.fit import Fit
 from eeg.runs.journal import Journal
-from eeg.runs.run import Run
 from eeg.score.metrics import auroc, nrmse
 from eeg.train import checkpoint
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
-from eeg.train.progress import finite
+from eeg.train.progress import finite, say_result
 from eeg.train.targets import choose_targets
 from eeg.train.validation import Validation
 
@@ -140,34 +138,19 @@ class Fitter:
             },
         }
         folder = self.journal.folder
-        try:
+        with checkpoint.finishing(folder, folder):
             checkpoint.save(
                 folder / "checkpoints", "last", best | {"out_of_fold": out_of_fold}, about
             )
             checkpoint.save(folder / "checkpoints", "best", best, about)
             checkpoint.export(self._weights, settings, state)
-        except OSError as e:
-            raise UserError(
-                f"{trouble(e, folder, '--out DIR in a new run')}; when there is room, "
-                f"resume this one with: {Run(folder).resume}"
-            ) from None
 
     @property
     def _weights(self):
         return self.journal.folder / f"weights_challenge_{self.split.cache.challenge}.pt"
 
     def _finish(self, entry, value):
-        what = f"AUROC {1 - value:.3f}" if self.targets.is_class else f"NRMSE {value:.4f}"
-        if self.split.cache.challenge == 2:
-            what += (
-                f", answers shrunk to {entry['shrink']:.2f} of their distance from the training "
-                "mean"
-            )
-        simulated = " (simulated data)" if self.split.cache.simulated else ""
-        self.journal.say(f"finished: validation {what}{simulated}")
-        if rows := self.damaged.rows:
-            windows = cli.counted(len(rows), "window")
-            self.journal.say(f"left out {windows} with NaN or infinity: {self.damaged.files()}")
+        say_result(self, "finished:", value, entry["shrink"])
         self.journal.say(f"weights {self._weights}")
         self.journal.state(
             "finished",

@@ -42,6 +42,20 @@ def say_model(trainer, multiply_adds: int) -> None:
     trainer.journal.say(f"model   {trainer.options.model}, {cost}, loss {trainer.targets.loss}")
 
 
+def say_result(trainer, how: str, value: float, shrink: float) -> None:
+    """Print how a run ended, and which windows it left out. value: 1 - AUROC of a class, else the
+    NRMSE."""
+    what = f"AUROC {1 - value:.3f}" if trainer.targets.is_class else f"NRMSE {value:.4f}"
+    cache, damaged = trainer.split.cache, trainer.damaged
+    if cache.challenge == 2:
+        what += f", answers shrunk to {shrink:.2f} of their distance from the training mean"
+    simulated = " (simulated data)" if cache.simulated else ""
+    trainer.journal.say(f"{how} validation {what}{simulated}")
+    if damaged.rows:
+        windows = cli.counted(len(damaged.rows), "window")
+        trainer.journal.say(f"left out {windows} with NaN or infinity: {damaged.files()}")
+
+
 class Progress:
     """Reads a Trainer and changes nothing of it.
 

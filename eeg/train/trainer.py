@@ -17,7 +17,6 @@ from eeg.data.augment import Augment
 from eeg.data.batches import Batches, Order, Reading
 from eeg.data.split import Damaged, Split
 from eeg.data.windows import INPUT
-from eeg.files import trouble
 from eeg.machine.capacity import largest_part
 from eeg.machine.device import forget, synchronize
 from eeg.machine.memory import Watch, fits, room
@@ -28,7 +27,15 @@ from eeg.runs.run import Run
 from eeg.train import checkpoint, optim
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
-from eeg.train.progress import Progress, batch_sums, best_so_far, finite, mean_loss, train_nrmse
+from eeg.train.progress import (
+    Progress,
+    batch_sums,
+    best_so_far,
+    finite,
+    mean_loss,
+    say_result,
+    train_nrmse,
+)
 from eeg.train.stepper import Place, Stepper
 from eeg.train.targets import choose_targets
 from eeg.train.validation import Score, Validation, worse
@@ -291,37 +298,20 @@ class Trainer:
         reason = f"no better epoch for {self.options.patience}" if early else ""
         if self.ranks.main:
             path = self.journal.folder / f"weights_challenge_{self.options.challenge}.pt"
-            self._export(path, self.best["weights"])
-            self._say_result(f"stopped early, {reason}" if early else "finished")
+            settings, weights = self.stepper.model.settings, self.best["weights"]
+            size = sum(tensor.nbytes for tensor in weights.values())
+            with checkpoint.finishing(self.journal.folder, path, size):
+                checkpoint.export(path, settings, weights)
+            how = f"stopped early, {reason}" if early else "finished"
+            how = f"{how}: best epoch {self.best['epoch']},"
+            say_result(self, how, self.best["value"], float(weights["shrink"][0]))
             self.journal.say(f"weights {path}")
         self.journal.publish()
         facts = {"reason": reason, "epoch": self.epoch - 1, "seconds_left": 0}
         self.journal.state("finished", **facts, **best_so_far(self.best))
         return "stopped" if any(self.ranks.gather(self.asked)) else "finished"
 
-    def _say_result(self, how):
-        value, cache = self.best["value"], self.split.cache
-        what = f"AUROC {1 - value:.3f}" if self.targets.is_class else f"NRMSE {value:.4f}"
-        if cache.challenge == 2:
-            share = self.best["weights"]["shrink"][0]
-            what += f", answers shrunk to {share:.2f} of their distance from the training mean"
-        data = " (simulated data)" if cache.simulated else ""
-        self.journal.say(f"{how}: best epoch {self.best['epoch']}, validation {what}{data}")
-        if rows := self.damaged.rows:
-            windows = cli.counted(len(rows), "window")
-            files = self.damaged.files()
-            self.journal.say(f"left out {windows} with NaN or infinity: {files}")
-
     # saving
-
-    def _export(self, path, weights):
-        try:
-            checkpoint.export(path, self.stepper.model.settings, weights)
-        except OSError as e:
-            size = sum(tensor.nbytes for tensor in weights.values())
-            what = trouble(e, path, "--out DIR in a new run", size)
-            how = f"when there is room, resume this one with: {Run(path.parent).resume}"
-            raise UserError(f"{what}; {how}") from None
 
     def _save(self):
         """-> whether it was saved"""

@@ -82,6 +82,23 @@ def add_tmux(p) -> None:
     p.add_argument("--tmux", action="store_true", help=help)
 
 
+def add_bucket(p) -> None:
+    """--source, --endpoint, --connections, --timeout, --time-limit of the commands that fetch."""
+    kinds = (
+        "the competition's 100 Hz recordings (challenge), or the 500 Hz originals of two buckets"
+    )
+    help = f"{kinds} (default: challenge)"
+    p.add_argument("--source", choices=SOURCES, default=SOURCES[0], help=help)
+    help = "another server with the same buckets, as http://127.0.0.1:9000 (default: Amazon's)"
+    p.add_argument("--endpoint", type=endpoint, metavar="URL", help=help)
+    help = "requests at the same time (default: 8)"
+    p.add_argument("--connections", type=positive, default=8, metavar="N", help=help)
+    help = "repeat a request after so many seconds of silence (default: 30)"
+    p.add_argument("--timeout", type=above_0, default=30.0, metavar="S", help=help)
+    help = "stop after so many minutes; the same command then continues (default: no limit)"
+    p.add_argument("--time-limit", type=above_0, metavar="MIN", help=help)
+
+
 def add_device(p) -> None:
     default = "auto, a card that passes run/check.py, else the CPU"
     help = f"auto, cpu, cuda, cuda:1, rocm or mps (default: {default})"
@@ -148,16 +165,20 @@ def picture(text: str) -> Path:
 
 DEVICE = r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?"
 DEVICES = "expected auto, cpu, cuda, cuda:1, rocm or mps"
+SOURCES = ("challenge", "fcp-indi", "openneuro")  # see eeg/bucket/source.py
 RELEASES = "releases are called R1, R2, ... R12"
 
 whole = checked(int, lambda value: True, "a whole number")
 positive = checked(int, lambda value: value >= 1, "a whole number of at least 1")
 at_least_0 = checked(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+above_0 = checked(float, lambda value: 0 < value < math.inf, "a number above 0")
 share = checked(float, lambda value: 0 <= value < 1, "a number from 0 to less than 1")
 percent = checked(float, lambda value: 0 < value <= 100, "a percentage from 0 to 100")
 seconds = checked(float, lambda value: 0 <= value <= 10, "a length of time from 0 to 10 s")
 challenge = checked(int, lambda value: value in (1, 2), "a challenge; expected 1 or 2")
 release = checked(str, re.compile("R[1-9][0-9]?").fullmatch, f"a release; {RELEASES}")
+URL = r"https?://[^/?#@\s]+(/[^?#\s]*)?"
+endpoint = checked(str, re.compile(URL).fullmatch, "an address like http://127.0.0.1:9000")
 device = checked(str, re.compile(DEVICE).fullmatch, f"a device; {DEVICES}")
 
 
@@ -195,32 +216,45 @@ class Progress:
     """Shows long work as a tqdm bar, or in a log as a line every 10 s. peak: most memory so far.
 
     Called as progress(done, total, size): how many of how many are done, and the last one's bytes.
+    With the unit "B", done and total are bytes.
     """
 
     def __init__(self, unit: str):
         self._unit, self._bytes = unit, 0
         self._bar: Any = None  # tqdm's, made at its first use
         self._start = self._said = self._looked = time.monotonic()
+        self._first: int | None = None  # bytes that were there before
         self.peak = anonymous_memory()
 
     def __call__(self, done: int, total: int, size: int = 0) -> None:
         now = time.monotonic()
         self._bytes += size
+        if self._first is None:
+            self._first = done if self._unit == "B" else done - 1
         if now - self._looked > 0.02 or done == total:
             self._looked, self.peak = now, max(self.peak, anonymous_memory())
         if sys.stderr.isatty():
             if self._bar is None:
-                from tqdm import tqdm
-
-                self._bar = tqdm(total=total, unit=f" {self._unit}", initial=done - 1)
+                self._bar = self._new_bar(total)
+            self._bar.total = total
             self._bar.update(done - self._bar.n)
             if size:
                 rate = self._bytes / 1e9 / (now - self._start)
                 self._bar.set_postfix_str(f"{rate:.2f} GB/s", refresh=False)
         elif now - self._said > 10:
             self._said = now
-            left = (total - done) * (now - self._start) / done
-            print(f"{done}/{total} {self._unit}, {left:.0f} s left", flush=True)
+            left = (total - done) * (now - self._start) / max(1, done - self._first)
+            far = f"{done}/{total} {self._unit}"
+            if self._unit == "B":
+                far = f"{files.amount(done)} of {files.amount(total)}"
+            print(f"{far}, {clock(left)} left", flush=True)
+
+    def _new_bar(self, total):
+        from tqdm import tqdm
+
+        if self._unit == "B":
+            return tqdm(total=total, unit="B", unit_scale=True, initial=self._first)
+        return tqdm(total=total, unit=f" {self._unit}", initial=self._first)
 
     def __enter__(self):
         return self

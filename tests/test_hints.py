@@ -87,8 +87,9 @@ def helps(desk, failing, number=0, more=(), of=None):
 
 
 def test_no_release(desk):
-    error, command = helps(desk, ["cache", "--release", "R9"], more=SMALL)
+    error, command = helps(desk, ["cache", "--release", "R9"], 1, more=SMALL)  # 0 downloads it
     assert "no release R9 under my data/" in error and "--data 'my data'" in command
+    assert "get it with: python" in error and "download.py --release R9 --data 'my data'" in error
 
 
 @pytest.mark.parametrize(

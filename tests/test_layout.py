@@ -14,6 +14,7 @@ ORDER = (
     "cli",
     "models",
     "data",
+    "bucket",
     "synth",
     "machine",
     "ridge",

@@ -1,0 +1,209 @@
+"""A release from its bucket to a folder: what is there already stays, the rest is fetched.
+
+`.download.json` in the folder says which object each file is, so that the next call need not read
+the files to know. A file that it does not name is compared with its checksum.
+"""
+
+import errno
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eeg import UserError, files
+from eeg.bucket.digest import is_checksum
+from eeg.bucket.fetch import fetch, has_content, part_of
+from eeg.bucket.listing import Object
+from eeg.bucket.patience import TimeIsUp
+from eeg.bucket.server import Server
+
+RECORD = ".download.json"
+SAVE_S = 5.0  # between two writes of the record
+MOST_FAILURES = 10  # files in a row: then the server is at fault
+
+
+@dataclass
+class Report:
+    """What a download did, for its closing lines. Counts are of files."""
+
+    there: int = 0  # right already
+    fetched: int = 0
+    received: int = 0  # bytes that came
+    replaced: list[str] = field(default_factory=list)  # were there with other content
+    by_size: int = 0  # verified by size alone: their ETag is no checksum
+    failed: list[str] = field(default_factory=list)  # with the reason
+    missing: int = 0  # not tried, for the time was up
+
+
+class Record:
+    """Which object each file of a folder is: path -> [size, ETag, mtime in ns]."""
+
+    def __init__(self, folder: Path):
+        self._path, self._saved = folder / RECORD, time.monotonic()
+        self._lock = threading.Lock()
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            self._files = {str(path): list(entry) for path, entry in found["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self._files = {}  # without it, files are compared with their checksums
+
+    def knows(self, path: Path, one: Object) -> bool:
+        """Whether a file is this object, and has not been written since."""
+        state = path.stat()
+        expected = [one.size, one.etag, state.st_mtime_ns]
+        return state.st_size == one.size and self._files.get(one.path) == expected
+
+    def add(self, path: Path, one: Object) -> None:
+        entry = [one.size, one.etag, path.stat().st_mtime_ns]
+        with self._lock:
+            self._files[one.path] = entry
+
+    def save(self, now: bool = True) -> None:
+        if now or time.monotonic() - self._saved > SAVE_S:
+            about = "which object of the bucket each file is; remove it to have all verified again"
+            with self._lock:
+                known = dict(self._files)
+            files.write_json(self._path, {"about": about, "files": known})
+            self._saved = time.monotonic()
+
+
+class Download:
+    """The files of a release that are asked for, and what is to be done for each."""
+
+    def __init__(self, server: Server, objects: list[Object], folder: Path, verify: bool = False):
+        self.server, self.folder = server, folder
+        self.record = Record(folder)
+        self.report = Report()
+        self.todo: list[Object] = []
+        for one in objects:
+            target = folder / one.path
+            _refuse_links(folder, target)
+            if not verify and target.is_file() and self.record.knows(target, one):
+                self.report.there += 1
+            else:
+                self.todo.append(one)
+        self.done_bytes, self._in_row = 0, 0
+        self._lock = threading.Lock()
+
+    @property
+    def todo_bytes(self) -> int:
+        return sum(one.size for one in self.todo)
+
+    def sizes_fit(self) -> list[Object]:
+        """Of the files to be done, those that are there with the right size: to be verified."""
+        there = [(one, self.folder / one.path) for one in self.todo]
+        return [one for one, path in there if path.is_file() and path.stat().st_size == one.size]
+
+    def check_room(self) -> None:
+        """Raise UserError where the disk has no room for what is to come."""
+        fits = {one.path for one in self.sizes_fit()}
+        needed = 0
+        for one in self.todo:
+            part = part_of(self.folder / one.path, one.etag)
+            come = part.stat().st_size if part.exists() else 0
+            needed += 0 if one.path in fits else max(0, one.size - come)
+        parents = [self.folder.absolute(), *self.folder.absolute().parents]
+        free = shutil.disk_usage(next(each for each in parents if each.is_dir())).free
+        if needed > free:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise UserError(files.trouble(full, self.folder, "--data DIR", needed))
+
+    def run(self, connections: int, progress: Callable | None = None) -> Report:
+        """Fetch and verify. progress(done, total) is called with bytes.
+
+        Raises UserError or OSError where no file can be fetched any more; what was fetched stays.
+        """
+        before = self.server.received
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _held(self.folder), ThreadPoolExecutor(connections) as pool:
+            self.report.missing = len(self.todo)
+            waiting = {pool.submit(self._one, one) for one in self.todo}
+            try:
+                while waiting:
+                    done, waiting = wait(waiting, 0.1, FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                    if progress:
+                        progress(self.done_bytes, self.todo_bytes)
+                    self.record.save(now=False)
+                    if waiting:
+                        self.server.patience.check()
+            except TimeIsUp:  # the report says how many files are missing
+                self.server.close()
+            except BaseException:
+                self.server.patience.stop()
+                self.server.close()
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+                self.record.save()
+        self.report.received = self.server.received - before
+        return self.report
+
+    def _one(self, one):
+        """Do what one file needs. Raises what ends the whole download."""
+        target = self.folder / one.path
+        self.server.patience.check()
+        try:
+            there = target.is_file()
+            right = there and has_content(target, one)
+            if right:
+                self._count(one.size)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                one = fetch(self.server, one, target, self._count)
+        except TimeIsUp:
+            raise
+        except UserError as e:
+            self._fail(e)
+            return
+        with self._lock:
+            self._in_row = 0
+            self.record.add(target, one)
+            self.report.missing -= 1
+            self.report.there += right
+            self.report.fetched += not right
+            self.report.by_size += not is_checksum(one.etag)
+            if there and not right:
+                self.report.replaced.append(one.path)
+
+    def _fail(self, error):
+        with self._lock:
+            self._in_row += 1
+            self.report.missing -= 1
+            self.report.failed.append(str(error))
+            if self._in_row >= MOST_FAILURES:
+                raise UserError(
+                    f"{self._in_row} files in a row could not be fetched; the last: {error}"
+                )
+
+    def _count(self, size):
+        with self._lock:
+            self.done_bytes += size
+
+
+@contextmanager
+def _held(folder):
+    """Keep other processes from downloading to the same folder."""
+    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not files.lock(held):
+            raise UserError(f"another process is downloading to {folder}; wait for it, or stop it")
+        yield
+    finally:
+        os.close(held)
+
+
+def _refuse_links(folder, target):
+    """Raise UserError where a file of the folder, or a folder in it, is a link to elsewhere."""
+    for path in (target, *target.parents):
+        if path == folder:
+            return
+        if path.is_symlink():
+            raise UserError(f"{path} is a link; remove it: nothing is written through links")

@@ -1,0 +1,241 @@
+"""Requests to one bucket, by anonymous HTTP: one connection a thread, kept open.
+
+Answers that say "not now" become Transient; those that no repetition helps become UserError.
+"""
+
+import email.utils
+import http.client
+import os
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode, urlsplit
+from xml.etree import ElementTree
+
+import eeg
+from eeg import UserError
+from eeg.bucket.patience import Patience, Transient
+
+MOST_ERROR_BYTES = 1 << 16  # of the document that explains an error
+
+
+class Changed(Exception):
+    """The object is no longer the one that was listed."""
+
+
+class Missing(UserError):
+    """There is no such bucket or object."""
+
+
+class Answer:
+    """A response whose body is still to be read."""
+
+    def __init__(self, response: http.client.HTTPResponse, drop, count):
+        self._response, self._drop, self._count = response, drop, count
+        self.status, self.headers = response.status, response.headers
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body that are still to come, None where the server does not say."""
+        return self._response.length
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer from the body; 0 at its end. Raises Transient where the line breaks."""
+        try:
+            got = self._response.readinto(buffer)
+        except (OSError, http.client.HTTPException, ValueError) as e:
+            raise Transient(_words(e)) from None
+        self._count(got)
+        return got
+
+    def read(self, most: int) -> bytes:
+        """The rest of the body. Raises Transient where it is longer than `most`, or breaks off."""
+        try:
+            body = self._response.read(most + 1)
+        except (OSError, http.client.HTTPException, ValueError) as e:
+            raise Transient(_words(e)) from None
+        self._count(len(body))
+        if len(body) > most:
+            raise Transient(f"the server sends more than {most:,} bytes")
+        if self._response.length:
+            raise Transient("the answer breaks off")
+        return body
+
+    def close(self) -> None:
+        """Free the connection: kept where the body was read to its end, else closed."""
+        if not self._response.isclosed() and self._response.length != 0:
+            self._drop()
+        self._response.close()
+
+
+class Server:
+    """A bucket of AWS, or with an endpoint (http://host:port/path) that of another server."""
+
+    def __init__(self, bucket: str, endpoint: str | None, patience: Patience):
+        self.bucket, self.patience = bucket, patience
+        self._own = threading.local()
+        self._sockets: dict[int, socket.socket] = {}  # of each thread, to interrupt it
+        self._context = ssl.create_default_context()
+        self._received: dict[int, int] = {}  # bytes of bodies, by thread
+        self.aws = endpoint is None
+        if endpoint is None:
+            self._at_aws("s3.amazonaws.com")
+        else:
+            parts = urlsplit(endpoint)
+            self._secure, self._host = parts.scheme == "https", parts.netloc
+            self._base = f"{parts.path.rstrip('/')}/{bucket}"
+
+    def _at_aws(self, host):
+        self._secure = True
+        if "." in self.bucket:  # the certificate of *.s3.amazonaws.com does not cover it
+            self._host, self._base = host, f"/{self.bucket}"
+        else:
+            self._host, self._base = f"{self.bucket}.{host}", ""
+
+    @property
+    def address(self) -> str:
+        """The bucket in messages."""
+        return f"{'https' if self._secure else 'http'}://{self._host}{self._base}"
+
+    @property
+    def received(self) -> int:
+        """Bytes of bodies that have come so far."""
+        return sum(list(self._received.values()))
+
+    def _count(self, size):
+        own = threading.get_ident()
+        self._received[own] = self._received.get(own, 0) + size
+
+    def close(self) -> None:
+        """Interrupt whoever reads from a connection."""
+        for sock in list(self._sockets.values()):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it is closed already
+                continue
+
+    def ask(
+        self,
+        key: str = "",
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        method: str = "GET",
+    ) -> Answer:
+        """One request. The caller closes the Answer. Raises Transient, Changed, UserError."""
+        path = f"{self._base}/{quote(key, safe='/~')}" + (f"?{urlencode(query)}" if query else "")
+        sent = {"User-Agent": f"eeg/{eeg.__version__}", "Accept-Encoding": "identity"}
+        sent |= dict(headers or {})
+        for again in (False, True):
+            kept, connection = self._connection()
+            try:
+                connection.request(method, path, headers=sent)
+                self._sockets[threading.get_ident()] = connection.sock
+                response = connection.getresponse()
+            except ssl.SSLCertVerificationError as e:
+                self._drop()
+                raise UserError(f"{self.address} has no valid certificate ({e.reason})") from None
+            except (OSError, http.client.HTTPException, ValueError) as e:
+                self._drop()
+                silent = isinstance(e, TimeoutError)
+                if not kept or silent or again:  # a kept one may have been closed meanwhile
+                    raise Transient(_words(e)) from None
+            else:
+                return self._checked(response, key)
+        raise AssertionError("a second attempt returns or raises")
+
+    def _connection(self):
+        """(whether it has been used before, the connection of this thread)."""
+        connection = getattr(self._own, "connection", None)
+        if connection is not None and connection.sock is not None:
+            return True, connection
+        secure, host = self._secure, self._host
+        proxy = urllib.request.getproxies().get("https" if secure else "http")
+        if proxy and urllib.request.proxy_bypass(host):
+            proxy = None
+        first, timeout_s = urlsplit(proxy).netloc if proxy else host, self.patience.timeout_s
+        if secure:
+            connection = http.client.HTTPSConnection(
+                first, timeout=timeout_s, context=self._context
+            )
+        else:
+            connection = http.client.HTTPConnection(first, timeout=timeout_s)
+        if proxy:
+            connection.set_tunnel(host)
+        self._own.connection = connection
+        return False, connection
+
+    def _drop(self):
+        """Close this thread's connection."""
+        connection = getattr(self._own, "connection", None)
+        self._own.connection = None
+        if connection is not None:
+            connection.close()
+
+    def _checked(self, response, key):
+        """The Answer to a request that succeeded."""
+        answer = Answer(response, self._drop, self._count)
+        status, headers = response.status, response.headers
+        if status in (200, 206):
+            return answer
+        code = self._error_code(answer)
+        where, said = f"{self.address}/{key}", f"the server answers {status} {code}".rstrip()
+        if status == 412:
+            raise Changed
+        if status == 404:
+            raise Missing(f"there is no {where} ({said})")
+        if status in (401, 403):
+            raise UserError(f"{where} is not public ({said})")
+        if 300 <= status < 400:
+            self._follow(headers, said)
+            raise Transient(f"{said}", progress=True)
+        if status in (408, 416, 425, 429) or status >= 500 or code == "RequestTimeout":
+            raise Transient(said, _asked_pause(headers.get("Retry-After")))
+        raise UserError(f"{where} cannot be read ({said})")
+
+    def _error_code(self, answer):
+        """The code in S3's document that explains an error, "" where there is none."""
+        try:
+            body = answer.read(MOST_ERROR_BYTES)
+            found = ElementTree.fromstring(body).findtext("{*}Code") if body else None
+        except (Transient, ElementTree.ParseError):
+            found = None
+        answer.close()
+        return "".join(c for c in found or "" if c.isalnum())[:40]
+
+    def _follow(self, headers, said):
+        """Go to the region that a bucket of AWS lies in."""
+        region = headers.get("x-amz-bucket-region", "")
+        host = f"s3.{region}.amazonaws.com"
+        if not self.aws or not region.replace("-", "").isalnum() or host in self._host:
+            target = headers.get("Location") or "nowhere"
+            raise UserError(f"{self.address} leads to {ascii(target)} ({said})")
+        self._at_aws(host)
+        self._drop()
+
+
+def _words(error):
+    """What went wrong on the line."""
+    if isinstance(error, TimeoutError):
+        return "the server is silent"
+    if isinstance(error, socket.gaierror):
+        return f"its address cannot be found ({error.strerror})"
+    if isinstance(error, OSError):
+        number = f" ({os.strerror(error.errno)})" if error.errno and error.errno > 0 else ""
+        return f"the connection fails{number}"
+    return f"the connection breaks off ({type(error).__name__})"
+
+
+def _asked_pause(text):
+    """Seconds of a Retry-After header, which are a number or a date; None without it."""
+    if text is None:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+        except ValueError:
+            return None

@@ -25,7 +25,7 @@ import numpy as np
 
 from eeg import UserError, cli
 from eeg.bench.measure import script
-from eeg.bench.recipes import RECIPES, SHUFFLED, Cell, Plan, fingerprint
+from eeg.bench.recipes import OF_THE_CELL, RECIPES, SHUFFLED, Cell, Plan, fingerprint
 from eeg.data.release import CONTRAST, FACTORS, cache_path
 from eeg.files import locked, publishing, remove, write_json, writing
 from eeg.runs.run import find_runs
@@ -45,13 +45,16 @@ def quality(plan: Plan) -> bool:
 
     with writing(plan.out, "--out DIR"):
         plan.out.mkdir(parents=True, exist_ok=True)
-    with locked(plan.out / "lock", wait=False) as held:
-        if held is None:
-            raise UserError(f"another call is measuring in {plan.out}; name another --out DIR")
-        if plan.hours:
+    if plan.hours:
+        with locked(plan.out / "lock", wait=False) as held:
+            if held is None:
+                raise UserError(
+                    f"another call is measuring in {plan.out}; --hours 0 prints what it has, or "
+                    "name another --out DIR"
+                )
             Measurement(plan).run()
-        found = {cell: read(plan, cell) for cell in plan.cells()}
-        return publish(plan, {cell: about for cell, about in found.items() if about})
+    found = {cell: read(plan, cell) for cell in plan.cells()}
+    return publish(plan, {cell: about for cell, about in found.items() if about})
 
 
 def source(world: str) -> str:
@@ -242,6 +245,7 @@ class Measurement:
             return {"failed": failed}
         scores = work / "scores.json"
         (run,) = find_runs(work)
+        check_options(run.config["train"], cell)
         scored = (run.folder, *places, "--release", TEST, "--json", scores)
         if failed := self.command("evaluate", *scored):
             return {"failed": failed}
@@ -258,6 +262,19 @@ def _words(about):
     mean = next(line["nrmse"] for line in about["baselines"] if line["name"] == TRAINING_MEAN)
     kept = f"epoch {about['best_epoch']} of {about['epochs']}"
     return f"NRMSE {about['test']['nrmse']:.3f} (the mean {mean:.3f}), {kept}"
+
+
+def check_options(trained: dict, cell: Cell) -> None:
+    """Raises UserError where run/train.py, which starts anew for each cell, has other defaults than
+    this process, by which the cell is named."""
+    wanted = json.loads(json.dumps(cell.options().kept()))
+    names = [name for name in wanted if name not in OF_THE_CELL]
+    if changed := [name for name in names if trained.get(name) != wanted[name]]:
+        name = changed[0]
+        raise UserError(
+            f"run/train.py trained with {name} {trained.get(name)}, expected {wanted[name]}: the "
+            "program has changed since this began; start it again"
+        )
 
 
 def of_run(run, cell) -> dict:

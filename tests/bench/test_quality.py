@@ -9,10 +9,12 @@ import h5py
 import numpy as np
 import pytest
 
+from eeg import UserError
 from eeg.bench import quality, recipes
 from eeg.bench.recipes import CHOOSING, RECIPES, SHUFFLED, THIN, USUAL_WORLDS, Plan
 from eeg.data.release import FACTORS
 from eeg.data.windows import METADATA
+from eeg.files import locked
 from eeg.models.settings import SETTINGS
 from eeg.synth.worlds import WORLDS
 from eeg.train import options
@@ -179,6 +181,23 @@ def test_nothing_begins_after_the_hours_are_over(plan, trainings, capsys):
     begun, _ = trainings
     quality.quality(dataclasses.replace(plan, hours=1e-9))
     assert begun == [] and "8 cells left" in capsys.readouterr().out
+
+
+def test_one_call_measures_and_another_may_look(plan, trainings, capsys):
+    quality.quality(dataclasses.replace(plan, worlds=("null",)))
+    with locked(plan.out / "lock"):
+        with pytest.raises(UserError, match="another call is measuring in .*; --hours 0 prints"):
+            quality.quality(plan)
+        assert quality.quality(dataclasses.replace(plan, hours=0))
+    assert "4 of 8 cells are measured" in capsys.readouterr().out
+
+
+def test_a_program_that_changes_while_it_measures_is_refused(plan):
+    cell = plan.cells()[0]
+    trained = json.loads(json.dumps(cell.options().kept()))
+    quality.check_options(trained | {"seed": 7, "cache": "elsewhere", "train": ["R1"]}, cell)
+    with pytest.raises(UserError, match="trained with lr 0.5, expected .*: the program"):
+        quality.check_options(trained | {"lr": 0.5}, cell)
 
 
 # --------------------------------------------------------------------------- shuffled labels

@@ -109,16 +109,13 @@ class Measurement:
         for (world, size), cells in groups:
             if self.late():
                 break
-            folder = caches / f"{world}_{size}_{fingerprint_of_data(world)}"
+            challenges = "".join(map(str, sorted(self.plan.challenges)))
+            folder = caches / f"{world}_{size}_{challenges}_{fingerprint_of_data(world)}"
             for other in caches.glob("*"):
                 if other != folder:
                     remove(other)
-            cells = list(cells)
-            try:
-                self.make_caches(folder, world, size)
-                self.measure_all(folder, cells, len(todo))
-            finally:
-                self.end()
+            self.make_caches(folder, world, size)
+            self.measure_all(folder, cells, len(todo))
         if left := len(todo) - self.done:
             print(f"{cli.counted(left, 'cell')} left; the same command measures them")
         remove(caches)
@@ -127,10 +124,10 @@ class Measurement:
     def late(self) -> bool:
         return time.monotonic() > self.deadline
 
-    def end(self) -> None:
-        """Ends what still runs."""
+    def stop(self) -> None:
+        """Ends what runs; nothing begins any more."""
         with self.lock:
-            self.stopped = bool(self.running)
+            self.stopped = True
             for process in self.running:
                 process.terminate()
 
@@ -149,8 +146,9 @@ class Measurement:
                     for future in ended:
                         self.done += 1
                         print(f"{self.done}/{total}  {future.result()}", flush=True)
-            finally:
-                self.end()
+            except BaseException:  # Ctrl-C too
+                self.stop()
+                raise
 
     def command(self, name: str, *words) -> str:
         """Runs a script in one thread. -> "", or the last line of what it said when it failed"""

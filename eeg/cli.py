@@ -44,7 +44,7 @@ def parser(doc: str, **settings) -> Parser:
     """A Parser that shows the script's docstring as it stands and knows --data and --cache."""
     form = argparse.RawDescriptionHelpFormatter
     p = Parser(description=doc, formatter_class=form, allow_abbrev=False, **settings)
-    _add_folder(p, "data", "releases", "$EEG_DATA, else data/")
+    _add_folder(p, "data", "releases", "$EEG_DATA if set, otherwise data/")
     _add_folder(p, "cache", "caches", "cache/")
     return p
 
@@ -100,35 +100,34 @@ def add_bucket(p) -> None:
 
 
 def add_device(p) -> None:
-    default = "auto, a card that passes run/check.py, else the CPU"
+    default = "auto: a card that passes run/check.py, otherwise the CPU"
     help = f"auto, cpu, cuda, cuda:1, rocm or mps (default: {default})"
     p.add_argument("--device", type=device, default="auto", metavar="DEVICE", help=help)
 
 
 def add_runs(p, default: str) -> None:
     """RUN, --seed and --out, which choose runs in every command that takes several."""
-    names = "a run's folder, name/stamp under --out, a name (its newest finished run)"
-    stamps = "or name/FROM..TO, a range of stamps or their beginnings"
-    help = f"{names}, {stamps} (default: {default})"
+    names = "a run's folder; name/stamp under --out; a name, for its newest finished run"
+    stamps = "or name/FROM..TO, for a range of stamps, which may be cut short"
+    help = f"{names}; {stamps} (default: {default})"
     p.add_argument("runs", nargs="*", metavar="RUN", help=help)
-    help = "keep those of the named runs trained with these seeds; leave out folds of --cv"
+    help = "of the named runs, keep those trained with these seeds, without folds of --cv"
     p.add_argument("--seed", nargs="+", type=whole, metavar="N", help=help)
     add_out(p)
 
 
 def add_scoring(p) -> None:
     """--challenge, --release, --mini and --ensemble of the commands that score runs."""
-    help = "score runs of this challenge alone"
+    help = "score runs of this challenge only"
     p.add_argument("--challenge", type=challenge, metavar="{1,2}", help=help)
-    add_release(p, "test releases (default: those of R6 and R7 that are cached)")
+    add_release(p, "test releases (default: R6 and R7, or the one that is cached)")
     add_mini(p)
     ways = (
-        "their average, non-negative weights, or a ridge on their answers and time-head statistics"
+        "by their average, by non-negative weights, or by ridge regression on their answers and "
+        "time-head statistics (the last two are fitted on validation subjects and cannot be "
+        "scored on them)"
     )
-    fitted = (
-        "The last two are fitted on validation subjects, and refused where those would be scored"
-    )
-    help, kinds = f"score the runs as one, too: {ways}. {fitted}", ("average", "weights", "stack")
+    help, kinds = f"also score the runs combined: {ways}", ("average", "weights", "stack")
     p.add_argument("--ensemble", choices=kinds, help=help)
 
 

@@ -1,15 +1,15 @@
-"""Side by side with what a user would otherwise use: one row a measurement.
+"""Measure this project beside what a user would otherwise use, one row per measurement.
 
     make bench                         installs the peers in build/peers, then runs all rows
     python run/bench.py cache decode   some rows
     python run/bench.py coverage       how often the 95 % intervals by subject hold the truth;
-                                       takes minutes and runs only by name
-    python run/bench.py quality        how good each recipe is on simulated worlds; takes a night,
-                                       resumes where it stopped and runs only by name
+                                       takes minutes, runs only when named
+    python run/bench.py quality        how good each recipe is on simulated worlds; takes a
+                                       night, resumes where it stopped, runs only when named
 
-Ours and the peer run in turn, and results are compared before a time counts. A ratio is the peer's
-median time over ours (larger is better); the range is over the rounds. "x floor" is our time over
-the machine's own limit, measured in the same run. All data is simulated.
+Ours and the peer run in turn, and a time counts only if their results agree. A ratio is the peer's
+median time divided by ours (larger is better); ranges are over the rounds. "x floor" is our time
+divided by the machine's own limit, measured in the same run. All data is simulated.
 """
 
 import importlib

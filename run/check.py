@@ -1,13 +1,12 @@
 """Check whether this machine can train: ten checks of each device in a child process.
 
     python run/check.py                    the card that training would use, if any, and the CPU
-    python run/check.py --again            ignores the verdict kept in cache/device.json
-    python run/check.py --device cuda:1    this one alone: cpu, cuda, cuda:1, rocm, mps
+    python run/check.py --again            ignores the verdict stored in cache/device.json
+    python run/check.py --device cuda:1    only this device: cpu, cuda, cuda:1, rocm or mps
     python run/check.py --json             for programs
 
 An RDNA1 card under ROCm is tried as it is, then with HSA_OVERRIDE_GFX_VERSION 10.1.0, then 10.3.0;
-training sets the value that has passed.
-Exit code 0 if a device can train.
+training sets the value that passed. The exit code is 0 if any device can train.
 """
 
 import json
@@ -18,7 +17,9 @@ from eeg import cli
 def arguments():
     p = cli.parser(__doc__)
     cli.add_device(p)
-    p.add_argument("--again", action="store_true", help="repeat the checks, ignore kept verdicts")
+    p.add_argument(
+        "--again", action="store_true", help="repeat the checks, ignoring stored verdicts"
+    )
     p.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
     return p.parse_args()
 

@@ -1,20 +1,20 @@
-"""Compares runs on the same test windows: which is better, and whether any beats chance.
+"""Compare runs on the same test windows: which is better, and whether by more than chance.
 
     python run/compare.py                                   all finished runs, on R6 and R7
-    python run/compare.py c1_tcn c1_eegnex/20261121_101500  these; a name stands for all its runs
+    python run/compare.py c1_tcn c1_eegnex/20261121_101500  these (a name stands for all its runs)
     python run/compare.py c1_tcn --seed 0 1 2               runs with these seeds, no folds of --cv
     python run/compare.py c1_tcn/20261121..20261123         those started on these days
-    python run/compare.py c1_tcn --ensemble average         the runs, and their average as one more
-    python run/compare.py --promote                         promotes the best run by validation
+    python run/compare.py c1_tcn --ensemble average         the runs, and their average
+    python run/compare.py --promote                         promotes the run that validates best
 
-The best two are compared on the same subjects: what counts is whether the 95 % interval of the
-difference of their NRMSE contains 0. With fewer than 10 subjects nothing is called better or worse.
-The best of many runs is partly the luckiest on these windows: expect a little less of it on others.
+The best two are compared on the same subjects. One is called better if the 95 % interval of the
+difference between their NRMSE excludes 0; with fewer than 10 subjects neither is. The best of many
+runs is partly the luckiest on these windows: expect a little less of it on others.
 
---promote chooses by validation NRMSE, among runs validated on the same subjects. The test releases
-can only veto: a run that is worse on them than the promoted one does not replace it. So nothing is
-chosen on the test windows. The promoted run lies in experiments/promoted_challenge_1/ (or 2), which
-every command takes as a RUN.
+--promote chooses by validation NRMSE among runs validated on the same subjects. The test releases
+can only veto: a run that is worse on them than the promoted one does not replace it, so nothing is
+chosen on the test windows. The promoted run is copied to experiments/promoted_challenge_1/ (or 2),
+which every command accepts as a RUN.
 """
 
 from eeg import UserError, cli
@@ -30,10 +30,10 @@ HEADER += ["parameters", "time", "device", "differs in"]
 
 def arguments():
     p = cli.parser(__doc__)
-    cli.add_runs(p, "all finished runs; here a name stands for all of its finished runs")
+    cli.add_runs(p, "all finished runs; in this command a name stands for all of its finished runs")
     cli.add_scoring(p)
     unless = "unless it is worse than the promoted one on the test releases"
-    help = f"promote the best run by validation in its challenge, {unless}"
+    help = f"promote the run that validates best in each challenge, {unless}"
     p.add_argument("--promote", action="store_true", help=help)
     args = p.parse_args()
     cli.check_chosen(p, args)

@@ -1,4 +1,4 @@
-"""NRMSE of finished runs on test releases, with 95 % intervals by subject and label-only baselines.
+"""Score finished runs on test releases: NRMSE, its 95 % interval by subject, label-only baselines.
 
     python run/evaluate.py                                best run of each challenge, on R6 and R7
     python run/evaluate.py --challenge 1 --release R6     one challenge, one release
@@ -10,8 +10,8 @@
     python run/evaluate.py c1_tcn --shift 0.05 --mirror   averaged over views of each window
     python run/evaluate.py --json scores.json
 
-All windows are scored, as the competition does: copies and fast time line, too. Challenge 2 cuts
-the same 2 s from each 4 s window.
+All windows are scored, copies and the fast time line included, as in the competition. Challenge 2
+scores 2 s of each 4 s window, the same 2 s as the competition.
 """
 
 import json
@@ -29,15 +29,15 @@ def arguments():
     best = "the best finished run of each challenge, by validation"
     cli.add_runs(p, f"{best}; with --ensemble a name stands for all of its finished runs")
     cli.add_scoring(p)
-    views = "average over views of each window this much earlier and later, too"
-    help = f"{views} (challenge 1: the cache needs a margin)"
+    views = "also answer each window shifted this much earlier and later, and take the mean"
+    help = f"{views} (in challenge 1 the cache needs a margin)"
     p.add_argument("--shift", type=cli.seconds, default=0.0, metavar="S", help=help)
-    help = "average over each window and its mirror image"
+    help = "also answer the mirror image of each window, and take the mean"
     p.add_argument("--mirror", action="store_true", help=help)
-    off = "(default: off, because the competition's server does not show a model that much)"
+    off = "(default: off, because the competition's server does not show a model all of them)"
     help = f"answer each window with the mean over all windows of its subject {off}"
     p.add_argument("--subject-mean", action="store_true", help=help)
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the scores to this file, too")
+    p.add_argument("--json", type=Path, metavar="FILE", help="also write the scores to this file")
     args = p.parse_args()
     cli.check_chosen(p, args)
     if args.ensemble and not args.runs:

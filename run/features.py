@@ -1,9 +1,11 @@
-"""Add neuroscience features of cached windows to the cache, as `neuro_features`.
+"""Compute neuroscience features of cached windows and add them to the cache, as `neuro_features`.
 
-python run/features.py --release R1                      challenge 1
-python run/features.py --release R1 R2 --challenge 2
-python run/features.py --release R1 --plot features.png  with a picture of what they say
-python run/features.py --list                            what each feature is, and its unit
+Features that are up to date are kept.
+
+    python run/features.py --release R1                      challenge 1
+    python run/features.py --release R1 R2 --challenge 2
+    python run/features.py --release R1 --plot features.png  also draws them
+    python run/features.py --list                            what each feature is, and its unit
 """
 
 import time
@@ -17,11 +19,11 @@ def arguments():
     cli.add_release(p)
     cli.add_mini(p)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
-    help = "compute even if the cache has up-to-date features"
+    help = "compute them even if the cache has up-to-date features"
     p.add_argument("--force", action="store_true", help=help)
     cli.add_jobs(p)
     cli.add_plot(p, "draw features against response times, responding hands, spectra (challenge 1)")
-    help = "print the name and definition of each feature, and end"
+    help = "print the name and definition of each feature, then exit"
     p.add_argument("--list", action="store_true", help=help)
     args = p.parse_args()
     if not args.list and not args.release:

@@ -1,4 +1,4 @@
-"""Show which runs are running, how far and how good they are; which died, and how to resume them.
+"""Show active runs, how far along and how good they are, which runs died and how to resume them.
 
     python run/monitor.py                 all runs under experiments/
     python run/monitor.py --follow        again every 2 s until Ctrl-C; in a log, only changes

@@ -1,15 +1,16 @@
-"""Run a night's work: caches, features, training with and without features, a submission.
+"""Do a night's work: caches, features, training with and without features, and a submission.
 
     python run/overnight.py --release R1 R2 R3 R4 --tmux                in its own tmux session
     python run/overnight.py --release R1 R2 --challenge 1               one challenge, half the time
     python run/overnight.py --release R1 --epochs 20 --batch-size 64    passes options to train.py
 
 For each challenge it trains cnn and hybrid, which is cnn plus the neuroscience features. It
-compares both on R6 and R7 and promotes the one that is better by validation, unless R6 and R7 veto
-it. A submission answers both challenges, so both are the default; with only one, the best existing
-run of the other is submitted with it. R5 (validation), R6 and R7 are used if they are on disk.
+compares the two on R6 and R7 and promotes the one that validates better, unless it is worse on R6
+and R7 than the one promoted before. A submission answers both challenges, so both are trained by
+default; with only one, the best existing run of the other is submitted with it. R5 (for
+validation), R6 and R7 are used if they are on disk.
 
-Started again with the same releases it resumes, and keeps complete caches and runs.
+Started again with the same releases, it resumes; complete caches and runs are kept.
 """
 
 import shlex
@@ -39,7 +40,7 @@ def arguments():
     numbers = {"nargs": "+", "type": cli.challenge, "metavar": "{1,2}", "default": [1, 2]}
     p.add_argument("--challenge", help="challenges to train for (default: both)", **numbers)
     cli.add_out(p)
-    help = "submission to write (default: submission.zip)"
+    help = "file to write (default: submission.zip)"
     p.add_argument("--zip", type=Path, default=Path("submission.zip"), metavar="FILE", help=help)
     poor = "models trained on simulated data, or no better than the mean of the training labels"
     p.add_argument("--anyway", action="store_true", help=f"submit even {poor}")

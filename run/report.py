@@ -1,13 +1,13 @@
-"""Writes report.html into a run's folder: how it learned, how well it answers, what it looks at.
+"""Write report.html into a run's folder: how it learned, how well it answers, what it looks at.
 
     python run/report.py                             the best finished run of each challenge
     python run/report.py c1_tcn/20261121_101500      a run, by folder or by name under experiments/
     python run/report.py --release R6                answers to windows of these releases
-    python run/report.py --quick                     without what the model looks at, the slow part
+    python run/report.py --quick                     skips what the model looks at, the slow part
 
-The file needs nothing else: it can be sent, and opened years later. It shows the answers to the
-test releases (those of R6 and R7 that are cached), else to the run's validation subjects; the page
-says which.
+The file is self-contained: it can be sent to others and opened years later. It shows the answers
+to the test releases (R6 and R7, or the one that is cached), otherwise to the run's validation
+subjects, and says which.
 """
 
 import time
@@ -20,10 +20,10 @@ from eeg.runs.choice import best_runs, choose_runs
 def arguments():
     p = cli.parser(__doc__)
     cli.add_runs(p, "the best finished run of each challenge")
-    default = "those of R6 and R7 that are cached, else the validation side"
+    default = "R6 and R7, or the one that is cached, otherwise the validation side"
     cli.add_release(p, f"releases to answer (default: {default})")
     cli.add_mini(p)
-    help = "leave out what the model looks at, which takes longest (about 20 s on two cores)"
+    help = "skip what the model looks at, the slowest part (about 20 s on two cores)"
     p.add_argument("--quick", action="store_true", help=help)
     args = p.parse_args()
     cli.check_chosen(p, args)

@@ -1,13 +1,14 @@
-"""Writes submission.zip for the competition's server, and checks it.
+"""Write submission.zip for the competition's server, and check it.
 
     python run/submit.py                              the best finished run of each challenge
     python run/submit.py c1_tcn/20261121_101500       this run, and the best of the other challenge
     python run/submit.py c1_tcn/20261121..20261123 c1_unet    the average of several runs
     python run/submit.py c1_tcn --seed 0 1 2          the average of those trained with these seeds
     python run/submit.py --constant 2                 the mean of the labels for challenge 2
-    python run/submit.py --check submission.zip       checks a zip, and writes nothing
+    python run/submit.py --check submission.zip       checks a zip and writes nothing
 
-The zip is unpacked alone, run by a fresh interpreter and compared with the runs' own answers.
+To check it, the zip is unpacked into an empty folder and run by a fresh interpreter, and its
+answers are compared with the runs' own.
 """
 
 from pathlib import Path
@@ -31,7 +32,7 @@ def arguments():
     poor = "does not beat the mean of its training labels on its validation subjects"
     help = f"submit even a model that {poor}, or that was trained on simulated data"
     p.add_argument("--anyway", action="store_true", help=help)
-    p.add_argument("--check", type=Path, metavar="FILE", help="check this zip, write nothing")
+    p.add_argument("--check", type=Path, metavar="FILE", help="check this zip and write nothing")
     args = p.parse_args()
     cli.check_chosen(p, args)
     if args.check and (args.runs or args.constant):

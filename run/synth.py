@@ -1,11 +1,14 @@
-"""A simulated release in the real layout, for work without data: no person was recorded.
+"""Simulate a release in the real layout, to work without data. No person was recorded.
 
-python run/synth.py --release R1 [--subjects 20] [--seed 0]
-python run/synth.py --release R1 --world easy                    learned in a minute
-python run/synth.py --release R5 --subjects 10 --tasks contrastChangeDetection RestingState
-python run/synth.py --plot synth.png [--beside FILE.set]         draws what the signals are like
+The same arguments give the same bytes.
+
+    python run/synth.py --release R1 [--subjects 20] [--seed 0]
+    python run/synth.py --release R1 --world easy                 learned in a minute
+    python run/synth.py --release R5 --subjects 10 --tasks contrastChangeDetection RestingState
+    python run/synth.py --plot synth.png [--beside FILE.set]      draws what the signals are like
 """
 
+import textwrap
 import time
 from pathlib import Path
 
@@ -15,32 +18,36 @@ from eeg import cli
 def parser():
     from eeg.synth.worlds import WORLDS  # quick to import
 
-    worlds = "\n".join(f"  {world.name:<11} {shown(world)}" for world in WORLDS.values())
+    worlds = "\n".join(map(shown, WORLDS.values()))
     p = cli.parser(f"{__doc__}\nworlds, which differ in what carries the labels:\n{worlds}")
     p.add_argument("--release", type=cli.release, metavar="R", help="R1 ... R12")
-    p.add_argument("--mini", action="store_true", help="under the mini release's folder name")
-    p.add_argument("--subjects", type=cli.positive, default=20, metavar="N")
+    p.add_argument("--mini", action="store_true", help="write it as the mini release")
+    p.add_argument("--subjects", type=cli.positive, default=20, metavar="N",
+                   help="simulate N subjects (default: 20)")  # fmt: skip
     p.add_argument("--runs", type=cli.positive, default=3, metavar="N",
-                   help="contrast-change runs a subject (default 3)")  # fmt: skip
-    p.add_argument("--seed", type=cli.whole, default=0,
-                   help="the same seed gives the same bytes (default 0)")  # fmt: skip
+                   help="contrast-change runs of each subject (default: 3)")  # fmt: skip
+    p.add_argument("--seed", type=cli.whole, default=0, metavar="N",
+                   help="the same seed gives the same bytes (default: 0)")  # fmt: skip
     p.add_argument("--world", choices=tuple(WORLDS), default="real", metavar="NAME",
-                   help="what carries the labels (default real; see above)")  # fmt: skip
-    p.add_argument("--snr", type=cli.at_least_0, default=1.0,
-                   help="scales all that depends on a label (default 1)")  # fmt: skip
+                   help="what carries the labels, see above (default: real)")  # fmt: skip
+    p.add_argument("--snr", type=cli.at_least_0, default=1.0, metavar="X",
+                   help="scale everything that depends on a label (default: 1)")  # fmt: skip
     p.add_argument("--tasks", nargs="+", default=["contrastChangeDetection"], metavar="TASK",
-                   help="or 'all' (default: contrastChangeDetection)")  # fmt: skip
+                   help="tasks, or 'all' (default: contrastChangeDetection)")  # fmt: skip
     cli.add_jobs(p)
     p.add_argument("--force", action="store_true",
                    help="replace a release simulated with other settings")  # fmt: skip
-    cli.add_plot(p, "draw the world's signals at Pz into a file; writes no release")
+    cli.add_plot(p, "draw the world's signals at Pz, and write no release")
     p.add_argument("--beside", type=Path, metavar="FILE.set",
-                   help="with --plot: draw a real EEGLAB recording beside them")  # fmt: skip
+                   help="with --plot, also draw a real EEGLAB recording")  # fmt: skip
     return p
 
 
 def shown(world):
-    return world.sentence + (" [choose nothing on it]" if world.held_out else "")
+    """A world in a few lines of --help."""
+    text = world.sentence + " [for final checks only]" * world.held_out
+    name = f"  {world.name:<11} "
+    return textwrap.fill(text, 100, initial_indent=name, subsequent_indent=" " * len(name))
 
 
 def main():

@@ -1,7 +1,7 @@
-"""Train a model. Stop it, kill it, lose the card: it resumes where it was.
+"""Train a model. Stopped, killed or without its card, a run resumes where it was.
 
     python run/train.py --challenge 1
-    python run/train.py --challenge 1 --tmux               in tmux, it outlives the terminal
+    python run/train.py --challenge 1 --tmux               in tmux, outlives the terminal
     python run/train.py --resume                           the newest unfinished run
     python run/train.py --resume experiments/c1_tcn/20261121_101500
     python run/train.py --challenge 1 --cv 5               one run for each fold, by subject

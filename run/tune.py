@@ -1,15 +1,15 @@
-"""Find train settings by successive halving: train many trials for a few epochs, the best third
-three times as long, and so on.
+"""Search for training settings by successive halving: train many trials for a few epochs, the best
+third for three times as long, and so on.
 
     python run/tune.py --challenge 1
     python run/tune.py --challenge 1 --space space.json --trials 27 --epochs 27
     python run/tune.py --challenge 2 --name tune_unet -- --model unet --train R1 R2
 
-Options of run/train.py after -- are shared by all trials. The same command resumes a search that
-was stopped or killed. Started several times at once, on one machine or on several that share --out,
-it shares the work. A trial is an ordinary run in experiments/<name>_<number>/.
+Options of run/train.py after -- apply to all trials. The same command resumes a search that was
+stopped or killed. Start it several times at once, on one machine or on several that share --out,
+and the processes share the work. A trial is an ordinary run in experiments/<name>_<number>/.
 
-A space is a JSON object of options of run/train.py with the values they may take:
+A space is a JSON object that gives options of run/train.py the values they may take:
     {"lr": {"log": [1e-4, 1e-2]}, "weight-decay": {"range": [0, 0.1]}, "batch-size": [32, 64],
      "set.width": {"int": [64, 256]}, "balance": [true, false]}
 """
@@ -26,7 +26,7 @@ SHOWN = 10  # trials in the table
 def arguments():
     p = cli.parser(__doc__)
     p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", required=True)
-    help = "what to search (default: lr, weight-decay, batch-size, ema, dropout of the model)"
+    help = "what to vary (default: lr, weight-decay, batch-size, ema, dropout of the model)"
     p.add_argument("--space", type=Path, metavar="FILE", help=help)
 
     def add_count(option, help):
@@ -35,8 +35,8 @@ def arguments():
     add_count("--trials", "draw N settings (default: 27)")
     add_count("--epochs", "train the last round to epoch N (default: 27)")
     add_count("--rungs", "train in N rounds, each with fewer trials (default: 3)")
-    add_count("--eta", "keep one trial in N, for N times the epochs (default: 3)")
-    help = "seed of the draw and of each trial (default: 0)"
+    add_count("--eta", "keep one trial in N and train it for N times the epochs (default: 3)")
+    help = "seed of the draws and of each trial (default: 0)"
     p.add_argument("--seed", type=cli.whole, metavar="N", help=help)
     cli.add_out(p)
     help = "folder of the study under --out (default: tune_c1 or tune_c2)"

@@ -1,13 +1,13 @@
-"""What the events and labels of releases say, and what labels alone score.
+"""Report what the events and labels of releases say, and what labels alone score.
 
-Reads events.tsv, participants.tsv and the tables beside them. No signal has to be there.
+It reads events.tsv, participants.tsv and the tables beside them, and needs no signal.
 
     python run/audit.py --release R1                           one release
     python run/audit.py --release R1 R2 R5 --json audit.json   several, and all numbers in a file
     python run/audit.py --release R1 R2 R6 R7 --test R6 R7     label-only scores, trained on R1, R2
 
-A release is looked for under its published names, then in a folder R1. Of several releases, each
-is scored by what the labels of the others predict; --test names those that are one test set.
+A release is looked for under its published names, then in a folder R1. With several releases, each
+is predicted from the labels of the others; --test names releases that form one test set.
 """
 
 import json

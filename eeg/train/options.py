@@ -221,7 +221,11 @@ class Options:
         metavar="P",
     )
     checkpoint_minutes: float = amount(
-        5.0, "save every M minutes, besides each epoch's end", "machine", kept=False, metavar="M"
+        5.0,
+        "save every M minutes, as well as at the end of each epoch",
+        "machine",
+        kept=False,
+        metavar="M",
     )
 
     def __post_init__(self):

@@ -99,6 +99,13 @@ def add_bucket(p) -> None:
     p.add_argument("--time-limit", type=above_0, metavar="MIN", help=help)
 
 
+def check_bucket(p: Parser, args: argparse.Namespace) -> None:
+    """Ends with the parser's error where an argument of add_bucket comes without --stream."""
+    for name in ("source", "endpoint", "connections", "timeout", "time_limit"):
+        if not args.stream and getattr(args, name) != p.get_default(name):
+            p.error(f"--{name.replace('_', '-')} goes with --stream")
+
+
 def add_device(p) -> None:
     default = "auto: a card that passes run/check.py, otherwise the CPU"
     help = f"auto, cpu, cuda, cuda:1, rocm or mps (default: {default})"

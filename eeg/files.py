@@ -113,6 +113,16 @@ def locked(path: Path, wait: bool = True) -> Iterator[int | None]:
 
 
 @contextmanager
+def locked_folder(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder. Yields whether it is held: False if another process holds it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield lock(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
 def exclusive_partial(path: Path) -> Iterator[Path | None]:
     """Hold path.partial alone and remove it at the end unless it was renamed.
 

@@ -6,13 +6,14 @@ That is an HDF5 file whose X can be memory-mapped.
     python run/cache.py --release R1 R2 --challenge 2     challenge 2: 129 x 400 every 2 s
     python run/cache.py --release R5 --mini --plot c.png  the 20-subject release, with a picture
     python run/cache.py --release R1 --margin 0.25        0.25 s more on both sides, for shifts
+    python run/cache.py --release R1 --stream             from the public bucket, not from disk
 """
 
 import time
 
-from eeg import UserError, cli
-from eeg.data.release import TASKS, find_release
-from eeg.files import check_writable
+from eeg import UserError, cli, hints
+from eeg.data.release import TASKS, cache_path, find_release
+from eeg.files import amount, check_writable
 
 
 def arguments():
@@ -35,7 +36,11 @@ def arguments():
     help = "exit 1 if any recording was skipped because of a fault"
     p.add_argument("--strict", action="store_true", help=help)
     cli.add_plot(p, "draw labels, windows by subject, grand averages and bad channels")
+    help = "fetch what the windows need from the public bucket: no release on disk"
+    p.add_argument("--stream", action="store_true", help=help)
+    cli.add_bucket(p)
     args = p.parse_args()
+    cli.check_bucket(p, args)
     if args.challenge == 1 and args.tasks != [contrast]:
         p.error(f"--tasks goes with --challenge 2: challenge 1 is cut from {contrast} alone")
     return p, args
@@ -48,19 +53,16 @@ def main():
     tasks = TASKS if args.tasks == ["all"] else tuple(dict.fromkeys(args.tasks))
     if unknown := [task for task in tasks if task not in TASKS]:
         p.error(f"--tasks {unknown[0]}: the tasks are {', '.join(TASKS)}, all")
-    releases = [find_release(name, args.data, args.mini) for name in dict.fromkeys(args.release)]
+    names = dict.fromkeys(args.release)
+    releases = [] if args.stream else [find_release(name, args.data, args.mini) for name in names]
 
-    from eeg.data.build import Settings, build
+    from eeg.data.build import Settings
 
     settings = Settings(args.challenge, tasks, args.dtype, args.margin, args.max_recordings)
-    reports = []
-    for release in releases:
-        start = time.perf_counter()
-        announce(release, settings)
-        with cli.Progress("recordings") as progress:
-            report = build(release, settings, args.cache, args.jobs, args.force, progress)
-        describe(report, settings, time.perf_counter() - start, progress.peak)
-        reports.append(report)
+    if args.stream:
+        reports = [stream(name, settings, args) for name in names]
+    else:
+        reports = [make(release, release.folder, settings, args) for release in releases]
     if args.plot and all(report.windows for report in reports):
         from eeg.data.cache import Cache
         from eeg.data.plots import plot_cache
@@ -73,14 +75,57 @@ def main():
     return int(bool(args.strict and faults) or not all(report.windows for report in reports))
 
 
-def announce(release, settings):
+def make(release, place, settings, args):
+    """Build one cache. place: where the release lies, in words."""
+    from eeg.data.build import build
+
+    start = time.perf_counter()
+    announce(release, place, settings)
+    jobs = args.connections if args.stream else args.jobs
+    with cli.Progress("recordings") as progress:
+        report = build(release, settings, args.cache, jobs, args.force, progress)
+    describe(report, settings, time.perf_counter() - start, progress.peak)
+    return report
+
+
+def stream(name, settings, args):
+    """Build one cache from the bucket."""
+    from eeg.bucket.choice import choose
+    from eeg.bucket.listing import list_objects
+    from eeg.bucket.patience import GaveUp, Patience, TimeIsUp
+    from eeg.bucket.server import Server
+    from eeg.bucket.source import find_source
+    from eeg.bucket.stream import Stream, StreamedRelease, interruptible
+
+    source = find_source(name, args.mini, args.source)
+    patience = Patience(args.timeout, limit_s=args.time_limit and args.time_limit * 60)
+    server = Server(source.bucket, args.endpoint, patience)
+    choice = choose(list_objects(server, source.prefix)[0], settings.tasks)
+    cache = cache_path(args.cache, settings.challenge, name, args.mini)
+    fetched = Stream(server, choice, cache.with_name(f"{cache.name}.stream"), source.folder)
+    release = StreamedRelease(name, args.mini, fetched.folder, fetched, args.data)
+    try:
+        with interruptible(server), fetched.held():
+            fetched.prepare(args.connections)
+            report = make(release, source.url, settings, args)
+            fetched.remove()
+    except (GaveUp, TimeIsUp) as e:
+        again = hints.this("cache")
+        raise UserError(f"{e}; what has come is kept, continue with: {again}") from None
+    share = f"{100 * server.received / choice.bytes:.0f} %"
+    of = f"a download is {amount(choice.bytes)}"
+    print(f"fetched   {amount(server.received)}, {share}: {of}")
+    return report
+
+
+def announce(release, place, settings):
     count = len(settings.recordings(release))
     if not count:
-        none = f"{release.folder} has no recording of {', '.join(settings.tasks)}"
+        none = f"{place} has no recording of {', '.join(settings.tasks)}"
         raise UserError(f"{none} (looked for sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)")
     kind = "contrast-change recording" if settings.challenge == 1 else "recording"
     people = cli.counted(len(release.participants()), "participant")
-    what = f"{people}, {cli.counted(count, kind)} in {release.folder}"
+    what = f"{people}, {cli.counted(count, kind)} in {place}"
     print(f"{release.label}: {what}{' (simulated)' * release.simulated}", flush=True)
 
 

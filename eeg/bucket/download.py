@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,7 +120,10 @@ class Download:
         """
         before = self.server.received
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _held(self.folder), ThreadPoolExecutor(connections) as pool:
+        with files.locked_folder(self.folder) as held, ThreadPoolExecutor(connections) as pool:
+            if not held:
+                other = "another process is downloading to"
+                raise UserError(f"{other} {self.folder}; wait for it, or stop it")
             self.report.missing = len(self.todo)
             waiting = {pool.submit(self._one, one) for one in self.todo}
             try:
@@ -186,18 +188,6 @@ class Download:
     def _count(self, size):
         with self._lock:
             self.done_bytes += size
-
-
-@contextmanager
-def _held(folder):
-    """Keep other processes from downloading to the same folder."""
-    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if not files.lock(held):
-            raise UserError(f"another process is downloading to {folder}; wait for it, or stop it")
-        yield
-    finally:
-        os.close(held)
 
 
 def _refuse_links(folder, target):

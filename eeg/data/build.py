@@ -178,6 +178,7 @@ class _Layout:
     """What a cache's file holds besides its windows: shape, attributes, recordings."""
 
     def __init__(self, release, settings, recordings, fingerprint):
+        self.release = release
         self.dtype = np.dtype(settings.dtype)
         self.margin_samples = round(settings.margin_s * SFREQ)
         length = LENGTH[settings.challenge]
@@ -197,7 +198,7 @@ class _Layout:
             "channels": np.array(CHANNELS, "S4"),
             "tasks": np.array(settings.tasks, "S24"),
             "max_recordings": settings.max_recordings or 0,
-            "data": np.bytes_(os.fsencode(os.path.abspath(release.folder.parent))),
+            "data": np.bytes_(os.fsencode(os.path.abspath(release.root))),
             "target": TARGETS[settings.challenge],
             "window_samples": length,
             "margin_samples": self.margin_samples,
@@ -274,12 +275,12 @@ def _fill(partial, offset, layout, plans, jobs):
         def read(plan):
             if not hasattr(own, "buffer"):
                 own.buffer = np.empty((many, *layout.shape), layout.dtype)
+            starts = plan.windows.starts - layout.margin_samples
+            layout.release.provide(plan.recording, starts, layout.shape[1])
             signal, clipped = open_signal(plan.recording), 0
             for i in range(0, len(plan.windows.starts), many):
                 out = own.buffer[: len(plan.windows.starts) - i]
-                clipped += signal.read(
-                    plan.windows.starts[i : i + many] - layout.margin_samples, out
-                )
+                clipped += signal.read(starts[i : i + many], out)
                 os.pwrite(file.fileno(), out, offset + (plan.first + i) * size)
             return clipped
 
@@ -339,7 +340,7 @@ def _reason_to_replace(there, release, settings, recordings):
     """
     folder, names = there.path.parent, _names(release, recordings)
     known = asdict(settings) | {"release": release.name, "mini": release.mini}
-    known["data"] = release.folder.parent
+    known["data"] = release.root
     if found := differences(there, known, names, release.simulated):
         lost = cli.counted(there.windows, "window") + " with their features" * there.features
         keep, replace = build_command(folder, there.settings), build_command(folder, known, True)

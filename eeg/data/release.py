@@ -5,7 +5,7 @@ Imports nothing heavy: a command knows its releases before torch, h5py or numpy 
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,11 @@ class Release:
     folder: Path
 
     @property
+    def root(self) -> Path:
+        """The data root that the release lies in."""
+        return self.folder.parent
+
+    @property
     def label(self) -> str:
         return f"{self.name} mini" if self.mini else self.name
 
@@ -80,6 +85,12 @@ class Release:
                     signal = folder / match[0]
                     found.append(Recording(subject, task, int(run or 0), signal))
         return found
+
+    def provide(self, recording: Recording, starts: Sequence[int], samples: int) -> None:
+        """Make the samples of these windows readable. On disk they are; see eeg/bucket/stream.py.
+
+        Called once for a recording, from any thread, before its windows are read.
+        """
 
     def participants(self) -> dict[str, dict]:
         """subject -> {"age", "sex": "M" or "F", and the four factors}; {} without the file.

@@ -35,6 +35,16 @@ def download(s3, data, *words, code=0):
     return done.stdout + done.stderr
 
 
+def kill_later(child, s3, seconds):
+    """Kill a child so long after its next request, if it has not ended by then."""
+    asked = len(s3.asked)
+    child.wait_until(lambda: len(s3.asked) > asked)
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGKILL)
+
+
 def content(folder):
     """path -> MD5 of the visible files of a folder."""
     found = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
@@ -239,8 +249,7 @@ def test_it_is_killed_again_and_again(tmp_path):
             for key in draw.choices(list(s3.objects), k=20):
                 s3.spoil(key, faults.cut(draw.randint(0, 100_000)))
             with Child(line(s3, tmp_path), tmp_path / "said") as child:
-                time.sleep(0.25 + 0.05 * attempt)
-                child.send_signal(signal.SIGKILL)
+                kill_later(child, s3, 0.05 * attempt)
                 killed = child.wait() != 0
             kills += killed
             there = content(folder) if folder.exists() else {}

@@ -87,7 +87,11 @@ def described(plan: Plan, found: Found) -> tuple[str, bool]:
             parts.append(f"**{title}**: nothing is measured yet")
             continue
         goals = [goal(rows, measured) for goal in GOALS[challenge]]
-        parts += [f"**{title}**", as_table(rows), "\n".join(line for line, _ in goals)]
+        parts += [
+            f"**{title}**",
+            as_table(rows, len(plan.seeds)),
+            "\n".join(line for line, _ in goals),
+        ]
         met &= all(good for _, good in goals)
     parts.append(state_of(plan, measured))
     if failed:
@@ -101,8 +105,8 @@ def state_of(plan: Plan, measured: Found) -> str:
     return (
         f"{len(measured):,} of {len(plan.cells()):,} cells are measured. Rows are a simulated "
         "world and the number of training subjects; ± is half of the 95 % interval over the test "
-        "subjects, averaged over seeds; bold is the best of the row. Nothing here is a score on "
-        "real EEG."
+        "subjects. Both are averaged over seeds, in brackets how many where not all are measured; "
+        "bold is the best of the row. Nothing here is a score on real EEG."
     )
 
 
@@ -152,13 +156,13 @@ def worst(rows: list[Standing], recipe: str) -> tuple[float, str] | None:
 # --------------------------------------------------------------------------- the table as text
 
 
-def as_table(rows: list[Standing]) -> str:
-    """Aligned columns, which markdown understands."""
+def as_table(rows: list[Standing], seeds: int) -> str:
+    """Aligned columns, which markdown understands. seeds: how many are asked for."""
     recipes = [name for name in RECIPES if any(name in row.recipes for row in rows)]
     heading = ["world, subjects", "mean", "labels alone", *recipes, "oracle"]
     lines = [heading, ["---"] * len(heading)]
     for row in rows:
-        own = [_marked(row, name) for name in recipes]
+        own = [_marked(row, name, seeds) for name in recipes]
         oracle = "-" if row.oracle is None else f"{row.oracle:.3f}"
         lines.append([row.name, str(row.mean), str(row.label_only or "-"), *own, oracle])
     gaps = [worst(rows, name) for name in recipes]
@@ -170,10 +174,12 @@ def as_table(rows: list[Standing]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
-def _marked(row, recipe):
+def _marked(row, recipe, seeds):
     if recipe not in row.recipes:
         return ""
     score = str(row.recipes[recipe])
+    if row.recipes[recipe].seeds < seeds:
+        score += f" ({row.recipes[recipe].seeds})"
     return f"**{score}**" if recipe == row.best and len(row.recipes) > 1 else score
 
 

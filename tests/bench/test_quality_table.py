@@ -55,9 +55,9 @@ def test_the_table_marks_the_best_and_ends_with_the_worst_world():
     }
     text, _ = quality_table.described(PLAN, found_of(numbers))
     mean, label_only = "1.000", "0.950"
-    own = ["0.860 ± 0.050", "0.910 ± 0.050", "**0.820 ± 0.050**"]
+    own = ["0.860 ± 0.050 (1)", "0.910 ± 0.050", "**0.820 ± 0.050**"]  # (1): of two seeds
     assert columns(text, "real, 30") == [mean, label_only, *own, "0.500"]
-    own = ["", "**1.000 ± 0.050**", "1.010 ± 0.050"]
+    own = ["", "**1.000 ± 0.050 (1)**", "1.010 ± 0.050 (1)"]
     assert columns(text, "null, 30") == [mean, label_only, *own, "0.500"]
     gaps = ["0.040 (real, 30)", "0.090 (real, 30)", "0.010 (null, 30)"]
     assert columns(text, "worst world")[2:5] == gaps
@@ -76,7 +76,7 @@ def test_rows_go_by_size_and_then_by_world():
 
 def test_a_world_without_an_oracle_and_a_recipe_without_a_rival():
     text, met = quality_table.described(PLAN, found_of({("null", "ridge"): [1.0]}, oracle=None))
-    assert columns(text, "null, 30")[2:] == ["1.000 ± 0.050", "-"]
+    assert columns(text, "null, 30")[2:] == ["1.000 ± 0.050 (1)", "-"]
     assert columns(text, "worst world")[2:] == ["-", ""]
     assert met and "not measured yet" in line_of(text, "the default is best")
 

@@ -71,6 +71,8 @@ def test_the_thin_table_comes_first():
     place = lambda wanted: next(k for k, cell in enumerate(others) if wanted(cell))
     assert place(lambda cell: cell.recipe == "unet") < place(lambda cell: cell.size == 100)
     assert place(lambda cell: cell.size == 100) < place(lambda cell: cell.size == 300)
+    both = lambda cell: cell.recipe == "unet" and cell.seed == 1  # differs in two ways
+    assert place(lambda cell: cell.size == 300) < place(both)
 
 
 @pytest.mark.parametrize("challenge", [1, 2])

@@ -137,11 +137,8 @@ def find_release(name: str, data: Path, mini: bool = False, other: str | None = 
         if (data / folder).is_dir():
             return Release(name, mini, data / folder)
     words = ["--release", name, *["--mini"] * mini]
-    offers = [
-        f"{what}: {hints.command(how, *words, data=data)}"
-        for what, how in (("get it with", "download"), ("simulate one with", "synth"))
-        if hints.script(how).exists()
-    ]
+    ways = [("get it with", "download")] * (name in DATASETS) + [("simulate one with", "synth")]
+    offers = [f"{what}: {hints.command(how, *words, data=data)}" for what, how in ways]
     raise UserError(
         f"no release {name}{' mini' if mini else ''} under {data}/ (looked for "
         f"{', '.join(names)}); name another folder with --data DIR, or {', or '.join(offers)}"

@@ -27,8 +27,8 @@ def source_files(release, settings, recordings) -> Sources:
 def digest(release, settings, sources: Sources) -> str:
     """The fingerprint of a cache: its settings, and each file's name, size and content.
 
-    Of a signal the beginning counts: there are gigabytes of the rest. It does not say when and where
-    files were written: the same release makes the same bytes.
+    Of a signal the beginning counts: there are gigabytes of the rest. It does not say when and
+    where files were written: the same release makes the same bytes.
     """
     # Spelled out: it must not change when a field of Settings is renamed.
     made_with = (

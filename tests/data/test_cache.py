@@ -222,7 +222,9 @@ def test_every_folder_name_is_found_in_order(tmp_path):
         match=r"looked for R12_L100_bdf, EEG2025r12, R12_L100, cmi_bids_R12\); .*--data DIR, or "
         "simulate one with: python run/synth.py --release R12",
     ):
-        find_release("R12", tmp_path)
+        find_release("R12", tmp_path)  # which no bucket has
+    with pytest.raises(UserError, match="get it with: python run/download.py --release R1, or sim"):
+        find_release("R1", tmp_path)
 
 
 def test_recordings_are_what_files_exist(release_folder):

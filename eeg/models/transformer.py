@@ -96,7 +96,7 @@ class Transformer(nn.Module):
 
 
 class Conformer(nn.Module):
-    """A convolution stem, then a transformer: the stem finds waves, attention compares their moments
+    """A convolution stem, then a transformer: the stem finds waves, attention compares moments
     (after EEG Conformer, Song et al. 2023). A token is 4 samples.
 
     (B, C, T) -> (B, n_outputs) numbers, or (B, T) scores of moments.

@@ -79,9 +79,13 @@ sanitize: build
 
 # What a user would otherwise use, in an environment of its own. Where it is, the tests compare with it too.
 PEERS := torch==2.13.0 braindecode==1.8.1 eegdash==0.9.1 mne-features==0.3.2
+# In another one, an S3 server that tests download from.
+MOTO  := moto[server]==5.2.5
 build/peers.built: Makefile
 	$(PYTHON) -m venv build/peers
 	build/peers/bin/pip install --quiet $(PEERS)
+	$(PYTHON) -m venv build/moto
+	build/moto/bin/pip install --quiet "$(MOTO)"
 	@touch $@
 
 peers: build/peers.built

@@ -10,7 +10,6 @@ import time
 import numpy as np
 import torch
 
-import eeg
 from eeg import UserError, cli
 from eeg.data.split import Damaged, Split
 from eeg.models.model import Model
@@ -20,7 +19,7 @@ from eeg.score.metrics import auroc, nrmse
 from eeg.train import checkpoint
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
-from eeg.train.progress import finite, say_result
+from eeg.train.progress import best_so_far, finite, say_result
 from eeg.train.targets import choose_targets
 from eeg.train.validation import Validation
 
@@ -34,6 +33,7 @@ class Fitter:
     """
 
     part = None  # windows are never computed in parts
+    epoch, batch = EPOCH, 0
 
     def __init__(
         self,
@@ -75,9 +75,13 @@ class Fitter:
             "best": True,
             "strengths": {kind: finite(value) for kind, value in found.strengths.items()},
         }
+        self.best = {"epoch": EPOCH, "value": score.value}
         self._keep(entry, time.monotonic() - began, found)
-        self._save(entry, found, score.value)
-        self._finish(entry, score.value)
+        self._save(found)
+        say_result(self, "finished:", score.value, score.shrink)
+        self.journal.say(f"weights {self._weights}")
+        facts = {"epoch": EPOCH, "epochs": EPOCH, "device": "cpu", "seconds_left": 0}
+        self.journal.state("finished", **facts, **best_so_far(self.best))
         return "finished"
 
     def _training_figures(self, found):
@@ -112,7 +116,7 @@ class Fitter:
             f"{memory / 1e9:.1f} GB"
         )
 
-    def _save(self, entry, found, value):
+    def _save(self, found):
         """Checkpoints and the weights that evaluation reads. Raises UserError where there is no
         room."""
         state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -124,19 +128,7 @@ class Fitter:
             "fold": torch.from_numpy(found.fold),
             "answers": torch.from_numpy(found.answers),
         }
-        about = {
-            "epoch": EPOCH,
-            "batch": 0,
-            "best_epoch": EPOCH,
-            "metrics": entry["valid"],
-            "best": finite(value),
-            "settings": settings,
-            "versions": {
-                "eeg": eeg.__version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
-        }
+        about = checkpoint.describe(self)
         folder = self.journal.folder
         with checkpoint.finishing(folder, folder):
             checkpoint.save(
@@ -148,19 +140,6 @@ class Fitter:
     @property
     def _weights(self):
         return self.journal.folder / f"weights_challenge_{self.split.cache.challenge}.pt"
-
-    def _finish(self, entry, value):
-        say_result(self, "finished:", value, entry["shrink"])
-        self.journal.say(f"weights {self._weights}")
-        self.journal.state(
-            "finished",
-            epoch=EPOCH,
-            epochs=EPOCH,
-            best_nrmse=finite(value),
-            best_epoch=EPOCH,
-            device="cpu",
-            seconds_left=0,
-        )
 
     def _on_event(self, kind, text):
         self.journal.event(EPOCH, 0, kind, text)

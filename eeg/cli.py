@@ -73,6 +73,11 @@ def add_jobs(p) -> None:
     p.add_argument("--jobs", type=positive, metavar="N", help="threads (default: all cores)")
 
 
+def add_exclude(p) -> None:
+    help = "leave out the recordings on this list: a recording or subject and the reason, per line"
+    p.add_argument("--exclude", type=Path, metavar="FILE", help=help)
+
+
 def add_plot(p, help: str) -> None:
     p.add_argument("--plot", type=picture, metavar="FILE", help=help)
 

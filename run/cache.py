@@ -6,12 +6,14 @@ That is an HDF5 file whose X can be memory-mapped.
     python run/cache.py --release R1 R2 --challenge 2     challenge 2: 129 x 400 every 2 s
     python run/cache.py --release R5 --mini --plot c.png  the 20-subject release, with a picture
     python run/cache.py --release R1 --margin 0.25        0.25 s more on both sides, for shifts
+    python run/cache.py --release R1 --exclude bad.tsv    without the recordings on this list
     python run/cache.py --release R1 --stream             from the public bucket, not from disk
 """
 
 import time
 
 from eeg import UserError, cli, hints
+from eeg.data.exclude import Exclusions, read_exclusions
 from eeg.data.release import TASKS, cache_path, find_release
 from eeg.files import amount, check_writable
 
@@ -30,6 +32,7 @@ def arguments():
     p.add_argument("--margin", type=cli.seconds, default=0.0, metavar="S", help=help)
     help = "use the first N recordings only"
     p.add_argument("--max-recordings", type=cli.positive, metavar="N", help=help)
+    cli.add_exclude(p)
     cli.add_jobs(p)
     help = "build even if the cache is up to date or has other settings"
     p.add_argument("--force", action="store_true", help=help)
@@ -59,10 +62,12 @@ def main():
     from eeg.data.build import Settings
 
     settings = Settings(args.challenge, tasks, args.dtype, args.margin, args.max_recordings)
+    settings.exclude = read_exclusions(args.exclude) if args.exclude else Exclusions()
     if args.stream:
         reports = [stream(name, settings, args) for name in names]
     else:
         reports = [make(release, release.folder, settings, args) for release in releases]
+    note_unmatched(settings.exclude, reports, names)
     if args.plot and all(report.windows for report in reports):
         from eeg.data.cache import Cache
         from eeg.data.plots import plot_cache
@@ -73,6 +78,15 @@ def main():
     reasons = [reason for report in reports for _, reason in report.skipped]
     faults = [reason for reason in reasons if not any(words in reason for words in usual)]
     return int(bool(args.strict and faults) or not all(report.windows for report in reports))
+
+
+def note_unmatched(exclude, reports, names):
+    """Name what is on the list and in none of the releases."""
+    recordings = [recording for report in reports for recording, _ in report.excluded]
+    if missing := exclude.unmatched(recordings):
+        some = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+        lines = f"{len(missing):,} of {cli.counted(len(exclude.entries), 'line')}"
+        print(f"note      {lines} in {exclude.path} name no recording of {' '.join(names)}: {some}")
 
 
 def make(release, place, settings, args):
@@ -120,6 +134,8 @@ def stream(name, settings, args):
 
 def announce(release, place, settings):
     count = len(settings.recordings(release))
+    if not count and settings.exclude.path and release.recordings(settings.tasks):
+        raise UserError(f"{settings.exclude.path} excludes every recording of {release.label}")
     if not count:
         none = f"{place} has no recording of {', '.join(settings.tasks)}"
         raise UserError(f"{none} (looked for sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)")
@@ -135,6 +151,8 @@ def describe(report, settings, seconds, peak):
 
     windows, size = cli.counted(report.windows, "window"), f"{report.bytes / 1e6:,.0f} MB"
     if not report.built:
+        without = cli.counted(len(report.excluded), "recording") + " excluded"
+        size += f", {without}" * bool(report.excluded)
         print(f"{report.path} is up to date: {windows}, {size} (--force rebuilds it)")
         return
     if report.reason:
@@ -154,6 +172,11 @@ def describe(report, settings, seconds, peak):
     if report.clipped:
         many = cli.counted(report.clipped, "sample")
         print(f"clipped   {many} beyond the 65,504 uV that float16 holds")
+    if report.excluded:
+        many = cli.counted(len(report.excluded), "recording")
+        print(f"excluded  {many}, by {settings.exclude.path}:")
+        for recording, reason in report.excluded:
+            print(f"          {recording}: {reason}")
     if report.skipped:
         print(f"skipped   {cli.counted(len(report.skipped), 'recording')}:")
         for recording, reason in sorted(report.skipped, key=lambda pair: str(pair[0])):

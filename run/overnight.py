@@ -39,6 +39,7 @@ def arguments():
     cli.add_mini(p)
     numbers = {"nargs": "+", "type": cli.challenge, "metavar": "{1,2}", "default": [1, 2]}
     p.add_argument("--challenge", help="challenges to train for (default: both)", **numbers)
+    cli.add_exclude(p)
     cli.add_out(p)
     help = "file to write (default: submission.zip)"
     p.add_argument("--zip", type=Path, default=Path("submission.zip"), metavar="FILE", help=help)
@@ -91,7 +92,8 @@ def stages(args):
     releases = ["--release", *args.release, *others]
     for challenge in args.challenge:
         common = shared_options(args, challenge)
-        yield f"caches of challenge {challenge}", script("cache", *releases, *common)
+        without = ["--exclude", str(args.exclude)] if args.exclude else []
+        yield f"caches of challenge {challenge}", script("cache", *releases, *common, *without)
         # In challenge 2 a window is cut at random, so the hybrid computes its features
         if challenge == 1:
             yield "features", script("features", *releases, *common)

@@ -105,7 +105,7 @@ def option(stage, name, count=1):
 
 def test_all_stages_in_order_and_what_is_done_is_kept(night):
     start, log = night
-    process = start("", "--epochs", "3")
+    process = start("", "--epochs", "3", "--exclude", "bad.tsv")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     one, two = (
@@ -116,6 +116,8 @@ def test_all_stages_in_order_and_what_is_done_is_kept(night):
     for stage in log():
         if stage[0] in ("cache", "features"):
             assert option(stage, "--release", 4) == ["R1", "R2", "R5", "R7"]  # R6 is not on disk
+        without = option(stage, "--exclude") if "--exclude" in stage else []
+        assert without == ["bad.tsv"] * (stage[0] == "cache")
     trains = [stage for stage in log() if stage[0] == "train"]
     for stage, (challenge, model) in zip(
         trains, [("1", "cnn"), ("1", "hybrid"), ("2", "cnn"), ("2", "hybrid")]

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import numpy as np
 import eeg
 from eeg import UserError, cli, files, hints
 from eeg.data.cache import FORMAT, VERSION, arguments, build_command, differences, look
+from eeg.data.exclude import Exclusions
 from eeg.data.recording import open_signal
 from eeg.data.release import CONTRAST, BadRecording, Recording, Release, cache_path
 from eeg.data.sources import digest, newer, source_files
@@ -40,10 +41,12 @@ class Settings:
     dtype: str = "float32"
     margin_s: float = 0.0  # kept on both sides of each window
     max_recordings: int | None = None
+    exclude: Exclusions = Exclusions()
 
     def recordings(self, release: Release) -> list[Recording]:
         """The recordings of a release that the cache is made from."""
-        return release.recordings(self.tasks)[: self.max_recordings]
+        found = release.recordings(self.tasks)
+        return [each for each in found if not self.exclude.reason(each)][: self.max_recordings]
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Report:
     dropped: Counter = field(default_factory=Counter)  # reason -> trials
     flagged: Counter = field(default_factory=Counter)  # flag -> windows
     skipped: list = field(default_factory=list)  # (recording, reason)
+    excluded: list = field(default_factory=list)  # (recording, reason), by the user's list
     clipped: int = 0  # samples beyond what float16 holds
 
 
@@ -78,8 +82,10 @@ def build(
     """
     report = Report(cache_path(folder, settings.challenge, release.name, release.mini))
     recordings = settings.recordings(release)
+    report.excluded = settings.exclude.excluded(release.recordings(settings.tasks))
+    excluded = _excluded_names(release, report.excluded)
     sources = source_files(release, settings, recordings)
-    fingerprint = digest(release, settings, sources)
+    fingerprint = digest(release, settings, sources, excluded)
     if report.path.exists() and not force:
         there = look(report.path)
         if there and there.fingerprint == fingerprint and not newer(sources, report.path):
@@ -88,11 +94,11 @@ def build(
             return report
         report.reason = "the file there cannot be read"
         if there:
-            report.reason = _reason_to_replace(there, release, settings, recordings)
+            report.reason = _reason_to_replace(there, release, settings, recordings, excluded)
     plans = _make_plans(release, settings, recordings, report)
     if not plans:
         return report
-    layout = _Layout(release, settings, recordings, fingerprint)
+    layout = _Layout(release, settings, recordings, fingerprint, excluded)
     with partial_file(report.path) as partial:
         rows = _write(partial, layout, plans, report, jobs, progress)
         if rows is None:
@@ -177,7 +183,7 @@ def partial_file(path: Path) -> Iterator[Path]:
 class _Layout:
     """What a cache's file holds besides its windows: shape, attributes, recordings."""
 
-    def __init__(self, release, settings, recordings, fingerprint):
+    def __init__(self, release, settings, recordings, fingerprint, excluded):
         self.release = release
         self.dtype = np.dtype(settings.dtype)
         self.margin_samples = round(settings.margin_s * SFREQ)
@@ -208,6 +214,11 @@ class _Layout:
             "package": eeg.__version__,
             "fingerprint": fingerprint,
         }
+        if excluded:
+            self.attributes["exclude"] = np.bytes_(
+                os.fsencode(os.path.abspath(settings.exclude.path))
+            )
+            self.attributes["excluded"] = np.array([name.encode() for name in excluded])
 
     def write(self, file, plans):
         """Write all but the samples, and reserve their place. -> (offset of X, METADATA rows)."""
@@ -333,13 +344,20 @@ def _names(release, recordings):
     return [str(recording.signal.relative_to(release.folder)) for recording in recordings]
 
 
-def _reason_to_replace(there, release, settings, recordings):
+def _excluded_names(release, excluded):
+    """["sub-X/eeg/sub-X_..._eeg.bdf<tab>reason", ...], as a cache keeps them."""
+    names = _names(release, [recording for recording, _ in excluded])
+    return [f"{name}\t{reason}" for name, (_, reason) in zip(names, excluded)]
+
+
+def _reason_to_replace(there, release, settings, recordings, excluded):
     """Why a cache is rebuilt: files of its release have changed.
 
     Raises UserError if settings or the release differ, for then its windows would be lost.
     """
     folder, names = there.path.parent, _names(release, recordings)
-    known = asdict(settings) | {"release": release.name, "mini": release.mini}
+    known = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    known |= {"release": release.name, "mini": release.mini}
     known["data"] = release.root
     if found := differences(there, known, names, release.simulated):
         lost = cli.counted(there.windows, "window") + " with their features" * there.features
@@ -352,7 +370,10 @@ def _reason_to_replace(there, release, settings, recordings):
     new, gone = len(set(names) - set(there.recordings)), len(set(there.recordings) - set(names))
     counts = {"new": new, "gone": gone}
     changes = [f"{cli.counted(n, 'recording')} {what}" for what, n in counts.items() if n]
-    reason = "files of the release have changed" + f" ({', '.join(changes)})" * bool(changes)
+    what = "files of the release have changed"
+    if there.excluded != excluded:
+        what = "the list of excluded recordings has changed"
+    reason = what + f" ({', '.join(changes)})" * bool(changes)
     if there.features:
         words = arguments(release.name, release.mini, settings.challenge)
         again = hints.command("features", *words, cache=folder)

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from eeg import UserError, cli, hints
+from eeg.data.exclude import Exclusions
 from eeg.data.release import CONTRAST, TASKS, cache_path
 
 FORMAT, VERSION = "eeg windows", 1
@@ -214,6 +215,8 @@ def known_settings(attributes: Mapping) -> dict[str, Any]:
         known["max_recordings"] = int(attributes["max_recordings"]) or None
     if "data" in attributes and (data := Path(os.fsdecode(attributes["data"]))).is_dir():
         known["data"] = data
+    if "exclude" in attributes:  # its path; what it excluded is in "excluded"
+        known["exclude"] = Exclusions(Path(os.fsdecode(attributes["exclude"])))
     return known
 
 
@@ -226,6 +229,7 @@ class There:
     settings: dict[str, Any]
     simulated: bool
     recordings: list[str]  # file names
+    excluded: list[str]  # "file name<tab>reason", of recordings that a user's list left out
     windows: int
     features: bool
 
@@ -241,6 +245,7 @@ def look(path: Path) -> There | None:
                 settings=known_settings(attributes),
                 simulated=bool(attributes["simulated"]),
                 recordings=[name.decode() for name in f["recordings"]] if "recordings" in f else [],
+                excluded=[name.decode() for name in attributes.get("excluded", ())],
                 windows=len(f["y"]),
                 features="neuro_features" in f,
             )
@@ -259,7 +264,11 @@ def differences(there: There, known: dict, names: list[str], simulated: bool) ->
         ]
     kinds = ["simulated data" if each else "real data" for each in (there.simulated, simulated)]
     folders = [os.path.abspath(each.get("data", known["data"])) for each in (was, known)]
+    without = [len(there.excluded)] * 2
+    if there.excluded and not known["exclude"].path:
+        without[1] = 0  # the list was not named this time; another list replaces it
     pairs = [
+        ("", *(f"{cli.counted(n, 'recording')} excluded" for n in without)),
         ("a margin of ", *(f"{each['margin_s']:g} s" for each in (was, known))),
         ("", was["dtype"], known["dtype"]),
         ("tasks ", *(" ".join(sorted(each["tasks"])) for each in (was, known))),
@@ -278,6 +287,7 @@ def arguments(
     margin_s: float = 0.0,
     dtype: str = "float32",
     max_recordings: int | None = None,
+    exclude: Exclusions = Exclusions(),
 ) -> list[str]:
     """Settings as arguments of run/cache.py, without those that are its defaults."""
     found = ["--release", *([release] if isinstance(release, str) else release)]
@@ -287,6 +297,7 @@ def arguments(
         found += ["--tasks", *(["all"] if set(tasks) == set(TASKS) else tasks)]
     found += ["--margin", f"{margin_s:g}"] if margin_s else []
     found += ["--dtype", dtype] if dtype != "float32" else []
+    found += ["--exclude", str(exclude.path)] if exclude.path else []
     return found + (["--max-recordings", str(max_recordings)] if max_recordings else [])
 
 

@@ -1,6 +1,7 @@
 """The files that a cache is made from: which they are, and whether they are still the same."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
@@ -24,9 +25,10 @@ def source_files(release, settings, recordings) -> Sources:
     return Sources(tables, [recording.signal for recording in recordings])
 
 
-def digest(release, settings, sources: Sources) -> str:
+def digest(release, settings, sources: Sources, excluded: Sequence[str] = ()) -> str:
     """The fingerprint of a cache: its settings, and each file's name, size and content.
 
+    excluded: the recordings that a user's list leaves out, with the reasons.
     Of a signal the beginning counts: there are gigabytes of the rest. It does not say when and
     where files were written: the same release makes the same bytes.
     """
@@ -36,6 +38,8 @@ def digest(release, settings, sources: Sources) -> str:
         f"dtype={settings.dtype!r}, margin={settings.margin_s!r}, "
         f"max_recordings={settings.max_recordings!r})"
     )
+    if excluded:  # a cache without exclusions keeps its fingerprint
+        made_with += f", excluded={list(excluded)!r}"
     whole = hashlib.sha256(f"({VERSION}, {made_with})".encode())
     for paths, most in ((sources.tables, -1), (sources.signals, HEAD_BYTES)):
         for path in paths:

@@ -65,6 +65,12 @@ def add_release(p, help: str = "R1 ... R12", required: bool = False) -> None:
     p.add_argument("--release", nargs="+", required=required, type=release, metavar="R", help=help)
 
 
+def add_challenge(p, **more) -> None:
+    help = "1: response times, 2: the externalizing factor"
+    help += f" (default: {more['default']})" if "default" in more else ""
+    p.add_argument("--challenge", type=challenge, metavar="{1,2}", help=help, **more)
+
+
 def add_mini(p) -> None:
     p.add_argument("--mini", action="store_true", help="use the mini releases (20 subjects each)")
 

@@ -18,7 +18,7 @@ def arguments():
     p = cli.parser(__doc__)
     cli.add_release(p)
     cli.add_mini(p)
-    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
+    cli.add_challenge(p, default=1)
     help = "compute them even if the cache has up-to-date features"
     p.add_argument("--force", action="store_true", help=help)
     cli.add_jobs(p)

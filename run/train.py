@@ -1,4 +1,4 @@
-"""Train a model. Stopped, killed or without its card, a run resumes where it was.
+"""Train a model. A run that is stopped, is killed or loses its card resumes where it was.
 
     python run/train.py --challenge 1
     python run/train.py --challenge 1 --tmux               in tmux, outlives the terminal
@@ -27,7 +27,7 @@ from eeg.train.options import ABOUT, TARGETS, Options, add_arguments, from_argum
 def arguments(words=None):
     """The arguments, checked. options: those of each run of a new plan, or none."""
     p = cli.parser(__doc__)
-    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}")
+    cli.add_challenge(p)
     about = (
         "resume a run (default: the newest unfinished one; with --challenge a new run if there is "
         "none); of the other options it reads --epochs, --device, --threads, --max-memory and "

@@ -25,7 +25,7 @@ SHOWN = 10  # trials in the table
 
 def arguments():
     p = cli.parser(__doc__)
-    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", required=True)
+    cli.add_challenge(p, required=True)
     help = "what to vary (default: lr, weight-decay, batch-size, ema, dropout of the model)"
     p.add_argument("--space", type=Path, metavar="FILE", help=help)
 

@@ -84,6 +84,27 @@ def add_exclude(p) -> None:
     p.add_argument("--exclude", type=Path, metavar="FILE", help=help)
 
 
+def add_filters(p) -> None:
+    """--bandpass and --notch, of the commands that read recordings at more than 100 Hz."""
+    help = "filter recordings that are not at 100 Hz yet to this band (default: 0.5 50)"
+    edges = {"nargs": 2, "type": at_least_0, "metavar": ("LOW", "HIGH"), "default": (0.5, 50.0)}
+    p.add_argument("--bandpass", help=help, **edges)
+    help = "take the mains out of them at this frequency (default: 60; 0: leave it in)"
+    p.add_argument("--notch", type=at_least_0, metavar="HZ", default=60.0, help=help)
+
+
+def check_filters(p: Parser, args: argparse.Namespace) -> None:
+    """Ends with the parser's error where the filters of add_filters make no sense."""
+    low, high = args.bandpass
+    if not 0 < low < high <= 50:
+        p.error(
+            f"--bandpass {low:g} {high:g}: expected 0 < LOW < HIGH <= 50 Hz, half of the 100 Hz "
+            "that come out"
+        )
+    if 0 < args.notch < 2:
+        p.error(f"--notch {args.notch:g}: expected 0 or at least 2 Hz")
+
+
 def add_plot(p, help: str) -> None:
     p.add_argument("--plot", type=picture, metavar="FILE", help=help)
 

@@ -8,6 +8,7 @@ That is an HDF5 file whose X can be memory-mapped.
     python run/cache.py --release R1 --margin 0.25        0.25 s more on both sides, for shifts
     python run/cache.py --release R1 --exclude bad.tsv    without the recordings on this list
     python run/cache.py --release R1 --stream             from the public bucket, not from disk
+    python run/cache.py --release R1 --notch 50 --bandpass 0.5 45   of 500 Hz recordings
 """
 
 import time
@@ -16,6 +17,7 @@ from eeg import UserError, cli, hints
 from eeg.data.exclude import Exclusions, read_exclusions
 from eeg.data.release import TASKS, cache_path, find_release
 from eeg.files import amount, check_writable
+from eeg.raw.preprocessing import Preprocessing
 
 
 def arguments():
@@ -34,6 +36,11 @@ def arguments():
     p.add_argument("--max-recordings", type=cli.positive, metavar="N", help=help)
     cli.add_exclude(p)
     cli.add_jobs(p)
+    cli.add_filters(p)
+    help = "none keeps that of the recording (Cz); average is over all electrodes"
+    p.add_argument("--reference", choices=("none", "average"), default="none", help=help)
+    help = "interpolate the electrodes that channels.tsv calls bad"
+    p.add_argument("--interpolate-bad", action="store_true", help=help)
     help = "build even if the cache is up to date or has other settings"
     p.add_argument("--force", action="store_true", help=help)
     help = "exit 1 if any recording was skipped because of a fault"
@@ -46,6 +53,7 @@ def arguments():
     cli.check_bucket(p, args)
     if args.challenge == 1 and args.tasks != [contrast]:
         p.error(f"--tasks goes with --challenge 2: challenge 1 is cut from {contrast} alone")
+    cli.check_filters(p, args)
     return p, args
 
 
@@ -61,7 +69,9 @@ def main():
 
     from eeg.data.build import Settings
 
+    steps = Preprocessing(tuple(args.bandpass), args.notch, args.reference, args.interpolate_bad)
     settings = Settings(args.challenge, tasks, args.dtype, args.margin, args.max_recordings)
+    settings.preprocessing = steps
     settings.exclude = read_exclusions(args.exclude) if args.exclude else Exclusions()
     if args.stream:
         reports = [stream(name, settings, args) for name in names]
@@ -138,7 +148,7 @@ def announce(release, place, settings):
         raise UserError(f"{settings.exclude.path} excludes every recording of {release.label}")
     if not count:
         none = f"{place} has no recording of {', '.join(settings.tasks)}"
-        raise UserError(f"{none} (looked for sub-*/eeg/sub-*_task-*_eeg.bdf, .set and .edf)")
+        raise UserError(f"{none} (looked for sub-*/eeg/sub-*_task-*_eeg.bdf, .set, .edf and .vhdr)")
     kind = "contrast-change recording" if settings.challenge == 1 else "recording"
     people = cli.counted(len(release.participants()), "participant")
     what = f"{people}, {cli.counted(count, kind)} in {place}"
@@ -157,6 +167,11 @@ def describe(report, settings, seconds, peak):
         return
     if report.reason:
         print(f"rebuilt   {report.reason}")
+    if signals := report.signals:
+        many, memory = cli.counted(signals.made, "recording"), signals.peak_bytes / 1e6
+        how = f"{settings.preprocessing.filters}, 100 Hz; at most {memory:,.0f} MB a process"
+        before = f"; {signals.found:,} by an interrupted build" * bool(signals.found)
+        print(f"filtered  {many} ({how}){before}")
     if report.windows:
         subjects = cli.counted(report.subjects, "subject")
         samples = LENGTH[settings.challenge] + 2 * round(settings.margin_s * SFREQ)

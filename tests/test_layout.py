@@ -13,6 +13,7 @@ ORDER = (
     "files",
     "cli",
     "models",
+    "raw",
     "data",
     "bucket",
     "synth",

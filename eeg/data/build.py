@@ -24,12 +24,14 @@ import eeg
 from eeg import UserError, cli, files, hints
 from eeg.data.cache import FORMAT, VERSION, arguments, build_command, differences, look
 from eeg.data.exclude import Exclusions
-from eeg.data.recording import open_signal
+from eeg.data.recording import open_signal, prepare
 from eeg.data.release import CONTRAST, BadRecording, Recording, Release, cache_path
 from eeg.data.sources import digest, newer, source_files
 from eeg.data.trials import build_trials, flag_copies, read_events
 from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, Windows, cut_fixed, cut_trials
 from eeg.models.montage import CHANNELS
+from eeg.raw.preprocessing import Preprocessing
+from eeg.raw.signals import Signals
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Settings:
     margin_s: float = 0.0  # kept on both sides of each window
     max_recordings: int | None = None
     exclude: Exclusions = Exclusions()
+    preprocessing: Preprocessing = Preprocessing()
 
     def recordings(self, release: Release) -> list[Recording]:
         """The recordings of a release that the cache is made from."""
@@ -64,6 +67,7 @@ class Report:
     skipped: list = field(default_factory=list)  # (recording, reason)
     excluded: list = field(default_factory=list)  # (recording, reason), by the user's list
     clipped: int = 0  # samples beyond what float16 holds
+    signals: Signals | None = None  # where recordings were not at 100 Hz yet
 
 
 def build(
@@ -77,7 +81,8 @@ def build(
     """Write the cache of a release, unless an up-to-date one is there.
 
     If the report counts no windows, nothing was written. progress(done, total, bytes) is called as
-    each recording is finished. Raises UserError if the file cannot be written or, without `force`,
+    each recording is finished. Recordings that are not at 100 Hz are preprocessed first, and kept
+    in a folder until the cache is complete: a build that is interrupted continues. Raises UserError if the file cannot be written or, without `force`,
     if it was built with other settings or from another release.
     """
     report = Report(cache_path(folder, settings.challenge, release.name, release.mini))
@@ -95,15 +100,26 @@ def build(
         report.reason = "the file there cannot be read"
         if there:
             report.reason = _reason_to_replace(there, release, settings, recordings, excluded)
-    plans = _make_plans(release, settings, recordings, report)
-    if not plans:
-        return report
-    layout = _Layout(release, settings, recordings, fingerprint, excluded)
     with partial_file(report.path) as partial:
-        rows = _write(partial, layout, plans, report, jobs, progress)
+        tables = _read_tables(recordings)
+        kept = report.path.with_name(report.path.name + ".signals")
+        if force:
+            files.remove(kept)
+        with files.writing(kept, "--cache DIR"):
+            worth = _worth(tables, settings)
+            report.signals = prepare(worth, settings.preprocessing, kept, jobs, progress)
+        opened = lambda recording: open_signal(recording, settings.preprocessing, report.signals)
+        plans = _make_plans(release, settings, tables, opened, report)
+        if not plans:
+            return report
+        layout = _Layout(release, settings, recordings, fingerprint, excluded)
+        shown = None if report.signals else progress
+        rows = _write(partial, layout, plans, report, opened, jobs, shown)
         if rows is None:
             return report
         os.replace(partial, report.path)
+    if report.signals:
+        report.signals.remove()
     _write_through(report.path)
     report.windows, report.bytes = len(rows), report.path.stat().st_size
     report.subjects = len(np.unique(rows["subject"]))
@@ -123,25 +139,35 @@ class _Plan:
     first: int = 0  # its first row in X
 
 
-def _make_plans(release, settings, recordings, report):
+def _read_tables(recordings):
+    """[(recording, its trials as _trials gives them)], copies flagged."""
+    tables = [(recording, _trials(recording)) for recording in recordings]
+    for _, group in groupby(tables, key=lambda pair: pair[0].subject):
+        flag_copies([table for _, table in group if isinstance(table, np.ndarray)])
+    return tables
+
+
+def _worth(tables, settings):
+    """The recordings that may have windows: challenge 2 needs no events."""
+    usable = lambda trials: settings.challenge == 2 or not isinstance(trials, BadRecording)
+    return [recording for recording, trials in tables if usable(trials)]
+
+
+def _make_plans(release, settings, tables, opened, report):
     """The plans of the recordings with at least one window, from events and headers alone."""
     participants = release.participants() if settings.challenge == 2 else {}
-    tables = [_trials(recording) for recording in recordings]
-    for _, group in groupby(zip(recordings, tables), key=lambda pair: pair[0].subject):
-        flag_copies([table for _, table in group if isinstance(table, np.ndarray)])
-
     plans = []
-    for number, (recording, trials) in enumerate(zip(recordings, tables)):
+    for number, (recording, trials) in enumerate(tables):
         try:
             if settings.challenge == 1:
                 if isinstance(trials, BadRecording):
                     raise trials
-                windows, dropped = cut_trials(trials, open_signal(recording).n_times)
+                windows, dropped = cut_trials(trials, opened(recording).n_times)
                 report.dropped.update(dropped)
             else:  # which needs no events: without them it has no flags
                 known = trials if isinstance(trials, np.ndarray) else None
                 person = participants.get(recording.subject)
-                windows = cut_fixed(known, open_signal(recording).n_times, person)
+                windows = cut_fixed(known, opened(recording).n_times, person)
             if not len(windows.starts):
                 raise BadRecording("it has no valid trial")
         except BadRecording as e:
@@ -209,8 +235,9 @@ class _Layout:
             "window_samples": length,
             "margin_samples": self.margin_samples,
             "windowing": windowing[settings.challenge - 1],
-            "filter": "none for files at 100 Hz; files at other rates are filtered to 0.5-50 Hz "
-            "and resampled to 100 Hz",
+            "filter": "none for files at 100 Hz; files at other rates: "
+            f"{settings.preprocessing.filters}, resampled to 100 Hz",
+            **settings.preprocessing.attributes(),
             "package": eeg.__version__,
             "fingerprint": fingerprint,
         }
@@ -253,11 +280,11 @@ class _Layout:
         return file["X"].id.get_offset()
 
 
-def _write(partial, layout, plans, report, jobs, progress):
+def _write(partial, layout, plans, report, opened, jobs, progress):
     """Write the whole file. -> its rows of METADATA, None if no recording could be read."""
     offset, rows = layout.write(partial, plans)
     failed = set()
-    with closing(_fill(partial, offset, layout, plans, jobs)) as results:
+    with closing(_fill(partial, offset, layout, plans, opened, jobs)) as results:
         for done, (plan, result) in enumerate(results, 1):
             if isinstance(result, BadRecording):
                 report.skipped.append((plan.recording, str(result)))
@@ -272,7 +299,7 @@ def _write(partial, layout, plans, report, jobs, progress):
     return _move_together(partial, layout, offset, len(rows), kept) if kept else None
 
 
-def _fill(partial, offset, layout, plans, jobs):
+def _fill(partial, offset, layout, plans, opened, jobs):
     """Decode each recording's windows, all cores at once, and write them to their place.
 
     Yields (plan, BadRecording or the number of clipped samples) as each is done. Windows go through
@@ -288,7 +315,7 @@ def _fill(partial, offset, layout, plans, jobs):
                 own.buffer = np.empty((many, *layout.shape), layout.dtype)
             starts = plan.windows.starts - layout.margin_samples
             layout.release.provide(plan.recording, starts, layout.shape[1])
-            signal, clipped = open_signal(plan.recording), 0
+            signal, clipped = opened(plan.recording), 0
             for i in range(0, len(plan.windows.starts), many):
                 out = own.buffer[: len(plan.windows.starts) - i]
                 clipped += signal.read(starts[i : i + many], out)

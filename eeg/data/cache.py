@@ -18,10 +18,11 @@ import numpy as np
 from eeg import UserError, cli, hints
 from eeg.data.exclude import Exclusions
 from eeg.data.release import CONTRAST, TASKS, cache_path
+from eeg.raw.preprocessing import Preprocessing
 
 FORMAT, VERSION = "eeg windows", 1
 # what the files of one Cache must agree on
-ALIKE = "challenge sfreq unit target window_samples margin_samples windowing".split()
+ALIKE = "challenge sfreq unit target window_samples margin_samples windowing reference".split()
 
 
 class Cache:
@@ -53,11 +54,12 @@ class Cache:
         """Raise UserError if the files hold windows that cannot be used together."""
         X0, wanted = self.parts[0], self.attributes[0]
         for path, X, found in zip(self.paths, self.parts, self.attributes):
-            if differing := [key for key in ALIKE if found[key] != wanted[key]]:
+            unlike = lambda key: found.get(key, "none") != wanted.get(key, "none")
+            if differing := list(filter(unlike, ALIKE)):
                 key = differing[0]
+                one, other = (each.get(key, "none") for each in (found, wanted))
                 trouble = (
-                    f"has {key} {found[key]}, {self.paths[0]} has {wanted[key]}: they cannot be "
-                    "used together"
+                    f"has {key} {one}, {self.paths[0]} has {other}: they cannot be used together"
                 )
             elif (X.dtype, X.shape[1:]) != (X0.dtype, X0.shape[1:]) or (
                 found["channels"] != wanted["channels"]
@@ -210,6 +212,7 @@ def known_settings(attributes: Mapping) -> dict[str, Any]:
         "tasks": tuple(task.decode() for task in attributes["tasks"]),
         "margin_s": int(attributes["margin_samples"]) / float(attributes["sfreq"]),
         "dtype": str(attributes["dtype"]),
+        "preprocessing": Preprocessing.of(attributes),
     }
     if "max_recordings" in attributes:
         known["max_recordings"] = int(attributes["max_recordings"]) or None
@@ -262,6 +265,7 @@ def differences(there: There, known: dict, names: list[str], simulated: bool) ->
         counts = [
             f"at most {cli.counted(n, 'recording')}" if n else "all recordings" for n in limits
         ]
+    steps = [each["preprocessing"] for each in (was, known)]
     kinds = ["simulated data" if each else "real data" for each in (there.simulated, simulated)]
     folders = [os.path.abspath(each.get("data", known["data"])) for each in (was, known)]
     without = [len(there.excluded)] * 2
@@ -271,6 +275,9 @@ def differences(there: There, known: dict, names: list[str], simulated: bool) ->
         ("", *(f"{cli.counted(n, 'recording')} excluded" for n in without)),
         ("a margin of ", *(f"{each['margin_s']:g} s" for each in (was, known))),
         ("", was["dtype"], known["dtype"]),
+        ("", *(each.filters for each in steps)),
+        ("reference ", *(each.reference for each in steps)),
+        ("bad electrodes ", *(each.bad_electrodes for each in steps)),
         ("tasks ", *(" ".join(sorted(each["tasks"])) for each in (was, known))),
         ("", *counts),
         ("", *kinds),
@@ -288,6 +295,7 @@ def arguments(
     dtype: str = "float32",
     max_recordings: int | None = None,
     exclude: Exclusions = Exclusions(),
+    preprocessing: Preprocessing = Preprocessing(),
 ) -> list[str]:
     """Settings as arguments of run/cache.py, without those that are its defaults."""
     found = ["--release", *([release] if isinstance(release, str) else release)]
@@ -298,6 +306,7 @@ def arguments(
     found += ["--margin", f"{margin_s:g}"] if margin_s else []
     found += ["--dtype", dtype] if dtype != "float32" else []
     found += ["--exclude", str(exclude.path)] if exclude.path else []
+    found += preprocessing.arguments()
     return found + (["--max-recordings", str(max_recordings)] if max_recordings else [])
 
 

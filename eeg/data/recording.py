@@ -1,40 +1,100 @@
-"""The signal of one recording: BDF through the native reader, EEGLAB .set and EDF through MNE.
+"""The signal of one recording: 100 Hz BDF through the native reader, others as eeg/raw made them.
 
-Both have `n_times` and `read(starts, out)`; the signal is that of the competition: 129 channels,
+Each has `n_times` and `read(starts, out)`; the signal is that of the competition: 129 channels,
 100 Hz, microvolts.
 """
 
 import os
-import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 
+from eeg import UserError, files
 from eeg._native import Bdf
-from eeg.data.release import BadRecording, Recording
+from eeg.data.release import BadRecording, Recording, read_tsv
 from eeg.data.windows import SFREQ
-from eeg.models.montage import CHANNELS
+from eeg.raw.preprocess import preprocess
+from eeg.raw.preprocessing import Preprocessing
+from eeg.raw.signals import Signals
+from eeg.raw.source import Unusable, order
+from eeg.raw.spatial import matrix
 
-# MNE holds a whole recording in memory, several times while it filters: one at a time
-_mne = threading.Lock()
+
+def is_ready(recording: Recording) -> bool:
+    """Whether the native reader reads it as it is: a BDF at 100 Hz, or one that is damaged."""
+    try:
+        return _ready(recording.signal) is not None
+    except (BadRecording, OSError):  # open_signal says why
+        return True
 
 
-def open_signal(recording: Recording) -> "_Bdf | _Mne":
-    """The recording's signal. Raises BadRecording with the reason if it cannot be used."""
-    if recording.signal.suffix == ".bdf":
-        signal = _Bdf(recording.signal)
-        if signal.sfreq == SFREQ:
+def _ready(path):
+    """The _Bdf of a file at 100 Hz, None for others. Raises BadRecording."""
+    if path.suffix != ".bdf":
+        return None
+    signal = _Bdf(path)
+    return signal if signal.sfreq == SFREQ else None
+
+
+def prepare(
+    recordings: Iterable[Recording],
+    preprocessing: Preprocessing,
+    folder: Path,
+    jobs: int | None = None,
+    progress: Callable | None = None,
+) -> Signals | None:
+    """Preprocess the recordings that are not ready and keep them in `folder`; None if all are.
+
+    Raises UserError where filters were chosen for recordings that have been filtered.
+    """
+    raw, ready = [], []
+    for recording in recordings:
+        (ready if is_ready(recording) else raw).append(recording.signal)
+    if ready and not preprocessing.usual_filters:
+        raise UserError(
+            f"{ready[0]} is at 100 Hz: it has been filtered, and is not filtered again; --bandpass "
+            "and --notch are for recordings at higher rates, leave them out"
+        )
+    if not raw:
+        files.remove(folder)
+        return None
+    signals = Signals(folder, preprocessing)
+    signals.prepare(raw, jobs, progress)
+    return signals
+
+
+def open_signal(
+    recording: Recording,
+    preprocessing: Preprocessing = Preprocessing(),
+    signals: Signals | None = None,
+) -> "_Bdf | _Array | _Mixed":
+    """The recording's signal. Raises BadRecording with the reason if it cannot be used.
+
+    signals: where recordings at other rates or of other formats have been prepared; else they are
+    preprocessed here and now.
+    """
+    try:
+        signal: _Bdf | _Array | None = _ready(recording.signal)
+        if signal is None and signals:
+            signal = _Array(signals.open(recording.signal))
+        elif signal is None:
+            signal = _Array(preprocess(recording.signal, preprocessing))
+        if not preprocessing.across_channels:
             return signal
-    return _Mne(recording.signal)
+        mixing = matrix(preprocessing, bad_channels(recording))
+    except Unusable as e:
+        raise BadRecording(str(e)) from None
+    return signal if mixing is None else _Mixed(signal, mixing)
 
 
-def _order(names):
-    """Where each of the 129 channels stands among these names."""
-    place = {name.strip().removeprefix("EEG "): i for i, name in enumerate(names)}
-    missing = [name for name in CHANNELS if name not in place]
-    if missing:
-        no = missing[0] + " ..." * (len(missing) > 1)
-        raise BadRecording(f"it has {len(names)} channels, not the 129 of the net (no {no})")
-    return [place[name] for name in CHANNELS]
+def bad_channels(recording: Recording) -> list[str]:
+    """The electrodes that its channels.tsv calls bad; [] where it has no column `status`."""
+    if not recording.channels.exists():
+        return []
+    table = read_tsv(recording.channels)
+    status = table.get("status", [])
+    return [name for name, word in zip(table.get("name", []), status) if word.lower() == "bad"]
 
 
 class _Bdf:
@@ -44,7 +104,10 @@ class _Bdf:
         except ValueError as e:
             raise BadRecording(str(e)) from None
         self.sfreq, self.n_times = self._bdf.sfreq, self._bdf.n_times
-        self._channels = np.array(_order(self._bdf.labels), np.int32)
+        try:
+            self._channels = np.array(order(self._bdf.labels), np.int32)
+        except Unusable as e:
+            raise BadRecording(str(e)) from None
 
     def read(self, starts, out):
         """Windows from these samples (n) into out (n, 129, T), float32 or float16.
@@ -55,46 +118,35 @@ class _Bdf:
         return self._bdf.read(starts, self._channels, bits)
 
 
-class _Mne:
-    """Filters to 0.5-50 Hz and resamples, as was done for the competition's own files."""
+class _Array:
+    """A whole signal (129, samples), in memory or mapped."""
 
-    def __init__(self, path):
-        self._path = path
-        with _mne:
-            raw = self._open()
-            self._channels = _order(raw.ch_names)
-            self.n_times = int(round(raw.n_times * SFREQ / raw.info["sfreq"]))
-
-    def _open(self, preload=False):
-        import mne
-
-        names = {".bdf": "read_raw_bdf", ".edf": "read_raw_edf", ".set": "read_raw_eeglab"}
-        read = getattr(mne.io, names[self._path.suffix])
-        try:
-            return read(self._path, preload=preload, verbose="error")
-        except MemoryError:
-            raise
-        # whatever MNE and SciPy raise on a file that is not what its name says
-        except Exception as e:
-            words = " ".join(str(e).split()) or type(e).__name__
-            raise BadRecording(f"MNE cannot read it: {words}") from None
+    def __init__(self, samples):
+        self._samples, self.n_times = samples, samples.shape[1]
 
     def read(self, starts, out):
-        with _mne:
-            raw = self._open(preload=True)
-            sfreq = raw.info["sfreq"]
-            if sfreq != SFREQ:
-                raw.filter(0.5, min(50.0, 0.45 * sfreq), verbose="error")
-                raw.resample(SFREQ, verbose="error")
-            signal = raw.get_data()[self._channels] * 1e6
-        bad = ~np.isfinite(signal)
-        if bad.any():
-            first = CHANNELS[np.flatnonzero(bad.any(1))[0]]
-            raise BadRecording(f"{bad.sum()} of its samples are not finite (first in {first})")
-        limit, clipped = np.finfo(out.dtype).max, 0
+        clipped = 0
         for window, start in zip(out, starts):
-            inside = np.clip(np.arange(start, start + out.shape[2]), 0, signal.shape[1] - 1)
-            samples = signal[:, inside]
-            clipped += int((np.abs(samples) > limit).sum())
-            window[:] = np.clip(samples, -limit, limit)
+            # over the edge the nearest sample is repeated
+            inside = np.clip(np.arange(start, start + out.shape[2]), 0, self.n_times - 1)
+            clipped += _store(self._samples[:, inside], window)
         return clipped
+
+
+class _Mixed:
+    """A signal with its electrodes mixed: interpolated or against another reference."""
+
+    def __init__(self, signal, mixing):
+        self._signal, self._mixing, self.n_times = signal, mixing, signal.n_times
+
+    def read(self, starts, out):
+        single = np.empty(out.shape, np.float32)
+        self._signal.read(starts, single)
+        return sum(_store(self._mixing @ window, to) for window, to in zip(single, out))
+
+
+def _store(samples, out):
+    """Round to the type of out. -> how many samples it could not hold"""
+    limit = np.finfo(out.dtype).max
+    out[:] = np.clip(samples, -limit, limit)
+    return int((np.abs(samples) > limit).sum())

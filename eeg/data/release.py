@@ -23,9 +23,9 @@ CONTRAST = "contrastChangeDetection"  # the task that the competition scores
 FACTORS = ("p_factor", "attention", "internalizing", "externalizing")
 
 _SIGNAL = re.compile(
-    r"(sub-([A-Za-z0-9]+)_task-([A-Za-z0-9]+)(?:_run-([0-9]+))?_eeg)\.(bdf|set|edf)"
+    r"(sub-([A-Za-z0-9]+)_task-([A-Za-z0-9]+)(?:_run-([0-9]+))?_eeg)\.(bdf|set|edf|vhdr)"
 )
-_FORMATS = ("bdf", "set", "edf")  # where one recording lies in several, the first
+_FORMATS = ("bdf", "set", "edf", "vhdr")  # where one recording lies in several, the first
 
 
 class BadRecording(ValueError):
@@ -39,11 +39,18 @@ class Recording:
     subject: str
     task: str
     run: int
-    signal: Path  # ..._eeg.bdf, .set or .edf
+    signal: Path  # ..._eeg.bdf, .set, .edf or .vhdr
 
     @property
     def events(self) -> Path:
-        return self.signal.with_name(self.signal.stem.removesuffix("_eeg") + "_events.tsv")
+        return self._beside("_events.tsv")
+
+    @property
+    def channels(self) -> Path:
+        return self._beside("_channels.tsv")
+
+    def _beside(self, ending):
+        return self.signal.with_name(self.signal.stem.removesuffix("_eeg") + ending)
 
     def __str__(self):
         return f"sub-{self.subject} {self.task}" + (f" run {self.run}" if self.run else "")

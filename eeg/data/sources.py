@@ -8,6 +8,8 @@ from time import time_ns
 
 from eeg.data.cache import VERSION
 from eeg.data.release import CONTRAST
+from eeg.raw.preprocessing import Preprocessing
+from eeg.raw.source import companions
 
 HEAD_BYTES = 1 << 16  # of a signal's file: its header and first samples
 
@@ -22,7 +24,10 @@ def source_files(release, settings, recordings) -> Sources:
     """The files that the cache of these recordings is made from."""
     tables = [release.folder / "participants.tsv"] if settings.challenge == 2 else []
     tables += [recording.events for recording in recordings if recording.task == CONTRAST]
-    return Sources(tables, [recording.signal for recording in recordings])
+    if settings.preprocessing.across_channels:
+        tables += [recording.channels for recording in recordings]
+    signals = [file for each in recordings for file in (each.signal, *companions(each.signal))]
+    return Sources(tables, signals)
 
 
 def digest(release, settings, sources: Sources, excluded: Sequence[str] = ()) -> str:
@@ -40,6 +45,10 @@ def digest(release, settings, sources: Sources, excluded: Sequence[str] = ()) ->
     )
     if excluded:  # a cache without exclusions keeps its fingerprint
         made_with += f", excluded={list(excluded)!r}"
+    # caches of ready files are as they were before there was a choice
+    ready = all(path.suffix == ".bdf" for path in sources.signals)
+    if not ready or settings.preprocessing != Preprocessing():
+        made_with += f", {settings.preprocessing.attributes()!r}"
     whole = hashlib.sha256(f"({VERSION}, {made_with})".encode())
     for paths, most in ((sources.tables, -1), (sources.signals, HEAD_BYTES)):
         for path in paths:

@@ -9,7 +9,6 @@ import h5py
 import mne
 import numpy as np
 import pytest
-import scipy.io
 
 from eeg import UserError
 from eeg.data.build import Settings, build
@@ -125,82 +124,6 @@ def test_mixed_caches_are_refused(release_folder, tmp_path):
         find_caches(tmp_path / "cache", 1, ["R1", "R3"])
 
 
-def write_set(path, sfreq, channels=5, seconds=20):
-    """An EEGLAB recording of noise, as a structure in a MATLAB file."""
-    names = np.array(
-        [(name, "", "", "") for name in LABELS[:channels]],
-        [(key, object) for key in ("labels", "X", "Y", "Z")],
-    )
-    x = (
-        np.random.RandomState(0)
-        .standard_normal((channels, int(sfreq * seconds)))
-        .astype(np.float32)
-        * 20
-    )
-    about = {
-        "setname": "noise",
-        "nbchan": channels,
-        "trials": 1,
-        "pnts": x.shape[1],
-        "srate": float(sfreq),
-        "xmin": 0.0,
-        "xmax": seconds,
-        "ref": "common",
-    }
-    scipy.io.savemat(
-        path,
-        {
-            "EEG": about
-            | {
-                "data": x,
-                "chanlocs": names,
-                "event": [],
-                "epoch": [],
-                "icawinv": [],
-                "icaweights": [],
-                "icasphere": [],
-            }
-        },
-        appendmat=False,
-    )
-    return x
-
-
-@pytest.mark.parametrize("sfreq", [100, 128, 500])
-def test_eeglab_goes_through_mne(tmp_path, monkeypatch, sfreq):
-    x = write_set(tmp_path / "noise.set", sfreq)
-    read = equal_to_mne(tmp_path / "noise.set", monkeypatch)
-    if sfreq == 100:
-        np.testing.assert_allclose(read, x[:, 20:70], rtol=1e-5, atol=1e-5)
-
-
-def test_real_eeglab_goes_through_mne(eeg_files, monkeypatch):
-    equal_to_mne(eeg_files / "test_raw_2021.set", monkeypatch)
-
-
-def equal_to_mne(path, monkeypatch):
-    """An EEGLAB recording gives the samples that MNE filters and resamples, and its edge where
-    there are none. -> samples 20 to 69 (C, 50)."""
-    import eeg.data.recording as recording
-
-    raw = mne.io.read_raw_eeglab(path, verbose="error")
-    monkeypatch.setattr(
-        recording, "CHANNELS", tuple(name.removeprefix("EEG ") for name in raw.ch_names)
-    )
-    signal = recording._Mne(path)
-    out = np.zeros((2, len(raw.ch_names), 50), np.float32)
-    signal.read(np.array([-3, 20]), out)
-    same = raw.copy().load_data()
-    if raw.info["sfreq"] != 100:
-        same.filter(0.5, min(50, 0.45 * raw.info["sfreq"]), verbose="error").resample(
-            100, verbose="error"
-        )
-    assert signal.n_times == same.n_times
-    np.testing.assert_allclose(out[1], same.get_data()[:, 20:70] * 1e6, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(out[0, :, 0], out[0, :, 3])
-    return out[1]
-
-
 # --------------------------------------------------------------------------- where releases are
 
 
@@ -298,7 +221,7 @@ def test_a_recording_that_fails_while_it_is_read_leaves_no_hole(release_folder, 
             raise module.BadRecording("3 of its samples are not finite")
 
     monkeypatch.setattr(
-        module, "open_signal", lambda r: Spoilt() if "AB005" in r.subject else opened(r)
+        module, "open_signal", lambda r, *more: Spoilt() if "AB005" in r.subject else opened(r)
     )
     report, cache = made(release_folder, force=True)
     np.testing.assert_array_equal(cache.parts[0], expected)

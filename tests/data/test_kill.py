@@ -35,7 +35,7 @@ BUILDER = """
         def read(self, starts, out):
             raise module.BadRecording("3 of its samples are not finite")
     if fails:
-        module.open_signal = lambda r: Spoilt() if fails in r.subject else opened(r)
+        module.open_signal = lambda r, *more: Spoilt() if fails in r.subject else opened(r)
     for k in range(1000):
         child = os.fork()
         if child == 0:

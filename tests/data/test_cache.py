@@ -142,7 +142,7 @@ def test_every_folder_name_is_found_in_order(tmp_path):
         assert find_release("R9", tmp_path).folder.name == name
     with pytest.raises(
         UserError,
-        match=r"looked for R12_L100_bdf, EEG2025r12, R12_L100, cmi_bids_R12\); .*--data DIR, or .*"
+        match=r"looked for R12_L100_bdf, EEG2025r12, R12_L100, cmi_bids_R12\); .*--data DIR, or "
         "simulate one with: python run/synth.py --release R12",
     ):
         find_release("R12", tmp_path)  # which no bucket has

@@ -45,7 +45,7 @@ def arguments():
     p.add_argument("--force", action="store_true", help=help)
     help = "exit 1 if any recording was skipped because of a fault"
     p.add_argument("--strict", action="store_true", help=help)
-    cli.add_plot(p, "draw labels, windows by subject, grand averages and bad channels")
+    cli.add_plot(p, "draw labels, grand averages, and electrodes and events of each recording")
     help = "fetch what the windows need from the public bucket: no release on disk"
     p.add_argument("--stream", action="store_true", help=help)
     cli.add_bucket(p)
@@ -79,10 +79,12 @@ def main():
         reports = [make(release, release.folder, settings, args) for release in releases]
     note_unmatched(settings.exclude, reports, names)
     if args.plot and all(report.windows for report in reports):
+        from eeg.audit.overview import plot_overview
         from eeg.data.cache import Cache
-        from eeg.data.plots import plot_cache
 
-        plot_cache(Cache([report.path for report in reports]), args.plot)
+        worst = plot_overview(Cache([report.path for report in reports]), releases, args.plot)
+        for number, line in enumerate(worst[:5]):
+            print(f"{'' if number else 'worst':<10}{line}")
         print(f"picture   {args.plot}")
     usual = "no valid trial", "factor (n/a"  # of recordings that have no fault
     reasons = [reason for report in reports for _, reason in report.skipped]

@@ -10,29 +10,23 @@ from eeg.models.features import FEATURES
 from eeg.models.montage import CHANNELS, GROUPS, START_S
 
 
-def plot_cache(cache: Cache, file: Path) -> None:
-    """Draw labels, windows by subject, grand averages and bad channels into an image file."""
-    subjects = np.unique(cache.metadata["subject"])
-    fig, axes = _figure(cache, f"challenge {cache.challenge}, {{}}", 2, 2, (11, 8))
-    _labels(axes[0, 0], cache, subjects)
-    _counts(axes[0, 1], cache, subjects)
-    _averages(axes[1, 0], cache)
-    _bad_channels(axes[1, 1], cache)
-    fig.savefig(file, dpi=110)
+def summary(cache: Cache) -> str:
+    """The releases of a cache, and how many windows there are."""
+    people = len(np.unique(cache.metadata["subject"]))
+    kind = " (simulated)" if cache.simulated else ""
+    many = f"{cli.counted(len(cache), 'window')} of {cli.counted(people, 'subject')}"
+    return f"{' '.join(dict.fromkeys(cache.release))}{kind}: {many}"
 
 
-def _figure(cache, title, rows, columns, size):
-    """A figure and its axes. title: {} stands for the releases and how many windows there are."""
+def _figure(title, rows, columns, size):
+    """A figure and its axes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    people = len(np.unique(cache.metadata["subject"]))
-    kind = " (simulated)" if cache.simulated else ""
-    many = f"{cli.counted(len(cache), 'window')} of {cli.counted(people, 'subject')}"
     fig = Figure(figsize=size, layout="constrained")
-    fig.suptitle(title.format(f"{' '.join(dict.fromkeys(cache.release))}{kind}: {many}"))
+    fig.suptitle(title)
     return fig, fig.subplots(rows, columns)
 
 
@@ -41,7 +35,7 @@ def _some(cache):
     return np.linspace(0, len(cache) - 1, min(len(cache), 4000)).astype(int)
 
 
-def _labels(ax, cache, subjects):
+def draw_labels(ax, cache, subjects):
     """Response times (challenge 1), or the factor by subject."""
     y, fast = cache.y, cache.metadata["fast"]
     if cache.challenge == 2:
@@ -61,7 +55,7 @@ def _labels(ax, cache, subjects):
     ax.legend(fontsize=8)
 
 
-def _counts(ax, cache, subjects):
+def draw_counts(ax, cache, subjects):
     """How many windows and copies each subject has."""
     own = [cache.metadata["subject"] == s for s in subjects]
     counts = np.array([one.sum() for one in own])
@@ -73,7 +67,7 @@ def _counts(ax, cache, subjects):
     ax.legend(fontsize=8)
 
 
-def _averages(ax, cache):
+def draw_averages(ax, cache):
     """Mean signals (challenge 1) or spectra at Pz, C3 and C4."""
     chosen = _some(cache)
     rows = [CHANNELS.index(name) for name in ("E62", "E36", "E104")]
@@ -101,35 +95,6 @@ def _averages(ax, cache):
     ax.legend(fontsize=7)
 
 
-def bad_channels(cache: Cache) -> np.ndarray:
-    """(recordings, 129) bool: flat, or 5 x the recording's median channel, in 4 of its windows."""
-    keys = np.char.add(cache.release.astype(str), cache.metadata["recording"].astype(str))
-    bad = []
-    for key in dict.fromkeys(keys):
-        rows = np.flatnonzero(keys == key)
-        rows = rows[np.linspace(0, len(rows) - 1, min(4, len(rows))).astype(int)]
-        spread = np.median([cache[int(i)].astype(np.float32).std(1) for i in rows], 0)
-        bad.append((spread < 1e-3) | (spread > 5 * np.median(spread)))
-    return np.array(bad)
-
-
-def _bad_channels(ax, cache):
-    """How often each electrode is bad, on the scalp."""
-    import mne
-
-    share = bad_channels(cache)[:, :128].mean(0) * 100  # Cz, the reference, is flat by construction
-    info = mne.create_info(list(CHANNELS[:128]), cache.sfreq, "eeg")
-    info.set_montage("GSN-HydroCel-129", on_missing="ignore")
-    look = {"cmap": "Reds", "contours": 0, "sensors": "k.", "extrapolate": "local"}
-    limits = 0, max(5, share.max())
-    image, _ = mne.viz.plot_topomap(share, info, axes=ax, show=False, vlim=limits, **look)
-    ax.figure.colorbar(image, ax=ax, shrink=0.7, label="% of recordings")
-    worst = [i for i in np.argsort(-share)[:3] if share[i] > 0]
-    named = ", ".join(f"{CHANNELS[i]} {share[i]:.0f} %" for i in worst)
-    title = "bad channels (flat, or 5 x the median)" + f"\nmost often {named}" * bool(worst)
-    ax.set_title(title, fontsize=10)
-
-
 def plot_features(cache: Cache, file: Path) -> None:
     """Draw what the features of challenge 1 say about response times into an image file."""
     from scipy.stats import rankdata
@@ -143,7 +108,7 @@ def plot_features(cache: Cache, file: Path) -> None:
     order = np.argsort(-np.abs(np.nan_to_num(r[0, 1:])))
 
     note = "correlations are Spearman's, over windows, subjects not separated"
-    fig, axes = _figure(cache, f"features, {{}}; {note}", 2, 3, (15, 8.5))
+    fig, axes = _figure(f"features, {summary(cache)}; {note}", 2, 3, (15, 8.5))
     top = order[:12][::-1]
     _strongest(axes[0, 0], [names[usable[i]] for i in top], r[0, 1 + top])
     best = usable[order[0]]

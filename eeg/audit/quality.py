@@ -1,4 +1,4 @@
-"""Which electrodes of a recording are flat, noisy or clipped, from some of its windows in a cache."""
+"""Flat, noisy and clipped electrodes of a recording, from some of its windows in a cache."""
 
 from dataclasses import dataclass
 

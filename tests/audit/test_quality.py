@@ -109,7 +109,7 @@ def test_names_of_recordings():
 
 @pytest.fixture
 def folder(tmp_path):
-    """R1: of two subjects with two runs, run 2 of the second has 5 flat and 2 clipped electrodes."""
+    """R1, two subjects with two runs: the last has 5 flat and 2 clipped electrodes."""
     folder = tmp_path / "data" / "R1_L100_bdf"
     subjects = ["NDARAA001AAA", "NDARBB002BBB"]
     write_participants(folder, subjects)

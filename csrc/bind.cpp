@@ -12,6 +12,7 @@
 
 #include "bdf.hpp"
 #include "file.hpp"
+#include "md5.hpp"
 #include "windows.hpp"
 #include "depthwise.hpp"
 #include "features.hpp"
@@ -155,6 +156,25 @@ void read_direct(eeg::DirectFiles& files, array<int32_t> which, array<int64_t> o
                got.mutable_data());
 }
 #endif
+
+void md5(const std::vector<std::string>& paths, array<int32_t> which, array<int64_t> offset,
+         array<int64_t> bytes, array<uint8_t> out) {
+    const int64_t n = which.size();
+    check_shape("which", which, {n}), check_shape("offset", offset, {n});
+    check_shape("bytes", bytes, {n}), check_shape("out", out, {n, 16});
+    check_indices("file", which, paths.size());
+    std::deque<eeg::File> files;
+    for (const auto& path : paths) files.emplace_back(path);
+    std::vector<eeg::Md5Piece> pieces;
+    for (int64_t i = 0; i < n; ++i) {
+        if (offset.data()[i] < 0 || bytes.data()[i] < 0)
+            throw py::index_error(text(bytes.data()[i], " bytes from ", offset.data()[i]));
+        pieces.push_back({&files[which.data()[i]], offset.data()[i], bytes.data()[i],
+                          out.mutable_data() + 16 * i});
+    }
+    py::gil_scoped_release release;
+    eeg::md5(pieces);
+}
 
 // ------------------------------------------------------------------------------------- batches
 
@@ -333,6 +353,9 @@ PYBIND11_MODULE(_native, m) {
         .def("read", &read_direct, "which"_exact, "offset"_exact, "bytes"_exact, "out"_exact,
              "got"_exact, "Row i of out <- bytes[i] at offset[i] of file which[i], or -errno.");
 #endif
+
+    m.def("md5", &md5, "paths"_a, "which"_exact, "offset"_exact, "bytes"_exact, "out"_exact,
+          "Row i of out (n, 16) <- the MD5 of bytes[i] from offset[i] of file which[i].");
 
     py::class_<eeg::Augment>(m, "Augment", "What to draw for each window; everything 0 is off.")
         .def(py::init(&make_augment), "seed"_a = 0, "epoch"_a = 0);

@@ -7,22 +7,26 @@ the files to know. A file that it does not name is compared with its checksum.
 import errno
 import json
 import os
+import queue
 import shutil
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from eeg import UserError, files
-from eeg.bucket.digest import is_checksum
-from eeg.bucket.fetch import fetch, has_content, part_of
+from eeg.bucket.digest import etags, is_checksum
+from eeg.bucket.fetch import Fetch, has_content, part_of
 from eeg.bucket.listing import Object
 from eeg.bucket.patience import TimeIsUp
 from eeg.bucket.server import Server
 
 RECORD = ".download.json"
+HASHES = 16  # MD5s that are worth a pass: 8 at a time, of files of unequal length
+SHORT_BYTES = 1 << 18  # files up to here add little to a pass
+VERIFY_S = 1.0  # the longest that a file waits for others, to be verified with them
 SAVE_S = 5.0  # between two writes of the record
 MOST_FAILURES = 10  # files in a row: then the server is at fault
 
@@ -89,6 +93,7 @@ class Download:
                 self.todo.append(one)
         self.done_bytes, self._in_row = 0, 0
         self._lock = threading.Lock()
+        self._done: queue.SimpleQueue[Fetch | BaseException | None] = queue.SimpleQueue()
 
     @property
     def todo_bytes(self) -> int:
@@ -125,17 +130,10 @@ class Download:
                 other = "another process is downloading to"
                 raise UserError(f"{other} {self.folder}; wait for it, or stop it")
             self.report.missing = len(self.todo)
-            waiting = {pool.submit(self._one, one) for one in self.todo}
+            for one in self.todo:
+                pool.submit(self._work, self._begin, one)
             try:
-                while waiting:
-                    done, waiting = wait(waiting, 0.1, FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-                    if progress:
-                        progress(self.done_bytes, self.todo_bytes)
-                    self.record.save(now=False)
-                    if waiting:
-                        self.server.patience.check()
+                self._loop(pool, progress)
             except TimeIsUp:  # the report says how many files are missing
                 self.server.close()
             except BaseException:
@@ -148,32 +146,81 @@ class Download:
         self.report.received = self.server.received - before
         return self.report
 
-    def _one(self, one):
-        """Do what one file needs. Raises what ends the whole download."""
+    def _loop(self, pool, progress):
+        """Verify what has come, several files at a time, until nothing is running."""
+        running, come = len(self.todo), []
+        since = time.monotonic()
+        while running or come:
+            try:
+                done = self._done.get(timeout=0.1) if running else None
+                running -= bool(running)
+                if isinstance(done, BaseException):
+                    raise done
+                come += [done] if done else []
+            except queue.Empty:
+                self.server.patience.check()
+            long_ones = sum(one.hashes for one in come if one.wanted.size > SHORT_BYTES)
+            if long_ones >= HASHES or not running or time.monotonic() - since > VERIFY_S:
+                for one in self._verify(come):
+                    pool.submit(self._work, self._receive, one)
+                    running += 1
+                come, since = [], time.monotonic()
+            if progress:
+                progress(self.done_bytes, self.todo_bytes)
+            self.record.save(now=False)
+
+    def _work(self, what, one):
+        try:
+            self._done.put(what(one))
+        except BaseException as e:  # it is raised in _loop
+            self._done.put(e)
+
+    def _begin(self, one):
+        """-> the Fetch of a file that has come, None where there is nothing to be verified."""
         target = self.folder / one.path
         self.server.patience.check()
-        try:
-            there = target.is_file()
-            right = there and has_content(target, one)
-            if right:
+        if target.is_file():
+            if has_content(target, one):
                 self._count(one.size)
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                one = fetch(self.server, one, target, self._count)
+                self._finished(one, fetched=False)
+                return None
+            self.report.replaced.append(one.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return self._receive(Fetch(self.server, one, target, self._count))
+
+    def _receive(self, one):
+        try:
+            one.receive()
         except TimeIsUp:
             raise
         except UserError as e:
             self._fail(e)
-            return
+            return None
+        return one
+
+    def _verify(self, come):
+        """Give files that are right their names. -> those that must come again."""
+        known = [one for one in come if one.to_hash()]
+        found = dict(zip(map(id, known), etags([one.to_hash() for one in known])))
+        again = []
+        for one in come:
+            try:
+                if one.finish(found.get(id(one))):
+                    self._finished(one.wanted, fetched=True)
+                else:
+                    again.append(one)
+            except UserError as e:
+                self._fail(e)
+        return again
+
+    def _finished(self, one, fetched):
         with self._lock:
             self._in_row = 0
-            self.record.add(target, one)
+            self.record.add(self.folder / one.path, one)
             self.report.missing -= 1
-            self.report.there += right
-            self.report.fetched += not right
+            self.report.there += not fetched
+            self.report.fetched += fetched
             self.report.by_size += not is_checksum(one.etag)
-            if there and not right:
-                self.report.replaced.append(one.path)
 
     def _fail(self, error):
         with self._lock:

@@ -13,11 +13,12 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from eeg import UserError
-from eeg.bucket.digest import CHUNK_BYTES, SentChecksums, digests, file_matches
+from eeg.bucket.digest import SentChecksums, file_matches, is_checksum, part_sizes, pieces
 from eeg.bucket.listing import Object
 from eeg.bucket.patience import Transient
 from eeg.bucket.server import Changed, Server
 
+CHUNK_BYTES = 1 << 18  # that are received at a time
 MOST_CHANGES = 3  # times an object may change while it is fetched
 MOST_MISMATCHES = 3  # times it may come with other content than its checksum says
 
@@ -38,27 +39,11 @@ def fetch(server: Server, wanted: Object, target: Path, count: Callable[[int], N
     count(bytes) is called as bytes come, and with fewer than 0 where they are dropped again. Raises
     UserError, or Stopped; what has come is kept and used by the next call.
     """
-    for _ in range(MOST_CHANGES):
-        part = part_of(target, wanted.etag)
-        for other in target.parent.glob(f"{_escaped(target.name)}.*.part"):
-            if other != part:
-                other.unlink()  # of an object that is no longer there
-        one = _Fetch(server, wanted, part, count)
-        try:
-            server.patience.attempt(one.attempt, wanted.path)
-        except Changed:
-            one.start_over()
-            part.unlink(missing_ok=True)
-            wanted = _renewed(server, wanted)
-            continue
-        except BaseException:
-            if part.exists() and not part.stat().st_size:
-                part.unlink()
-            raise
-        os.utime(part, (wanted.modified, wanted.modified))
-        os.replace(part, target)
-        return wanted
-    raise UserError(f"{wanted.path} changes in the bucket while it is fetched; try again later")
+    one = Fetch(server, wanted, target, count)
+    one.receive()
+    while not one.finish():
+        one.receive()
+    return one.wanted
 
 
 def _escaped(name):
@@ -79,70 +64,101 @@ def _renewed(server, old):
 
 
 def has_content(path: Path, wanted: Object) -> bool:
-    """Whether a file is what the bucket has, by size and checksum. False where there is none."""
+    """Whether a file is what the bucket has, by size and checksum."""
     if path.stat().st_size != wanted.size:
         return False
-    return file_matches(path, wanted.etag, digests(wanted.etag, wanted.size))
+    parts = part_sizes(wanted.etag, wanted.size)
+    return file_matches(path, wanted.etag, wanted.size, parts)
 
 
-class _Fetch:
-    """The attempts at one object: what one has brought, the next need not."""
+class Fetch:
+    """One object on its way: receive() collects it, finish() verifies it and gives it its name."""
 
-    def __init__(self, server, wanted, part, count):
-        self.server, self.wanted, self.part, self.count = server, wanted, part, count
-        self.have = 0  # bytes in the file that are counted, and seen by the digest
+    def __init__(self, server: Server, wanted: Object, target: Path, count: Callable[[int], None]):
+        self.server, self.wanted, self.target, self.count = server, wanted, target, count
+        self.have = 0  # bytes in the .part that are counted
         self.furthest, self.mismatches = 0, 0
-        self.digest, self.sent = None, None
-        self.start_over()
+        self.sent: SentChecksums | None = None
 
-    def start_over(self):
+    @property
+    def part(self) -> Path:
+        return part_of(self.target, self.wanted.etag)
+
+    def receive(self) -> None:
+        """Collect the object in its .part. Raises UserError or Stopped, and keeps what has come."""
+        for _ in range(MOST_CHANGES):
+            for other in self.target.parent.glob(f"{_escaped(self.target.name)}.*.part"):
+                if other != self.part:
+                    other.unlink()  # of an object that is no longer there
+            try:
+                self.server.patience.attempt(self._attempt, self.wanted.path)
+                return
+            except Changed:
+                self._start_over()
+                self.part.unlink(missing_ok=True)
+                self.wanted = _renewed(self.server, self.wanted)
+            except BaseException:
+                if self.part.exists() and not self.part.stat().st_size:
+                    self.part.unlink()
+                raise
+        raise UserError(f"{self.wanted.path} changes while it is fetched; try again later")
+
+    def to_hash(self) -> tuple[Path, int, int | None] | None:
+        """The file, its size and that of the parts it was probably uploaded in, for etags().
+
+        None where the ETag is no checksum.
+        """
+        parts = part_sizes(self.wanted.etag, self.wanted.size)
+        return (self.part, self.wanted.size, parts[0]) if parts else None
+
+    @property
+    def hashes(self) -> int:
+        """How many MD5s its ETag is made of."""
+        parts = part_sizes(self.wanted.etag, self.wanted.size)
+        return pieces(self.wanted.size, parts[0]) if parts else 0
+
+    def finish(self, etag: str | None = None) -> bool:
+        """Give the file its name if it is the object. -> whether it is; else it is begun anew.
+
+        etag: that of the file, where it has been computed by to_hash(). Raises UserError where too
+        many attempts have brought other content.
+        """
+        if self._is_right(etag):
+            os.utime(self.part, (self.wanted.modified, self.wanted.modified))
+            os.replace(self.part, self.target)
+            return True
+        self.part.unlink()
+        self._start_over()
+        self.mismatches += 1
+        if self.mismatches >= MOST_MISMATCHES:
+            raise UserError(
+                f"{self.wanted.path} came {self.mismatches} times with content that does not fit "
+                f"its checksum ({self.wanted.etag}); it is not kept"
+            )
+        return False
+
+    def _start_over(self):
         self.count(-self.have)
-        self.have, self.sent = 0, None
-        first = digests(self.wanted.etag, self.wanted.size)[:1]
-        self.digest = first[0] if first else None
+        self.have, self.furthest, self.sent = 0, 0, None
 
-    def attempt(self):
-        """Fetch what is missing and verify. Raises Transient, Changed, UserError, Stopped."""
-        buffer = memoryview(bytearray(max(1, min(CHUNK_BYTES, self.wanted.size))))
+    def _attempt(self):
+        """Receive what is missing. Raises Transient, Changed, UserError, Stopped."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with os.fdopen(os.open(self.part, flags, 0o666), "r+b", buffering=0) as file:
-            if not self.have:
-                self._take_up(file, buffer)
+            if not self.have:  # what an earlier call has left
+                left = os.fstat(file.fileno()).st_size
+                self.have = left if left <= self.wanted.size else 0
+                self.furthest = self.have
+                self.count(self.have)
             try:
                 if self.have < self.wanted.size:
-                    self._receive(file, buffer)
+                    self._receive(file)
             except Transient as e:
                 e.progress = self.have > self.furthest
                 self.furthest = max(self.furthest, self.have)
                 raise
-        if not self._is_right():
-            self.part.unlink()
-            self.start_over()
-            self.mismatches += 1
-            if self.mismatches >= MOST_MISMATCHES:
-                raise UserError(
-                    f"{self.wanted.path} came {self.mismatches} times with content that does not "
-                    f"fit its checksum ({self.wanted.etag}); it is not kept"
-                )
-            raise Transient("its content does not fit its checksum", progress=True)
 
-    def _take_up(self, file, buffer):
-        """Count and digest what an earlier call has left."""
-        if os.fstat(file.fileno()).st_size > self.wanted.size:
-            file.truncate(0)
-        while got := file.readinto(buffer):
-            self._seen(buffer[:got])
-        self.furthest = max(self.furthest, self.have)
-
-    def _seen(self, data):
-        if self.digest:
-            self.digest.update(data)
-        if self.sent:
-            self.sent.update(data)
-        self.have += len(data)
-        self.count(len(data))
-
-    def _receive(self, file, buffer):
+    def _receive(self, file):
         """Append the rest of the object. Raises Transient where it does not come whole."""
         etag = self.wanted.etag
         headers = {"If-Match": f'"{etag}"'} if etag else {}
@@ -152,17 +168,22 @@ class _Fetch:
         try:
             self._check(answer)
             if answer.status == 200 and self.have:  # a server without ranges
-                self.start_over()
+                self.count(-self.have)
+                self.have = 0
             if not self.have:
                 self.sent = SentChecksums(answer.headers)
             file.seek(self.have)
             file.truncate()
+            buffer = memoryview(bytearray(min(CHUNK_BYTES, self.wanted.size - self.have)))
             while got := answer.read_into(buffer):
                 self.server.patience.check()
                 if self.have + got > self.wanted.size:
                     raise Changed
                 file.write(buffer[:got])
-                self._seen(buffer[:got])
+                if self.sent:
+                    self.sent.update(buffer[:got])
+                self.have += got
+                self.count(got)
         finally:
             answer.close()
         if self.have < self.wanted.size:
@@ -183,17 +204,18 @@ class _Fetch:
                 raise Changed
             raise Transient(f"the server sends {ascii(said)}, asked for {expected}")
 
-    def _is_right(self):
-        """Whether the file is the object, as far as its ETag and the server's checksums say."""
+    def _is_right(self, etag):
+        """Whether the .part is the object, as far as its ETag and the server's checksums say."""
+        wanted, size = self.wanted.etag, self.wanted.size
         if self.sent and self.sent.wrong():
             return False
-        etag, size = self.wanted.etag, self.wanted.size
-        if not self.digest or self.digest.etag() == etag:
+        likely = part_sizes(wanted, size)
+        if etag == wanted or not is_checksum(wanted):
             return True
-        if file_matches(self.part, etag, digests(etag, size)[1:]):
+        if file_matches(self.part, wanted, size, likely[1:] if etag else likely):
             return True
-        part = self._part_size() if "-" in etag else None
-        return bool(part) and file_matches(self.part, etag, digests(etag, size, part))
+        told = self._part_size() if "-" in wanted else None
+        return bool(told) and file_matches(self.part, wanted, size, [told])
 
     def _part_size(self):
         """The size of the parts that the object was uploaded in, None if the server won't tell."""

@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Mapping
+from functools import cached_property
 from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 
@@ -78,7 +79,6 @@ class Server:
         self.bucket, self.patience = bucket, patience
         self._own = threading.local()
         self._sockets: dict[int, socket.socket] = {}  # of each thread, to interrupt it
-        self._context = ssl.create_default_context()
         self._received: dict[int, int] = {}  # bytes of bodies, by thread
         self.aws = endpoint is None
         if endpoint is None:
@@ -99,6 +99,10 @@ class Server:
     def address(self) -> str:
         """The bucket in messages."""
         return f"{'https' if self._secure else 'http'}://{self._host}{self._base}"
+
+    @cached_property
+    def _context(self):
+        return ssl.create_default_context()
 
     @property
     def received(self) -> int:

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from eeg import UserError, files, hints
 from eeg.bucket.choice import Choice
-from eeg.bucket.digest import CHUNK_BYTES
-from eeg.bucket.fetch import fetch, has_content
+from eeg.bucket.fetch import CHUNK_BYTES, fetch, has_content
 from eeg.bucket.listing import Object
 from eeg.bucket.patience import Transient
 from eeg.bucket.server import Changed, Server

@@ -146,11 +146,11 @@ def test_a_server_that_fails_for_good(bucket, tmp_path):
 
 
 def test_the_time_limit(bucket, tmp_path):
-    bucket.spoil(PREFIX + SIGNAL, faults.hang_inside(1000, 5))
+    bucket.spoil(PREFIX + SIGNAL, faults.hang_inside(1000, 20))
     start = time.monotonic()
-    said = download(bucket, tmp_path, "--time-limit", 0.02, code=1)
+    said = download(bucket, tmp_path, "--time-limit", 0.07, code=1)
     assert "the time limit was reached with 1 file still to be fetched" in said
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15
     download(bucket, tmp_path)
 
 

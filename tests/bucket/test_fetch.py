@@ -148,7 +148,7 @@ def test_a_wrong_checksum_is_never_kept(fetched):
 
 
 def test_a_short_object_is_no_object(fetched, server):
-    with pytest.raises(UserError, match="changes in the bucket while it is fetched"):
+    with pytest.raises(UserError, match="changes while it is fetched"):
         fetched(*[faults.short()] * 9)
     assert list(fetched.target.parent.iterdir()) == []
 

@@ -1,9 +1,12 @@
 """The counts of one release, and of several together."""
 
 import os
+import signal
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -102,6 +105,7 @@ LABELS = {
         "in two releases": "participants of an earlier release",
     },
 }
+CHUNK = 8  # subjects that a process reads at a time
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 
 
@@ -154,12 +158,16 @@ def read_subject(recordings: list[Recorded]) -> list[Facts]:
 
 
 def audit_releases(releases: list[Release], jobs: int | None = None) -> list[Audit]:
-    """The audit of each release, read by several processes."""
-    with ProcessPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
-        audits, seen = [], {}
-        for release in releases:
-            audits.append(_audit(release, pool))
-            _compare_with_earlier(audits[-1], seen)
+    """The audit of each release, read by several processes. Raises UserError if one is none."""
+    jobs = jobs or len(os.sched_getaffinity(0))
+    ignore = signal.SIGINT, signal.SIG_IGN  # Ctrl-C is for the process that waits for them
+    with ExitStack() as held:
+        mapped = map
+        if jobs > 1:
+            pool = ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=ignore)
+            mapped = partial(held.enter_context(pool).map, chunksize=CHUNK)
+        audits = [_audit(release, mapped) for release in releases]
+    _compare_releases(audits)
     _find_shared_factors(audits)
     return audits
 
@@ -181,15 +189,18 @@ def _find_shared_factors(audits):
             each.counts[key] = len(each.where[key])
 
 
-def _compare_with_earlier(audit, seen):
-    """Participants that an earlier release has, too. seen: subject -> its release."""
-    both = [name for name in audit.people.names if name in seen]
-    audit.where["in two releases"] = [f"{name} ({seen[name]})" for name in both]
-    audit.counts["in two releases"] = len(both)
-    seen.update({name: audit.name for name in audit.people.names if name not in seen})
+def _compare_releases(audits):
+    """Participants that an earlier release has, too."""
+    seen: dict[str, str] = {}
+    for audit in audits:
+        both = [name for name in audit.people.names if name in seen]
+        audit.where["in two releases"] = [f"{name} ({seen[name]})" for name in both]
+        audit.counts["in two releases"] = len(both)
+        seen = dict.fromkeys(audit.people.names, audit.name) | seen
 
 
-def _audit(release, pool):
+def _audit(release, mapped):
+    """mapped: map, here or in other processes."""
     recordings = list_recordings(release.folder)
     people = participants.read_people(release)
     if not recordings and people.bad_files:
@@ -199,23 +210,22 @@ def _audit(release, pool):
         )
     wanted = [each for each in recordings if each.task in (CONTRAST, RESTING)]
     groups = [list(group) for _, group in groupby(wanted, key=lambda each: each.subject)]
-    many = max(1, len(groups) // 32)
-    facts = [each for some in pool.map(read_subject, groups, chunksize=many) for each in some]
-    audit = Audit(release.label, release.simulated, people, facts)
+    facts = [facts for some in mapped(read_subject, groups) for facts in some]
+    audit = Audit(release.name, release.simulated, people, facts)
     audit.where = participants.compare(audit.people, recordings)
     audit.counts.update({key: len(names) for key, names in audit.where.items()})
-    for each in facts:
-        for key, count in each.counts.items():
+    for one in facts:
+        for key, count in one.counts.items():
             if count:
                 audit.counts[key] += int(count)
-                audit.where.setdefault(key, []).append(str(each.recorded))
+                audit.where.setdefault(key, []).append(str(one.recorded))
     _count_recordings(audit)
-    words = [each.words for each in audit.contrast]
+    words = [one.words for one in audit.contrast]
     audit.words = {
         "events": sum(words, Counter()),
         "recordings": Counter(word for some in words for word in some),
     }
-    audit.bad_files = audit.people.bad_files + [bad for each in facts for bad in each.bad_files]
+    audit.bad_files = audit.people.bad_files + [bad for one in facts for bad in one.bad_files]
     return audit
 
 

@@ -21,7 +21,7 @@ NAMES = {
     "mean": "mean of the training labels",
     "fast": "the fast time line alone",
     "earlier": "the subject's earlier trials",
-    "ridge": "ridge on age, sex and earlier trials",
+    "ridge": "ridge on age, sex, time line, trials",
     "own": "each subject's own mean, an oracle",
     "people": "ridge on age, sex and handedness",
 }

@@ -102,12 +102,15 @@ class Release:
     def participants(self) -> dict[str, dict]:
         """subject -> {"age", "sex": "M" or "F", and the four factors}; {} without the file.
 
-        NaN and "" stand for n/a.
+        NaN and "" stand for n/a. Raises UserError if the file cannot be read.
         """
         path = self.folder / "participants.tsv"
         if not path.exists():
             return {}
-        table = read_tsv(path)
+        try:
+            table = read_tsv(path)
+        except BadRecording as e:
+            raise UserError(f"the participants of {self.folder} are unknown: {e}") from None
         if "participant_id" not in table:
             columns = ", ".join(table)
             raise UserError(f"{path} has no column participant_id (its columns: {columns})")
@@ -169,7 +172,8 @@ def read_tsv(path: Path) -> dict[str, list[str]]:
             raise BadRecording(
                 f"{path.name} has {len(row)} columns in row {i} and {len(names)} in its first"
             )
-    return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
+    columns = list(zip(*rows[1:])) or [()] * len(names)
+    return {name: list(map(str.strip, column)) for name, column in zip(names, columns)}
 
 
 def _number(text):

@@ -269,3 +269,12 @@ def test_mistakes_end_in_a_sentence(odd_release, tmp_path):
     (tmp_path / "R3").mkdir()
     done = run_audit(tmp_path, "--release", "R3")
     assert done.returncode == 1 and f"{tmp_path / 'R3'} holds no release" in done.stderr
+
+
+def test_mini_releases_and_a_test_set(tmp_path):
+    for name, subject in (("R1_mini_L100_bdf", "NDARAA001AAA"), ("EEG2025r2mini", "NDARBB002BBB")):
+        write_participants(tmp_path / name, [subject])
+        write_recording(tmp_path / name, subject, trial_events(), b"")
+    done = run_audit(tmp_path, "--mini", "--release", "R1", "R2", "--test", "R2", "--jobs", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "R2, trained on R1" in done.stdout and "R1, trained on" not in done.stdout

@@ -146,7 +146,9 @@ def test_every_folder_name_is_found_in_order(tmp_path):
         "simulate one with: python run/synth.py --release R12",
     ):
         find_release("R12", tmp_path)  # which no bucket has
-    with pytest.raises(UserError, match="get it with: python run/download.py --release R1 .*, or sim"):
+    with pytest.raises(
+        UserError, match="get it with: python run/download.py --release R1 .*, or sim"
+    ):
         find_release("R1", tmp_path)
 
 
@@ -455,3 +457,13 @@ def test_nothing_kept_is_a_failure(release_folder):
     result = command(release_folder, "--release", "R1")
     assert result.returncode == 1 and "nothing was kept" in result.stdout
     assert files_left(release_folder) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"participant_id\tage\nsub-A", b"participant_id\nsub-\xe9"]
+)
+def test_participants_that_cannot_be_read_end_in_a_sentence(release_folder, content):
+    (release_folder / "participants.tsv").write_bytes(content)
+    done = command(release_folder, "--release", "R1")
+    assert done.returncode == 1 and done.stderr.startswith("error: the participants of")
+    assert done.stderr.count("\n") == 1 and "participants.tsv" in done.stderr

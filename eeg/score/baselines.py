@@ -95,7 +95,8 @@ def fit_ridge(x, y, subjects) -> Callable:
 
     x (N, K), NaN where unknown (the column's mean stands in), y (N,), subjects (N,).
     """
-    mean, spread = np.nanmean(x, 0), np.nanstd(x, 0)
+    unknown = np.isnan(x).all(0)  # a column that says nothing
+    mean, spread = np.nanmean(np.where(unknown, 0, x), 0), np.nanstd(np.where(unknown, 0, x), 0)
     spread = np.where(spread > 0, spread, 1)
     standard = lambda x: np.nan_to_num((x - mean) / spread)
     z, level = standard(x), y.mean()

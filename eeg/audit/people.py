@@ -80,9 +80,11 @@ def compare(people: People, recordings: list[Recorded]) -> dict[str, list[str]]:
         if task != CONTRAST and task not in tasks - {RESTING}:
             continue  # where there is no file of a task at all, it was not asked for
         where = f"{subject}/{run}" if task == CONTRAST else f"{subject} {task} {run or ''}".rstrip()
-        kind = _disagreement(word, key in there)
-        if kind:
-            found.setdefault(kind + " (other tasks)" * (task != CONTRAST), []).append(where)
+        kinds = _disagreements(word, key in there)
+        if task != CONTRAST:
+            kinds = tuple(f"{kind} (other tasks)" for kind in kinds[:1])
+        for kind in kinds:
+            found.setdefault(kind, []).append(where)
     unknown = np.isnan(people.factors).any(1)
     named = lambda rows: [people.names[i] for i in np.flatnonzero(rows)]
     found["no recording"] = [name for name in people.names if name not in contrast]
@@ -95,7 +97,8 @@ def compare(people: People, recordings: list[Recorded]) -> dict[str, list[str]]:
     return found
 
 
-def _disagreement(word, is_there):
+def _disagreements(word, is_there):
+    """Under which keys of counts.LABELS a run is counted. word: what participants.tsv says."""
     if word in ("available", "caution") and not is_there:
-        return f"{word}, no file"
-    return "unavailable, a file" * (word == "unavailable" and is_there)
+        return "said, no file", f"{word}, no file"
+    return ("unavailable, a file",) if word == "unavailable" and is_there else ()

@@ -196,6 +196,7 @@ def _count_events(facts, onsets, values):
     counts["stray target"] += bool((np.isin(values, TARGETS) & (onsets == 0)).any())
     counts["stray start"] += bool((starts & (onsets == 0)).any())
     counts["equal onsets"] += int((np.diff(onsets) == 0).sum())
+    counts["with equal onsets"] += counts["equal onsets"] > 0
     counts["negative onsets"] += int((onsets < 0).sum())
     own = np.round(onsets[values != "boundary"] * 1e6)  # whole microseconds
     counts["off the 2 ms grid"] += bool((own % 2000 != 0).any())

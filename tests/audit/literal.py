@@ -146,6 +146,7 @@ def count_people(folder):
             name = f"{row['participant_id']}/eeg/{row['participant_id']}"
             name += f"_task-contrastChangeDetection_run-{run}_events.tsv"
             said, there = row[f"contrastChangeDetection_{run}"], (folder / name).exists()
+            n["said, no file"] += said != "unavailable" and not there
             n["available, no file"] += said == "available" and not there
             n["caution, no file"] += said == "caution" and not there
             n["unavailable, a file"] += said == "unavailable" and there

@@ -220,7 +220,12 @@ def test_participants_against_files(tmp_path):
     assert audit.where["available, no file"] == ["NDARAA001AAA/2"]
     assert audit.where["caution, no file"] == ["NDARBB002BBB/2"]
     assert audit.where["unavailable, a file"] == ["NDARBB002BBB/1"]
-    assert audit.counts["available, no file (other tasks)"] == 0  # there is none of that task
+    assert audit.where["said, no file"] == ["NDARAA001AAA/2", "NDARBB002BBB/2"]
+    assert audit.counts["said, no file (other tasks)"] == 0  # there is no file of that task
+    write_recording(folder, "NDARAA001AAA", None, b"", run=0, task="ThePresent")
+    (audit,) = audited(folder)
+    others = ["NDARBB002BBB ThePresent", "NDARCC003CCC ThePresent"]
+    assert audit.where["said, no file (other tasks)"] == others
     assert audit.where["no recording"] == ["NDARCC003CCC"] == audit.where["repeated"]
     assert audit.where["no age"] == ["NDARBB002BBB"] == audit.where["no sex"]
     assert audit.where["unknown subjects"] == ["NDARZZ009ZZZ"]

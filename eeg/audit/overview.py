@@ -7,7 +7,7 @@ import numpy as np
 
 from eeg import cli
 from eeg.audit.counts import read_subject
-from eeg.audit.quality import ELECTRODES, LINE_HZ, NOISY, contrast_name, measure
+from eeg.audit.quality import ELECTRODES, LINE_HZ, NOISY, contrast_name, measure, original_line_db
 from eeg.audit.tables import Facts, list_recordings
 from eeg.data.cache import Cache
 from eeg.data.plots import draw_averages, draw_counts, draw_labels, summary
@@ -59,7 +59,7 @@ def plot_overview(cache: Cache, releases: list[Release], file: Path) -> list[str
     draw_averages(axes["averages"], cache)
     _scalp(axes["scalp"], quality, cache.sfreq)
     _electrodes(axes["electrodes"], quality)
-    _line_noise(axes["line"], quality, cache.sfreq)
+    _line_noise(axes["line"], quality, cache.sfreq, _originals(quality, releases))
     _events(axes["events"], list(facts.values()))
     _margins(axes["margin"], list(facts.values()))
     _names(axes["worst"], lines)
@@ -80,6 +80,14 @@ def _facts(releases):
     return found
 
 
+def _originals(quality, releases):
+    """{number of the recording: dB of line noise in its file}, where the rate allows it."""
+    folders = {release.name: release.folder for release in releases}
+    there = [i for i, (release, _) in enumerate(quality.names) if release in folders]
+    files = [folders[quality.names[i][0]] / quality.names[i][1] for i in there]
+    return {there[i]: value for i, value in original_line_db(files).items()}
+
+
 def _worst(quality, known):
     """["R1/sub-X...   30 flat, 1 noisy, 24 of 24 trials valid"], the worst first; [] if none is.
 
@@ -94,7 +102,7 @@ def _worst(quality, known):
         parts = [f"{rows[i].sum()} {kind}" for kind, rows in kinds if rows[i].any()]
         if facts := known[i]:
             parts.append(f"{facts.counts['valid']} of {facts.counts['trials']} trials valid")
-        lines.append(f"{release}/{name.split('_eeg.')[0]}   {', '.join(parts)}")
+        lines.append(f"{release}/{Path(name).name.split('_eeg.')[0]}   {', '.join(parts)}")
     return lines
 
 
@@ -142,12 +150,16 @@ def _electrodes(ax, quality):
     ax.legend(fontsize=8, ncols=3)
 
 
-def _line_noise(ax, quality, sfreq):
+def _line_noise(ax, quality, sfreq, originals):
     """How much more power there is at the line frequency than beside it."""
-    ax.plot(quality.line_db, ".", ms=4)
+    ax.plot(quality.line_db, ".", ms=4, label=f"cache, {quality.line_hz:g} Hz")
+    if originals:
+        label = f"{cli.counted(len(originals), 'file')} before filters, {LINE_HZ} Hz"
+        ax.plot(list(originals), list(originals.values()), "x", ms=5, color="C3", label=label)
+        ax.legend(fontsize=8)
     ax.axhline(0, color="0.6", lw=0.8)
     _by_release(ax, [release for release, _ in quality.names])
-    where = f"power at {quality.line_hz:g} Hz above that beside it (dB)"
+    where = "power at the frequency above that beside it (dB)"
     ax.set(xlabel="recording", ylabel=where)
     title = f"line noise at {LINE_HZ} Hz"
     if quality.line_hz != LINE_HZ:

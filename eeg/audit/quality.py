@@ -1,6 +1,7 @@
 """Flat, noisy and clipped electrodes of a recording, from some of its windows in a cache."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,13 +17,15 @@ FLAT_UV = 0.1  # standard deviation in a window
 NOISY = 5  # times the standard deviation of the recording's median electrode
 HELD = 4  # samples in a row at the extreme of a window
 LINE_HZ = 60
+MOST_ORIGINALS = 16  # files of which the line noise is measured before filters
+_SOME = [CHANNELS.index(name) for name in "E11 E24 E124 E36 E104 E55 E62 E45 E108".split()]
 
 
 @dataclass
 class Quality:
     """The recordings of a cache. R recordings, 128 electrodes."""
 
-    names: list[tuple[str, str]]  # (release, the signal's file name) of each
+    names: list[tuple[str, str]]  # (release, the signal's file, within its folder) of each
     flat: np.ndarray  # (R, 128) bool
     noisy: np.ndarray  # (R, 128) bool: or not finite
     clipped: np.ndarray  # (R, 128) bool
@@ -52,8 +55,7 @@ def measure(cache: Cache) -> Quality:
         found.append(electrodes(X, cache.sfreq))
         windows += len(chosen)
     names = [
-        (str(cache.attributes[part]["release"]), files[part][number].split("/")[-1])
-        for part, number in keys.T
+        (str(cache.attributes[part]["release"]), files[part][number]) for part, number in keys.T
     ]
     flat, noisy, clipped, line_db = (np.array(column) for column in zip(*found))
     return Quality(names, flat, noisy, clipped, line_db, folded(cache.sfreq), windows)
@@ -100,12 +102,11 @@ def _line_db(X, bad, sfreq):
     The median over good electrodes. Occipital ones are left out: they follow the task's flicker, of
     20 Hz, whose second harmonic is where 60 Hz folds to at 100 Hz.
     """
-    occipital = [CHANNELS.index(name) for name in GROUPS["occipital"]]
-    good = np.setdiff1d(np.flatnonzero(~bad), occipital)
+    good = [i for i in np.flatnonzero(~bad) if CHANNELS[i] not in GROUPS["occipital"]]
     f = np.fft.rfftfreq(X.shape[2], 1 / sfreq)
     away = np.abs(f - folded(sfreq))
     at, beside = away <= 0.5, (away >= 1.5) & (away <= 5)
-    if not len(good) or not at.any() or not beside.any():
+    if not good or not at.any() or not beside.any():
         return np.nan
     own = X[:, good] - X[:, good].mean(2, keepdims=True)
     power = (np.abs(np.fft.rfft(own * np.hanning(X.shape[2]), axis=2)) ** 2).mean(0)
@@ -113,8 +114,42 @@ def _line_db(X, bad, sfreq):
     return float(10 * np.log10(max(np.median(ratio), 1e-12)))
 
 
+def original_line_db(signals: list[Path]) -> dict[int, float]:
+    """{number of the recording: dB at 60 Hz}, of those whose files are sampled fast enough.
+
+    From a few electrodes of 16 recordings, of which the middle minute is read.
+    """
+    from eeg.raw.source import Source, Unusable, order
+
+    found: dict[int, float] = {}
+    slow = 0
+    numbers = np.linspace(0, len(signals) - 1, min(MOST_ORIGINALS, len(signals))).astype(int)
+    for i in np.unique(numbers):
+        if slow == 2:  # a release has one rate, as a rule
+            break
+        try:
+            source = Source(signals[i])
+            if source.sfreq <= 2 * LINE_HZ + 10:
+                slow += 1
+                continue
+            channels = np.array(order(source.names))[_SOME]
+            x = source.part(channels.tolist()).get_data() * 1e6
+        except Unusable:  # the cache has named it with the reason
+            continue
+        segment = int(2 * source.sfreq)
+        count = min(x.shape[1] // segment, 30)
+        first = (x.shape[1] - count * segment) // 2
+        X = np.full((count, ELECTRODES, segment), np.nan, np.float32)
+        parts = x[:, first : first + count * segment].reshape(len(x), count, segment)
+        X[:, _SOME] = parts.transpose(1, 0, 2)
+        bad = np.ones(ELECTRODES, bool)
+        bad[_SOME] = X[:, _SOME].std(2).max(0, initial=0) < FLAT_UV
+        found[int(i)] = _line_db(X, bad, source.sfreq)
+    return found
+
+
 def contrast_name(file: str) -> tuple[str, int]:
     """(subject, run) of a contrast-change recording's file name; run 0 where it has none."""
-    stem = file.removeprefix("sub-").split("_eeg.")[0]
+    stem = file.split("/")[-1].removeprefix("sub-").split("_eeg.")[0]
     subject, _, run = stem.partition(f"_task-{CONTRAST}")
     return subject, int(run.removeprefix("_run-") or 0)

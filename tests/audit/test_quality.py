@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from eeg.audit.overview import plot_overview
-from eeg.audit.quality import HELD, contrast_name, electrodes, folded, measure
+from eeg.audit.quality import HELD, contrast_name, electrodes, folded, measure, original_line_db
 from eeg.data.cache import Cache
 from eeg.data.release import find_release
 from tests.audit.test_audit import EVENTS
-from tests.conftest import trial_events, write_participants, write_recording
+from tests.conftest import bdf_bytes, trial_events, write_participants, write_recording
 from tests.data.helpers import command, made
 
 SFREQ = 100
@@ -128,7 +128,7 @@ def folder(tmp_path):
 def test_recordings_of_a_cache(folder):
     report, cache = made(folder)
     quality = measure(cache)
-    names_of = [name for _, name in quality.names]
+    names_of = [name.split("/")[-1] for _, name in quality.names]
     assert [name.split("_")[0] for name in names_of] == ["sub-NDARAA001AAA"] * 2 + [
         "sub-NDARBB002BBB"
     ] * 2
@@ -176,3 +176,27 @@ def test_an_overview_without_a_release_or_trials(folder, tmp_path):
     next(folder.glob("sub-NDARAA001AAA/eeg/*run-2_events.tsv")).unlink()
     lines = plot_overview(cache, [find_release("R1", folder.parent)], tmp_path / "o.svg")
     assert len(lines) == 1 and (tmp_path / "o.svg").stat().st_size > 10_000
+
+
+def test_line_noise_of_files_at_500_hz(tmp_path):
+    """60 Hz of 6 uV in noise of 10 uV: in the file, whatever a filter leaves of it in a cache."""
+    rng = np.random.default_rng(3)
+    t = np.arange(500 * 40) / 500
+    files, expected = [], []
+    for i, amplitude in enumerate((0, 6)):
+        x = rng.normal(0, 10, (129, len(t))) + amplitude * np.sin(2 * np.pi * 60 * t)
+        x[10] = 0  # E11 is dead
+        step = 10000 / (2**24 - 1)
+        path = tmp_path / f"{i}.bdf"
+        path.write_bytes(bdf_bytes((x / step).round().astype(int), record=500))
+        window = np.hanning(1000)
+        sine = 0.5 * (amplitude * window.sum() / 2) ** 2
+        expected.append(10 * np.log10(1 + sine / (100 * (window**2).sum())))
+        files.append(path)
+    slow = tmp_path / "slow.bdf"
+    slow.write_bytes(bdf_bytes(rng.integers(-30000, 30000, (129, 2000))))
+    broken = tmp_path / "broken.bdf"
+    broken.write_bytes(b"no recording")
+    found = original_line_db([slow, files[0], broken, files[1]])
+    assert set(found) == {1, 3}
+    assert [found[1], found[3]] == pytest.approx(expected, abs=0.7)

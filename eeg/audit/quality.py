@@ -117,7 +117,7 @@ def _line_db(X, bad, sfreq):
 def original_line_db(signals: list[Path]) -> dict[int, float]:
     """{number of the recording: dB at 60 Hz}, of those whose files are sampled fast enough.
 
-    From a few electrodes of 16 recordings, of which the middle minute is read.
+    From the middle minute of a few electrodes of 16 recordings.
     """
     from eeg.raw.source import Source, Unusable, order
 

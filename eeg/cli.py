@@ -125,8 +125,8 @@ def add_bucket(p) -> None:
     p.add_argument("--endpoint", type=endpoint, metavar="URL", help=help)
     help = "requests at the same time (default: 8)"
     p.add_argument("--connections", type=positive, default=8, metavar="N", help=help)
-    help = "repeat a request after so many seconds of silence (default: 30)"
-    p.add_argument("--timeout", type=above_0, default=30.0, metavar="S", help=help)
+    help = "repeat a request after so many seconds of silence (default: 20)"
+    p.add_argument("--timeout", type=above_0, default=20.0, metavar="S", help=help)
     help = "stop after so many minutes; the same command then continues (default: no limit)"
     p.add_argument("--time-limit", type=above_0, metavar="MIN", help=help)
 

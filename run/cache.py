@@ -51,6 +51,8 @@ def arguments():
     cli.add_bucket(p)
     args = p.parse_args()
     cli.check_bucket(p, args)
+    if args.plot and args.stream:
+        p.error("--plot looks at whole recordings, which --stream does not fetch: leave out one")
     if args.challenge == 1 and args.tasks != [contrast]:
         p.error(f"--tasks goes with --challenge 2: challenge 1 is cut from {contrast} alone")
     cli.check_filters(p, args)
@@ -107,9 +109,8 @@ def make(release, place, settings, args):
 
     start = time.perf_counter()
     announce(release, place, settings)
-    jobs = args.connections if args.stream else args.jobs
     with cli.Progress("recordings") as progress:
-        report = build(release, settings, args.cache, jobs, args.force, progress)
+        report = build(release, settings, args.cache, args.jobs, args.force, progress)
     describe(report, settings, time.perf_counter() - start, progress.peak)
     return report
 
@@ -129,7 +130,7 @@ def stream(name, settings, args):
     choice = choose(list_objects(server, source.prefix)[0], settings.tasks)
     cache = cache_path(args.cache, settings.challenge, name, args.mini)
     fetched = Stream(server, choice, cache.with_name(f"{cache.name}.stream"), source.folder)
-    release = StreamedRelease(name, args.mini, fetched.folder, fetched, args.data)
+    release = StreamedRelease(name, args.mini, fetched.folder, fetched, args.data, args.connections)
     try:
         with interruptible(server), fetched.held():
             fetched.prepare(args.connections)

@@ -17,12 +17,14 @@ class Transient(Exception):
     """A failure that another attempt may not meet.
 
     asked_s: the pause that the server asks for. progress: whether the attempt got further than
-    those before it.
+    those before it. weight: as how many attempts it counts.
     """
 
-    def __init__(self, words: str, asked_s: float | None = None, progress: bool = False):
+    def __init__(
+        self, words: str, asked_s: float | None = None, progress: bool = False, weight: int = 1
+    ):
         super().__init__(words)
-        self.asked_s, self.progress = asked_s, progress
+        self.asked_s, self.progress, self.weight = asked_s, progress, weight
 
 
 class GaveUp(UserError):
@@ -42,7 +44,7 @@ class Patience:
     piece of work is tried without getting further. limit_s: the time for everything.
     """
 
-    def __init__(self, timeout_s: float = 30.0, attempts: int = 8, limit_s: float | None = None):
+    def __init__(self, timeout_s: float = 20.0, attempts: int = 8, limit_s: float | None = None):
         self.timeout_s, self.attempts, self.limit_s = timeout_s, attempts, limit_s
         self._end = None if limit_s is None else time.monotonic() + limit_s
         self._stop = threading.Event()
@@ -67,14 +69,15 @@ class Patience:
 
     def attempt(self, work: Callable[[], Result], what: str) -> Result:
         """work(), again where it raises Transient. Raises GaveUp, naming `what`, or TimeIsUp."""
-        failures = 0
+        failures = weight = 0
         while True:
             self.check()
             try:
                 return work()
             except Transient as e:
+                weight = e.weight + (0 if e.progress else weight)
                 failures = 1 if e.progress else failures + 1
-                if failures >= self.attempts:
+                if weight >= self.attempts:
                     tried = f"{failures} attempts in a row" if failures > 1 else "1 attempt"
                     raise GaveUp(f"{what}: {e} ({tried} failed)") from None
                 self.check()

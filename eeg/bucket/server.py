@@ -48,7 +48,7 @@ class Answer:
         try:
             got = self._response.readinto(buffer)
         except (OSError, http.client.HTTPException, ValueError) as e:
-            raise Transient(_words(e)) from None
+            raise _transient(e) from None
         self._count(got)
         return got
 
@@ -57,7 +57,7 @@ class Answer:
         try:
             body = self._response.read(most + 1)
         except (OSError, http.client.HTTPException, ValueError) as e:
-            raise Transient(_words(e)) from None
+            raise _transient(e) from None
         self._count(len(body))
         if len(body) > most:
             raise Transient(f"the server sends more than {most:,} bytes")
@@ -145,7 +145,7 @@ class Server:
                 self._drop()
                 silent = isinstance(e, TimeoutError)
                 if not kept or silent or again:  # a kept one may have been closed meanwhile
-                    raise Transient(_words(e)) from None
+                    raise _transient(e) from None
             else:
                 return self._checked(response, key)
         raise AssertionError("a second attempt returns or raises")
@@ -218,6 +218,11 @@ class Server:
             raise UserError(f"{self.address} leads to {ascii(target)} ({said})")
         self._at_aws(host)
         self._drop()
+
+
+def _transient(error):
+    """What went wrong on the line. Silence has taken its time: it counts as two attempts."""
+    return Transient(_words(error), weight=2 if isinstance(error, TimeoutError) else 1)
 
 
 def _words(error):

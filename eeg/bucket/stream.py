@@ -38,10 +38,15 @@ Range = tuple[int, int]  # bytes from, to (exclusive)
 class StreamedRelease(Release):
     stream: "Stream"
     data: Path  # the data root that it would lie in
+    connections: int
 
     @property
     def root(self) -> Path:
         return self.data
+
+    @property
+    def readers(self) -> int | None:
+        return self.connections
 
     def provide(self, recording: Recording, starts: Sequence[int], samples: int) -> None:
         self.stream.provide(recording, starts, samples)

@@ -308,7 +308,8 @@ def _fill(partial, offset, layout, plans, opened, jobs):
     own = threading.local()
     size = layout.window_bytes
     many = max(1, 500_000 // size)
-    with open(partial, "r+b") as file, ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+    many_at_once = layout.release.readers or jobs or os.cpu_count()
+    with open(partial, "r+b") as file, ThreadPoolExecutor(many_at_once) as pool:
 
         def read(plan):
             if not hasattr(own, "buffer"):

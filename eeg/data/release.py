@@ -68,6 +68,11 @@ class Release:
         return self.folder.parent
 
     @property
+    def readers(self) -> int | None:
+        """How many recordings are best read at a time, None where that is up to the processor."""
+        return None
+
+    @property
     def label(self) -> str:
         return f"{self.name} mini" if self.mini else self.name
 

@@ -118,7 +118,7 @@ def test_a_server_that_hangs(fetched, s3, server):
 
 def test_a_server_that_always_hangs(s3, tmp_path):
     s3.put(KEY, BODY)
-    server = Server(BUCKET, s3.url, Patience(timeout_s=0.1, attempts=2))
+    server = Server(BUCKET, s3.url, Patience(timeout_s=0.1, attempts=4))
     [listed], _ = list_objects(server, "a/")
     s3.spoil(KEY, *[faults.hang(2)] * 9)
     with pytest.raises(GaveUp, match="the server is silent .2 attempts in a row failed"):

@@ -124,12 +124,19 @@ class Download:
         Raises UserError or OSError where no file can be fetched any more; what was fetched stays.
         """
         before = self.server.received
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with files.locked_folder(self.folder) as held, ThreadPoolExecutor(connections) as pool:
-            if not held:
-                other = "another process is downloading to"
-                raise UserError(f"{other} {self.folder}; wait for it, or stop it")
-            self.report.missing = len(self.todo)
+        with files.writing(self.folder, "--data DIR"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with files.locked_folder(self.folder) as held:
+                if not held:
+                    other = "another process is downloading to"
+                    raise UserError(f"{other} {self.folder}; wait for it, or stop it")
+                self._fetch_all(connections, progress)
+        self.report.received = self.server.received - before
+        return self.report
+
+    def _fetch_all(self, connections, progress):
+        self.report.missing = len(self.todo)
+        with ThreadPoolExecutor(connections) as pool:
             for one in self.todo:
                 pool.submit(self._work, self._begin, one)
             try:
@@ -143,8 +150,6 @@ class Download:
             finally:
                 pool.shutdown(cancel_futures=True)
                 self.record.save()
-        self.report.received = self.server.received - before
-        return self.report
 
     def _loop(self, pool, progress):
         """Verify what has come, several files at a time, until nothing is running."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from eeg import UserError
+from eeg import UserError, files
 from eeg.bucket.digest import SentChecksums, file_matches, is_checksum, part_sizes, pieces
 from eeg.bucket.listing import Object
 from eeg.bucket.patience import Transient
@@ -172,14 +172,13 @@ class Fetch:
                 self.have = 0
             if not self.have:
                 self.sent = SentChecksums(answer.headers)
-            file.seek(self.have)
-            file.truncate()
+            file.truncate(self.have)
             buffer = memoryview(bytearray(min(CHUNK_BYTES, self.wanted.size - self.have)))
             while got := answer.read_into(buffer):
                 self.server.patience.check()
                 if self.have + got > self.wanted.size:
                     raise Changed
-                file.write(buffer[:got])
+                files.write_at(file.fileno(), buffer[:got], self.have)
                 if self.sent:
                     self.sent.update(buffer[:got])
                 self.have += got

@@ -121,10 +121,14 @@ class Stream:
     def _fetch(self, one, needed):
         """Fetch what is missing of these ranges of an object, and note that it is there."""
         missing = without(merged(needed, NEAR_BYTES), self._noted[one.path][1])
-        if not missing:
-            return
+        if missing:
+            with files.writing(self.work, "--cache DIR"):
+                self._fetch_ranges(one, missing)
+                self._note(one, missing)
+
+    def _fetch_ranges(self, one, ranges):
         with open(self.folder / one.path, "r+b", buffering=0) as file:
-            for first, last in missing:
+            for first, last in ranges:
                 piece = _Piece(self.server, one, file, first, last)
                 try:
                     self.server.patience.attempt(piece.attempt, one.path)
@@ -135,7 +139,6 @@ class Stream:
                         f"again with: {again}"
                     ) from None
             os.fdatasync(file.fileno())  # before it is noted, should the power fail
-        self._note(one, missing)
 
     def _note(self, one, ranges):
         """Note that ranges of an object have come; None: that its file is begun."""
@@ -230,7 +233,7 @@ class _Piece:
             if not got:
                 raise Transient(f"it breaks off {self.last - self.at:,} bytes before its end")
             self.server.patience.check()
-            os.pwrite(self.file.fileno(), buffer[:got], self.at)
+            files.write_at(self.file.fileno(), buffer[:got], self.at)
             self.at += got
 
 

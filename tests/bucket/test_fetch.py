@@ -112,6 +112,7 @@ def test_a_cut_costs_no_byte_twice(fetched, s3):
 
 
 def test_a_server_that_hangs(fetched, s3, server):
+    server.patience.attempts = 6
     server.patience.timeout_s = 0.2
     assert fetched(faults.hang(3), faults.hang_inside(1000, 3)) == BODY
 
@@ -226,6 +227,12 @@ def test_checksums_that_the_server_sends(fetched):
     spoilt = [sends("x-amz-checksum-sha256", sha256, wrong)]
     spoilt += [sends("x-amz-checksum-crc32", crc, wrong), sends("x-amz-checksum-crc32", crc, bytes)]
     assert fetched(*spoilt, etag="no checksum") == BODY
+
+
+def test_a_system_that_writes_less_than_asked(fetched, monkeypatch):
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:5000], at))
+    assert fetched(faults.cut(100_001)) == BODY
 
 
 def test_no_server(tmp_path):

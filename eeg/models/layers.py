@@ -89,16 +89,30 @@ class DepthwiseConv1d(nn.Conv1d):
         )
 
 
+def microvolts(x):
+    """Windows (B, C, T) in volts or microvolts -> the same in microvolts. The typical electrode of
+    a window spreads by more than 10 nV and less than 10 mV.
+    """
+    x = x.float()
+    spread = x.std(2)
+    typical = torch.nanmedian(torch.where(spread > 0, spread, torch.nan), 1).values
+    return x * torch.where(typical < 1e-2, 1e6, 1.0)[:, None, None]
+
+
+UNIT = 30.0  # microvolts; the background of a child's EEG spreads by 10 to 25
+
+
 class Normalize(nn.Module):
     """Takes the unit out of windows (B, C, T), in float32: subtracts each channel's mean and then
 
     "channel": divides by the channel's standard deviation; "window": by that of the typical
     channel, so that channels keep their relative size; "robust": subtracts the median and divides
-    by 1.4826 times the median absolute deviation. The last two stop at +-30. "none" changes
-    nothing. A channel that is constant but for rounding becomes 0.
+    by 1.4826 times the median absolute deviation. The last two stop at +-30. "amplitude" keeps all
+    sizes: it takes microvolts, and compresses what is larger than UNIT. "none" changes nothing. A
+    channel that is constant but for rounding becomes 0.
     """
 
-    kinds = ("channel", "window", "robust", "none")
+    kinds = ("channel", "window", "robust", "amplitude", "none")
 
     def __init__(self, kind="channel"):
         super().__init__()
@@ -117,6 +131,8 @@ class Normalize(nn.Module):
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             mean = x.mean(2, keepdim=True)
             x = x - mean
+            if self.kind == "amplitude":
+                return torch.asinh(microvolts(x) / UNIT)
             spread = torch.linalg.vector_norm(x, dim=2, keepdim=True) / math.sqrt(x.shape[2])
             alive = spread > 1e-6 * mean.abs()  # relative: volts are 1e-5 and microvolts 10
             if self.kind == "channel":

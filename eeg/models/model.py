@@ -6,7 +6,7 @@ import inspect
 import torch
 from torch import nn
 
-from .layers import Normalize
+from .layers import Normalize, microvolts
 from .montage import SFREQ, START_S
 from .neuro import NeuroFeatures
 from .settings import check
@@ -118,16 +118,6 @@ class Model(nn.Module):
 
     def forward(self, x, features=None):
         return self.blended(self.raw(x, features), x)
-
-
-def microvolts(x):
-    """Windows (B, C, T) in volts or microvolts -> the same in microvolts. The typical electrode of
-    a window spreads by more than 10 nV and less than 10 mV.
-    """
-    x = x.float()
-    spread = x.std(2)
-    typical = torch.nanmedian(torch.where(spread > 0, spread, torch.nan), 1).values
-    return x * torch.where(typical < 1e-2, 1e6, 1.0)[:, None, None]
 
 
 def folded(model):

@@ -21,7 +21,7 @@ import math
 import torch
 from torch import nn
 
-from .model import microvolts
+from .layers import microvolts
 from .montage import BANDS, CHANNELS, SFREQ
 from .neuro import NeuroFeatures
 from .settings import chosen

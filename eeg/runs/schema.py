@@ -83,7 +83,7 @@ OPTIONS: dict[str, Schema] = {
     "target?": TARGET,
     "set?": {},
     "augment?": {"*": numbers()},
-    "normalize?": choice("channel", "window", "robust", "none"),
+    "normalize?": choice("channel", "window", "robust", "amplitude", "none"),
     "blend?": choice("ridge", "none"),
     "features?": or_null(choice("none", "file", "layer")),
     "aux?": list_of(choice("age", "sex"), "a list of age, sex"),

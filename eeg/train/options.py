@@ -125,9 +125,9 @@ class Options:
     model: str = option("tcn", "one of --list-models", "model")
     set: dict = pairs({}, "settings of the model: width=96 depth=5 head=number", "model", "+")
     normalize: str = choice(
-        "channel window robust none",
+        "channel window robust amplitude none",
         "normalise a window by each electrode's mean and deviation, by one deviation for all, by "
-        "median and MAD, or not at all",
+        "median and MAD, not in size but only in unit, or not at all",
         "model",
     )
     blend: str = choice(

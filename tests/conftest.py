@@ -208,6 +208,7 @@ def caches(tmp_path_factory):
 
 
 TINY = ("--set", "width=8", "depth=1", "--amp", "off", "--batch-size", "16", "--blend", "none")
+TINY += ("--members", "1")
 
 
 def command(caches, out, *arguments):

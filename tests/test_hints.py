@@ -16,7 +16,7 @@ from tests.hints import Desk, suggested
 
 PLACES = {"data": "my data", "cache": "my cache", "out": "my runs"}
 TINY = ("--set", "width=8", "depth=1", "--amp", "off", "--batch-size", "16", "--epochs", "1")
-TINY += ("--blend", "none")
+TINY += ("--blend", "none", "--members", "1")
 SMALL = ("--subjects", "3", "--runs", "1")
 
 

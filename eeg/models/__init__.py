@@ -31,6 +31,7 @@ def build(
     aux=(),
     features: str | None = None,
     blend: str = "none",
+    members: int = 1,
     **settings,
 ):
     """-> Model: the input normalisation, the network, and what its numbers mean.
@@ -38,13 +39,13 @@ def build(
     normalize: a kind of layers.Normalize; "channel" by default, "none" for a network that reads
     amplitudes. aux: names of further numbers to learn beside the answer, such as age. features:
     "none", "file" or "layer", for networks that take features. blend: a ridge beside the network
-    (see Model). The other settings are the network's own, see settings.py. Raises ValueError for a
+    (see Model). members: how many networks answer, in the mean. The other settings are the network's own, see settings.py. Raises ValueError for a
     name or setting that does not exist, and for a value that a setting does not take.
     """
     from .model import Model
 
     shape = n_chans, n_times, n_outputs
-    return Model(name, network(name), shape, normalize, tuple(aux), features, settings, blend)
+    return Model(name, network(name), shape, normalize, tuple(aux), features, settings, blend, members)
 
 
 def network(name: str):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from .layers import Normalize, microvolts
+from .members import Members
 from .montage import SFREQ, START_S
 from .neuro import NeuroFeatures
 from .settings import check
@@ -21,12 +22,15 @@ class Model(nn.Module):
     and how far from center answers may go, 1 all the way; the trainer sets them.
     features: "none"; "file", where the caller gives the raw features of eeg/data/features.py with
     each window; "layer", where they are computed here. median, mad (F) normalise them.
+    members: networks of this kind, see members.py.
     blend: "none", or what a ridge reads (see ridge.py) whose answers join the network's: each lies
     `shrink` and `share` times as far from center as it would alone.
     settings: build(**settings) makes the same model again, with weights of its own.
     """
 
-    def __init__(self, name, network, shape, normalize, aux, features, settings, blend="none"):
+    def __init__(
+        self, name, network, shape, normalize, aux, features, settings, blend="none", members=1
+    ):
         super().__init__()
         head = check(name, settings).get("head", "number")
         takes = "n_features" in inspect.signature(network).parameters
@@ -57,6 +61,8 @@ class Model(nn.Module):
         }
         if blend != "none":
             self.settings["blend"] = blend
+        if members > 1:
+            self.settings["members"] = members
         self.head, self.window, self.n_outputs = head, (n_chans, n_times), n_outputs
         self.aux, self.features = aux, features
         self.normalize = Normalize(normalize)
@@ -66,7 +72,8 @@ class Model(nn.Module):
             self.register_buffer("median", torch.zeros(n_features))
             self.register_buffer("mad", torch.ones(n_features))
             settings = settings | {"n_features": n_features}
-        self.network = network(n_chans, n_times, n_outputs + len(aux), **settings)
+        made = [network(n_chans, n_times, n_outputs + len(aux), **settings) for _ in range(members)]
+        self.network = made[0] if members == 1 else Members(made, head)
         self.register_buffer("center", torch.zeros(n_outputs))
         self.register_buffer("scale", torch.ones(n_outputs))
         self.register_buffer("shrink", torch.ones(n_outputs))
@@ -81,7 +88,7 @@ class Model(nn.Module):
 
     def raw(self, x, features=None):
         """What a loss sees, float32: with head "time" scores of `moments` (B, T), else standardised
-        numbers (B, n_outputs + len(aux)).
+        numbers (B, n_outputs + len(aux)). In training (members * B, ...).
         """
         if x.dim() != 3 or x.shape[1:] != self.window:
             raise ValueError(

@@ -9,7 +9,7 @@ from eeg.models.settings import CLOSED_FORM
 
 # instead of the defaults
 USUAL = {"normalize": "none", "aux": (), "augment": {}, "epochs": 1, "amp": "off", "device": "cpu"}
-USUAL["blend"] = "none"
+USUAL |= {"blend": "none", "members": 1}
 UNREAD = (
     *("lr", "weight_decay", "batch_size", "l1", "loss", "optimizer", "rho", "clip", "schedule"),
     *("warmup", "ema", "patience", "balance", "features", "checkpoint_minutes"),

@@ -100,7 +100,7 @@ OPTIONS |= optional("model cache", TEXT)
 OPTIONS |= optional("train valid", RELEASES)
 OPTIONS |= optional("mini keep_copies keep_bad balance", FLAG)
 OPTIONS |= optional("max_recordings max_subjects", or_null(POSITIVE))
-OPTIONS |= optional("epochs batch_size patience", POSITIVE)
+OPTIONS |= optional("epochs batch_size patience members", POSITIVE)
 OPTIONS |= optional("lr weight_decay l1 rho clip warmup", SETTING)
 
 EVENT = {"epoch": COUNT, "batch?": COUNT, "kind": TEXT, "text": TEXT}

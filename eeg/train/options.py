@@ -124,16 +124,22 @@ class Options:
     )
     model: str = option("tcn", "one of --list-models", "model")
     set: dict = pairs({}, "settings of the model: width=96 depth=5 head=number", "model", "+")
-    normalize: str = choice(
-        "channel window robust amplitude none",
+    normalize: str = option(
+        each("channel", "amplitude"),
         "normalise a window by each electrode's mean and deviation, by one deviation for all, by "
-        "median and MAD, not in size but only in unit, or not at all",
+        "median and MAD, in unit alone so that its amplitude stays, or not at all",
         "model",
+        choices=("channel", "window", "robust", "amplitude", "none"),
     )
     blend: str = choice(
         "ridge none",
         "fit a ridge beside the network, in closed form, and weigh the answers of both on the "
         "validation subjects",
+        "model",
+    )
+    members: int = count(
+        each(3, 1),
+        "train N networks side by side, which differ in their first weights, and answer their mean",
         "model",
     )
     features: str | None = option(
@@ -239,7 +245,7 @@ class Options:
     def from_config(cls, config: dict, **now) -> "Options":
         """Read what config.json keeps. now: those of this process. Options that no longer exist are
         ignored."""
-        kept = {"blend": "none"}  # runs from before there were blends
+        kept = {"blend": "none", "members": 1}  # runs from before there were these
         kept |= {name: value for name, value in config["train"].items() if name in ABOUT}
         return cls(config["challenge"], **kept | {"cache": Path(kept.get("cache", "cache"))} | now)
 

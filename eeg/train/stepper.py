@@ -121,10 +121,12 @@ class Stepper:
             raw = model.raw(batch["x"], batch.get("features"))
         average = (lambda square: self._agree(square, len(raw))) if self.ranks.world > 1 else None
         kind, positive = self.targets.loss, self.targets.positive
-        mix, other = batch.get("mix"), batch.get("other")
-        value = losses.loss(kind, model, raw, batch["y"], mix, other, positive, average)
+        members = len(raw) // len(batch["y"])  # each answers every window
+        y, mix, other = (_repeated(batch.get(name), members) for name in ("y", "mix", "other"))
+        value = losses.loss(kind, model, raw, y, mix, other, positive, average)
         (weight * value).backward()
-        return value.item(), model.answer(raw.detach()).cpu()
+        answers = model.answer(raw.detach()).unflatten(0, (members, -1)).mean(0)
+        return value.item(), answers.cpu()
 
     def _agree(self, square, windows):
         """The mean square over all processes, exchanged once a batch: a process that computes a
@@ -210,3 +212,7 @@ class Stepper:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.model.load_state_dict(state["average"]["model"])
+
+
+def _repeated(values, times):
+    return None if values is None else values.repeat(times, *[1] * (values.dim() - 1))

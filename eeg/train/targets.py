@@ -35,8 +35,10 @@ def make_model(options: Options) -> Model:
         on = "all" if options.challenge == 1 else "features+covariance"
         if options.model in CLOSED_FORM:
             settings.setdefault("on", on)
-        elif options.blend == "ridge" and options.target not in CLASSES:
-            usual["blend"] = on
+        else:
+            usual["members"] = options.members
+            if options.blend == "ridge" and options.target not in CLASSES:
+                usual["blend"] = on
         if options.features:
             settings["features"] = options.features
         return eeg.models.build(options.model, n_times=INPUT, **usual, **settings)

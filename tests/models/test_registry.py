@@ -107,7 +107,7 @@ def test_no_window_makes_nan(name, kind):
         assert answer.shape == (4, 1) and answer.isfinite().all()
 
 
-@pytest.mark.parametrize("normalize", ["channel", "window", "robust"])
+@pytest.mark.parametrize("normalize", ["channel", "window", "robust", "amplitude"])
 @pytest.mark.parametrize("name", LEARNING)
 def test_volts_and_microvolts_give_one_answer(name, normalize):
     model = made(name, normalize=normalize).eval()

@@ -26,7 +26,7 @@ def test_many_subjects_choose_the_weights_of_least_squares(challenge):
 def test_the_error_and_the_distance_from_trust_are_least_together(challenge):
     parts, y, subjects = windows(3, 7)
     trusted = np.array(blend.TRUSTED[challenge])
-    caution = blend.CAUTION[challenge] * np.square(parts).mean(0)
+    caution = np.array(blend.CAUTION[challenge]) * np.square(parts).mean(0)
     rows = np.vstack([parts * np.sqrt(3 / len(y)), np.diag(np.sqrt(caution))])
     wanted = nnls(rows, np.concatenate([y * np.sqrt(3 / len(y)), np.sqrt(caution) * trusted]))[0]
     assert np.allclose(blend.weigh(parts, y, subjects, challenge), wanted, atol=1e-8)

@@ -45,7 +45,9 @@ def build(
     from .model import Model
 
     shape = n_chans, n_times, n_outputs
-    return Model(name, network(name), shape, normalize, tuple(aux), features, settings, blend, members)
+    return Model(
+        name, network(name), shape, normalize, tuple(aux), features, settings, blend, members
+    )
 
 
 def network(name: str):

@@ -35,7 +35,8 @@ BATCH = 64  # windows
 # subjects. With few of those it is luck that looks like learning, unless the fit knows of it.
 ALIKE = 0.2
 # Standard errors by which answers to unknown subjects must beat the mean. With fewer, what is
-# chosen among so many strengths may be chance, and the model answers the mean.
+# chosen among so many strengths may be chance, and the model answers the mean. With more it goes
+# 1 - (BEYOND_CHANCE / standard errors)^2 of the way, as a garrote does: no threshold decides alone.
 BEYOND_CHANCE = 1.645
 
 
@@ -44,21 +45,21 @@ class Found:
     """What a fit came to. answers (n, crops, outputs): out of fold, to each training window in its
     row, in the labels' units; NaN where it is damaged. rows (n,) and crops: the windows of the
     cache, and the samples at which they are cut. fold (n,): which did not know the window.
-    strengths: by kind of numbers, infinite where it is not used. learned: whether that beats the
-    mean beyond chance; else the model answers the mean."""
+    strengths: by kind of numbers, infinite where it is not used. trust: how far answers go from the
+    mean, 1 all the way; 0 where they beat it by no more than chance may."""
 
     rows: np.ndarray
     crops: tuple[int, ...]
     fold: np.ndarray
     answers: np.ndarray
     strengths: dict[str, float]
-    learned: bool
+    trust: float
     gain: float  # how much less the squared error is than the mean's, as a share
     windows: int  # without the damaged ones
 
     def __str__(self):
         """What was chosen, in words."""
-        if not self.learned:
+        if self.trust == 0:
             return (
                 f"answers the mean: what it learned saves {max(0, self.gain):.1%} of the mean's "
                 "squared error, no more than chance may"
@@ -67,7 +68,7 @@ class Found:
             f"{kind} {'not used' if strength == math.inf else f'{strength:.2g}'}"
             for kind, strength in self.strengths.items()
         )
-        return f"strength {kinds}"
+        return f"strength {kinds}; trusted to {self.trust:.0%}"
 
 
 def crops_of(cache) -> tuple[int, ...]:
@@ -131,14 +132,14 @@ class Fit:
         sizes = {name: kind.size for name, kind in self.network.kinds.items()}
         strengths = gram.choose(folds, sizes)
         standardised = self._out_of_fold(folds, gram.penalties(sizes, strengths), seen)
-        gain, learned = self._beyond_chance(standardised, folds)
-        if not learned:
+        gain, trust = self._trust(standardised, folds)
+        if trust == 0:
             strengths = dict.fromkeys(sizes, math.inf)
-            standardised = self._out_of_fold(folds, gram.penalties(sizes, strengths), seen)
-        self._settle(known[0], gram.penalties(sizes, strengths), components, learned)
+        standardised = self._means(folds) + trust * (standardised - self._means(folds))
+        self._settle(known[0], gram.penalties(sizes, strengths), components, trust)
         answers = standardised * self.model.scale.numpy() + self.model.center.numpy()
         windows = int(np.isfinite(answers).all((1, 2)).sum())
-        return Found(self.rows, self.crops, self.fold, answers, strengths, learned, gain, windows)
+        return Found(self.rows, self.crops, self.fold, answers, strengths, trust, gain, windows)
 
     # reading
 
@@ -269,26 +270,30 @@ class Fit:
             found[own] = seen[own] @ weight.T + bias
         return found
 
-    def _beyond_chance(self, answers, folds):
+    def _means(self, folds):
+        """(n, 1, outputs): what the mean of the subjects that were known answers"""
+        return np.stack([fold.known.center.numpy() for fold in folds])[self.fold][:, None]
+
+    def _trust(self, answers, folds):
         """-> (by what share the squared error is less than that of the mean of the subjects that
-        were known, whether that is beyond chance)"""
+        were known, how far answers may go from the mean)"""
         y = self.y.numpy()[:, None]
-        means = np.stack([fold.known.center.numpy() for fold in folds])[self.fold][:, None]
         weight = self.weight.numpy()
-        of_mean = np.square(y - means).mean((1, 2)) * weight
+        of_mean = np.square(y - self._means(folds)).mean((1, 2)) * weight
         gain = of_mean - np.square(y - answers).mean((1, 2)) * weight
         known = np.isfinite(gain)
         _, which = np.unique(self.subjects[known], return_inverse=True)
         by_subject = np.bincount(which, gain[known])
         error = by_subject.std(ddof=1) * math.sqrt(len(by_subject)) if len(by_subject) > 1 else 0.0
-        share = float(by_subject.sum() / of_mean[known].sum())
-        return share, bool(by_subject.sum() > BEYOND_CHANCE * error)
+        total, chance = by_subject.sum(), BEYOND_CHANCE * error
+        trust = 1 - (chance / total) ** 2 if total > chance else 0.0
+        return float(total / of_mean[known].sum()), float(trust)
 
     @torch.no_grad()
-    def _settle(self, known, penalty, components, learned):
+    def _settle(self, known, penalty, components, trust):
         """Give the network the weights of all training subjects."""
         if components:
             self.potentials.components.copy_(components[0])
         weight, bias = known.solve(penalty)
-        self.network.weight.copy_(weight if learned else torch.zeros_like(weight))
-        self.network.bias.copy_(bias if learned else torch.zeros_like(bias))
+        self.network.weight.copy_(trust * weight)
+        self.network.bias.copy_(trust * bias)

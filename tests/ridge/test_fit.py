@@ -104,7 +104,7 @@ def explicit(fit, model, sides):
 
 @pytest.mark.parametrize("challenge, on", [(1, "features"), (2, "features"), (1, "covariance")])
 def test_answers_out_of_fold_are_those_of_brute_force(caches, monkeypatch, challenge, on):
-    monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
+    monkeypatch.setattr(Fit, "_trust", lambda *_: (0.1, 1.0))
     fit, model, sides = made(caches, challenge, on=on)
     found = fit.run()
     x, y, subjects, weight, held = explicit(fit, model, sides)
@@ -130,7 +130,7 @@ def test_answers_out_of_fold_are_those_of_brute_force(caches, monkeypatch, chall
 
 def test_components_are_learned_inside_each_fold(caches, monkeypatch):
     """Their answers out of fold by SciPy, from windows read one by one."""
-    monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
+    monkeypatch.setattr(Fit, "_trust", lambda *_: (0.1, 1.0))
     fit, model, sides = made(caches, on="potentials", components=4)
     found = fit.run()
     x, y, subjects, weight, held = explicit(fit, model, sides)
@@ -190,6 +190,40 @@ def test_challenge_2_cuts_each_second_once(caches):
     assert np.array_equal(starts, metadata["start"][0] + 100 * np.arange(len(starts)))
 
 
+def test_answers_go_as_far_as_they_are_trusted(caches, monkeypatch):
+    """The gain of each subject by hand, its standard error, and half the way from the mean."""
+    monkeypatch.setattr(Fit, "_trust", lambda *_: (0.1, 1.0))
+    fit, model, sides = made(caches, on="features")
+    whole = fit.run()
+    p = predict(model, sides.cache, sides.valid[:20])
+    y, subjects = sides.cache.y[sides.train], sides.cache.metadata["subject"][sides.train]
+    known = [by_rest(y, subjects, whole.fold, fold) for fold in range(5)]
+    gain = np.square(y - np.array(known)[whole.fold]) - np.square(y - whole.answers[:, 0, 0])
+    gains = [gain[subjects == subject].sum() for subject in sorted(set(subjects))]
+    errors = np.sum(gains) / (np.std(gains, ddof=1) * len(gains) ** 0.5)
+    monkeypatch.undo()
+    trust = max(0, 1 - (1.645 / errors) ** 2) if errors > 0 else 0
+    assert fit.run().trust == pytest.approx(trust, abs=1e-3)
+    monkeypatch.setattr(Fit, "_trust", lambda *_: (0.1, 0.5))
+    half = fit.run()
+    center = float(model.center)
+    np.testing.assert_allclose(
+        predict(model, sides.cache, sides.valid[:20]) - center, (p - center) / 2, atol=1e-5
+    )
+    moved = half.answers[:, 0, 0] - np.array(known)[whole.fold]
+    wanted = (whole.answers[:, 0, 0] - np.array(known)[whole.fold]) / 2
+    np.testing.assert_allclose(moved, wanted, atol=1e-4)
+
+
+def by_rest(y, subjects, fold, number):
+    """The mean response time of the subjects outside a fold, as generalised least squares has it."""
+    known = fold != number
+    names, counts = np.unique(subjects[known], return_counts=True)
+    means = np.array([y[known][subjects[known] == name].mean() for name in names])
+    weight = counts / (0.8 + 0.2 * counts)
+    return (weight * means).sum() / weight.sum()
+
+
 @pytest.mark.parametrize("challenge", [1, 2])
 def test_labels_that_the_windows_do_not_know_are_answered_with_the_mean(caches, challenge):
     def change(targets, sides):
@@ -200,7 +234,7 @@ def test_labels_that_the_windows_do_not_know_are_answered_with_the_mean(caches, 
 
     fit, model, sides = made(caches, challenge, change, rank=4, components=4)
     found = fit.run()
-    assert not found.learned and set(found.strengths.values()) == {math.inf}
+    assert found.trust == 0 and set(found.strengths.values()) == {math.inf}
     p = predict(model, sides.cache, sides.valid[:20])
     assert (p == float(model.center)).all()
 
@@ -257,7 +291,7 @@ def test_a_cache_larger_than_memory_gives_the_same(caches, monkeypatch):
 
 @pytest.mark.parametrize("challenge", [1, 2])
 def test_its_run_is_a_run_like_any_other(train, caches, monkeypatch, challenge):
-    monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
+    monkeypatch.setattr(Fit, "_trust", lambda *_: (0.1, 1.0))
     printed = train("--challenge", challenge, "--set", "on=features", "--name", "fitted")
     run = the_run(train.out)
     assert run.finished and run.state["status"] == "finished" and "(simulated" in printed
@@ -288,7 +322,7 @@ def test_its_run_is_a_run_like_any_other(train, caches, monkeypatch, challenge):
 def test_the_submission_answers_as_the_run_does(train, tmp_path, monkeypatch):
     """Alone in a fresh interpreter, in volts; the run itself by its layer, trained on the
     kernels."""
-    monkeypatch.setattr("eeg.ridge.fit.BEYOND_CHANCE", -1e9)
+    monkeypatch.setattr(Fit, "_trust", lambda *_: (0.1, 1.0))
     train("--challenge", 1, "--set", "rank=4", "components=4", "--name", "fitted")
     run = the_run(train.out)
     entries = {1: submission.entry([run]), 2: submission.Entry({}, 0.5)}

@@ -2,15 +2,39 @@
 
 import copy
 import inspect
+import math
 
 import torch
 from torch import nn
 
 from .layers import Normalize, microvolts
-from .members import Members
 from .montage import SFREQ, START_S
 from .neuro import NeuroFeatures
 from .settings import check
+
+
+class Members(nn.Module):
+    """Networks that differ in their first weights and in what dropout takes from them. A mean of
+    answers errs less than each: what they do not share is mostly chance.
+
+    In training (K * B, ...): all answers of the first network, then those of the next; the loss
+    sees each alone. Else (B, ...): scores of moments whose softmax is the mean of theirs with head
+    "time", or the mean of their numbers.
+    """
+
+    def __init__(self, networks, head):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.head = head
+
+    def forward(self, *inputs):
+        found = [network(*inputs) for network in self.networks]
+        if self.training:
+            return torch.cat(found)
+        each = torch.stack(found).float()
+        if self.head == "time":
+            return each.log_softmax(2).logsumexp(0) - math.log(len(found))
+        return each.mean(0)
 
 
 class Model(nn.Module):
@@ -22,7 +46,7 @@ class Model(nn.Module):
     and how far from center answers may go, 1 all the way; the trainer sets them.
     features: "none"; "file", where the caller gives the raw features of eeg/data/features.py with
     each window; "layer", where they are computed here. median, mad (F) normalise them.
-    members: networks of this kind, see members.py.
+    members: how many networks of this kind there are, see Members.
     blend: "none", or what a ridge reads (see ridge.py) whose answers join the network's: each lies
     `shrink` and `share` times as far from center as it would alone.
     settings: build(**settings) makes the same model again, with weights of its own.

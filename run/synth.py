@@ -5,7 +5,8 @@ The same arguments give the same bytes.
     python run/synth.py --release R1 [--subjects 20] [--seed 0]
     python run/synth.py --release R1 --world easy                 learned in a minute
     python run/synth.py --release R5 --subjects 10 --tasks contrastChangeDetection RestingState
-    python run/synth.py --plot synth.png [--beside FILE.set]      draws what the signals are like
+    python run/synth.py --release R1 --raw500                        EEGLAB files at 500 Hz, unfiltered
+python run/synth.py --plot synth.png [--beside FILE.set]      draws what the signals are like
 """
 
 import textwrap
@@ -34,6 +35,8 @@ def parser():
                    help="scale everything that depends on a label (default: 1)")  # fmt: skip
     p.add_argument("--tasks", nargs="+", default=["contrastChangeDetection"], metavar="TASK",
                    help="tasks, or 'all' (default: contrastChangeDetection)")  # fmt: skip
+    p.add_argument("--raw500", action="store_true",
+                   help="as the originals: EEGLAB files at 500 Hz, with the mains")  # fmt: skip
     cli.add_jobs(p)
     p.add_argument("--force", action="store_true",
                    help="replace a release simulated with other settings")  # fmt: skip
@@ -64,6 +67,8 @@ def main():
         p.error("at most 5000 subjects of 3 runs")
     if (args.release is None) == (args.plot is None):
         p.error("name a release to write with --release, or a figure with --plot")
+    if args.raw500 and (args.mini or args.plot):
+        p.error("--raw500 goes with --release alone: there are no mini releases at 500 Hz")
     if args.beside and not args.plot:
         p.error("--beside shows a recording in the figure of --plot")
     if args.plot:
@@ -83,6 +88,7 @@ def main():
             tasks=tasks,
             runs=args.runs,
             mini=args.mini,
+            raw=args.raw500,
             jobs=args.jobs,
             force=args.force,
             progress=progress,

@@ -143,3 +143,5 @@ def write_set(path: Path, names: tuple[str, ...], sfreq: float, samples: np.ndar
         "epoch": empty,
     }
     scipy.io.savemat(path, {"EEG": eeg}, appendmat=False)
+    with open(path, "r+b") as file:  # SciPy writes the time there: the same must make the same
+        file.write(b"MATLAB 5.0 MAT-file".ljust(116))

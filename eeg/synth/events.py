@@ -146,13 +146,15 @@ def _film(rng):
     return Scene(seconds, ((0.0, "break cnt", "n/a"), start, end))
 
 
-def events_text(scene: Scene, feedback: bool) -> str:
+def events_text(scene: Scene, feedback: bool, raw: bool = False) -> str:
     """events.tsv as the 100 Hz tree has it: no sample column, onsets on the 2 ms grid of the 500 Hz
-    originals.
+    originals. raw: as the originals have it, with that column.
     """
-    lines = ["onset\tduration\tvalue\tevent_code" + "\tfeedback" * feedback]
+    names = ["onset", "duration", *["sample"] * raw, "value", "event_code"]
+    lines = ["\t".join(names) + "\tfeedback" * feedback]
     for onset, value, answer in sorted(scene.events, key=lambda event: round(event[0] * 500)):
         shown = f"{round(onset * 500) / 500:.3f}".rstrip("0").rstrip(".")
-        line = f"{shown}\tn/a\t{value}\t{CODES.get(value, value)}"
+        sample = f"{round(onset * 500)}\t" * raw
+        line = f"{shown}\tn/a\t{sample}{value}\t{CODES.get(value, value)}"
         lines.append(line + f"\t{answer}" * feedback)
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""A whole simulated release on disk: BDF, and the tables and descriptions beside it.
+"""A whole simulated release on disk: BDF or EEGLAB, and the tables and descriptions beside it.
 
 Everything about subject i follows from (seed, release, i): the same bytes come out whatever the
 number of subjects, threads or tasks. dataset_description.json says that it is simulated.
@@ -16,8 +16,10 @@ from eeg import UserError
 from eeg.data.release import CONTRAST, DATASETS, FACTORS, TASKS, folder_names
 from eeg.files import publishing, writing
 from eeg.models.montage import CHANNELS, SFREQ
+from eeg.raw.eeglab import write_set
 from eeg.synth.events import Scene, events_text, scene
 from eeg.synth.oracle import oracle
+from eeg.synth.raw import RAW_SFREQ, as_recorded
 from eeg.synth.signals import Brain
 from eeg.synth.subjects import Subject, draw_subject, stream
 from eeg.synth.table import NUMBER
@@ -61,15 +63,16 @@ def simulate_release(
     tasks: Sequence[str] = (CONTRAST,),
     runs: int = 3,
     mini: bool = False,
+    raw: bool = False,
     jobs: int | None = None,
     force: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> tuple[Path, Totals | None]:
-    """Write a simulated release into the data root.
+    """Write a simulated release into the data root. raw: at 500 Hz, not filtered yet.
 
     -> (its folder, {"recordings", "trials", "bytes", "subjects"}, or None if it was there already).
     """
-    folder = Path(data) / folder_names(release, mini)[0]
+    folder = Path(data) / folder_names(release, mini)[-1 if raw else 0]
     settings = {
         "world": world,
         "subjects": subjects,
@@ -77,6 +80,7 @@ def simulate_release(
         "snr": snr,
         "tasks": sorted(tasks),
         "runs": runs,
+        **({"raw500": True} if raw else {}),
     }
     if folder.exists() and is_there(folder, settings, force):
         return folder, None
@@ -138,7 +142,7 @@ def _write_release(folder, release, settings, jobs, totals, progress):
             **oracle(settings["world"], settings["snr"]),
         },
     }
-    write_tables(folder, release, rows, generated_by)
+    write_tables(folder, release, rows, generated_by, "raw500" in settings)
 
 
 def write_subject(
@@ -150,23 +154,23 @@ def write_subject(
     brain = Brain(place, subject, WORLDS[settings["world"]], settings["snr"])
     eeg = folder / f"sub-{subject.name}" / "eeg"
     eeg.mkdir(parents=True)
-    made, trials = [], 0
+    made, trials, raw = [], 0, "raw500" in settings
     for task in settings["tasks"]:
         if task == CONTRAST:
-            trials = _write_contrast(eeg, brain, settings["runs"])
+            trials = _write_contrast(eeg, brain, settings["runs"], raw)
             made += [f"{task}_{run}" for run in range(1, settings["runs"] + 1)]
             continue
         part = 16 * TASKS.index(task)
         happened = scene(stream(*place, "events", part), subject, task, 0, 1)
-        write_recording(eeg, subject, task, 0, brain.signals(happened, part), happened)
+        write_recording(eeg, brain, task, 0, brain.signals(happened, part), happened, raw)
         made.append(task)
     row = participant_row(stream(*place, "row"), release, subject, made)
     written = list(eeg.iterdir())
-    recordings = sum(path.suffix == ".bdf" for path in written)
+    recordings = sum(path.suffix in (".bdf", ".set") for path in written)
     return row, recordings, trials, sum(path.stat().st_size for path in written)
 
 
-def _write_contrast(eeg, brain, runs):
+def _write_contrast(eeg, brain, runs, raw):
     """Write the runs of the contrast-change task. -> how many trials they have."""
     subject, trials, waiting = brain.subject, 0, None
     for run in range(1, runs + 1):
@@ -177,13 +181,14 @@ def _write_contrast(eeg, brain, runs):
         if waiting is not None:  # real releases hold the next run once more at this one's end
             before, earlier = waiting
             both = np.concatenate([before, x], 1)
-            write_recording(eeg, subject, CONTRAST, run - 1, both, earlier.followed_by(happened))
+            again = earlier.followed_by(happened)
+            write_recording(eeg, brain, CONTRAST, run - 1, both, again, raw)
             waiting = None
         missing = subject.oddity == "missing file" and run == runs > 1
         if subject.oddity == "copied block" and run == 2 < runs:
             waiting = x, happened
         elif not missing:
-            write_recording(eeg, subject, CONTRAST, run, x, happened)
+            write_recording(eeg, brain, CONTRAST, run, x, happened, raw)
     return trials
 
 
@@ -217,14 +222,18 @@ def _text(fields):
 
 
 def write_recording(
-    folder: Path, subject: Subject, task: str, run: int, x: np.ndarray, scene: Scene
+    folder: Path, brain: Brain, task: str, run: int, x: np.ndarray, scene: Scene, raw: bool
 ) -> None:
-    """Write the four files of one recording; run is 0 where the task has no runs."""
-    stem = f"sub-{subject.name}_task-{task}" + (f"_run-{run}" if run else "")
-    write_bdf(folder / f"{stem}_eeg.bdf", x)
-    events = events_text(scene, feedback=task == CONTRAST)
+    """Write the files of one recording; run is 0 where the task has no runs."""
+    stem = f"sub-{brain.subject.name}_task-{task}" + (f"_run-{run}" if run else "")
+    if raw:
+        rng = stream(*brain.place, "amplifier", 16 * TASKS.index(task) + run)
+        write_set(folder / f"{stem}_eeg.set", CHANNELS, RAW_SFREQ, as_recorded(rng, x))
+    else:
+        write_bdf(folder / f"{stem}_eeg.bdf", x)
+    events = events_text(scene, feedback=task == CONTRAST, raw=raw)
     channels = "name\ttype\tunits\n" + "".join(f"{name}\tEEG\tuV\n" for name in CHANNELS)
-    about = _about_task(task) | {
+    about = _about_task(task, raw) | {
         "EEGChannelCount": len(CHANNELS),
         "RecordingType": "continuous",
         "RecordingDuration": x.shape[1] / SFREQ,
@@ -235,12 +244,12 @@ def write_recording(
     _write(folder / f"{stem}_eeg.json", json.dumps(about, indent=2))
 
 
-def _about_task(task):
+def _about_task(task, raw):
     return {
         "TaskName": task,
         "PowerLineFrequency": 60,
         "EEGReference": "Cz",
-        "SamplingFrequency": SFREQ,
+        "SamplingFrequency": RAW_SFREQ if raw else SFREQ,
     }
 
 
@@ -260,10 +269,12 @@ def participant_row(
     return "\t".join(map(str, row))
 
 
-def write_tables(folder: Path, release: str, rows: list[str], generated_by: dict) -> None:
+def write_tables(
+    folder: Path, release: str, rows: list[str], generated_by: dict, raw: bool
+) -> None:
     """Write what a release has beside its subjects."""
     _write(folder / "participants.tsv", "\n".join(["\t".join(COLUMNS), *sorted(rows)]) + "\n")
-    _write(folder / f"task-{CONTRAST}_eeg.json", json.dumps(_about_task(CONTRAST), indent=2))
+    _write(folder / f"task-{CONTRAST}_eeg.json", json.dumps(_about_task(CONTRAST, raw), indent=2))
     description = {
         "Name": f"Simulated EEG in the layout of HBN-EEG {release}",
         "BIDSVersion": "1.9.0",

@@ -52,6 +52,7 @@ PURPOSES = (
     "sign",
     "row",
     "electrodes",
+    "amplifier",
 )
 
 

@@ -20,6 +20,7 @@ HEEDS = {  # the folders that each script uses: it takes other ones too, and the
     "cache": ("data", "cache"),
     "check": ("cache",),
     "compare": ("cache", "out"),
+    "convert": ("data",),
     "evaluate": ("cache", "out"),
     "download": ("data",),
     "features": ("cache",),

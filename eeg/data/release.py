@@ -140,20 +140,27 @@ def folder_names(name: str, mini: bool) -> list[str]:
     return [each for each in names if each]
 
 
-def find_release(name: str, data: Path, mini: bool = False, other: str | None = None) -> Release:
+def find_release(
+    name: str, data: Path, mini: bool = False, other: str | None = None, raw: bool = False
+) -> Release:
     """The release in the data root. Raises UserError with the commands that would make it.
 
-    other: a folder that is looked for after those of `folder_names`.
+    other: a folder that is looked for after those of `folder_names`. raw: not one in BDF.
     """
     if not re.fullmatch(r"R[1-9][0-9]?", name):
         raise UserError(f"'{name}' is not a release; releases are called R1, R2, ... R12")
     names = folder_names(name, mini) + [other] * bool(other)
+    if raw:
+        names = names[names.index(f"{name}_L100") :]
     for folder in names:
         if (data / folder).is_dir():
             return Release(name, mini, data / folder)
     words = ["--release", name, *["--mini"] * mini]
+    more = {"download": ["--source", "fcp-indi"], "synth": ["--raw500"]} if raw else {}
     ways = [("get it with", "download")] * (name in DATASETS) + [("simulate one with", "synth")]
-    offers = [f"{what}: {hints.command(how, *words, data=data)}" for what, how in ways]
+    offers = [
+        f"{what}: {hints.command(how, *words, *more.get(how, []), data=data)}" for what, how in ways
+    ]
     raise UserError(
         f"no release {name}{' mini' if mini else ''} under {data}/ (looked for "
         f"{', '.join(names)}); name another folder with --data DIR, or {', or '.join(offers)}"

@@ -43,7 +43,7 @@ class Signals:
             files.remove(stale)  # of other settings or other files
         missing = [path for path in paths if not kept[path].exists()]
         self._known = {path: kept[path] for path in set(paths) - set(missing)}
-        missing.sort(key=_size, reverse=True)
+        missing.sort(key=size, reverse=True)
         tasks = [(path, self.settings, kept[path]) for path in missing]
         done = self.found = len(self._known)
         for (path, _, target), result in in_processes(keep, tasks, jobs):
@@ -55,7 +55,7 @@ class Signals:
             if not bad:
                 self.made, self.peak_bytes = self.made + 1, max(self.peak_bytes, result)
             if progress:
-                progress(done, len(paths), _size(path))
+                progress(done, len(paths), size(path))
 
     def open(self, path: Path) -> np.ndarray:
         """(129, samples) float32, mapped. Raises Unusable with the reason."""
@@ -76,6 +76,11 @@ def keep(path: Path, settings: Preprocessing, target: Path) -> int:
         np.save(file, samples)
         file.flush()
         os.fsync(file.fileno())  # or a machine that stops might keep the name without the samples
+    return memory_peak()
+
+
+def memory_peak() -> int:
+    """Bytes: the most memory that this process has needed."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 
@@ -89,5 +94,6 @@ def identity(path: Path, settings: Preprocessing) -> str:
     return hashlib.sha256(repr(known).encode()).hexdigest()[:32]
 
 
-def _size(path):
+def size(path: Path) -> int:
+    """Bytes of a recording, with the files beside it that hold a part of it."""
     return sum(file.stat().st_size for file in (path, *companions(path)))

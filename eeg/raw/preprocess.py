@@ -13,7 +13,7 @@ from eeg.models.montage import CHANNELS, SFREQ
 from eeg.raw.preprocessing import Preprocessing
 from eeg.raw.source import Source, Unusable, order
 
-PADDING = 100  # samples on each side, MNE's usual number
+PADDING = 100  # samples on each side at least
 BLOCK_BYTES = 150e6  # of float64 samples that are filtered at a time
 
 
@@ -56,19 +56,31 @@ def _resample(x, sfreq):
     """MNE's resampling to 100 Hz, with as many samples before and after as do not shift it.
 
     It stretches what it resamples to a whole number of samples. For 500 Hz, x and npad have to be
-    multiples of 5: then it equals mne.filter.resample(x, 100, 500) and raw.resample(100, npad=100).
-    npad="auto", a power of 2 in all, moves events by up to 8 ms.
+    multiples of 5: then it equals raw.resample(100, npad=padding(n_times)). MNE's own npad="auto",
+    a power of 2 in all, moves events by up to 8 ms.
     """
     from mne.filter import resample
 
     wanted = round(x.shape[1] * SFREQ / sfreq)
     ratio = Fraction(SFREQ / sfreq).limit_denominator(1000)
-    step = ratio.denominator
-    missing = -(-wanted // ratio.numerator) * step - x.shape[1]
+    up, down = ratio.numerator, ratio.denominator
+    missing = -(-wanted // up) * down - x.shape[1]
     x = np.pad(x, ((0, 0), (0, missing)), "edge") if missing > 0 else x[:, : x.shape[1] + missing]
-    npad = -(-PADDING // step) * step
-    up, down = ratio.numerator, step
+    npad = padding(x.shape[1], down)
     return resample(x, up=up, down=down, npad=npad, verbose="error")[:, :wanted]
+
+
+def padding(samples: int, step: int = 5) -> int:
+    """How many samples are put on each side before resampling: a multiple of `step`, as `samples`
+    is, of at least 100, with which the whole is a product of 2, 3 and 5: transforms are fast then.
+    """
+    from scipy.fft import next_fast_len
+
+    steps = samples // step
+    whole = steps + 2 * -(-PADDING // step)
+    while (whole - steps) % 2 or next_fast_len(whole * step, real=True) != whole * step:
+        whole += 1
+    return (whole - steps) // 2 * step
 
 
 def _check_finite(samples, first):

@@ -19,6 +19,7 @@ from eeg.raw.preprocessing import Preprocessing
 from tests.conftest import trial_events, write_recording
 from tests.data.helpers import command
 from tests.raw.helpers import eeg, write_release, write_set
+from tests.raw.test_preprocess import padding
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ def by_mne(path, change=lambda raw: None):
     """(129, samples) microvolts: the whole recording, in memory, by plain MNE calls."""
     raw = mne.io.read_raw_eeglab(path, preload=True, verbose="error")
     raw.filter(0.5, 50, verbose="error").notch_filter(60, verbose="error")
-    raw.resample(100, npad=100, verbose="error").set_montage("GSN-HydroCel-129", verbose="error")
+    raw.resample(100, npad=padding(raw.n_times, 5), verbose="error").set_montage(
+        "GSN-HydroCel-129", verbose="error"
+    )
     change(raw)
     return raw.get_data() * 1e6
 

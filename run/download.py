@@ -1,7 +1,7 @@
 """Download a release of HBN-EEG from its public bucket, anonymously.
 
-Each file is verified before it appears under its name. The same command continues where an earlier
-one stopped, and fetches only what is missing or has changed.
+Each file is verified before it appears under its name. The same command resumes a download that was
+stopped, and fetches only what is missing or has changed.
 
     python run/download.py --release R1 --mini            the 20-subject release
     python run/download.py --release R1 --subjects 30     its first 30 subjects

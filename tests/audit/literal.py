@@ -120,11 +120,12 @@ def count_release(folder):
             n["past the end"] = sum(
                 t["valid"] and round(t["stimulus"] * 100) + 250 > length for t in trials
             )
-            total += n
+            total.update(n)  # which keeps what is 0
             times += [t["response"] - t["stimulus"] for t in trials if t["valid"]]
             fast |= {subject.name} if n["fast"] else set()
     total["fast subjects"] = len(fast)
-    return total + count_people(folder), times
+    total.update(count_people(folder))
+    return total, times
 
 
 def count_people(folder):

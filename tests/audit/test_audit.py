@@ -41,7 +41,7 @@ def test_counts_of_the_real_tables_are_those_of_a_literal_reading(hbn, real):
         shared = audit.counts["shared factors"]  # here among all releases, there in one
         assert shared >= wanted.pop("shared factors", 0)
         found = {key: audit.counts[key] for key in wanted}
-        assert found == dict(wanted), name
+        assert len(wanted) > 35 and found == dict(wanted), name
         np.testing.assert_allclose(np.sort(audit.response_times), np.sort(times), atol=1e-9)
 
 
@@ -283,3 +283,21 @@ def test_mini_releases_and_a_test_set(tmp_path):
     done = run_audit(tmp_path, "--mini", "--release", "R1", "R2", "--test", "R2", "--jobs", "2")
     assert (done.returncode, done.stderr) == (0, "")
     assert "R2, trained on R1" in done.stdout and "R1, trained on" not in done.stdout
+
+
+def test_trials_of_more_than_20_s(folder):
+    start = "{}\tn/a\tcontrastTrial_start\t5\tn/a\n"
+    for name, onsets in (("AA001AAA", (1, 21, 50)), ("BB002BBB", (1, 21.002, 24))):
+        path = next(folder.glob(f"sub-NDAR{name}/eeg/*_events.tsv"))
+        path.write_text(EVENTS + "".join(map(start.format, onsets)))
+    (audit,) = audited(folder)
+    assert audit.counts["long"] == 2 and audit.counts["long and valid"] == 0
+    assert audit.where["long"] == ["NDARAA001AAA/1", "NDARBB002BBB/1"]
+
+
+def test_few_trial_starts_are_fewer_than_24(folder):
+    for name, trials in (("AA001AAA", 23), ("BB002BBB", 22)):  # and the start that ends the last
+        path = next(folder.glob(f"sub-NDAR{name}/eeg/*_events.tsv"))
+        path.write_text(trial_events(trials))
+    (audit,) = audited(folder)
+    assert audit.where["few trial starts"] == ["NDARBB002BBB/1", "NDARCC003CCC/1"]

@@ -129,6 +129,15 @@ def test_one_release_is_scored_in_folds_of_subjects(two):
     assert only.challenge1["mean"] >= 1 and only.challenge1["own"] < only.challenge1["mean"]
 
 
+def test_trials_of_unknown_length_are_scored(two):
+    folder, _, _ = two
+    for path in folder.glob("R*/sub-*/eeg/*_eeg.json"):
+        path.unlink()
+    one, other = found(folder / "R1", folder / "R2")
+    assert (one.trials, other.trials) == (7 * 16, 5 * 16)
+    assert other.windows == 0 and other.challenge2 == {} and other.participants
+
+
 def test_too_little_is_not_scored(tmp_path):
     some = np.array([1.1, 1.2, 1.3])
     write(tmp_path / "a", {"NDARAA": (9, "M", 1, 0.5)}, {("NDARAA", 1): (some, USUAL_GAP)})

@@ -38,6 +38,7 @@ struct BdfHeader {
     int64_t header_bytes = 0, record_bytes = 0, records = 0;
     int64_t samples_per_record = 0;  // the same for all signals kept
     double sfreq = 0;
+    bool closed = true;  // or its records are as many as the file holds
     int64_t n_times() const { return records * samples_per_record; }
 };
 
@@ -164,8 +165,8 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
         throw BadBdf(text(says, "it is ", h.header_bytes, " bytes long, but ", count,
                           " signals make ", 256 * (count + 1)));
     if (h.header_bytes > size) throw BadBdf("the file ends inside its header");
-    if (h.records < 0)
-        throw BadBdf(text(says, h.records, " records: the recording was never closed"));
+    h.closed = h.records != -1;
+    if (h.records < -1) throw BadBdf(text(says, h.records, " records"));
     if (!(record_seconds > 0) || record_seconds > 86400)
         throw BadBdf(text(says, "that a record lasts ", field(data + 244, 8), " s"));
 
@@ -191,6 +192,8 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
     if (h.signals.empty()) throw BadBdf("it has no signal but annotations");
     h.sfreq = h.samples_per_record / record_seconds;
 
+    // a recording that was never closed: as many whole records as there are, as MNE reads it
+    if (!h.closed) h.records = (size - h.header_bytes) / h.record_bytes;
     if (h.records > (INT64_MAX - h.header_bytes) / h.record_bytes)
         throw BadBdf(text(says, h.records, " records"));
     const int64_t expected = h.header_bytes + h.records * h.record_bytes, more = size - expected;
@@ -199,7 +202,8 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
         std::snprintf(missing, sizeof missing, "%.1f", -more * record_seconds / h.record_bytes);
         throw BadBdf(text("the file ends ", missing, " s before its header says"));
     }
-    if (more > 0) throw BadBdf(text("the file is ", more, " bytes longer than its header says"));
+    if (more > 0 && h.closed)
+        throw BadBdf(text("the file is ", more, " bytes longer than its header says"));
     if (h.records == 0) throw BadBdf("it holds no samples");
     return h;
 }

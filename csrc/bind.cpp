@@ -342,6 +342,7 @@ PYBIND11_MODULE(_native, m) {
         .def(py::init<const std::string&>(), "path"_a)
         .def_property_readonly("labels", &Bdf::labels)
         .def_property_readonly("sfreq", [](const Bdf& b) { return b.header().sfreq; })
+        .def_property_readonly("closed", [](const Bdf& b) { return b.header().closed; })
         .def_property_readonly("n_times", [](const Bdf& b) { return b.header().n_times(); })
         .def(
             "read", &Bdf::read, "starts"_exact, "channels"_exact, "out"_exact,

@@ -195,6 +195,10 @@ def describe(report, settings, seconds, peak):
         print(f"excluded  {many}, by {settings.exclude.path}:")
         for recording, reason in report.excluded:
             print(f"          {recording}: {reason}")
+    if report.warned:
+        print(f"warning   {cli.counted(len(report.warned), 'recording')}:")
+        for recording, warning in report.warned:
+            print(f"          {recording}: {warning}")
     if report.skipped:
         print(f"skipped   {cli.counted(len(report.skipped), 'recording')}:")
         for recording, reason in sorted(report.skipped, key=lambda pair: str(pair[0])):

@@ -65,6 +65,7 @@ class Report:
     dropped: Counter = field(default_factory=Counter)  # reason -> trials
     flagged: Counter = field(default_factory=Counter)  # flag -> windows
     skipped: list = field(default_factory=list)  # (recording, reason)
+    warned: list = field(default_factory=list)  # (recording, what is odd about it), used
     excluded: list = field(default_factory=list)  # (recording, reason), by the user's list
     clipped: int = 0  # samples beyond what float16 holds
     signals: Signals | None = None  # where recordings were not at 100 Hz yet
@@ -159,20 +160,23 @@ def _make_plans(release, settings, tables, opened, report):
     plans = []
     for number, (recording, trials) in enumerate(tables):
         try:
+            if settings.challenge == 1 and isinstance(trials, BadRecording):
+                raise trials
+            signal = opened(recording)
             if settings.challenge == 1:
-                if isinstance(trials, BadRecording):
-                    raise trials
-                windows, dropped = cut_trials(trials, opened(recording).n_times)
+                windows, dropped = cut_trials(trials, signal.n_times)
                 report.dropped.update(dropped)
             else:  # which needs no events: without them it has no flags
                 known = trials if isinstance(trials, np.ndarray) else None
                 person = participants.get(recording.subject)
-                windows = cut_fixed(known, opened(recording).n_times, person)
+                windows = cut_fixed(known, signal.n_times, person)
             if not len(windows.starts):
                 raise BadRecording("it has no valid trial")
         except BadRecording as e:
             report.skipped.append((recording, str(e)))
             continue
+        if signal.warning:
+            report.warned.append((recording, signal.warning))
         rows = windows.rows
         rows["subject"], rows["task"] = recording.subject.encode(), recording.task.encode()
         rows["run"], rows["recording"], rows["start"] = recording.run, number, windows.starts

@@ -98,12 +98,19 @@ def bad_channels(recording: Recording) -> list[str]:
 
 
 class _Bdf:
+    """warning: what is odd about a file that can be used; else empty."""
+
+    warning = ""
+
     def __init__(self, path):
         try:
             self._bdf = Bdf(os.fsencode(path))
         except ValueError as e:
             raise BadRecording(str(e)) from None
         self.sfreq, self.n_times = self._bdf.sfreq, self._bdf.n_times
+        if not self._bdf.closed:
+            length = f"{self.n_times / self.sfreq:g} s by its size"
+            self.warning = f"the recording was never closed (-1 records); it is {length}"
         try:
             self._channels = np.array(order(self._bdf.labels), np.int32)
         except Unusable as e:
@@ -120,6 +127,8 @@ class _Bdf:
 
 class _Array:
     """A whole signal (129, samples), in memory or mapped."""
+
+    warning = ""
 
     def __init__(self, samples):
         self._samples, self.n_times = samples, samples.shape[1]
@@ -138,6 +147,7 @@ class _Mixed:
 
     def __init__(self, signal, mixing):
         self._signal, self._mixing, self.n_times = signal, mixing, signal.n_times
+        self.warning = signal.warning
 
     def read(self, starts, out):
         single = np.empty(out.shape, np.float32)

@@ -8,6 +8,11 @@ from eeg._native import Bdf
 from tests.conftest import LABELS, bdf_bytes
 
 
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
 def noise(channels, samples, seed=0):
     return np.random.default_rng(seed).integers(-(2**23), 2**23, (channels, samples))
 
@@ -115,7 +120,8 @@ BAD = {
     "tiny": (GOOD[:100], "not a BDF file"),
     "truncated": (GOOD[:-1000], r"ends 1.1 s before its header says"),
     "longer": (GOOD + b"12345", "5 bytes longer"),
-    "negative records": (with_header(records=-1), "-1 records: the recording was never closed"),
+    "negative records": (with_header(records=-2), "its header says -2 records"),
+    "never closed, no record": (bdf_bytes(noise(3, 300), records=-1)[:1500], "no samples"),
     "no records": (bdf_bytes(noise(3, 0)), "no samples"),
     "too many records": (with_header(records=99999999), "ends .* before its header says"),
     "records are no number": (with_header(records="many"), "'many' for the number of records"),
@@ -140,6 +146,20 @@ def test_a_bad_header_is_refused_with_its_reason(tmp_path, name):
     data, reason = BAD[name]
     with pytest.raises(ValueError, match=reason):
         opened(tmp_path, data)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 500, 899, 900, 901])
+def test_a_recording_that_was_never_closed_equals_mne(tmp_path, cut):
+    """Of 5 records of 900 bytes; what is left of the last one counts for nothing."""
+    data = bdf_bytes(noise(3, 500), records=-1)
+    bdf, path = opened(tmp_path, data[: len(data) - cut])
+    with pytest.warns(RuntimeWarning, match="does not match the file size"):
+        raw = mne.io.read_raw_bdf(path, verbose="warning")
+    assert not bdf.closed and bdf.n_times == raw.n_times == 500 - 100 * -(-cut // 900)
+    theirs = raw.get_data() * 1e6
+    ours, _ = read(bdf, [0], bdf.n_times)
+    np.testing.assert_allclose(ours[0], theirs, rtol=2e-7, atol=1e-12)
+    assert Bdf(str(write(tmp_path / "y.bdf", GOOD))).closed
 
 
 def test_a_constant_reference_may_have_no_range(tmp_path):

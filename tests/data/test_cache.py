@@ -185,7 +185,7 @@ FAULTS = {
     ),
     "other names": (dict(labels=[f"A{i}" for i in range(129)]), trial_events(), "no E1"),
     "no gain": (dict(physical=(0, 0)), trial_events(), "no gain"),
-    "negative records": (dict(records=-1), trial_events(), "-1 records"),
+    "negative records": (dict(records=-7), trial_events(), "-7 records"),
     "zero-byte events": ({}, "", "events.tsv is empty"),
     "no events": ({}, None, "there is no"),
     "no value column": ({}, "onset\tduration\n1\tn/a\n", "no column 'value'"),
@@ -217,7 +217,7 @@ def test_a_recording_that_fails_while_it_is_read_leaves_no_hole(release_folder, 
     opened = module.open_signal
 
     class Spoilt:
-        n_times = 4000
+        n_times, warning = 4000, ""
 
         def read(self, starts, out):
             raise module.BadRecording("3 of its samples are not finite")
@@ -410,6 +410,20 @@ def test_spoilt_files_are_refused_with_the_command_that_helps(release_folder):
 
 
 # --------------------------------------------------------------------------- the command
+
+
+def test_a_recording_that_was_never_closed_is_used_with_a_warning(release_folder):
+    closed = made(release_folder)[1].parts[0].copy()
+    path = write_recording(release_folder, "NDARAA001AAA", trial_events(), seed=1, records=-1)
+    report, cache = made(release_folder)
+    np.testing.assert_array_equal(cache.parts[0], closed)
+    ((recording, warning),) = report.warned
+    assert recording.signal == path and "never closed (-1 records); it is 40 s" in warning
+    said = command(release_folder, "--release", "R1", "--force").stdout
+    assert "warning   1 recording:" in said and warning in said
+    path.write_bytes(path.read_bytes()[:-5000])  # the last second is lost, and what is in it
+    report, _ = made(release_folder)
+    assert "it is 39 s" in report.warned[0][1]
 
 
 def test_what_the_command_says(release_folder):

@@ -31,7 +31,7 @@ BUILDER = """
     stop = ctypes.CDLL(os.environ["LD_PRELOAD"])
     opened = module.open_signal
     class Spoilt:  # it can be opened, and not read
-        n_times = 4000
+        n_times, warning = 4000, ""
         def read(self, starts, out):
             raise module.BadRecording("3 of its samples are not finite")
     if fails:

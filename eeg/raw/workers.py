@@ -21,7 +21,8 @@ def in_processes(
     when the caller leaves, is interrupted, or is killed.
     """
     jobs = min(jobs or os.cpu_count() or 1, len(tasks))
-    if not jobs:
+    if jobs <= 1:  # here: a new process takes a second to import MNE
+        yield from ((task, _try(work, task)) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")  # threads of this process cannot be copied
     heard, held = context.Pipe(duplex=False)
@@ -40,6 +41,13 @@ def in_processes(
         held.close()
         pool.shutdown(cancel_futures=True)
         heard.close()
+
+
+def _try(work, task):
+    try:
+        return work(*task)
+    except ValueError as e:
+        return e
 
 
 def _follow(heard):

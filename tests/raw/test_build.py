@@ -31,7 +31,7 @@ def raw_release(tmp_path):
 
 def made(folder, steps=Preprocessing(), force=False, **settings):
     release, cache = find_release("R1", folder.parent), folder.parent.parent / "cache"
-    report = build(release, Settings(preprocessing=steps, **settings), cache, 2, force)
+    report = build(release, Settings(preprocessing=steps, **settings), cache, 1, force)
     return report, Cache(report.path)
 
 
@@ -161,7 +161,7 @@ def test_caches_against_different_references_are_not_mixed(raw_release, tmp_path
     one, _ = made(raw_release)
     other = tmp_path / "other"
     release = find_release("R1", raw_release.parent)
-    two = build(release, Settings(preprocessing=Preprocessing(reference="average")), other)
+    two = build(release, Settings(preprocessing=Preprocessing(reference="average")), other, 1)
     with pytest.raises(UserError, match="has reference average, .* has none: they cannot be used"):
         Cache([one.path, two.path])
 

@@ -32,7 +32,7 @@ def signals(folder):
 
 def converted(folder, **settings):
     target = folder.parent.parent / "new" / "R1_L100_bdf"
-    return convert(folder, signals(folder), target, Preprocessing(**settings), 2)
+    return convert(folder, signals(folder), target, Preprocessing(**settings), 1)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_killed_conversion_continues(tmp_path):
     child.wait()
     finished = len(list(partial.glob("sub-*/eeg/*_eeg.json")))
     assert not new.exists() and 0 < finished < 5
-    report = convert(folder, signals(folder), new, USUAL, 2)
+    report = convert(folder, signals(folder), new, USUAL, 1)
     assert report.found >= finished and report.made == 5 - report.found
     assert not partial.exists()
     assert not list(new.rglob("*.partial"))

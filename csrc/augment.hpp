@@ -90,6 +90,7 @@ struct Augment {
     }
     // [0, 1)
     static float uniform(uint32_t bits) { return (bits >> 8) * 0x1p-24f; }
+    static constexpr uint32_t most_tries = 10000;  // of which at least one in seven is accepted
     // 0 ... n - 1
     static int64_t below(uint32_t bits, uint64_t n) { return bits * n >> 32; }
 
@@ -109,7 +110,7 @@ struct Augment {
         // Johnk: two powers of uniforms, accepted where their sum is at most 1. The larger weight
         // is the window's own.
         if (mix > 0)
-            for (uint32_t i = 0;; ++i) {
+            for (uint32_t i = 0; i < most_tries; ++i) {
                 const Bits v = bits(d, mix_draws, i);
                 const double a = std::pow((v[0] + 0.5) * 0x1p-32, 1.0 / mix),
                              b = std::pow((v[1] + 0.5) * 0x1p-32, 1.0 / mix);
@@ -173,17 +174,18 @@ struct Augment {
     }
 };
 
-// What Python may set, from 0 (off) to `most`. A new augmentation is listed here, drawn and applied
+// What Python may set, 0 (off) or from `least` to `most`. A new augmentation is listed here, drawn and applied
 // above, and listed in eeg/data/augment.py; a test compares the two lists.
 struct Strength {
     const char* name;
     float Augment::* member;
     float most;
+    float least = 0;
 };
 constexpr Strength strengths[] = {
     {"scale", &Augment::scale, 1},   {"dropout", &Augment::dropout, 1},
     {"noise", &Augment::noise, 100}, {"shift", &Augment::shift, 1e6f},
     {"mask", &Augment::mask, 1},     {"mirror", &Augment::mirror, 1},
-    {"mix", &Augment::mix, 1}};
+    {"mix", &Augment::mix, 1, 1e-3f}};
 
 }  // namespace eeg

@@ -62,11 +62,21 @@ inline double number(const std::string& found, const std::string& what) {
     return value;
 }
 
+// Digits alone, behind a minus perhaps: not 4e3, which other readers take for 4. The one parser of
+// counts, because buffers have their sizes.
 inline int64_t whole(const std::string& found, const std::string& what) {
-    const double value = number(found, what);
-    if (value != std::floor(value) || std::fabs(value) > 1e15)
+    const size_t sign = !found.empty() && found[0] == '-';
+    const bool digits = found.find_first_not_of("0123456789", sign) == std::string::npos;
+    if (found.size() == sign || !digits || found.size() > 15)
         throw BadBdf(text("its header has '", found, "' for ", what, ", not a whole number"));
-    return value;
+    return std::stoll(found);
+}
+
+inline int64_t signals(const uint8_t* data) {
+    const int64_t count = whole(field(data + 252, 4), "the number of signals");
+    if (count < 1 || count > 4096)
+        throw BadBdf(text("its header says ", count, " signals (1 to 4096 make sense)"));
+    return count;
 }
 
 // 8 samples a step: two 16-byte loads hold 4 samples (12 bytes) each, a shuffle puts every sample
@@ -115,10 +125,17 @@ __attribute__((optimize("fp-contract=off"), noinline)) inline void decode(
 
 }  // namespace detail
 
-// How long a header says it is, by its first 256 bytes.
+// Checks that a file begins as BDF files do. data: its first `held` bytes, at most 256.
+inline void check_bdf(const uint8_t* data, int64_t held) {
+    if (held == 0) throw BadBdf("the file is empty");
+    if (held < 256 || data[0] != 0xFF || std::memcmp(data + 1, "BIOSEMI", 7) != 0)
+        throw BadBdf("it is not a BDF file (a BDF file starts with the byte 255 and 'BIOSEMI')");
+}
+
+// How long a header is, by its first 256 bytes. Throws BadBdf.
 inline int64_t bdf_header_bytes(const uint8_t* first256) {
-    const int64_t count = std::atoll(detail::field(first256 + 252, 4).c_str());
-    return 256 * (std::min<int64_t>(std::max<int64_t>(count, 0), 4096) + 1);
+    check_bdf(first256, 256);
+    return 256 * (detail::signals(first256) + 1);
 }
 
 // A signal from the fields of its header, which texts(before, width) gives.
@@ -146,25 +163,22 @@ BdfSignal parse_signal(const std::string& label, const Texts& texts) {
     return s;  // else uV, or the two-byte micro sign
 }
 
-// Checks the header of a BDF file of `size` bytes, of which `data` holds the header. Throws BadBdf.
-inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
+// Checks the header of a BDF file of `size` bytes, of which `data` holds the first `held`, no more
+// of which is looked at. Throws BadBdf.
+inline BdfHeader parse_bdf(const uint8_t* data, int64_t held, int64_t size) {
     using namespace detail;
-    if (size == 0) throw BadBdf("the file is empty");
-    if (size < 256 || data[0] != 0xFF || std::memcmp(data + 1, "BIOSEMI", 7) != 0)
-        throw BadBdf("it is not a BDF file (a BDF file starts with the byte 255 and 'BIOSEMI')");
+    check_bdf(data, held);
 
     BdfHeader h;
     h.header_bytes = whole(field(data + 184, 8), "the size of the header");
     h.records = whole(field(data + 236, 8), "the number of records");
     const double record_seconds = number(field(data + 244, 8), "the length of a record");
-    const int64_t count = whole(field(data + 252, 4), "the number of signals");
+    const int64_t count = signals(data);
     const std::string says = "its header says ";
-    if (count < 1 || count > 4096)
-        throw BadBdf(text(says, count, " signals (1 to 4096 make sense)"));
     if (h.header_bytes != 256 * (count + 1))
         throw BadBdf(text(says, "it is ", h.header_bytes, " bytes long, but ", count,
                           " signals make ", 256 * (count + 1)));
-    if (h.header_bytes > size) throw BadBdf("the file ends inside its header");
+    if (h.header_bytes > std::min(held, size)) throw BadBdf("the file ends inside its header");
     h.closed = h.records != -1;
     if (h.records < -1) throw BadBdf(text(says, h.records, " records"));
     if (!(record_seconds > 0) || record_seconds > 86400)
@@ -206,6 +220,19 @@ inline BdfHeader parse_bdf(const uint8_t* data, int64_t size) {
         throw BadBdf(text("the file is ", more, " bytes longer than its header says"));
     if (h.records == 0) throw BadBdf("it holds no samples");
     return h;
+}
+
+// The header of a BDF file of `size` bytes; read(offset, bytes, out) gives its bytes. Two reads, of
+// which the second may find another file: each is believed only about itself. Throws BadBdf.
+template <class Read>
+BdfHeader read_bdf_header(const Read& read, int64_t size) {
+    std::vector<uint8_t> first(std::min<int64_t>(256, size));
+    read(0, first.size(), first.data());
+    check_bdf(first.data(), first.size());
+    const int64_t held = std::min(bdf_header_bytes(first.data()), size);
+    std::vector<uint8_t> all(held);
+    read(0, held, all.data());
+    return parse_bdf(all.data(), held, size);
 }
 
 // Decodes `n` windows. starts (n), channels (C) numbers into h.signals, out (n, C, T), Out is float

@@ -2,6 +2,9 @@
 // its arguments, takes pointers, lets go of the GIL and calls the kernel. Arrays are C-contiguous
 // and never converted silently.
 
+#include <pthread.h>
+
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -43,7 +46,14 @@ std::string shape_of(const py::array& a) { return py::cast<std::string>(py::str(
         text(name, " must be ", expected, ", got shape ", shape_of(got), " of ", type_of(got)));
 }
 
+// A view into bytes may begin at any of them, where a kernel cannot read a number.
+void check_aligned(const std::string& name, const py::array& a) {
+    if (!(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+        throw py::value_error(name + " must be aligned in memory, as numpy.array(...) is");
+}
+
 void check_shape(const std::string& name, const py::array& a, const std::vector<int64_t>& shape) {
+    check_aligned(name, a);
     if (std::vector<int64_t>(a.shape(), a.shape() + a.ndim()) == shape) return;
     const py::tuple expected(py::cast(shape));
     wrong(name, "of shape " + py::cast<std::string>(py::str(expected)), a);
@@ -54,14 +64,15 @@ void check_like(const std::string& name, const py::array& a, const py::array& ot
 }
 
 // Every number in the list is the index of one of `count` things.
-void check_indices(const std::string& thing, const array<int32_t>& list, int64_t count) {
-    for (int64_t i = 0; i < list.size(); ++i)
-        if (list.data()[i] < 0 || list.data()[i] >= count)
-            throw py::index_error(text(thing, " ", list.data()[i], " of ", count));
+void check_indices(const std::string& thing, const std::vector<int32_t>& list, int64_t count) {
+    for (const int32_t index : list)
+        if (index < 0 || index >= count)
+            throw py::index_error(text(thing, " ", index, " of ", count));
 }
 
 // Whether the array holds the bits of float16, and not float32.
 bool is_half(const std::string& name, const py::array& a) {
+    check_aligned(name, a);
     const bool half = py::isinstance<py::array_t<uint16_t>>(a);
     if (!half && !py::isinstance<py::array_t<float>>(a))
         throw py::type_error(
@@ -71,11 +82,28 @@ bool is_half(const std::string& name, const py::array& a) {
 
 bool contiguous(const py::array& a) { return a.flags() & py::array::c_style; }
 
-// The number of threads to use; 0 is as OpenMP chooses.
-int team(int threads) {
-    if (threads < 0 || threads > 4096)
-        throw py::value_error(text("threads must be 0 (as OpenMP chooses) to 4096, got ", threads));
-    return threads ? threads : omp_get_max_threads();
+// More threads than cores do no harm but for their memory.
+int most_threads() { return std::max(omp_get_num_procs(), 16); }
+
+// A child of fork has none of its parent's threads, and OpenMP would wait for them for ever.
+std::atomic<bool> forked{false};
+
+// The number of threads to use for so many pieces of work: at most one each, and one each core.
+// 0 asks for as many as OpenMP chooses.
+int team(int threads, int64_t pieces) {
+    if (threads < 0)
+        throw py::value_error(text("threads must be 0 (as OpenMP chooses) or more, got ", threads));
+    if (forked) return 1;
+    const int64_t asked = threads ? threads : omp_get_max_threads();
+    const int64_t most = std::max<int64_t>(1, std::min<int64_t>(pieces, most_threads()));
+    return static_cast<int>(std::min(asked, most));
+}
+
+// Holds what a kernel reads after it was checked: another thread, or an output that is the same
+// array, may change the caller's own.
+template <class T>
+std::vector<T> copied(const array<T>& list) {
+    return {list.data(), list.data() + list.size()};
 }
 
 // ------------------------------------------------------------------------------------- files
@@ -83,13 +111,10 @@ int team(int threads) {
 class Bdf {
   public:
     explicit Bdf(const std::string& path) : file_(path) {
-        std::vector<uint8_t> head(std::min<int64_t>(256, file_.size()));
-        file_.read(0, head.size(), head.data());
-        if (head.size() == 256) {
-            head.resize(std::min(eeg::bdf_header_bytes(head.data()), file_.size()));
-            file_.read(0, head.size(), head.data());
-        }
-        header_ = eeg::parse_bdf(head.data(), file_.size());
+        const auto read = [&](int64_t offset, int64_t bytes, uint8_t* out) {
+            file_.read(offset, bytes, out);
+        };
+        header_ = eeg::read_bdf_header(read, file_.size());
     }
 
     int64_t read(array<int64_t> starts, array<int32_t> channels, py::array out) const {
@@ -97,27 +122,30 @@ class Bdf {
         if (starts.ndim() != 1) wrong("starts", "one number a window", starts);
         if (channels.ndim() != 1 || channels.size() == 0)
             wrong("channels", "a list of signal numbers", channels);
+        check_aligned("starts", starts), check_aligned("channels", channels);
         const int64_t n = starts.size(), C = channels.size();
         if (out.ndim() != 3 || out.shape(0) != n || out.shape(1) != C || !contiguous(out))
             wrong("out", text("C-contiguous (", n, ", ", C, ", T)"), out);
         const int64_t T = out.shape(2);
-        check_indices("signal", channels, header_.signals.size());
+        const auto first = copied(starts);
+        const auto chosen = copied(channels);
+        check_indices("signal", chosen, header_.signals.size());
         // a window must touch the recording; its margins may reach over the edge
-        for (int64_t i = 0; i < n; ++i)
-            if (starts.data()[i] <= -T || starts.data()[i] >= header_.n_times())
-                throw py::index_error(text("a window at sample ", starts.data()[i],
-                                           " of a recording of ", header_.n_times()));
+        for (const int64_t start : first)
+            if (start <= -T || start >= header_.n_times())
+                throw py::index_error(
+                    text("a window at sample ", start, " of a recording of ", header_.n_times()));
         void* o = out.mutable_data();
         py::gil_scoped_release release;
         std::vector<uint8_t> buffer;
-        const auto records = [&](int64_t first, int64_t count) -> const uint8_t* {
+        const auto records = [&](int64_t record, int64_t count) -> const uint8_t* {
             const size_t bytes = count * header_.record_bytes;
             if (bytes > buffer.size()) buffer.resize(bytes);
-            file_.read(header_.header_bytes + first * header_.record_bytes, bytes, buffer.data());
+            file_.read(header_.header_bytes + record * header_.record_bytes, bytes, buffer.data());
             return buffer.data();
         };
         const auto read_as = [&](auto* to) {
-            return eeg::read_windows(header_, records, starts.data(), n, channels.data(), C, T, to);
+            return eeg::read_windows(header_, records, first.data(), n, chosen.data(), C, T, to);
         };
         return half ? read_as(static_cast<uint16_t*>(o)) : read_as(static_cast<float*>(o));
     }
@@ -139,6 +167,13 @@ std::unique_ptr<eeg::DirectFiles> open_direct(const std::vector<std::string>& pa
     return std::make_unique<eeg::DirectFiles>(paths, most);
 }
 
+// (device, inode) of each file: whether it is the one that was opened before, by the same name.
+std::vector<std::pair<uint64_t, uint64_t>> identities(const eeg::DirectFiles& files) {
+    std::vector<std::pair<uint64_t, uint64_t>> found;
+    for (const auto& file : files.files()) found.emplace_back(file.device(), file.inode());
+    return found;
+}
+
 void read_direct(eeg::DirectFiles& files, array<int32_t> which, array<int64_t> offset,
                  array<int64_t> bytes, array<uint8_t> out, array<int64_t> got) {
     if (out.ndim() != 2) wrong("out", "(B, bytes)", out);
@@ -147,13 +182,16 @@ void read_direct(eeg::DirectFiles& files, array<int32_t> which, array<int64_t> o
         throw py::index_error(text(n, " pieces, at most ", files.most(), " at a time"));
     check_shape("which", which, {n}), check_shape("offset", offset, {n});
     check_shape("bytes", bytes, {n}), check_shape("got", got, {n});
-    check_indices("file", which, files.count());
-    for (int64_t i = 0; i < n; ++i)
-        if (bytes.data()[i] < 0 || bytes.data()[i] > room)
-            throw py::index_error(text(bytes.data()[i], " bytes do not fit in ", room));
+    const auto file = copied(which);
+    const auto from = copied(offset), size = copied(bytes);
+    check_indices("file", file, files.count());
+    for (const int64_t many : size)
+        if (many < 0 || many > room)
+            throw py::index_error(text(many, " bytes do not fit in ", room));
+    uint8_t* to = out.mutable_data();
+    int64_t* done = got.mutable_data();
     py::gil_scoped_release release;
-    files.read(which.data(), offset.data(), bytes.data(), n, room, out.mutable_data(),
-               got.mutable_data());
+    files.read(file.data(), from.data(), size.data(), n, room, to, done);
 }
 #endif
 
@@ -182,11 +220,12 @@ eeg::Augment make_augment(uint32_t seed, uint32_t epoch, const py::kwargs& stren
     eeg::Augment made;
     made.seed = seed, made.epoch = epoch;
     size_t known = 0;
-    for (const auto& [name, member, most] : eeg::strengths) {
+    for (const auto& [name, member, most, least] : eeg::strengths) {
         if (!strengths.contains(name)) continue;
         const float value = py::cast<float>(strengths[name]);
-        if (!(value >= 0 && value <= most))
-            throw py::value_error(text(name, " must lie from 0 to ", most, ", got ", value));
+        if (value != 0 && !(value >= least && value <= most))
+            throw py::value_error(
+                text(name, " must be 0 or lie from ", least, " to ", most, ", got ", value));
         made.*member = value;
         ++known;
     }
@@ -201,11 +240,14 @@ void gather(const std::vector<py::array>& parts, array<int32_t> part, array<int6
             array<int32_t> shift, array<float> mix, bool zscore, const eeg::Augment& augment,
             int threads) {
     if (out.ndim() != 3) wrong("out", "(B, C, T)", out);
+    check_aligned("out", out);
     const int64_t B = out.shape(0), C = out.shape(1), T = out.shape(2);
     check_shape("part", part, {B}), check_shape("row", row, {B}), check_shape("mix", mix, {B});
     check_shape("offset", offset, {B}), check_shape("window", window, {B});
     check_shape("shift", shift, {B}), check_shape("mirror", mirror, {C});
-    check_indices("mirror: channel", mirror, C);
+    const auto of = copied(part), other = copied(mirror), first = copied(offset);
+    const auto line = copied(row), number = copied(window);
+    check_indices("mirror: channel", other, C);
     if (T < 1 && B > 0) throw py::value_error("windows of no samples: out is " + shape_of(out));
     if (parts.empty()) throw py::value_error("no cache part was given");
     std::vector<eeg::Samples> data;
@@ -216,20 +258,23 @@ void gather(const std::vector<py::array>& parts, array<int32_t> part, array<int6
             wrong("a cache part", text("C-contiguous (N, ", C, ", ", S, ")"), a);
         data.push_back({a.data(), half});
     }
-    check_indices("part", part, parts.size());
+    check_indices("part", of, parts.size());
     const int64_t most = augment.shift_samples();
     for (int64_t b = 0; b < B; ++b) {
-        const int64_t stored = parts[part.data()[b]].shape(0), from = offset.data()[b];
-        if (row.data()[b] < 0 || row.data()[b] >= stored)
-            throw py::index_error(text("window ", b, " is row ", row.data()[b], " of ", stored));
+        const int64_t stored = parts[of[b]].shape(0), from = first[b];
+        if (line[b] < 0 || line[b] >= stored)
+            throw py::index_error(text("window ", b, " is row ", line[b], " of ", stored));
         if (from - most < 0 || from + most + T > S)
             throw py::index_error(text("window ", b, " from sample ", from, " +- ", most, ", ", T,
                                        " long, leaves the ", S, " stored"));
     }
+    float* const to = out.mutable_data();
+    int32_t* const shifts = shift.mutable_data();
+    float* const mixes = mix.mutable_data();
+    const int used = team(threads, B);
     py::gil_scoped_release release;
-    eeg::gather(data.data(), part.data(), row.data(), offset.data(), window.data(), B, C, S, T,
-                zscore, augment, mirror.data(), out.mutable_data(), shift.mutable_data(),
-                mix.mutable_data(), team(threads));
+    eeg::gather(data.data(), of.data(), line.data(), first.data(), number.data(), B, C, S, T,
+                zscore, augment, other.data(), to, shifts, mixes, used);
 }
 
 // ------------------------------------------------------------------------------------- layers
@@ -241,6 +286,7 @@ eeg::Depthwise checked(const array<float>& x, const array<float>& weight, int64_
         wrong("weight", text("(", x.shape(2), " channels, an odd number of taps)"), weight);
     if (dilation < 1)
         throw py::value_error(text("dilation must be at least 1 sample, got ", dilation));
+    check_aligned("x", x), check_aligned("weight", weight);
     return {x.shape(0), x.shape(1), x.shape(2), weight.shape(1), dilation};
 }
 
@@ -250,8 +296,10 @@ void depthwise_forward(array<float> x, array<float> weight, std::optional<array<
     check_like("y", y, x);
     if (bias) check_shape("bias", *bias, {shape.C});
     const float* b = bias ? bias->data() : nullptr;
+    float* const to = y.mutable_data();
+    const int used = team(threads, x.size());
     py::gil_scoped_release release;
-    eeg::depthwise_forward(shape, x.data(), weight.data(), b, team(threads), y.mutable_data());
+    eeg::depthwise_forward(shape, x.data(), weight.data(), b, used, to);
 }
 
 void depthwise_backward(array<float> x, array<float> weight, array<float> gy, int64_t dilation,
@@ -263,9 +311,10 @@ void depthwise_backward(array<float> x, array<float> weight, array<float> gy, in
     if (gw) check_like("gw", *gw, weight);
     if (gb) check_shape("gb", *gb, {shape.C});
     const auto written = [](auto& a) { return a ? a->mutable_data() : nullptr; };
+    float *const to_x = written(gx), *const to_w = written(gw), *const to_b = written(gb);
+    const int used = team(threads, x.size());
     py::gil_scoped_release release;
-    eeg::depthwise_backward(shape, x.data(), weight.data(), gy.data(), team(threads), written(gx),
-                            written(gw), written(gb));
+    eeg::depthwise_backward(shape, x.data(), weight.data(), gy.data(), used, to_x, to_w, to_b);
 }
 
 // ------------------------------------------------------------------------------------- features
@@ -275,9 +324,10 @@ eeg::Windows windows_of(const py::array& X, int64_t first, int64_t T) {
     if (X.ndim() != 3 || X.shape(1) == 0 || !contiguous(X))
         wrong("X", "C-contiguous (windows, channels, samples)", X);
     const int64_t stored = X.shape(2);
-    if (T < 1 || T > 100000 || first < 0 || first > stored - T)
-        throw py::value_error(text("samples ", first, " to ", first + T, " must lie in windows of ",
-                                   stored, " samples, and be 1 to 100000"));
+    // the tables of a transform grow with the square of T: 0.5 GB at most
+    if (T < 1 || T > 8192 || first < 0 || first > stored - T)
+        throw py::value_error(text(T, " samples from sample ", first, " on must lie in windows of ",
+                                   stored, " samples, and be 1 to 8192"));
     return {{X.data(), half}, X.shape(0), X.shape(1), stored, first, T};
 }
 
@@ -288,8 +338,9 @@ void window_features(py::array X, int64_t first, int64_t T, array<int32_t> chose
         wrong("chosen", "a list of channel numbers", chosen);
     check_shape("sizes", sizes, {eeg::n_groups});
     check_shape("out", out, {windows.N, eeg::n_features});
+    check_aligned("chosen", chosen);
+    const auto channels = copied(chosen), member = copied(members), s = copied(sizes);
     const int64_t M = chosen.size();
-    const int32_t* s = sizes.data();
     int64_t expected = 0;
     for (int i = 0; i < eeg::n_groups; ++i) {
         if (s[i] < 1)
@@ -297,37 +348,44 @@ void window_features(py::array X, int64_t first, int64_t T, array<int32_t> chose
         expected += s[i];
     }
     check_shape("members", members, {expected});
-    check_indices("channel", chosen, windows.C);
-    check_indices("member", members, M);
+    check_indices("channel", channels, windows.C);
+    check_indices("member", member, M);
+    float* const to = out.mutable_data();
+    const int used = team(threads, windows.N);
     py::gil_scoped_release release;
-    eeg::window_features(windows, chosen.data(), M, members.data(), s, team(threads),
-                         out.mutable_data());
+    eeg::window_features(windows, channels.data(), M, member.data(), s.data(), used, to);
 }
 
 void channel_features(py::array X, int64_t first, int64_t T, array<float> out, int threads) {
     const eeg::Windows windows = windows_of(X, first, T);
     check_shape("out", out, {windows.N, windows.C, eeg::n_channel_features});
+    float* const to = out.mutable_data();
+    const int used = team(threads, windows.N);
     py::gil_scoped_release release;
-    eeg::channel_features(windows, team(threads), out.mutable_data());
+    eeg::channel_features(windows, used, to);
 }
 
 void lagged_correlations(py::array X, int64_t first, int64_t T, array<int32_t> lags,
                          array<float> out, int threads) {
     const eeg::Windows windows = windows_of(X, first, T);
     if (lags.ndim() != 1) wrong("lags", "a list of samples", lags);
-    const int32_t* l = lags.data();
+    check_aligned("lags", lags);
+    const auto list = copied(lags);
     const int64_t n = lags.size();
-    for (int64_t i = 0; i < n; ++i)
-        if (l[i] < 0) throw py::value_error(text("a lag must be 0 or more samples, got ", l[i]));
+    for (const int32_t lag : list)
+        if (lag < 0) throw py::value_error(text("a lag must be 0 or more samples, got ", lag));
     check_shape("out", out, {windows.N, n, eeg::n_lag_summaries});
+    float* const to = out.mutable_data();
+    const int used = team(threads, windows.N);
     py::gil_scoped_release release;
-    eeg::lagged_correlations(windows, l, n, team(threads), out.mutable_data());
+    eeg::lagged_correlations(windows, list.data(), n, used, to);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
     m.doc() = "The hot path of eeg in C++: see csrc/.";
+    pthread_atfork(nullptr, nullptr, [] { forked = true; });
     py::register_exception_translator([](std::exception_ptr p) {
         try {
             if (p) std::rethrow_exception(p);
@@ -351,6 +409,7 @@ PYBIND11_MODULE(_native, m) {
 #ifdef __linux__
     py::class_<eeg::DirectFiles>(m, "DirectFiles", "Files read past the system's cache.")
         .def(py::init(&open_direct), "paths"_a, "most"_a)
+        .def_property_readonly("identities", &identities)
         .def("read", &read_direct, "which"_exact, "offset"_exact, "bytes"_exact, "out"_exact,
              "got"_exact, "Row i of out <- bytes[i] at offset[i] of file which[i], or -errno.");
 #endif

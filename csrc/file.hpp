@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <deque>
+#include <mutex>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -22,18 +23,25 @@ namespace eeg {
 
 class File {
   public:
+    // Not blocking: a pipe without a writer would wait for one before it can be refused.
     explicit File(const std::string& path, int flags = 0)
-        : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags)) {
+        : path_(path), fd_(path.find('\0') == std::string::npos
+                               ? ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags)
+                               : -1) {
+        if (path.find('\0') != std::string::npos) fail(EINVAL);
         struct stat st;
         if (fd_ < 0 || ::fstat(fd_, &st) < 0) fail(errno);
-        size_ = st.st_size;
+        size_ = st.st_size, device_ = st.st_dev, inode_ = st.st_ino;
         if (S_ISDIR(st.st_mode)) fail(EISDIR);
+        if (!S_ISREG(st.st_mode)) fail(EINVAL);
     }
     File(const File&) = delete;
     File& operator=(const File&) = delete;
     ~File() { ::close(fd_); }
 
     int64_t size() const { return size_; }
+    uint64_t device() const { return device_; }
+    uint64_t inode() const { return inode_; }
     int descriptor() const { return fd_; }
 
     // Fill out with the `bytes` that lie at `offset`.
@@ -55,6 +63,7 @@ class File {
     std::string path_;
     int fd_;
     int64_t size_ = 0;
+    uint64_t device_ = 0, inode_ = 0;
 };
 
 #ifdef __linux__
@@ -74,12 +83,14 @@ class DirectFiles {
     ~DirectFiles() { ::syscall(SYS_io_destroy, context_); }
 
     int64_t count() const { return static_cast<int64_t>(files_.size()); }
+    const std::deque<File>& files() const { return files_; }
     int64_t most() const { return static_cast<int64_t>(requests_.size()); }
 
     // Row i of out (n, room) <- bytes[i] at offset[i] of file which[i]; got[i]: how many there
-    // were, or -errno. n <= most.
+    // were, or -errno. n <= most. Threads wait for each other.
     void read(const int32_t* which, const int64_t* offset, const int64_t* bytes, int64_t n,
               int64_t room, uint8_t* out, int64_t* got) {
+        const std::lock_guard<std::mutex> alone(mutex_);
         for (int64_t i = 0; i < n; ++i) {
             iocb& request = *(list_[i] = &requests_[i]);
             request = {};
@@ -109,6 +120,7 @@ class DirectFiles {
     }
 
   private:
+    std::mutex mutex_;
     std::deque<File> files_;
     std::vector<iocb> requests_;
     std::vector<iocb*> list_;

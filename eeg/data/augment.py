@@ -37,8 +37,11 @@ class Augment:
     def __post_init__(self):
         for name, value in asdict(self).items():
             most = {"noise": 100, "shift": 10}.get(name, 1)
-            if not 0 <= value <= most:
-                raise UserError(f"the augmentation {name} must lie from 0 to {most}, got {value}")
+            least = {"mix": 0.001}.get(name, 0)
+            if value != 0 and not least <= value <= most:
+                known = f"must be 0 or lie from {least} to {most}" if least else (
+                    f"must lie from 0 to {most}")  # fmt: skip
+                raise UserError(f"the augmentation {name} {known}, got {value}")
 
     def native(self, seed: int, epoch: int, sfreq: float) -> Any:
         """These strengths as the gather takes them."""

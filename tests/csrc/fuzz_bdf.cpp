@@ -88,7 +88,15 @@ int main(int count, char** words) {
             new uint8_t[whole.size()]);  // exactly as long as the file: a byte more is found
         std::copy(whole.begin(), whole.end(), file.get());
         try {
-            const eeg::BdfHeader h = eeg::parse_bdf(file.get(), static_cast<int64_t>(whole.size()));
+            const int64_t size = static_cast<int64_t>(whole.size());
+            int64_t reads = 0;
+            const auto read = [&](int64_t offset, int64_t bytes, uint8_t* out) {
+                std::copy_n(file.get() + offset, bytes, out);
+                // sometimes another file lies there when the rest of the header is read
+                if (reads++ == 0 && below(20) == 0 && size >= 256)
+                    std::copy_n("4000", 4, file.get() + 252);
+            };
+            const eeg::BdfHeader h = eeg::read_bdf_header(read, size);
             const auto records = [&](int64_t first, int64_t) {
                 return file.get() + h.header_bytes + first * h.record_bytes;
             };

@@ -14,6 +14,15 @@ from eeg import UserError, hints
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
 
 
+def write_at(descriptor: int, data, offset: int) -> None:
+    """Write all of `data`, bytes or an array, at a place of a file. The system may take less at a
+    time than it is given."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
 # Publish by rename: a reader sees what was there before or the new one, whole.
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eeg import UserError, files
@@ -208,6 +209,15 @@ def test_submit(tmp_path, caches, monkeypatch):  # noqa: F811
 def read_only(tmp_path):
     """A folder in which nobody can write, root neither: it is on no disk."""
     return Path("/proc/self")
+
+
+def test_what_the_system_takes_in_pieces_is_written_whole(tmp_path, monkeypatch):
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda at, data, offset: whole(at, data[:7], offset))
+    values = np.arange(40, dtype=np.float32).reshape(5, 8)
+    with open(tmp_path / "x", "w+b") as file:
+        files.write_at(file.fileno(), values, 3)
+    assert (tmp_path / "x").read_bytes() == bytes(3) + values.tobytes()
 
 
 @pytest.mark.parametrize(

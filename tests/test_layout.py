@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "eeg"
 # Each may import those before it. What every script shares comes first, `models` ships alone.
 ORDER = (
     "hints",
+    "native",
     "files",
     "cli",
     "models",
@@ -26,7 +27,7 @@ ORDER = (
     "bench",
 )
 ALONE = ("models",)
-NEEDED_BY = {"_native": ("data", "bucket", "models", "bench")}  # bench measures its functions alone
+NEEDED_BY = {"_native": ("native", "models", "bench")}  # bench measures its functions alone
 
 
 def imports(path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eeg._native import md5
+from eeg.native import _native
 
 MIB = 1 << 20
 USUAL_MIB = (8, 5, 16, 15, 10, 32, 25, 50, 64, 100, 128, 256, 512)  # what programs upload with
@@ -62,7 +62,7 @@ def etags(files: Sequence[tuple[Path, int, int | None]]) -> list[str]:
     made: np.ndarray = np.empty((len(which), 16), np.uint8)
     paths = [os.fspath(path) for path, _, _ in files]
     at, bytes_of = np.array(offset, np.int64), np.array(size, np.int64)
-    md5(paths, np.array(which, np.int32), at, bytes_of, made)
+    _native.md5(paths, np.array(which, np.int32), at, bytes_of, made)
     found, first = [], 0
     for _, bytes_, part in files:
         own = made[first : first + pieces(bytes_, part)]

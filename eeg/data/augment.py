@@ -45,7 +45,7 @@ class Augment:
 
     def native(self, seed: int, epoch: int, sfreq: float) -> Any:
         """These strengths as the gather takes them."""
-        from eeg import _native
+        from eeg.native import _native
 
         strengths = asdict(self) | {"shift": round(self.shift * sfreq)}
         return _native.Augment(seed=seed & 0xFFFFFFFF, epoch=epoch, **strengths)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eeg import UserError, _native
+from eeg import UserError
 from eeg.data.augment import Augment, mirrored
 from eeg.data.cache import Cache, rebuild
 from eeg.data.direct import opened
+from eeg.native import _native
 
 
 @dataclass

@@ -324,7 +324,7 @@ def _fill(partial, offset, layout, plans, opened, jobs):
             for i in range(0, len(plan.windows.starts), many):
                 out = own.buffer[: len(plan.windows.starts) - i]
                 clipped += signal.read(starts[i : i + many], out)
-                os.pwrite(file.fileno(), out, offset + (plan.first + i) * size)
+                files.write_at(file.fileno(), out, offset + (plan.first + i) * size)
             return clipped
 
         futures = {pool.submit(read, plan): plan for plan in plans}

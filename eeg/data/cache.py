@@ -168,7 +168,7 @@ def find_caches(folder: Path, challenge: int, releases: Iterable[str], mini: boo
 
 
 def _open(path):
-    """(X mapped, the file's attributes and the "dtype" of X)."""
+    """(X mapped; the file's attributes, the "dtype" of X, the file's "identity" on the disk)."""
     try:
         with h5py.File(path, "r", locking=False) as f:
             attributes = dict(f.attrs)
@@ -194,7 +194,10 @@ def _open(path):
     elif offset is None:
         trouble = "holds its windows in chunks, which cannot be mapped"
     else:
-        return np.memmap(path, dtype, "r", offset, shape), attributes
+        with open(path, "rb") as file:
+            about = os.fstat(file.fileno())
+            attributes["identity"] = (about.st_dev, about.st_ino)
+            return np.memmap(file, dtype, "r", offset, shape), attributes
     raise UserError(f"{path} {trouble}; rebuild it with: {rebuild_known(path, attributes)}")
 
 

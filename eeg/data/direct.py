@@ -10,8 +10,9 @@ import os
 
 import numpy as np
 
-from eeg import UserError, _native
+from eeg import UserError
 from eeg.data.cache import Cache, rebuild
+from eeg.native import _native
 
 BLOCK = 4096  # bytes: every disk takes places, lengths and addresses that are multiples of it
 # Errors of a file system that does not read in such a way, or of a system that does not allow it,
@@ -45,6 +46,12 @@ class Direct:
         pages = mmap.mmap(-1, most * blocks * BLOCK)
         self._room = np.frombuffer(pages, np.uint8).reshape(most, -1)
         self._files = _native.DirectFiles([os.fsencode(path) for path in cache.paths], most)
+        for path, one, found in zip(cache.paths, cache.attributes, self._files.identities):
+            if one["identity"] != found:
+                raise UserError(
+                    f"{path} was replaced since it was opened: what was begun with the old one "
+                    "cannot continue; start again"
+                )
 
     def windows(self, part: np.ndarray, row: np.ndarray) -> list[np.ndarray]:
         """Window row[i] of file part[i], for each i: (1, C, S) arrays, good until the next call."""

@@ -38,7 +38,7 @@ def compute(
     or not finite is left out of its groups; a feature that then cannot be computed is NaN. The
     result is the same for any number of threads.
     """
-    from eeg import _native
+    from eeg.native import _native
 
     if X.dtype not in (np.float32, np.float16):
         raise TypeError(f"X must be float32 or float16, got {X.dtype}")
@@ -180,9 +180,7 @@ class _Shadow(io.RawIOBase):
         if held:
             self.patches.append((self._at, held))
         rest, at = memoryview(data)[len(held) :], self._at + len(held)
-        while rest:
-            n = os.pwrite(self._fd, rest, at)
-            rest, at = rest[n:], at + n
+        files.write_at(self._fd, rest, at)
         self._at += len(data)
         return len(data)
 
@@ -219,7 +217,7 @@ def _publish(path, fd, partial, values, fingerprint):
         for offset, patch in shadow.patches:
             page[offset : offset + len(patch)] = patch
         os.fsync(fd)  # what the page points to is on the disk before the page is
-        os.pwrite(fd, page, 0)
+        files.write_at(fd, page, 0)
         os.fsync(fd)
         return
     os.ftruncate(fd, shadow.end)

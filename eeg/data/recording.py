@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from eeg import UserError, files
-from eeg._native import Bdf
 from eeg.data.release import BadRecording, Recording, read_tsv
 from eeg.data.windows import SFREQ
+from eeg.native import _native
 from eeg.raw.preprocess import preprocess
 from eeg.raw.preprocessing import Preprocessing
 from eeg.raw.signals import Signals
@@ -104,7 +104,7 @@ class _Bdf:
 
     def __init__(self, path):
         try:
-            self._bdf = Bdf(os.fsencode(path))
+            self._bdf = _native.Bdf(os.fsencode(path))
         except ValueError as e:
             raise BadRecording(str(e)) from None
         self.sfreq, self.n_times = self._bdf.sfreq, self._bdf.n_times

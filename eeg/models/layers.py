@@ -1,6 +1,7 @@
 """Layers that the networks share."""
 
 import math
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -9,8 +10,12 @@ from torch.nn import functional as F
 
 try:
     from eeg import _native  # type: ignore[attr-defined]
+
+    if Path(_native.__file__).parent != Path(__file__).parents[1]:  # of another checkout
+        _native = None
 except ImportError:  # not built, or a submission: torch does it, more slowly
     _native = None
+_transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 _compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # from torch 2.3 on
 
 
@@ -27,7 +32,7 @@ class _Depthwise(torch.autograd.Function):
     def forward(ctx, x, weight, bias, dilation):
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
-        y = torch.empty(x.shape)
+        y = torch.empty(x.shape, dtype=torch.float32, device="cpu")
         inputs, threads = map(_array, (x, weight, bias)), torch.get_num_threads()
         _native.depthwise_forward(*inputs, dilation, _array(y), threads)
         return y
@@ -38,7 +43,8 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         shapes = x.shape, weight.shape, weight.shape[:1]
         needed = zip(shapes, ctx.needs_input_grad)
-        gradients = [torch.empty(shape) if wanted else None for shape, wanted in needed]
+        like = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
+        gradients = [torch.empty(shape, **like) if wanted else None for shape, wanted in needed]
         inputs, threads = map(_array, (x, weight, gy.contiguous())), torch.get_num_threads()
         _native.depthwise_backward(*inputs, ctx.dilation, *map(_array, gradients), threads)
         return *gradients, None
@@ -67,7 +73,7 @@ class DepthwiseConv1d(nn.Conv1d):
             raise ValueError(f"x must be {expected}, got shape {list(x.shape)}")
         if not torch.jit.is_scripting():
             if self._native_takes(x):
-                x32, weight = x.float().contiguous(), self.weight.squeeze(1)
+                x32, weight = x.float().contiguous(), self.weight.squeeze(1).contiguous()
                 return _Depthwise.apply(x32, weight, self.bias, self.dilation[0]).to(x.dtype)
         return F.conv1d(
             x.transpose(1, 2),
@@ -80,8 +86,8 @@ class DepthwiseConv1d(nn.Conv1d):
 
     @torch.jit.unused
     def _native_takes(self, x):
-        if _native is None or torch.jit.is_tracing() or _compiling():
-            return False  # a trace does not see into the kernel
+        if _native is None or torch.jit.is_tracing() or _compiling() or _transformed():
+            return False  # a trace or torch.func does not see into the kernel
         return (
             x.device.type == "cpu"
             and x.dtype in (torch.float32, torch.bfloat16, torch.float16)

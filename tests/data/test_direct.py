@@ -134,6 +134,18 @@ def test_files_are_closed(cache, tmp_path):
     assert len(opened()) == before
 
 
+def test_a_cache_that_was_replaced_is_not_read_for_the_old_one(cache, tmp_path):
+    paths = copied(cache, tmp_path)
+    mapped = Cache(paths)
+    batches = Batches(mapped, batch_size=2, reading=Reading(direct=True))
+    epoch(batches)
+    again = tmp_path / "again.h5"
+    again.write_bytes(paths.read_bytes())
+    os.replace(again, paths)
+    with pytest.raises(UserError, match="was replaced since it was opened"):
+        epoch(batches, 1)
+
+
 def reads(monkeypatch, error, from_call=0):
     """Have the system say `error` of the last window of each batch, from a call on."""
     calls = itertools.count()
@@ -141,6 +153,7 @@ def reads(monkeypatch, error, from_call=0):
     class Files:
         def __init__(self, paths, most):
             self.files = _native.DirectFiles(paths, most)
+            self.identities = self.files.identities
 
         def read(self, which, offset, bytes, out, got):
             self.files.read(which, offset, bytes, out, got)

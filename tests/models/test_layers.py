@@ -57,6 +57,40 @@ def test_output_and_every_gradient_equal_float64(path, C, T, K, dilation, bias):
         close(p.grad, q.grad)
 
 
+def test_torch_s_defaults_change_nothing(path):
+    layer, x = DepthwiseConv1d(5, 3), torch.randn(2, 20, 5)
+    wanted = layer(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        x.requires_grad_()
+        y = layer(x)
+        y.sum().backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(y, wanted) and x.grad.dtype == torch.float32
+    with torch.device("meta"):
+        assert torch.equal(layer(x), wanted)
+
+
+def test_a_weight_that_is_not_contiguous(path):
+    layer, x = DepthwiseConv1d(6, 5), torch.randn(2, 20, 6)
+    wanted = layer(x)
+    layer.weight = nn.Parameter(layer.weight.detach().mT.contiguous().mT.expand(6, 1, 5))
+    layer.weight.data = layer.weight.data.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    assert not layer.weight.is_contiguous()
+    close(layer(x), wanted)
+
+
+def test_functional_transforms(path):
+    layer, x = DepthwiseConv1d(5, 3), torch.randn(4, 2, 20, 5)
+    each = torch.stack([layer(part) for part in x])
+    close(torch.func.vmap(layer)(x), each)
+    one = x[0].clone().requires_grad_()
+    layer(one).square().sum().backward()
+    gradient = torch.func.grad(lambda part: layer(part).square().sum())(x[0])
+    close(gradient, one.grad)
+
+
 def test_gradients_flow_only_where_they_are_wanted(path):
     layer = DepthwiseConv1d(5, 3)
     x = torch.randn(2, 20, 5)

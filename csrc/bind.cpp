@@ -200,7 +200,7 @@ void md5(const std::vector<std::string>& paths, array<int32_t> which, array<int6
     const int64_t n = which.size();
     check_shape("which", which, {n}), check_shape("offset", offset, {n});
     check_shape("bytes", bytes, {n}), check_shape("out", out, {n, 16});
-    check_indices("file", which, paths.size());
+    check_indices("file", copied(which), paths.size());
     std::deque<eeg::File> files;
     for (const auto& path : paths) files.emplace_back(path);
     std::vector<eeg::Md5Piece> pieces;

@@ -70,13 +70,6 @@ def write_through(path: Path, content: bytes) -> None:
         os.fsync(f.fileno())
 
 
-def write_at(fd: int, data: memoryview, at: int) -> None:
-    """Write all of the bytes at this place: the system may take fewer at a time."""
-    while data:
-        taken = os.pwrite(fd, data, at)
-        data, at = data[taken:], at + taken
-
-
 def sync_folder(folder: Path) -> None:
     """Wait until the renames in a folder have reached the disk."""
     fd = os.open(folder, os.O_RDONLY)

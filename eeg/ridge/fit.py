@@ -115,7 +115,7 @@ class Fit:
         _, self.number = np.unique(subjects, return_inverse=True)
         each = weights_of(subjects) if cache.challenge == 2 else np.ones(len(subjects))
         self.weight = torch.from_numpy(each)
-        known = y[self.rows, : model.n_outputs].astype(float)
+        known: np.ndarray = y[self.rows, : model.n_outputs].astype(float)
         self.y = (torch.from_numpy(known) - model.center) / model.scale
         self.crops = crops_of(cache)
         self.potentials = next(

@@ -174,8 +174,8 @@ struct Augment {
     }
 };
 
-// What Python may set, 0 (off) or from `least` to `most`. A new augmentation is listed here, drawn and applied
-// above, and listed in eeg/data/augment.py; a test compares the two lists.
+// What Python may set, 0 (off) or from `least` to `most`. A new augmentation is listed here, drawn
+// and applied above, and listed in eeg/data/augment.py; a test compares the two lists.
 struct Strength {
     const char* name;
     float Augment::* member;

@@ -5,8 +5,8 @@ The same arguments give the same bytes.
     python run/synth.py --release R1 [--subjects 20] [--seed 0]
     python run/synth.py --release R1 --world easy                 learned in a minute
     python run/synth.py --release R5 --subjects 10 --tasks contrastChangeDetection RestingState
-    python run/synth.py --release R1 --raw500                        EEGLAB files at 500 Hz, unfiltered
-python run/synth.py --plot synth.png [--beside FILE.set]      draws what the signals are like
+    python run/synth.py --release R1 --raw500                     EEGLAB files at 500 Hz, unfiltered
+    python run/synth.py --plot synth.png [--beside FILE.set]      draws what the signals are like
 """
 
 import textwrap

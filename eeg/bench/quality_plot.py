@@ -1,4 +1,4 @@
-"""The figure of row `quality`: scores of each recipe and world, and the curves of each default run."""
+"""The figure of row `quality`: scores of each recipe and world, and curves of each default run."""
 
 import itertools
 from pathlib import Path

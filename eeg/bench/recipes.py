@@ -1,4 +1,4 @@
-"""What `run/bench.py quality` measures: recipes, worlds, and the order in which it goes through them.
+"""What `run/bench.py quality` measures: recipes, worlds, and the order in which it takes them.
 
 Imports nothing heavy: the arguments are checked with it.
 """

@@ -83,10 +83,12 @@ def build(
 
     If the report counts no windows, nothing was written. progress(done, total, bytes) is called as
     each recording is finished. Recordings that are not at 100 Hz are preprocessed first, and kept
-    in a folder until the cache is complete: a build that is interrupted continues. Raises UserError if the file cannot be written or, without `force`,
-    if it was built with other settings or from another release.
+    in a folder until the cache is complete: a build that is interrupted continues. Raises UserError
+    if the file cannot be written or, without `force`, if it was built with other settings or from
+    another release.
     """
     report = Report(cache_path(folder, settings.challenge, release.name, release.mini))
+    kept = report.path.with_name(report.path.name + ".signals")
     recordings = settings.recordings(release)
     report.excluded = settings.exclude.excluded(release.recordings(settings.tasks))
     excluded = _excluded_names(release, report.excluded)
@@ -97,13 +99,13 @@ def build(
         if there and there.fingerprint == fingerprint and not newer(sources, report.path):
             report.built, report.windows = False, there.windows
             report.bytes = report.path.stat().st_size
+            files.remove(kept)  # of a build that was killed once its cache was complete
             return report
         report.reason = "the file there cannot be read"
         if there:
             report.reason = _reason_to_replace(there, release, settings, recordings, excluded)
     with partial_file(report.path) as partial:
         tables = _read_tables(recordings)
-        kept = report.path.with_name(report.path.name + ".signals")
         if force:
             files.remove(kept)
         with files.writing(kept, "--cache DIR"):

@@ -39,8 +39,9 @@ def build(
     normalize: a kind of layers.Normalize; "channel" by default, "none" for a network that reads
     amplitudes. aux: names of further numbers to learn beside the answer, such as age. features:
     "none", "file" or "layer", for networks that take features. blend: a ridge beside the network
-    (see Model). members: how many networks answer, in the mean. The other settings are the network's own, see settings.py. Raises ValueError for a
-    name or setting that does not exist, and for a value that a setting does not take.
+    (see Model). members: how many networks answer, in the mean. The other settings are the
+    network's own, see settings.py. Raises ValueError for a name or setting that does not exist, and
+    for a value that a setting does not take.
     """
     from .model import Model
 

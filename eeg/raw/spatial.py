@@ -14,8 +14,8 @@ def matrix(settings: Preprocessing, bad: Iterable[str]) -> np.ndarray | None:
     """(129, 129) float64 by which samples are multiplied, None where nothing changes.
 
     bad: names of electrodes. They are interpolated (MNE's spherical splines on the
-    GSN-HydroCel-129 net) or, if they are not, left out of the average. Raises Unusable where too few
-    are good.
+    GSN-HydroCel-129 net) or, if they are not, left out of the average. Raises Unusable where too
+    few are good.
     """
     names = tuple(sorted(set(bad) & set(CHANNELS), key=CHANNELS.index))
     average = settings.reference == "average"

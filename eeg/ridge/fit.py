@@ -31,8 +31,9 @@ from eeg.ridge.representation import SAMPLED, averages_of, learn_sizes
 FOLDS = 5  # of the training subjects
 BATCH = 64  # windows
 # Correlation of response times of one subject beyond what its windows say. In HBN an oracle that
-# answers each subject's own mean has an NRMSE of 0.87 to 0.89, so 0.2 of their variance lies between
-# subjects. With few of those it is luck that looks like learning, unless the fit knows of it.
+# answers each subject's own mean has an NRMSE of 0.87 to 0.89, so 0.2 of their variance lies
+# between subjects. With few of those it is luck that looks like learning, unless the fit knows of
+# it.
 ALIKE = 0.2
 # Standard errors by which answers to unknown subjects must beat the mean. With fewer, what is
 # chosen among so many strengths may be chance, and the model answers the mean. With more it goes

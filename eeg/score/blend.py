@@ -10,8 +10,8 @@ import numpy as np
 from eeg.score.shrinkage import by_halves
 
 # By challenge: the weights of network and ridge to start from, and how many subjects it takes to
-# move each halfway. In challenge 1 networks find what the ridge finds, and are a little too sure. In
-# challenge 2 a network that has seen few subjects knows them by heart; each subject is one label.
+# move each halfway. In challenge 1 networks find what the ridge finds, and are a little too sure.
+# In challenge 2 a network that has seen few subjects knows them by heart; each has one label.
 TRUSTED = {1: (0.8, 0.0), 2: (0.0, 1.0)}
 CAUTION = {1: (2.0, 30.0), 2: (30.0, 10.0)}
 MOST = 1.5  # of either

@@ -12,6 +12,8 @@ from eeg.bench.measure import in_turn, report, report_figure, script
 from eeg.bench.plain import BATCH, plain_epochs
 from eeg.machine.memory import limit_bytes
 
+ONE = ("--members", 1, "--blend", "none")  # one network, as its peer trains
+
 
 def _states(out):
     """What each run in a folder says of its progress."""
@@ -27,7 +29,7 @@ def _timed_run(cache, out, epochs):
     """Trains tcn with run/train.py. -> (seconds to the first batch, timing.json, config.json)."""
     shutil.rmtree(out, ignore_errors=True)
     places = ("--cache", cache.paths[0].parent, "--out", out)
-    options = ("--challenge", 1, *places, "--patience", 1000, "--keep-copies", "--epochs")
+    options = ("--challenge", 1, *places, *ONE, "--patience", 1000, "--keep-copies", "--epochs")
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # the first command measures the precisions, and the second finds them
     subprocess.run(script("train", *options, 1), check=True, **quiet)
@@ -73,7 +75,7 @@ def _trained_for(seconds, folder, settle_s=3):
     """Trains from the caches of a folder. -> (seconds a window once settled, peak bytes)"""
     out = folder / "experiments"
     shutil.rmtree(out, ignore_errors=True)
-    options = ("--cache", folder, "--out", out, "--keep-copies", "--amp", "off")
+    options = ("--cache", folder, "--out", out, *ONE, "--keep-copies", "--amp", "off")
     command = script("train", "--challenge", 1, *options)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     seen, whole_s = [], settle_s + seconds

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -21,12 +21,19 @@ import h5py
 import numpy as np
 
 import eeg
-from eeg import UserError, cli, files, hints
-from eeg.data.cache import FORMAT, VERSION, arguments, build_command, differences, look
+from eeg import UserError, files
+from eeg.data.cache import FORMAT, VERSION, look
 from eeg.data.exclude import Exclusions
 from eeg.data.recording import open_signal, prepare
 from eeg.data.release import CONTRAST, BadRecording, Recording, Release, cache_path
-from eeg.data.sources import digest, newer, source_files
+from eeg.data.sources import (
+    digest,
+    excluded_names,
+    file_names,
+    newer,
+    reason_to_replace,
+    source_files,
+)
 from eeg.data.trials import build_trials, flag_copies, read_events
 from eeg.data.windows import LENGTH, OFFSET, SFREQ, STRIDE, TARGETS, Windows, cut_fixed, cut_trials
 from eeg.models.montage import CHANNELS
@@ -91,7 +98,7 @@ def build(
     kept = report.path.with_name(report.path.name + ".signals")
     recordings = settings.recordings(release)
     report.excluded = settings.exclude.excluded(release.recordings(settings.tasks))
-    excluded = _excluded_names(release, report.excluded)
+    excluded = excluded_names(release, report.excluded)
     sources = source_files(release, settings, recordings)
     fingerprint = digest(release, settings, sources, excluded)
     if report.path.exists() and not force:
@@ -103,7 +110,7 @@ def build(
             return report
         report.reason = "the file there cannot be read"
         if there:
-            report.reason = _reason_to_replace(there, release, settings, recordings, excluded)
+            report.reason = reason_to_replace(there, release, settings, recordings, excluded)
     with partial_file(report.path) as partial:
         tables = _read_tables(recordings)
         if force:
@@ -222,7 +229,7 @@ class _Layout:
         length = LENGTH[settings.challenge]
         self.shape = (len(CHANNELS), length + 2 * self.margin_samples)
         self.window_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
-        self.recordings = np.array([name.encode() for name in _names(release, recordings)])
+        self.recordings = np.array([name.encode() for name in file_names(release, recordings)])
         windowing = f"from stimulus + {OFFSET} samples", f"every {STRIDE} samples"
         self.attributes = {
             "format": FORMAT,
@@ -369,47 +376,3 @@ def _write_through(path):
             os.fsync(file.fileno())
 
     threading.Thread(target=wait, name=f"write {path.name} through").start()
-
-
-# ---------------------------------------------------------------------------------------- replacing
-
-
-def _names(release, recordings):
-    return [str(recording.signal.relative_to(release.folder)) for recording in recordings]
-
-
-def _excluded_names(release, excluded):
-    """["sub-X/eeg/sub-X_..._eeg.bdf<tab>reason", ...], as a cache keeps them."""
-    names = _names(release, [recording for recording, _ in excluded])
-    return [f"{name}\t{reason}" for name, (_, reason) in zip(names, excluded)]
-
-
-def _reason_to_replace(there, release, settings, recordings, excluded):
-    """Why a cache is rebuilt: files of its release have changed.
-
-    Raises UserError if settings or the release differ, for then its windows would be lost.
-    """
-    folder, names = there.path.parent, _names(release, recordings)
-    known = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    known |= {"release": release.name, "mini": release.mini}
-    known["data"] = release.root
-    if found := differences(there, known, names, release.simulated):
-        lost = cli.counted(there.windows, "window") + " with their features" * there.features
-        keep, replace = build_command(folder, there.settings), build_command(folder, known, True)
-        raise UserError(
-            f"{there.path} holds {lost}, made with {', '.join(found)}: they would be lost; keep it "
-            f"with: {keep}, or replace it with: {replace}, or build in another folder with --cache "
-            "DIR"
-        )
-    new, gone = len(set(names) - set(there.recordings)), len(set(there.recordings) - set(names))
-    counts = {"new": new, "gone": gone}
-    changes = [f"{cli.counted(n, 'recording')} {what}" for what, n in counts.items() if n]
-    what = "files of the release have changed"
-    if there.excluded != excluded:
-        what = "the list of excluded recordings has changed"
-    reason = what + f" ({', '.join(changes)})" * bool(changes)
-    if there.features:
-        words = arguments(release.name, release.mini, settings.challenge)
-        again = hints.command("features", *words, cache=folder)
-        reason += f"; its features went with it, compute them with: {again}"
-    return reason

@@ -1,12 +1,14 @@
-"""The files that a cache is made from: which they are, and whether they are still the same."""
+"""The files that a cache is made from: which they are, whether they are still the same, and why a
+cache is replaced."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from time import time_ns
 
-from eeg.data.cache import VERSION
+from eeg import UserError, cli, hints
+from eeg.data.cache import VERSION, arguments, build_command, differences
 from eeg.data.release import CONTRAST
 from eeg.raw.preprocessing import Preprocessing
 from eeg.raw.source import companions
@@ -66,3 +68,45 @@ def newer(sources: Sources, path: Path) -> bool:
     built, now = path.stat().st_mtime_ns, time_ns()
     # a time in the future comes from another clock and says nothing
     return any(built <= source.stat().st_mtime_ns < now for source in there)
+
+
+def file_names(release, recordings) -> list[str]:
+    """Of their signals, in the release's folder."""
+    return [str(recording.signal.relative_to(release.folder)) for recording in recordings]
+
+
+def excluded_names(release, excluded) -> list[str]:
+    """["sub-X/eeg/sub-X_..._eeg.bdf<tab>reason", ...], as a cache keeps them."""
+    names = file_names(release, [recording for recording, _ in excluded])
+    return [f"{name}\t{reason}" for name, (_, reason) in zip(names, excluded)]
+
+
+def reason_to_replace(there, release, settings, recordings, excluded) -> str:
+    """Why a cache is rebuilt: files of its release have changed.
+
+    Raises UserError if settings or the release differ, for then its windows would be lost.
+    """
+    folder, names = there.path.parent, file_names(release, recordings)
+    known = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    known |= {"release": release.name, "mini": release.mini}
+    known["data"] = release.root
+    if found := differences(there, known, names, release.simulated):
+        lost = cli.counted(there.windows, "window") + " with their features" * there.features
+        keep, replace = build_command(folder, there.settings), build_command(folder, known, True)
+        raise UserError(
+            f"{there.path} holds {lost}, made with {', '.join(found)}: they would be lost; keep it "
+            f"with: {keep}, or replace it with: {replace}, or build in another folder with --cache "
+            "DIR"
+        )
+    new, gone = len(set(names) - set(there.recordings)), len(set(there.recordings) - set(names))
+    counts = {"new": new, "gone": gone}
+    changes = [f"{cli.counted(n, 'recording')} {what}" for what, n in counts.items() if n]
+    what = "files of the release have changed"
+    if there.excluded != excluded:
+        what = "the list of excluded recordings has changed"
+    reason = what + f" ({', '.join(changes)})" * bool(changes)
+    if there.features:
+        words = arguments(release.name, release.mini, settings.challenge)
+        again = hints.command("features", *words, cache=folder)
+        reason += f"; its features went with it, compute them with: {again}"
+    return reason

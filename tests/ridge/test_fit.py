@@ -216,7 +216,7 @@ def test_answers_go_as_far_as_they_are_trusted(caches, monkeypatch):
 
 
 def by_rest(y, subjects, fold, number):
-    """The mean response time of the subjects outside a fold, as generalised least squares has it."""
+    """The mean response time of the subjects outside a fold, by generalised least squares."""
     known = fold != number
     names, counts = np.unique(subjects[known], return_counts=True)
     means = np.array([y[known][subjects[known] == name].mean() for name in names])

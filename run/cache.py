@@ -24,7 +24,7 @@ def arguments():
     p = cli.parser(__doc__)
     cli.add_release(p, required=True)
     cli.add_mini(p)
-    p.add_argument("--challenge", type=cli.challenge, metavar="{1,2}", default=1)
+    cli.add_challenge(p, default=1)
     contrast = "contrastChangeDetection"
     help = f"cut windows from these tasks, or 'all' (challenge 2; default: {contrast})"
     p.add_argument("--tasks", nargs="+", default=[contrast], metavar="TASK", help=help)

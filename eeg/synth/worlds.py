@@ -34,6 +34,7 @@ READINESS = ((-0.6, 0), (0, 1), (0.15, 0.5), (0.4, 0))
 WAVE = ((-0.25, 0), (-0.08, 0.7), (0, 1), (0.08, 0.7), (0.3, 0))
 RELEASE = ((-0.8, 0), (-0.1, 1), (0.35, 1), (0.8, -0.4), (1.5, 0))
 SPAN = ((-0.5, 0), (-0.25, 1), (0.25, 1), (0.5, 0))
+REBOUND = ((-0.3, 0), (-0.1, 1), (0.2, 1), (0.6, 0))
 
 # Dict order is the order of drawing: new ones go to the end.
 CARRIERS = {
@@ -58,6 +59,12 @@ CARRIERS = {
     # Little et al. 2019: the time of the burst tells the time of the response
     "beta_burst": Carrier("burst", "burst_site", 8.0, jitter_s=0.1, delay_s=-0.15),
     "early_frontal": Carrier("potential", "frontal", 8.0, WAVE, fraction=0.7, jitter_s=0.1),
+    # Pfurtscheller et al. 1996: more power than at rest, half a second after a movement
+    "rebound": Carrier("rhythm", "motor", 0.9, REBOUND, delay_s=0.5, jitter_s=0.1, ipsilateral=0.5),
+    "orienting": Carrier("potential", "own_posterior", -7.0, WAVE, delay_s=0.2, jitter_s=0.08),
+    # de Jong et al. 1988: of opposite sign over the two hemispheres
+    "lateral_readiness": Carrier("potential", "motor", -8.0, READINESS, ipsilateral=-0.6),
+    "attention": Carrier("rhythm", "alpha", -1.0, SPAN, fraction=0.6, delay_s=0.2, jitter_s=0.12),
 }
 TASK = {name: 1.0 for name in tuple(CARRIERS)[:6]}
 
@@ -166,7 +173,6 @@ _WORLDS = (
         {"slow_negativity": 1.3, "posterior_wave": 1.3},
         {"exponent": 0.8, "alpha_peak": -0.75},
         TASK,
-        held_out=True,
         **CLEAR,
     ),
     World(
@@ -175,6 +181,25 @@ _WORLDS = (
         "bursts and the steadiness of the flicker response at equal power (2)",
         {"beta_burst": 1.3, "early_frontal": 1.0},
         {"burst_rate": 0.85, "flicker_variability": 0.7},
+        TASK,
+        **CLEAR,
+    ),
+    World(
+        "aftermath",
+        "only what follows the response: the rebound of motor rhythms and a posterior wave (1), "
+        "beta power and the peak of alpha (2)",
+        {"rebound": 1.3, "orienting": 1.3},
+        {"beta_power": 0.75, "alpha_peak": -0.55},
+        TASK,
+        held_out=True,
+        **CLEAR,
+    ),
+    World(
+        "preparation",
+        "only what precedes the response: a potential with opposite signs over the two "
+        "hemispheres and less alpha (1), overall power and the size of potentials (2)",
+        {"lateral_readiness": 1.3, "attention": 1.2},
+        {"power": 0.76, "erp": 0.58},
         TASK,
         held_out=True,
         **CLEAR,

@@ -14,8 +14,7 @@ That is an HDF5 file whose X can be memory-mapped.
 import time
 
 from eeg import UserError, cli, hints
-from eeg.data.exclude import Exclusions, read_exclusions
-from eeg.data.release import TASKS, cache_path, find_release
+from eeg.data.release import TASKS, Exclusions, cache_path, find_release, read_exclusions
 from eeg.files import amount, check_writable
 from eeg.raw.preprocessing import Preprocessing
 

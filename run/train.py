@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eeg import UserError, cli, hints
-from eeg.models.settings import CLOSED_FORM
+from eeg.models import CLOSED_FORM
 from eeg.train.options import ABOUT, TARGETS, Options, add_arguments, from_arguments
 
 
@@ -205,7 +205,7 @@ def prepare(folder, args, ranks, journal):
     from eeg.models.model import multiply_adds
     from eeg.runs.run import Run
     from eeg.train import progress, setup
-    from eeg.train.stepper import Place
+    from eeg.train.optim import Place
     from eeg.train.targets import make_model
 
     settled = setup.Settled.read(Run(folder))

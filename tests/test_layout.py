@@ -1,11 +1,15 @@
-"""Which folder may import which: arrows point down, and no two folders import each other."""
+"""Which folder may import which: arrows point down, and no two folders import each other. How many
+files a folder may hold, and how many lines a file."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "eeg"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "eeg"
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "run").glob("*.py")])
+MOST_FILES, MOST_LINES = 13, 400  # of Python in a folder, with its __init__; in a file
 
 # Each may import those before it. What every script shares comes first, `models` ships alone.
 ORDER = (
@@ -63,3 +67,15 @@ def test_arrows_point_down(path):
 def test_every_part_has_its_place():
     parts = {part(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
     assert parts == set(ORDER)
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, *(PACKAGE / name for name in ORDER)], ids=str)
+def test_a_folder_can_be_taken_in_at_a_glance(folder):
+    files = sorted(path.name for path in folder.glob("*.py"))
+    assert len(files) <= MOST_FILES, f"{folder.name} has {len(files)} files: {', '.join(files)}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_can_be_read_at_one_sitting(path):
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= MOST_LINES, f"{path.relative_to(ROOT)} has {lines} lines"

@@ -24,10 +24,9 @@ from eeg.bench.plain import plain_tcn
 from eeg.data.features import compute
 from eeg.machine.device import keep_freed_memory
 from eeg.machine.precision import LIMITS, at_precision, change, passes, size
-from eeg.models import MODELS, build
+from eeg.models import CLOSED_FORM, MODELS, SETTINGS, build
 from eeg.models.eegnex import EEGNeX, from_braindecode
 from eeg.models.layers import DepthwiseConv1d
-from eeg.models.settings import CLOSED_FORM, SETTINGS
 from eeg.models.tcn import TCN
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eeg import cli
-from eeg.models.settings import SETTINGS, check
+from eeg.models import SETTINGS, check
 from eeg.synth.worlds import WORLDS
 from eeg.train.options import Options, add_arguments, from_arguments
 

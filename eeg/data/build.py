@@ -23,9 +23,8 @@ import numpy as np
 import eeg
 from eeg import UserError, files
 from eeg.data.cache import FORMAT, VERSION, look
-from eeg.data.exclude import Exclusions
 from eeg.data.recording import open_signal, prepare
-from eeg.data.release import CONTRAST, BadRecording, Recording, Release, cache_path
+from eeg.data.release import CONTRAST, BadRecording, Exclusions, Recording, Release, cache_path
 from eeg.data.sources import (
     digest,
     excluded_names,

@@ -16,8 +16,7 @@ import h5py
 import numpy as np
 
 from eeg import UserError, cli, hints
-from eeg.data.exclude import Exclusions
-from eeg.data.release import CONTRAST, TASKS, cache_path
+from eeg.data.release import CONTRAST, TASKS, Exclusions, cache_path
 from eeg.raw.preprocessing import Preprocessing
 
 FORMAT, VERSION = "eeg windows", 1

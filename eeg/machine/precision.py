@@ -8,9 +8,8 @@ import warnings
 import torch
 from torch import nn
 
-from eeg.models import fold
+from eeg.models import CLOSED_FORM, fold
 from eeg.models.layers import DepthwiseConv1d
-from eeg.models.settings import CLOSED_FORM
 
 # precision -> the change of NRMSE that is too large
 LIMITS = {"fp32": 0.001, "bf16": 0.005, "fp16": 0.005, "int8": 0.005}

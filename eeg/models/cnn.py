@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from . import chosen
 from .layers import DepthwiseConv1d, Pointwise, Stem, halved
-from .settings import chosen
 
 
 class Scales(nn.Module):

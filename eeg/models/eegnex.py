@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from . import chosen
 from .exchange import (
     Filter,
     NormELUPool,
@@ -27,7 +28,6 @@ from .exchange import (
     zeros_before,
 )
 from .layers import Dropout
-from .settings import chosen
 
 
 class EEGNeX(nn.Module):

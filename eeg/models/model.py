@@ -7,10 +7,10 @@ import math
 import torch
 from torch import nn
 
+from . import check
 from .layers import Normalize, microvolts
 from .montage import SFREQ, START_S
 from .neuro import NeuroFeatures
-from .settings import check
 
 
 class Members(nn.Module):

@@ -21,10 +21,10 @@ import math
 import torch
 from torch import nn
 
+from . import chosen
 from .layers import microvolts
 from .montage import BANDS, CHANNELS, SFREQ
 from .neuro import NeuroFeatures
-from .settings import chosen
 
 KINDS = ("features", "potentials", "covariance")
 FAR = 5.0  # beyond which a single number is cut

@@ -7,8 +7,8 @@ filter then reads whole cache lines and a pointwise layer is a matrix product.
 
 from torch import nn
 
+from . import chosen
 from .layers import Block, Head, Stem
-from .settings import chosen
 
 
 class TCN(nn.Module):

@@ -7,8 +7,8 @@ B windows, C electrodes, T samples, W width; channels come last inside, (B, T, W
 from torch import nn
 from torch.nn import functional as F
 
+from . import chosen
 from .layers import Block, Head, Pointwise, Stem, halved
-from .settings import chosen
 
 
 class UNet(nn.Module):

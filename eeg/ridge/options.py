@@ -5,7 +5,7 @@ Imports nothing heavy: arguments are checked with it before torch is there.
 """
 
 from eeg import UserError, hints
-from eeg.models.settings import CLOSED_FORM
+from eeg.models import CLOSED_FORM
 
 # instead of the defaults
 USUAL = {"normalize": "none", "aux": (), "augment": {}, "epochs": 1, "amp": "off", "device": "cpu"}

@@ -1,13 +1,18 @@
 """How much of the network's and of the ridge's answer counts, and what the two score together.
 
 Few subjects cannot choose two weights, so they start from weights that are trusted without looking
-and move as far as the validation subjects insist. What scores a subject was chosen on others: a
-score with weights fitted on the same windows would flatter the model.
+and move as far as the validation subjects insist. Two seconds of EEG say little about a subject's
+factor, and networks are too sure about new subjects: without a ridge, challenge 2 draws answers
+towards the training mean, as far as is best on the validation windows. What scores a subject was
+chosen on others: a score with weights fitted on the same windows would flatter the model.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
-from eeg.score.shrinkage import by_halves
+from eeg import UserError
+from eeg.data.split import subject_folds
 
 # By challenge: the weights of network and ridge to start from, and how many subjects it takes to
 # move each halfway. In challenge 1 networks find what the ridge finds, and are a little too sure.
@@ -46,3 +51,37 @@ def cross_fitted(parts, y, subjects, challenge: int) -> np.ndarray:
         return parts[scored] @ weigh(parts[known], y[known], subjects[known], challenge)
 
     return by_halves(subjects, weighed_by_others)
+
+
+def shrinkage(p, y, center: float) -> float:
+    """The strength, 0 to 1, with which `shrunk` has the least squared error. p, y (N,)."""
+    p, y = p - center, y - center
+    return float(np.clip((p @ y) / max(p @ p, 1e-12), 0, 1))
+
+
+def shrunk(p, strength: float, center: float) -> np.ndarray:
+    return center + strength * (p - center)
+
+
+def cross_shrunk(p, y, subjects, center: float) -> np.ndarray:
+    """(N,) each window's answer, shrunk with the strength that fits the other half of the subjects.
+
+    Both halves have about as many windows. Raises UserError where there is only one subject.
+    """
+    if len(set(subjects)) < 2:
+        why = "shrinkage is fitted on half of the validation subjects and scored on the others"
+        raise UserError(f"{why}, which needs 2; there is 1, name more releases with --valid")
+
+    def shrunk_by_others(known, scored):
+        return shrunk(p[scored], shrinkage(p[known], y[known], center), center)
+
+    return by_halves(subjects, shrunk_by_others)
+
+
+def by_halves(subjects, answers: Callable) -> np.ndarray:
+    """(N,) answers(known, scored) to each half of the subjects' windows, where the other is known;
+    both are masks (N,)."""
+    half, found = subject_folds(subjects, 2), np.empty(len(subjects))
+    for scored in (half == 0, half == 1):
+        found[scored] = answers(~scored, scored)
+    return found

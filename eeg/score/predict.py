@@ -25,7 +25,6 @@ from eeg.data.cache import rebuild, rebuild_known
 from eeg.machine.memory import fits
 from eeg.runs.run import Run
 from eeg.score import blend
-from eeg.score.shrinkage import cross_fitted
 from eeg.score.sides import Side
 
 BATCH = 64
@@ -243,7 +242,7 @@ def predict_validation(run: Run, side: Side) -> np.ndarray:
         return center + blend.cross_fitted(p, side.y - center, side.subjects, run.challenge)
     if run.challenge == 1:
         return center + p[:, 0]
-    return cross_fitted(center + p[:, 0], side.y, side.subjects, center)
+    return blend.cross_shrunk(center + p[:, 0], side.y, side.subjects, center)
 
 
 def _finite(run, p):

@@ -131,8 +131,8 @@ def _needed(names):
     found = ["__init__", *(eeg.models.MODELS[name][0] for name in names)] if names else []
     for module in found:  # which grows meanwhile
         for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module not in found:
-                found.append(node.module)
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                found += [node.module] * (node.module not in [None, *found])
     return set(found)
 
 

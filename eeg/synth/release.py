@@ -19,8 +19,7 @@ from eeg.models.montage import CHANNELS, SFREQ
 from eeg.raw.eeglab import write_set
 from eeg.synth.events import Scene, events_text, scene
 from eeg.synth.oracle import oracle
-from eeg.synth.raw import RAW_SFREQ, as_recorded
-from eeg.synth.signals import Brain
+from eeg.synth.signals import RAW_SFREQ, Brain, as_recorded
 from eeg.synth.subjects import Subject, draw_subject, stream
 from eeg.synth.table import NUMBER
 from eeg.synth.worlds import WORLDS

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from eeg import cli
 from eeg.data.augment import AUGMENTATIONS
-from eeg.models.settings import SETTINGS, check, tuned
+from eeg.models import SETTINGS, check, tuned
 from eeg.ridge import options as ridge
 from eeg.train.losses import LOSSES
 

@@ -10,8 +10,8 @@ from eeg import UserError, hints
 from eeg.data.cache import rebuild_known
 from eeg.data.split import Split, further, labels, names
 from eeg.data.windows import INPUT
+from eeg.models import CLOSED_FORM, SETTINGS
 from eeg.models.model import Model
-from eeg.models.settings import CLOSED_FORM, SETTINGS
 from eeg.score.metrics import nrmse
 from eeg.train.losses import LOSSES
 from eeg.train.options import Options

@@ -25,6 +25,7 @@ from eeg.ridge.fit import Fit
 from eeg.runs.journal import Journal
 from eeg.runs.run import Run
 from eeg.train import checkpoint, optim
+from eeg.train.optim import Place, Stepper
 from eeg.train.options import Options
 from eeg.train.parallel import Ranks
 from eeg.train.progress import (
@@ -36,7 +37,6 @@ from eeg.train.progress import (
     say_result,
     train_nrmse,
 )
-from eeg.train.stepper import Place, Stepper
 from eeg.train.targets import choose_targets
 from eeg.train.validation import Score, Validation, worse
 

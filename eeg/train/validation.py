@@ -11,8 +11,7 @@ from eeg.data.split import Damaged, Split
 from eeg.score import blend
 from eeg.score.metrics import auroc, describe
 from eeg.score.predict import Question, predict
-from eeg.score.shrinkage import cross_fitted, shrinkage
-from eeg.train.stepper import Stepper
+from eeg.train.optim import Stepper
 from eeg.train.targets import Targets
 
 BATCH, SMALL_BATCH = 128, 16  # windows; the second where memory runs out
@@ -121,7 +120,7 @@ class Validation:
             return p, float(shrink), float(share)
         if challenge == 1:
             return p, 1.0, 0.0
-        return cross_fitted(p, y, subjects, center), shrinkage(p, y, center), 0.0
+        return blend.cross_shrunk(p, y, subjects, center), blend.shrinkage(p, y, center), 0.0
 
     def _errors(self, p, y):
         subjects = self.split.cache.metadata["subject"][self.split.valid]

@@ -15,7 +15,7 @@ from eeg.bench.recipes import CHOOSING, RECIPES, SHUFFLED, THIN, USUAL_WORLDS, P
 from eeg.data.release import FACTORS
 from eeg.data.windows import METADATA
 from eeg.files import locked
-from eeg.models.settings import SETTINGS
+from eeg.models import SETTINGS
 from eeg.synth.worlds import WORLDS
 from eeg.train import options
 from tests.bench.made_up import cell_about

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from eeg import UserError, _native
-from eeg.data import direct
 from eeg.data.augment import Augment
-from eeg.data.batches import Batches, Order, Reading
+from eeg.data.batches import REFUSED, Batches, Order, Reading
 from eeg.data.build import Settings, build
 from eeg.data.cache import Cache
 from eeg.data.release import find_release
@@ -41,7 +40,7 @@ def cache(tmp_path_factory, request):
             ).path
         )
     cache = Cache(paths)
-    if direct.opened(cache, 1) is None:
+    if not Batches(cache, reading=Reading(direct=True)).direct:
         pytest.skip(f"files in {root} cannot be read past the system's cache")
     return cache
 
@@ -146,6 +145,12 @@ def test_a_cache_that_was_replaced_is_not_read_for_the_old_one(cache, tmp_path):
         epoch(batches, 1)
 
 
+def native(monkeypatch, **own):
+    """Have this alone of the native side, besides the gather."""
+    functions = SimpleNamespace(gather=_native.gather, **own)
+    monkeypatch.setattr("eeg.data.batches._native", functions)
+
+
 def reads(monkeypatch, error, from_call=0):
     """Have the system say `error` of the last window of each batch, from a call on."""
     calls = itertools.count()
@@ -160,20 +165,18 @@ def reads(monkeypatch, error, from_call=0):
             if next(calls) >= from_call:
                 got[-1] = -error
 
-    monkeypatch.setattr(direct, "_native", SimpleNamespace(DirectFiles=Files))
+    native(monkeypatch, DirectFiles=Files)
 
 
 def refuses(error):
     raise OSError(error, os.strerror(error))
 
 
-@pytest.mark.parametrize("error", direct.REFUSED)
+@pytest.mark.parametrize("error", REFUSED)
 @pytest.mark.parametrize("when", ["opened", "read"])
 def test_a_file_system_that_refuses_is_read_as_always(cache, monkeypatch, when, error):
     if when == "opened":
-        monkeypatch.setattr(
-            direct, "_native", SimpleNamespace(DirectFiles=lambda *_: refuses(error))
-        )
+        native(monkeypatch, DirectFiles=lambda *_: refuses(error))
     else:
         reads(monkeypatch, error)
     batches = Batches(cache, batch_size=3, reading=Reading(direct=True))
@@ -181,16 +184,16 @@ def test_a_file_system_that_refuses_is_read_as_always(cache, monkeypatch, when, 
     equal(epoch(batches), epoch(Batches(cache, batch_size=3)))
 
 
-@pytest.mark.parametrize("error", direct.REFUSED)
+@pytest.mark.parametrize("error", REFUSED)
 def test_refused_later_it_is_read_as_always(cache, monkeypatch, error):
     batches = Batches(cache, batch_size=3, reading=Reading(direct=True))
     assert batches.direct
-    monkeypatch.setattr(direct, "_native", SimpleNamespace(DirectFiles=lambda *_: refuses(error)))
+    native(monkeypatch, DirectFiles=lambda *_: refuses(error))
     equal(epoch(batches), epoch(Batches(cache, batch_size=3)))
 
 
 def test_a_system_without_it(cache, monkeypatch):
-    monkeypatch.setattr(direct, "_native", SimpleNamespace())
+    native(monkeypatch)
     assert not Batches(cache, reading=Reading(direct=True)).direct
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from eeg.machine.precision import LIMITS, at_precision, change, passes, size
-from eeg.models import MODELS, build, fold
-from eeg.models.settings import CLOSED_FORM
+from eeg.models import CLOSED_FORM, MODELS, build, fold
 
 
 def model_and_windows(name="tcn", n=40, **settings):

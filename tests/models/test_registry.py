@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eeg.models import MODELS, build, fold
+from eeg.models import CLOSED_FORM, MODELS, SETTINGS, build, fold, tuned
 from eeg.models.model import multiply_adds
-from eeg.models.settings import CLOSED_FORM, SETTINGS, tuned
 from eeg.score.metrics import nrmse
 
 LEARNING = [name for name in MODELS if name not in CLOSED_FORM]  # step by step

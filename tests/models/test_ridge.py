@@ -7,10 +7,9 @@ import scipy.signal
 import torch
 
 from eeg.data.features import FEATURES, compute
-from eeg.models import build, fold
+from eeg.models import SETTINGS, build, fold
 from eeg.models.montage import BANDS
 from eeg.models.ridge import FAR, LOUD, Covariance, Features, Potentials, tamed
-from eeg.models.settings import SETTINGS
 from eeg.ridge.representation import learn_sizes
 
 

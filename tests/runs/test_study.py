@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from eeg import UserError
-from eeg.models import MODELS
-from eeg.models.settings import CLOSED_FORM, check, tuned
+from eeg.models import CLOSED_FORM, MODELS, check, tuned
 from eeg.runs.space import as_arguments, check_space, draw, rungs
 from eeg.runs.study import Study
 from eeg.train.options import search_rules

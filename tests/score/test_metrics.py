@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from eeg import UserError
-from eeg.bench.coverage import POPULATIONS, coverage
+from eeg.bench.scoring import POPULATIONS, share_held
 from eeg.score import metrics
 from eeg.score.metrics import (
     auroc,
@@ -131,7 +131,7 @@ def test_the_interval_is_of_subjects_and_not_of_windows():
 )
 def test_the_intervals_cover(name, subjects):
     """About 95 % of the intervals contain the truth; of a percentile bootstrap's 74 to 90 %."""
-    one, difference = coverage(POPULATIONS[name], subjects, 300)
+    one, difference = share_held(POPULATIONS[name], subjects, 300)
     assert 0.92 <= one <= 0.985 and 0.92 <= difference <= 0.985
 
 

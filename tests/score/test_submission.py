@@ -133,7 +133,6 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
             "submission",
             "models",
             "model",
-            "settings",
             "features",
             "layers",
             "montage",

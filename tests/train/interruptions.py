@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from eeg.train.stepper import Stepper
+from eeg.train.optim import Stepper
 from eeg.train.trainer import Trainer
 
 OOM = torch.cuda.OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB")

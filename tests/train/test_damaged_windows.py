@@ -12,7 +12,7 @@ import torch
 from eeg import UserError
 from eeg.data.cache import Cache, cache_path
 from eeg.score.predict import predict
-from eeg.train.stepper import Stepper
+from eeg.train.optim import Stepper
 from tests.train.interruptions import sends
 from tests.train.trained import left_behind, the_run, weights
 

@@ -12,7 +12,7 @@ import torch
 from eeg.machine import amp, device, recovery
 from eeg.runs.run import find_runs
 from eeg.train import checkpoint, optim, validation
-from eeg.train.stepper import Stepper
+from eeg.train.optim import Stepper
 from tests.train.interruptions import CRASH, OOM
 
 # the error, whether the device still answers, the event

@@ -14,7 +14,7 @@ from tests.train.trained import ENVIRONMENT, the_run, weights
 IN_TROUBLE = """
 import os, runpy, signal, sys
 import torch
-from eeg.train.stepper import Stepper
+from eeg.train.optim import Stepper
 from eeg.train.trainer import Trainer
 step, train_batch = Stepper._forward_backward, Trainer._train_batch
 rank, calls = int(os.environ["RANK"]), [0]

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from eeg.data.batches import opened
 from eeg.data.cache import Cache, cache_path
-from eeg.data.direct import opened
 from eeg.machine import amp, device
 from eeg.runs.run import Run, find_runs
 from eeg.train import trainer as module

@@ -8,7 +8,7 @@ import torch
 
 from eeg.runs.journal import Journal
 from eeg.train import checkpoint, optim
-from eeg.train.stepper import Stepper
+from eeg.train.optim import Stepper
 from tests.train.interruptions import CRASH, OOM, faulty, sends
 from tests.train.trained import left_behind, the_run, weights
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eeg import UserError
-from eeg.data.exclude import read_exclusions
+from eeg.data.release import read_exclusions
 from tests.conftest import trial_events, write_participants, write_recording
 from tests.data.helpers import command, made
 

@@ -17,7 +17,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # A torch that can be imported is kept: users of ROCm bring their own.
-$(BUILT): $(VENV)/bin/python setup.py pyproject.toml $(wildcard csrc/*.hpp csrc/*.cpp)
+$(BUILT): $(VENV)/bin/python setup.py pyproject.toml $(wildcard csrc/*.hpp csrc/bind/*)
 	@command -v $${CXX:-g++} >/dev/null || { echo "error: no C++ compiler; on Debian or Ubuntu: apt-get install g++ make python3-dev python3-venv"; exit 1; }
 	@$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install --quiet "$(TORCH)"
 	$(PY) -m pip install --quiet numpy h5py mne scipy pybind11 setuptools wheel pytest
@@ -58,7 +58,7 @@ overnight: build
 
 # Pinned: another version has other opinions.
 LINTERS := ruff==0.17.5 clang-format==23.1.5 mypy==2.4.1
-CPP     := $(wildcard csrc/*.hpp csrc/*.cpp tests/csrc/*.cpp tests/data/*.cpp)
+CPP     := $(wildcard csrc/*.hpp csrc/bind/* tests/csrc/*.cpp tests/data/*.cpp)
 lint: build
 	$(PY) -m pip install --quiet $(LINTERS)
 	$(PY) -m ruff check eeg run tests setup.py

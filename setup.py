@@ -35,6 +35,6 @@ if os.environ.get("EEG_SANITIZE") == "1":
     link += ["-fsanitize=address,undefined"]
 
 settings = dict(cxx_std=17, extra_compile_args=flags, extra_link_args=link)
-headers = glob("csrc/*.hpp")
-native = Pybind11Extension("eeg._native", ["csrc/bind.cpp"], depends=headers, **settings)
+headers = glob("csrc/**/*.hpp", recursive=True)
+native = Pybind11Extension("eeg._native", ["csrc/bind/bind.cpp"], depends=headers, **settings)
 setup(ext_modules=[native], cmdclass={"build_ext": build_ext})

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "simd.hpp"
+
 namespace eeg {
 
 typedef std::array<uint32_t, 4> Bits;
@@ -17,15 +19,18 @@ constexpr int rounds = 7;  // as many as pass the known test batteries; ten are 
 inline void philox(uint32_t k0, uint32_t k1, uint32_t& a, uint32_t& b, uint32_t& c, uint32_t& d) {
     for (int round = 0; round < rounds; ++round) {
         const uint64_t p = uint64_t(0xD2511F53) * a, q = uint64_t(0xCD9E8D57) * c;
-        a = uint32_t(q >> 32) ^ b ^ k0, c = uint32_t(p >> 32) ^ d ^ k1;
-        b = uint32_t(q), d = uint32_t(p);
-        k0 += 0x9E3779B9, k1 += 0xBB67AE85;
+        a = uint32_t(q >> 32) ^ b ^ k0;
+        b = uint32_t(q);
+        c = uint32_t(p >> 32) ^ d ^ k1;
+        d = uint32_t(p);
+        k0 += 0x9E3779B9;
+        k1 += 0xBB67AE85;
     }
 }
 
-typedef float floats16 __attribute__((vector_size(64)));
-typedef uint32_t words16 __attribute__((vector_size(64)));
-typedef int32_t ints16 __attribute__((vector_size(64)));
+typedef Vector<float, 16> floats16;
+typedef Vector<uint32_t, 16> words16;
+typedef Vector<int32_t, 16> ints16;
 
 // Normal noise is the sum of two draws from 32 values that fit in two registers: a draw is a
 // shuffle, not a look-up in memory. The values, these 16 and their negatives, are the means of 32
@@ -96,7 +101,8 @@ struct Augment {
 
     Draw draw(uint64_t window, int64_t T) const {
         Draw d;
-        d.low = window, d.high = window >> 32;
+        d.low = static_cast<uint32_t>(window);
+        d.high = static_cast<uint32_t>(window >> 32);
         const Bits u = bits(d, window_draws, 0);
         if (const int32_t most = shift_samples())
             d.shift_samples = below(u[0], 2 * most + 1) - most;
@@ -130,16 +136,18 @@ struct Augment {
     // x (T) += level * normal. A Philox block gives 12 samples of 10 bits; 32 run side by side.
     void add_noise(const Draw& d, int64_t channel, float level, float* x, int64_t T) const {
         const floats16 high = upper_values, low = -high;
-        constexpr int lanes = 32;
-        alignas(64) uint32_t words[4 * lanes];
-        for (int64_t from = 0; from < T; from += 12 * lanes) {
+        constexpr int blocks = 32;
+        alignas(64) uint32_t words[4 * blocks];
+        for (int64_t from = 0; from < T; from += 12 * blocks) {
             const uint32_t first = uint32_t(channel << 16) + uint32_t(from / 12);
 #pragma omp simd
-            for (int i = 0; i < lanes; ++i) {
+            for (int i = 0; i < blocks; ++i) {
                 uint32_t a = d.low, b = d.high, c = noise_draws, e = first + uint32_t(i);
                 philox(seed, epoch, a, b, c, e);
-                words[i] = a, words[lanes + i] = b;
-                words[2 * lanes + i] = c, words[3 * lanes + i] = e;
+                words[i] = a;
+                words[blocks + i] = b;
+                words[2 * blocks + i] = c;
+                words[3 * blocks + i] = e;
             }
             // 8 vectors of words, three times 10 of their bits
             for (int64_t k = 0; k < 24 && from + 16 * k < T; ++k) {

@@ -17,7 +17,9 @@
 #include <vector>
 
 #include "half.hpp"
+#include "simd.hpp"
 #include "text.hpp"
+#include "view.hpp"
 
 namespace eeg {
 
@@ -81,11 +83,11 @@ inline int64_t signals(const uint8_t* data) {
 
 // 8 samples a step: two 16-byte loads hold 4 samples (12 bytes) each, a shuffle puts every sample
 // into the top of its own 32-bit lane, a shift carries the sign down.
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
-typedef uint8_t bytes32 __attribute__((vector_size(32)));
-typedef int32_t ints8 __attribute__((vector_size(32)));
-typedef double doubles8 __attribute__((vector_size(64)));
-typedef float floats8 __attribute__((vector_size(32)));
+typedef Vector<uint8_t, 16> bytes16;
+typedef Vector<uint8_t, 32> bytes32;
+typedef Vector<int32_t, 8> ints8;
+typedef Vector<double, 8> doubles8;
+typedef Vector<float, 8> floats8;
 
 inline int32_t sample24(const uint8_t* p) {
     const uint32_t bits = uint32_t(p[0]) << 8 | uint32_t(p[1]) << 16 | uint32_t(p[2]) << 24;
@@ -235,31 +237,31 @@ BdfHeader read_bdf_header(const Read& read, int64_t size) {
     return parse_bdf(all.data(), held, size);
 }
 
-// Decodes `n` windows. starts (n), channels (C) numbers into h.signals, out (n, C, T), Out is float
+// Decodes n windows. starts (n); channels (C), numbers into h.signals; out (n, C, T), Out is float
 // or uint16_t (half). records(first, count) gives the bytes of so many records, good until the next
 // call. Samples before the first and after the last repeat the nearest one: margins may reach over
 // the edge. Returns how many samples float16 could not hold (they become the largest it can).
 template <class Out, class Records>
-int64_t read_windows(const BdfHeader& h, Records records, const int64_t* starts, int64_t n,
-                     const int32_t* channels, int64_t C, int64_t T, Out* out) {
-    const int64_t N = h.samples_per_record, last = h.n_times() - 1;
+int64_t read_windows(const BdfHeader& h, Records records, const View<const int64_t>& starts,
+                     const View<const int32_t>& channels, const View<Out, 3>& out) {
+    const int64_t N = h.samples_per_record, last = h.n_times() - 1, T = out.shape[2];
     const int64_t block = 4 * N;  // samples a pass: few enough records that they stay in the cache
     int64_t clipped = 0;
-    constexpr bool half = std::is_same<Out, uint16_t>::value;
+    constexpr bool half = std::is_same_v<Out, uint16_t>;
     std::vector<float> row(half ? std::min(block, T) : 0);
     const auto inside = [&](int64_t sample) {
         return std::min(std::max<int64_t>(sample, 0), last);
     };
-    for (int64_t w = 0; w < n; ++w)
+    for (int64_t w = 0; w < starts.size(); ++w)
         for (int64_t from = 0; from < T; from += block) {
             const int64_t start = starts[w] + from, stop = start + std::min(block, T - from);
             const int64_t first = inside(start) / N, count = inside(stop - 1) / N - first + 1;
             const uint8_t* data = records(first, count);
             const uint8_t* end = data + count * h.record_bytes;
-            for (int64_t c = 0; c < C; ++c) {
+            for (int64_t c = 0; c < channels.size(); ++c) {
                 const BdfSignal& s = h.signals[channels[c]];
                 const uint8_t* at = data + h.byte_in_record[channels[c]];
-                Out* target = out + (w * C + c) * T + from;
+                Out* target = out.at(w, c) + from;
                 float* line = row.data();
                 if constexpr (!half) line = target;
                 for (int64_t t = start; t < stop;) {

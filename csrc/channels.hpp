@@ -15,9 +15,9 @@
 #include <limits>
 #include <vector>
 
-#include <omp.h>
-
-#include "half.hpp"
+#include "simd.hpp"
+#include "threads.hpp"
+#include "view.hpp"
 
 namespace eeg {
 
@@ -41,21 +41,14 @@ constexpr double top = 45;
 
 // W channels go through everything side by side, so that no sum over a vector's lanes is ever
 // needed. `width` bins of their DFT are summed at once, in as many registers.
-#if defined(__AVX512F__)
-constexpr int64_t W = 8, width = 24;
-#elif defined(__AVX__)
-constexpr int64_t W = 4, width = 12;
-#else
-constexpr int64_t W = 4, width = 6;
-#endif
+constexpr int64_t W = std::max<int64_t>(lanes<double>, 4);
+constexpr int64_t width = vector_registers * 3 / 4 / (W / lanes<double>);
 constexpr int64_t batch = 32 / W;  // blocks of W channels transformed together
-typedef double doubles __attribute__((vector_size(8 * W), may_alias));
-typedef int64_t integers __attribute__((vector_size(8 * W), may_alias));
-struct Lanes {
-    alignas(8 * W) double value[W];
-};
-inline doubles& lanes(Lanes& l) { return *reinterpret_cast<doubles*>(l.value); }
-inline const doubles& lanes(const Lanes& l) { return *reinterpret_cast<const doubles*>(l.value); }
+typedef Vector<double, W> doubles;
+typedef Vector<int64_t, W> integers;
+typedef eeg::Lanes<double, W> Lanes;
+inline doubles& lanes(Lanes& l) { return l.vector(); }
+inline const doubles& lanes(const Lanes& l) { return l.vector(); }
 
 struct Range {  // bins first ... last - 1
     int64_t first, last;
@@ -150,6 +143,44 @@ inline void side_by_side(const float* const* rows, int64_t T, Lanes* x) {
         for (int c = 0; c < W; ++c) x[t].value[c] = rows[c][t];
 }
 
+// Sums over a signal less its mean: of its 2nd and 4th powers, of its differences (steps) and of
+// their differences (bends).
+struct Sums {
+    doubles s2 = {}, s4 = {}, steps = {}, steps2 = {}, bends2 = {};
+};
+
+// x (T). Two samples a turn: a sum waits for itself.
+inline Sums sums_over(const Lanes* x, int64_t T) {
+    Sums s;
+    const auto at = [&](int64_t t) -> const doubles& { return lanes(x[t]); };
+    int64_t t = 0;
+    for (; t + 2 <= T; t += 2) {
+        const doubles a = at(t) * at(t), b = at(t + 1) * at(t + 1);
+        s.s2 += a + b;
+        s.s4 += a * a + b * b;
+    }
+    if (t < T) {
+        s.s2 += at(t) * at(t);
+        s.s4 += at(t) * at(t) * at(t) * at(t);
+    }
+    for (t = 1; t + 2 <= T; t += 2) {
+        const doubles a = at(t) - at(t - 1), b = at(t + 1) - at(t), bend = b - a;
+        s.steps += (a < 0 ? -a : a) + (b < 0 ? -b : b);
+        s.steps2 += a * a + b * b;
+        s.bends2 += bend * bend;
+        if (t + 2 < T) {
+            const doubles next = at(t + 2) - at(t + 1) - b;
+            s.bends2 += next * next;
+        }
+    }
+    if (t < T) {
+        const doubles a = at(t) - at(t - 1);
+        s.steps += a < 0 ? -a : a;
+        s.steps2 += a * a;
+    }
+    return s;
+}
+
 // x (T) of W channels -> x less its mean, zero where unusable; and each Channel but its bands.
 inline void describe(Lanes* x, int64_t T, Channel* channels) {
     const doubles first = lanes(x[0]), second = lanes(x[std::min<int64_t>(1, T - 1)]) - 2 * first,
@@ -167,31 +198,7 @@ inline void describe(Lanes* x, int64_t T, Channel* channels) {
     const doubles mean = sum / n;
     const integers usable = (junk == 0) & (low < high);
     for (int64_t t = 0; t < T; ++t) lanes(x[t]) = usable ? lanes(x[t]) - mean : zero;
-    // two samples a turn: a sum waits for itself
-    doubles s2 = {}, s4 = {}, steps = {}, steps2 = {}, bends2 = {};
-    const auto at = [&](int64_t t) -> const doubles& { return lanes(x[t]); };
-    int64_t t = 0;
-    for (; t + 2 <= T; t += 2) {
-        const doubles a = at(t) * at(t), b = at(t + 1) * at(t + 1);
-        s2 += a + b;
-        s4 += a * a + b * b;
-    }
-    if (t < T) s2 += at(t) * at(t), s4 += at(t) * at(t) * at(t) * at(t);
-    for (t = 1; t + 2 <= T; t += 2) {
-        const doubles a = at(t) - at(t - 1), b = at(t + 1) - at(t), bend = b - a;
-        steps += (a < 0 ? -a : a) + (b < 0 ? -b : b);
-        steps2 += a * a + b * b;
-        bends2 += bend * bend;
-        if (t + 2 < T) {
-            const doubles next = at(t + 2) - at(t + 1) - b;
-            bends2 += next * next;
-        }
-    }
-    if (t < T) {
-        const doubles a = at(t) - at(t - 1);
-        steps += a < 0 ? -a : a;
-        steps2 += a * a;
-    }
+    const auto [s2, s4, steps, steps2, bends2] = sums_over(x, T);
     // Hjorth as in mne-features: a zero stands before the signal, and another before its
     // differences, so the first sample counts as a step. Sums of T or T + 1 values, variances with
     // one degree of freedom less.
@@ -279,23 +286,24 @@ struct Channels {
 // Runs work(window number, scratch) over N windows, each thread with a copy of `scratch`. A window
 // belongs to one thread, so their number changes nothing.
 template <class Scratch, class Work>
-void over_windows(int64_t N, int threads, const Scratch& scratch, const Work& work) {
-    std::vector<Scratch> own(threads, scratch);  // here, where running out of memory may throw
-#pragma omp parallel for schedule(dynamic, 16) num_threads(threads)
+void over_windows(int64_t N, Threads threads, const Scratch& scratch, const Work& work) {
+    const int team = threads.over(N);
+    std::vector<Scratch> own(team, scratch);  // here, where running out of memory may throw
+#pragma omp parallel for schedule(dynamic, 16) num_threads(team)
     for (int64_t w = 0; w < N; ++w) work(w, own[omp_get_thread_num()]);
 }
 
 }  // namespace feature
 
 // out (X.N, X.C, 10): what each channel says by itself, NaN where it cannot be used.
-inline void channel_features(const Windows& X, int threads, float* out) {
+inline void channel_features(const Windows& X, const View<float, 3>& out, Threads threads) {
     const feature::Dft dft(X.T);
     const feature::Channels all(dft, X.C, false);
     feature::over_windows(X.N, threads, all, [&](int64_t w, feature::Channels& s) {
         s.describe_window(X, w, nullptr);
         for (int64_t c = 0; c < X.C; ++c) {
             const feature::Channel& one = s.channel[c];
-            float* at = out + (w * X.C + c) * n_channel_features;
+            float* at = out.at(w, c);
             for (int f = 0; f < n_channel_features; ++f)
                 at[f] = one.usable ? one.value[f] : feature::nan;
         }

@@ -100,8 +100,10 @@ inline Line fit(const double* x, const double* y, int64_t n, int64_t least) {
     if (n < least) return {nan, nan};
     const double mx = total(x, n) / n, my = total(y, n) / n;
     double xy = 0, xx = 0;
-    for (int64_t i = 0; i < n; ++i)
-        xy += (x[i] - mx) * (y[i] - my), xx += (x[i] - mx) * (x[i] - mx);
+    for (int64_t i = 0; i < n; ++i) {
+        xy += (x[i] - mx) * (y[i] - my);
+        xx += (x[i] - mx) * (x[i] - mx);
+    }
     return {xy / xx, my - xy / xx * mx};
 }
 
@@ -325,18 +327,19 @@ inline void average_groups(const Groups& groups, int64_t T, Scratch& s) {
 
 }  // namespace feature
 
-// out (X.N, n_features), NaN where a feature cannot be computed. sizes (n_groups): how many of
-// `members` each group has; see Groups.
-inline void window_features(const Windows& X, const int32_t* chosen, int64_t M,
-                            const int32_t* members, const int32_t* sizes, int threads, float* out) {
+// chosen (M): channels; members: positions in it, one group after the other; sizes (n_groups): how
+// many of them each group has. out (X.N, n_features), NaN where a feature cannot be computed.
+inline void window_features(const Windows& X, const View<const int32_t>& chosen,
+                            const View<const int32_t>& members, const View<const int32_t>& sizes,
+                            const View<float, 2>& out, Threads threads) {
     const feature::Plan plan(X.T);
-    feature::Groups groups{M, chosen, members, {}};
+    feature::Groups groups{chosen.size(), chosen.data, members.data, {}};
     for (int g = 0; g < n_groups; ++g) groups.offset[g + 1] = groups.offset[g] + sizes[g];
-    const feature::Scratch scratch(plan, M);
+    const feature::Scratch scratch(plan, chosen.size());
     feature::over_windows(X.N, threads, scratch, [&](int64_t w, feature::Scratch& s) {
         double all[n_features];
         std::fill(all, all + n_features, feature::nan);
-        s.channels.describe_window(X, w, chosen);
+        s.channels.describe_window(X, w, chosen.data);
         feature::average_groups(groups, X.T, s);
         feature::potentials(plan, s, all);
         feature::courses(plan, s, groups, all);
@@ -346,7 +349,7 @@ inline void window_features(const Windows& X, const int32_t* chosen, int64_t M,
             for (int f = 0; f < n_channel_features; ++f)
                 *at++ = f <= own::log_power ? std::log10(mean.value[f]) : mean.value[f];
         for (int f = 0; f < n_features; ++f)
-            out[w * n_features + f] = std::isfinite(all[f]) ? all[f] : feature::nan;
+            *out.at(w, f) = std::isfinite(all[f]) ? all[f] : feature::nan;
     });
 }
 

@@ -19,7 +19,15 @@
 #include <sys/syscall.h>
 #endif
 
+#include "view.hpp"
+
 namespace eeg {
+
+// Piece i: bytes[i] at offset[i] of file which[i].
+struct Pieces {
+    View<const int32_t> which;
+    View<const int64_t> offset, bytes;
+};
 
 class File {
   public:
@@ -31,7 +39,9 @@ class File {
         if (path.find('\0') != std::string::npos) fail(EINVAL);
         struct stat st;
         if (fd_ < 0 || ::fstat(fd_, &st) < 0) fail(errno);
-        size_ = st.st_size, device_ = st.st_dev, inode_ = st.st_ino;
+        size_ = st.st_size;
+        device_ = st.st_dev;
+        inode_ = st.st_ino;
         if (S_ISDIR(st.st_mode)) fail(EISDIR);
         if (!S_ISREG(st.st_mode)) fail(EINVAL);
     }
@@ -51,7 +61,9 @@ class File {
             if (got < 0 && errno == EINTR) continue;
             if (got <= 0)
                 throw std::system_error(got < 0 ? errno : EIO, std::generic_category(), path_);
-            offset += got, out += got, bytes -= got;
+            offset += got;
+            out += got;
+            bytes -= got;
         }
     }
 
@@ -86,28 +98,30 @@ class DirectFiles {
     const std::deque<File>& files() const { return files_; }
     int64_t most() const { return static_cast<int64_t>(requests_.size()); }
 
-    // Row i of out (n, room) <- bytes[i] at offset[i] of file which[i]; got[i]: how many there
-    // were, or -errno. n <= most. Threads wait for each other.
-    void read(const int32_t* which, const int64_t* offset, const int64_t* bytes, int64_t n,
-              int64_t room, uint8_t* out, int64_t* got) {
+    // Row i of out (n, room) <- the i-th of the pieces; got[i]: how many bytes there were, or
+    // -errno. n <= most. Threads wait for each other.
+    void read(const Pieces& pieces, const View<uint8_t, 2>& out, const View<int64_t>& got) {
         const std::lock_guard<std::mutex> alone(mutex_);
+        const int64_t n = out.shape[0];
         for (int64_t i = 0; i < n; ++i) {
             iocb& request = *(list_[i] = &requests_[i]);
             request = {};
             request.aio_data = static_cast<uint64_t>(i);
             request.aio_lio_opcode = IOCB_CMD_PREAD;
-            request.aio_fildes = static_cast<uint32_t>(files_[which[i]].descriptor());
-            request.aio_buf = reinterpret_cast<uint64_t>(out + i * room);
-            request.aio_nbytes = static_cast<uint64_t>(bytes[i]);
-            request.aio_offset = offset[i];
+            request.aio_fildes = static_cast<uint32_t>(files_[pieces.which[i]].descriptor());
+            request.aio_buf = reinterpret_cast<uint64_t>(out.at(i));
+            request.aio_nbytes = static_cast<uint64_t>(pieces.bytes[i]);
+            request.aio_offset = pieces.offset[i];
         }
         int64_t waiting = 0;
         for (int64_t i = 0; i < n;) {
             const long taken = ::syscall(SYS_io_submit, context_, n - i, list_.data() + i);
-            if (taken > 0)
-                i += taken, waiting += taken;
-            else if (errno != EINTR)
+            if (taken > 0) {
+                i += taken;
+                waiting += taken;
+            } else if (errno != EINTR) {
                 got[i++] = -errno;  // said of the first; those after it are tried
+            }
         }
         while (waiting > 0) {  // whatever happens: the system writes into out until then
             const long done =

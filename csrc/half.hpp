@@ -1,4 +1,4 @@
-// Samples as they lie in a cache: float, or the 16 bits of float16, which are converted in blocks.
+// float16, the 16 bits of a sample in a cache, to and from float, in blocks.
 #pragma once
 
 #include <algorithm>
@@ -51,28 +51,5 @@ inline void from_half(const uint16_t* in, int64_t n, float* out) {
         out[i] = x;
     }
 }
-
-struct Samples {
-    const void* data;
-    bool half;
-
-    // The n samples from the i-th on: those in memory, or, of halves, converted ones in `room`.
-    const float* floats(int64_t i, int64_t n, float* room) const {
-        if (!half) return static_cast<const float*>(data) + i;
-        from_half(static_cast<const uint16_t*>(data) + i, n, room);
-        return room;
-    }
-};
-
-// N windows of C channels x `stride` samples, of which T count, from `first` on.
-struct Windows {
-    Samples X;
-    int64_t N, C, stride, first, T;
-
-    // The samples of a channel; `room` holds T of them.
-    const float* row(int64_t window, int64_t channel, float* room) const {
-        return X.floats((window * C + channel) * stride + first, T, room);
-    }
-};
 
 }  // namespace eeg

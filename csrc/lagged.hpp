@@ -15,9 +15,9 @@
 #include <limits>
 #include <vector>
 
-#include <omp.h>
-
-#include "half.hpp"
+#include "simd.hpp"
+#include "threads.hpp"
+#include "view.hpp"
 
 namespace eeg {
 
@@ -26,19 +26,11 @@ constexpr int n_lag_summaries = 4;
 
 namespace lag {
 
-// As wide as the processor's vectors; a tile of r, `rows` x 2 vectors, fills its registers.
-#if defined(__AVX512F__)
-constexpr int64_t size = 16, rows = 8;
-#elif defined(__AVX__)
-constexpr int64_t size = 8, rows = 4;
-#else
-constexpr int64_t size = 4, rows = 4;
-#endif
-typedef float floats __attribute__((vector_size(4 * size), may_alias));
-typedef int32_t ints __attribute__((vector_size(4 * size), may_alias));
-struct Lanes {
-    alignas(4 * size) float value[size];
-};
+// A tile of r, `rows` x 2 vectors, fills the processor's registers.
+constexpr int64_t size = lanes<float>, rows = vector_registers / 4;
+typedef Vector<float> floats;
+typedef Vector<int32_t> ints;
+typedef eeg::Lanes<float> Lanes;
 constexpr int64_t width = 2 * size;  // columns of a tile
 
 struct Scratch {
@@ -68,7 +60,10 @@ inline void standardise(const float* x, int64_t n, int64_t P, float* out, int64_
         };
         floats sum = {}, square = {};
         ints moves = {};
-        for (int64_t t = 0; t < n; ++t) sum += at(t), moves |= at(t) != at(0);
+        for (int64_t t = 0; t < n; ++t) {
+            sum += at(t);
+            moves |= at(t) != at(0);
+        }
         const floats mean = sum / float(n);
         for (int64_t t = 0; t < n; ++t) {
             const floats v = at(t) - mean;
@@ -105,7 +100,10 @@ inline void tile(const float* early, const float* late, int64_t n, int64_t P, in
             const floats q = v * v;
             floats log = q > 1e-37f ? q : floats{} + 1e-37f;
             take_log(log);
-            part[0] += v < 0 ? -v : v, part[1] += v, part[2] += q, part[3] += q * log;
+            part[0] += v < 0 ? -v : v;
+            part[1] += v;
+            part[2] += q;
+            part[3] += q * log;
         }
     for (int which = 0; which < 4; ++which)
         for (int k = 0; k < size; ++k) sums[which] += part[which][k];
@@ -135,13 +133,13 @@ inline int64_t collect(const Windows& X, int64_t window, Scratch& s) {
     return usable;
 }
 
-inline void summarise(const Windows& X, int64_t window, const int32_t* lags, int64_t n_lags,
-                      Scratch& s, float* out) {
+inline void summarise(const Windows& X, int64_t window, const View<const int32_t>& lags, Scratch& s,
+                      float* out) {
     const int64_t T = X.T, P = s.P, usable = collect(X, window, s);
     const float* x = s.x.front().value;
     int64_t* used = s.used.data();
     const int64_t columns = (usable + width - 1) / width * width;
-    for (int64_t l = 0; l < n_lags; ++l, out += n_lag_summaries) {
+    for (int64_t l = 0; l < lags.size(); ++l, out += n_lag_summaries) {
         std::fill(out, out + n_lag_summaries, std::numeric_limits<float>::quiet_NaN());
         const int64_t lag = lags[l], n = T - lag;
         if (n < 3) continue;
@@ -178,14 +176,14 @@ inline void summarise(const Windows& X, int64_t window, const int32_t* lags, int
 
 }  // namespace lag
 
-// out (X.N, n_lags, 4), NaN where there is nothing to say.
-inline void lagged_correlations(const Windows& X, const int32_t* lags, int64_t n_lags, int threads,
-                                float* out) {
-    std::vector<lag::Scratch> scratch(threads, lag::Scratch(X.C, X.T));
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+// lags in samples; out (X.N, lags, 4), NaN where there is nothing to say.
+inline void lagged_correlations(const Windows& X, const View<const int32_t>& lags,
+                                const View<float, 3>& out, Threads threads) {
+    const int team = threads.over(X.N);
+    std::vector<lag::Scratch> scratch(team, lag::Scratch(X.C, X.T));
+#pragma omp parallel for schedule(dynamic, 4) num_threads(team)
     for (int64_t w = 0; w < X.N; ++w)
-        lag::summarise(X, w, lags, n_lags, scratch[omp_get_thread_num()],
-                       out + w * n_lags * n_lag_summaries);
+        lag::summarise(X, w, lags, scratch[omp_get_thread_num()], out.at(w));
 }
 
 }  // namespace eeg

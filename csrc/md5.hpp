@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "file.hpp"
+#include "simd.hpp"
 
 namespace eeg {
 
@@ -26,8 +27,10 @@ namespace detail {
 
 constexpr int md5_lanes = 8;
 constexpr int64_t md5_block = 64, md5_chunk = 1 << 15;  // a chunk of each lane: together 256 KB
-typedef uint32_t words8 __attribute__((vector_size(4 * md5_lanes)));
-typedef std::array<words8, 4> Md5State;
+typedef Vector<uint32_t, md5_lanes> words8;
+struct Md5State {
+    words8 word[4];
+};
 
 constexpr uint32_t md5_start[4] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476};
 constexpr int md5_turns[4][4] = {{7, 12, 17, 22}, {5, 9, 14, 20}, {4, 11, 16, 23}, {6, 10, 15, 21}};
@@ -69,26 +72,35 @@ inline void md5_blocks(Md5State& state, const uint8_t* const* data, int64_t n) {
         words8 w[16];
         md5_words(data, md5_block * block, w);
         md5_words(data, md5_block * block + 32, w + 8);
-        words8 a = state[0], b = state[1], c = state[2], d = state[3];
+        words8 a = state.word[0], b = state.word[1], c = state.word[2], d = state.word[3];
 #pragma GCC unroll 64
         for (int i = 0; i < 64; ++i) {
             const int turn = md5_turns[i / 16][i % 4];
             words8 f;
             int word;
             if (i < 16) {
-                f = d ^ (b & (c ^ d)), word = i;
+                f = d ^ (b & (c ^ d));
+                word = i;
             } else if (i < 32) {
-                f = c ^ (d & (b ^ c)), word = (5 * i + 1) % 16;
+                f = c ^ (d & (b ^ c));
+                word = (5 * i + 1) % 16;
             } else if (i < 48) {
-                f = b ^ c ^ d, word = (3 * i + 5) % 16;
+                f = b ^ c ^ d;
+                word = (3 * i + 5) % 16;
             } else {
-                f = c ^ (b | ~d), word = 7 * i % 16;
+                f = c ^ (b | ~d);
+                word = 7 * i % 16;
             }
             f += a + constants[i] + w[word];
-            a = d, d = c, c = b;
+            a = d;
+            d = c;
+            c = b;
             b += f << turn | f >> (32 - turn);
         }
-        state[0] += a, state[1] += b, state[2] += c, state[3] += d;
+        state.word[0] += a;
+        state.word[1] += b;
+        state.word[2] += c;
+        state.word[3] += d;
     }
 }
 
@@ -98,7 +110,9 @@ class Md5Lane {
     Md5Lane() : buffer_(md5_chunk + 2 * md5_block) {}
 
     void begin(const Md5Piece& piece) {
-        piece_ = &piece, read_ = 0, ended_ = false;
+        piece_ = &piece;
+        read_ = 0;
+        ended_ = false;
         fill();
     }
     bool busy() const { return piece_ != nullptr; }
@@ -107,14 +121,15 @@ class Md5Lane {
 
     // n blocks are hashed. -> whether the piece is done
     bool advance(int64_t n) {
-        at_ += md5_block * n, blocks_ -= n;
+        at_ += md5_block * n;
+        blocks_ -= n;
         if (blocks_ > 0) return false;
         if (!ended_) fill();
         return blocks_ == 0;
     }
     void end(const Md5State& state, int lane) {
         for (int i = 0; i < 4; ++i) {
-            const uint32_t word = state[i][lane];
+            const uint32_t word = state.word[i][lane];
             std::memcpy(piece_->digest + 4 * i, &word, 4);
         }
         piece_ = nullptr;
@@ -132,9 +147,11 @@ class Md5Lane {
             std::memset(buffer_.data() + size, 0, padded - size);
             buffer_[size] = 0x80;
             std::memcpy(buffer_.data() + padded - 8, &bits, 8);
-            size = padded, ended_ = true;
+            size = padded;
+            ended_ = true;
         }
-        at_ = buffer_.data(), blocks_ = size / md5_block;
+        at_ = buffer_.data();
+        blocks_ = size / md5_block;
     }
     const Md5Piece* piece_ = nullptr;
     std::vector<uint8_t> buffer_;
@@ -148,13 +165,13 @@ class Md5Lane {
 // The MD5 of each piece. Throws std::system_error where a file cannot be read, or ends too early.
 inline void md5(const std::vector<Md5Piece>& pieces) {
     using namespace detail;
-    std::vector<Md5Lane> lanes(md5_lanes);
+    std::vector<Md5Lane> lane(md5_lanes);
     Md5State state{};
     size_t next = 0;
     const auto take = [&](int l) {
         if (next == pieces.size()) return;
-        for (int i = 0; i < 4; ++i) state[i][l] = md5_start[i];
-        lanes[l].begin(pieces[next++]);
+        for (int i = 0; i < 4; ++i) state.word[i][l] = md5_start[i];
+        lane[l].begin(pieces[next++]);
     };
     for (int l = 0; l < md5_lanes; ++l) take(l);
     for (;;) {
@@ -162,13 +179,19 @@ inline void md5(const std::vector<Md5Piece>& pieces) {
         bool busy = false;
         const uint8_t* data[md5_lanes];
         for (int l = 0; l < md5_lanes; ++l) {
-            if (lanes[l].busy()) busy = true, n = std::min(n, lanes[l].blocks());
-            data[l] = lanes[l].data();
+            if (lane[l].busy()) {
+                busy = true;
+                n = std::min(n, lane[l].blocks());
+            }
+            data[l] = lane[l].data();
         }
         if (!busy) return;
         md5_blocks(state, data, n);
         for (int l = 0; l < md5_lanes; ++l)
-            if (lanes[l].busy() && lanes[l].advance(n)) lanes[l].end(state, l), take(l);
+            if (lane[l].busy() && lane[l].advance(n)) {
+                lane[l].end(state, l);
+                take(l);
+            }
     }
 }
 

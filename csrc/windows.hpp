@@ -1,50 +1,88 @@
-// Gather: copies windows of mapped caches into a batch, converted, z-scored and augmented.
+// The gather: copies windows of mapped caches into a batch, converted, z-scored and augmented.
 //
 // Shapes: a cache part is (N, C, S), with S >= T samples a window. A batch is (B, C, T) float.
 // Window b takes T of its stored samples, from offset[b] + shift on; augment.hpp draws the shift.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
-#include <omp.h>
-
 #include "augment.hpp"
-#include "half.hpp"
+#include "threads.hpp"
+#include "view.hpp"
 
 namespace eeg {
 
-// part (B): which of `parts`; row (B): which window of it; offset (B); window (B): its number in
-// the whole, the key of its draws. mirror (C): the channel on the other side of the head. shift,
-// mix (B): what was drawn, for labels and mixup.
-inline void gather(const Samples* parts, const int32_t* part, const int64_t* row,
-                   const int32_t* offset, const int64_t* window, int64_t B, int64_t C, int64_t S,
-                   int64_t T, bool zscore, const Augment& augment, const int32_t* mirror,
-                   float* out, int32_t* shift, float* mix, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t b = 0; b < B; ++b) {
-        const Draw draw = augment.draw(static_cast<uint64_t>(window[b]), T);
-        shift[b] = draw.shift_samples;
-        mix[b] = draw.mix;
-        const Samples& p = parts[part[b]];
-        const int64_t from = row[b] * C * S + offset[b] + draw.shift_samples;
-        float* target = out + b * C * T;
-        if (!p.half && S == T && !zscore && !augment.changes()) {  // as it lies
-            std::memcpy(target, p.floats(from, C * T, nullptr), C * T * sizeof(float));
+// Where the B windows of a batch lie.
+struct Places {
+    View<const int32_t> part;    // which of the cache's parts
+    View<const int64_t> row;     // which window of it
+    View<const int32_t> offset;  // its first sample, before the shift
+    View<const int64_t> window;  // its number in the whole, the key of its draws
+};
+
+// What is done to a window.
+struct Treatment {
+    const Augment& augment;
+    bool zscore;
+    View<const int32_t> mirror;  // (C) the channel on the other side of the head
+};
+
+struct Batch {
+    View<float, 3> x;     // (B, C, T)
+    View<int32_t> shift;  // (B) what was drawn, for labels
+    View<float> mix;      // (B) and for mixup
+};
+
+namespace detail {
+
+// One window: stored (C, S) from its first sample on -> x (C, T).
+template <class Stored>
+void gather_window(const Stored* stored, int64_t S, const Draw& draw, const Treatment& how,
+                   const View<float, 2>& x) {
+    const auto [C, T] = x.shape;
+    if constexpr (std::is_same_v<Stored, float>)
+        if (S == T && !how.zscore && !how.augment.changes()) {  // as it lies
+            std::memcpy(x.data, stored, C * T * sizeof(float));
+            return;
+        }
+    for (int64_t c = 0; c < C; ++c) {
+        float* const row = x.at(c);
+        if (how.augment.dropped(draw, c)) {
+            std::fill(row, row + T, 0.0f);
             continue;
         }
-        for (int64_t c = 0; c < C; ++c) {
-            float* x = target + c * T;
-            if (augment.dropped(draw, c)) {
-                std::fill(x, x + T, 0.0f);
-                continue;
-            }
-            const float* stored = p.floats(from + (draw.mirror ? mirror[c] : c) * S, T, x);
-            if (stored != x) std::memcpy(x, stored, T * sizeof(float));
-            augment.treat(draw, c, zscore, x, T);
-        }
+        const int64_t from = draw.mirror ? how.mirror[c] : c;
+        const float* const floats = as_floats(stored + from * S, T, row);
+        if (floats != row) std::memcpy(row, floats, T * sizeof(float));
+        how.augment.treat(draw, c, how.zscore, row, T);
+    }
+}
+
+}  // namespace detail
+
+// Every part has the batch's channels and the same S; every window lies in its part, with its
+// largest shift.
+inline void gather(const std::vector<Samples>& parts, const Places& places, const Treatment& how,
+                   const Batch& batch, Threads threads) {
+    const int64_t B = batch.x.shape[0], C = batch.x.shape[1], T = batch.x.shape[2];
+    const int team = threads.over(B);
+#pragma omp parallel for schedule(static) num_threads(team)
+    for (int64_t b = 0; b < B; ++b) {
+        const Draw draw = how.augment.draw(static_cast<uint64_t>(places.window[b]), T);
+        batch.shift[b] = draw.shift_samples;
+        batch.mix[b] = draw.mix;
+        const int64_t first = places.offset[b] + draw.shift_samples;
+        const View<float, 2> x{batch.x.at(b), {C, T}};
+        std::visit(
+            [&](const auto& part) {
+                const auto* stored = part.at(places.row[b]) + first;
+                detail::gather_window(stored, part.shape[2], draw, how, x);
+            },
+            parts[places.part[b]]);
     }
 }
 

@@ -108,8 +108,11 @@ int main(int count, char** words) {
             const int64_t C = static_cast<int64_t>(channels.size());
             std::vector<float> out(static_cast<size_t>(3 * C * T));
             std::vector<uint16_t> half(out.size());
-            eeg::read_windows(h, records, starts, 3, channels.data(), C, T, out.data());
-            eeg::read_windows(h, records, starts, 3, channels.data(), C, T, half.data());
+            const eeg::View<const int64_t> first{starts, {3}};
+            const eeg::View<float, 3> whole_out{out.data(), {3, C, T}};
+            const eeg::View<uint16_t, 3> half_out{half.data(), {3, C, T}};
+            eeg::read_windows(h, records, first, eeg::view_of(channels), whole_out);
+            eeg::read_windows(h, records, first, eeg::view_of(channels), half_out);
             sum += out[0];
             ++decoded;
         } catch (const eeg::BadBdf&) {

@@ -17,15 +17,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # A torch that can be imported is kept: users of ROCm bring their own.
-$(BUILT): $(VENV)/bin/python setup.py pyproject.toml $(wildcard csrc/*.hpp csrc/bind/*)
+$(BUILT): $(VENV)/bin/python Makefile setup.py pyproject.toml $(wildcard csrc/*.hpp csrc/bind/*)
 	@command -v $${CXX:-g++} >/dev/null || { echo "error: no C++ compiler; on Debian or Ubuntu: apt-get install g++ make python3-dev python3-venv"; exit 1; }
 	@$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install --quiet "$(TORCH)"
-	$(PY) -m pip install --quiet numpy h5py mne scipy pybind11 setuptools wheel pytest
+	$(PY) -m pip install --quiet numpy h5py mne scipy pybind11 setuptools wheel pytest pytest-xdist
 	$(PY) -m pip install --quiet --no-build-isolation --no-deps -e .
 	@mkdir -p build && touch $@
 
+# A process for each core, which computes with one thread; one that has run out of tests takes some of another's.
+TESTERS ?= $(shell env -u OMP_NUM_THREADS nproc)
 test: build
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TESTERS) --dist worksteal
 
 # Simulated releases through every step there is, in a folder of their own: nobody's data is touched.
 # World easy: its strong signals are learned in a minute, and its scores say nothing about real EEG.

@@ -201,6 +201,7 @@ def picture(text: str) -> Path:
     return Path(text)
 
 
+NEEDED = ("numpy", "h5py", "mne", "scipy", "torch")  # what make build installs
 DEVICE = r"(auto|cpu|mps)|(cuda|rocm)(?::(\d+))?"
 DEVICES = "expected auto, cpu, cuda, cuda:1, rocm or mps"
 SOURCES = ("challenge", "fcp-indi", "openneuro")  # see eeg/bucket/source.py
@@ -374,4 +375,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         mute(sys.stdout)
     except OSError as e:
         print(f"error: {_system_error(e)}", file=sys.stderr)
+    except ModuleNotFoundError as e:
+        if e.name not in NEEDED:
+            raise
+        ways = "run make build, then source .venv/bin/activate"
+        print(f"error: {sys.executable} has no module {e.name}: {ways}", file=sys.stderr)
     sys.exit(1)

@@ -140,3 +140,15 @@ def test_windows_left_out_of_training_are_counted_in_words():
 )
 def test_clock(seconds, text):
     assert cli.clock(seconds) == text
+
+
+@pytest.mark.parametrize("module, known", [("numpy", True), ("of_nobody", False)])
+def test_a_python_that_lacks_what_is_needed(module, known):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from eeg import cli; "
+    code += f"cli.run(lambda: __import__({module!r}))"
+    bare = [sys.executable, "-I", "-S", "-c", code]  # without site-packages
+    done = subprocess.run(bare, capture_output=True, text=True)
+    assert done.returncode == 1 and ("Traceback" in done.stderr) != known
+    if known:
+        ways = "run make build, then source .venv/bin/activate"
+        assert done.stderr == f"error: {sys.executable} has no module numpy: {ways}\n"

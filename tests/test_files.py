@@ -15,7 +15,6 @@ import pytest
 from eeg import UserError, files
 from eeg.runs.run import find_runs
 from eeg.train import checkpoint
-from tests.conftest import caches, train  # noqa: F401  (fixtures)
 from tests.score.conftest import write_run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eeg.runs.run import find_runs
-from tests.conftest import caches, command  # noqa: F401  (a fixture)
+from tests.conftest import command
 from tests.runs.folders import write_run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -218,9 +218,11 @@ class Fit:
         whole, *known = (gram.Sums(size, outputs) for _ in range(2 + int(self.fold.max())))
         tried = [gram.Sums(size, outputs) for _ in known]
         seen = np.full((len(self.rows), len(self.crops), size), np.nan, np.float32)
-        passes = 2 if components else 1
+        passes, generalised = 2 if components else 1, self.split.cache.challenge == 1
         for which, x in self._batches(self.rows):
-            labels = self.y[which], self.weight[which], self.number[which]
+            labels = [self.y[which], self.weight[which]]
+            if generalised:
+                labels.append(self.number[which])
             for number, first, cut in self._cuts(x):
                 fixed = self._fixed(cut, self._features(x, first))
                 for fold in range(len(known)):
@@ -238,7 +240,7 @@ class Fit:
                 for each in [whole, *known[:fold], *known[fold + 1 :]]:
                     each.join(own)
         fitted = [whole, *known]
-        if self.split.cache.challenge == 1:
+        if generalised:
             fitted = [each.generalised(ALIKE) for each in fitted]
         return fitted, tried, seen
 

@@ -23,12 +23,17 @@ class Sums:
         self.of_subject: dict[int, torch.Tensor] = {}  # the sum of a
 
     def add(
-        self, z: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, subjects: np.ndarray
+        self,
+        z: torch.Tensor,
+        y: torch.Tensor,
+        weight: torch.Tensor,
+        subjects: np.ndarray | None = None,
     ) -> None:
-        """z (B, size), y (B, outputs), weight (B,), subjects (B,) numbers."""
+        """z (B, size), y (B, outputs), weight (B,). subjects (B,): their numbers, which only
+        `generalised` asks for."""
         a = torch.cat([torch.ones(len(z), 1, dtype=torch.float64), z.double(), y.double()], 1)
         self.total += a.mT @ (a * weight.double()[:, None])
-        for subject in np.unique(subjects):
+        for subject in () if subjects is None else np.unique(subjects):
             own = a[torch.from_numpy(subjects == subject)].sum(0)
             self.of_subject[subject] = self.of_subject.get(subject, 0) + own
 

@@ -28,18 +28,53 @@ inline void philox(uint32_t k0, uint32_t k1, uint32_t& a, uint32_t& b, uint32_t&
     }
 }
 
-typedef Vector<float, 16> floats16;
-typedef Vector<uint32_t, 16> words16;
-typedef Vector<int32_t, 16> ints16;
-
 // Normal noise is the sum of two draws from 32 values that fit in two registers: a draw is a
 // shuffle, not a look-up in memory. The values, these 16 and their negatives, are the means of 32
 // equally likely slices of the normal over sqrt(2), the inner ones scaled by one factor and the
 // outermost set so that the sum has the normal's variance and fourth moment.
-constexpr floats16 upper_values = {0.0271750279f, 0.0816929489f, 0.13672182f,  0.192627653f,
-                                   0.249817789f,  0.308764488f,  0.370038003f, 0.434355378f,
-                                   0.50265801f,   0.576241672f,  0.656992257f, 0.747854114f,
-                                   0.853885055f,  0.9851197f,    1.16732788f,  1.67796695f};
+namespace normal {
+
+alignas(64) constexpr float upper[16] = {0.0271750279f, 0.0816929489f, 0.13672182f,  0.192627653f,
+                                         0.249817789f,  0.308764488f,  0.370038003f, 0.434355378f,
+                                         0.50265801f,   0.576241672f,  0.656992257f, 0.747854114f,
+                                         0.853885055f,  0.9851197f,    1.16732788f,  1.67796695f};
+
+constexpr int size = lanes<float>;
+typedef Vector<float> floats;
+typedef Vector<uint32_t> words;
+
+// found = one of the 32 values for each number, of which five bits count.
+inline void draw(const words& number, floats& found) {
+#if defined(__AVX512F__)
+    found = (floats)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)number, _mm512_load_ps(upper));
+#elif defined(__AVX2__)
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(upper), (__m256i)number),
+                 high = _mm256_permutevar8x32_ps(_mm256_load_ps(upper + 8), (__m256i)number);
+    found = (floats)_mm256_blendv_ps(low, high, (__m256)(number << 28));  // by bit 3
+#else
+    for (int i = 0; i < size; ++i) found[i] = upper[number[i] % 16];
+#endif
+    found = (floats)((words)found ^ (~number << 27 & 0x80000000u));
+}
+
+// x += level * normal, of ten bits from `shift` on of each of `bits`; n <= size of them.
+inline void add(const uint32_t* bits, int shift, float level, float* x, int64_t n) {
+    words number;
+    floats one, two, sum = {};
+    std::memcpy(&number, bits, sizeof number);
+    draw(number >> shift, one);
+    draw(number >> (shift + 5), two);
+    if (n >= size) {
+        std::memcpy(&sum, x, sizeof sum);
+        sum += level * (one + two);
+        std::memcpy(x, &sum, sizeof sum);
+        return;
+    }
+    one = level * (one + two);
+    for (int64_t i = 0; i < n; ++i) x[i] += one[i];
+}
+
+}  // namespace normal
 
 struct Moments {
     float mean, scale;  // scale: 1 / std, or 0 where the channel is flat
@@ -135,7 +170,6 @@ struct Augment {
 
     // x (T) += level * normal. A Philox block gives 12 samples of 10 bits; 32 run side by side.
     void add_noise(const Draw& d, int64_t channel, float level, float* x, int64_t T) const {
-        const floats16 high = upper_values, low = -high;
         constexpr int blocks = 32;
         alignas(64) uint32_t words[4 * blocks];
         for (int64_t from = 0; from < T; from += 12 * blocks) {
@@ -149,19 +183,11 @@ struct Augment {
                 words[2 * blocks + i] = c;
                 words[3 * blocks + i] = e;
             }
-            // 8 vectors of words, three times 10 of their bits
-            for (int64_t k = 0; k < 24 && from + 16 * k < T; ++k) {
-                words16 w;
-                std::memcpy(&w, words + 16 * (k % 8), 64);
-                w >>= static_cast<uint32_t>(10 * (k / 8));
-                const ints16 one = reinterpret_cast<ints16>(w & 31u),
-                             two = reinterpret_cast<ints16>(w >> 5 & 31u);
-                const floats16 noise =
-                    level * (__builtin_shuffle(low, high, one) + __builtin_shuffle(low, high, two));
-                float* at = x + from + 16 * k;
-                const int64_t n = std::min<int64_t>(16, T - from - 16 * k);
-                for (int64_t i = 0; i < n; ++i) at[i] += noise[i];
-            }
+            // three times 10 bits of all words
+            const int64_t n = std::min<int64_t>(12 * blocks, T - from);
+            for (int64_t t = 0; t < n; t += normal::size)
+                normal::add(words + t % (4 * blocks), int(10 * (t / (4 * blocks))), level,
+                            x + from + t, n - t);
         }
     }
 

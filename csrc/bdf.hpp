@@ -84,10 +84,9 @@ inline int64_t signals(const uint8_t* data) {
 // 8 samples a step: two 16-byte loads hold 4 samples (12 bytes) each, a shuffle puts every sample
 // into the top of its own 32-bit lane, a shift carries the sign down.
 typedef Vector<uint8_t, 16> bytes16;
-typedef Vector<uint8_t, 32> bytes32;
-typedef Vector<int32_t, 8> ints8;
-typedef Vector<double, 8> doubles8;
-typedef Vector<float, 8> floats8;
+typedef Vector<int32_t, 4> ints4;
+typedef Vector<double, 4> doubles4;
+typedef Vector<float, 4> floats4;
 
 inline int32_t sample24(const uint8_t* p) {
     const uint32_t bits = uint32_t(p[0]) << 8 | uint32_t(p[1]) << 16 | uint32_t(p[2]) << 24;
@@ -96,24 +95,20 @@ inline int32_t sample24(const uint8_t* p) {
 
 // in: n samples; reads may go on to `end`. No fused multiply-add: it would round once where MNE
 // rounds twice, and next to an offset that cancels the product a value near 0 would be another.
-__attribute__((optimize("fp-contract=off"), noinline)) inline void decode(
-    const uint8_t* in, int64_t n, const uint8_t* end, const BdfSignal& s, float* out) {
+EEG_UNFUSED inline void decode(const uint8_t* in, int64_t n, const uint8_t* end, const BdfSignal& s,
+                               float* out) {
+    EEG_ROUNDS_EACH
     const double gain = s.gain, offset = s.offset, unit = s.unit;
-    // the lowest byte is shifted out
-    const bytes16 spread = {0, 0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 9, 10, 11};
     const auto eight = [&](int64_t i) {
-        bytes16 low, high;
         __builtin_prefetch(in + 3 * i + 1536);  // half the time of the loop without it
-        std::memcpy(&low, in + 3 * i, 16);
-        std::memcpy(&high, in + 3 * i + 12, 16);
-        low = __builtin_shuffle(low, spread);
-        high = __builtin_shuffle(high, spread);
-        const bytes32 both =
-            __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
-                                    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
-        const doubles8 v = __builtin_convertvector(reinterpret_cast<ints8>(both) >> 8, doubles8);
-        const floats8 f = __builtin_convertvector((v * gain + offset) * unit, floats8);
-        std::memcpy(out + i, &f, 32);
+        for (int64_t four : {i, i + 4}) {
+            bytes16 b;
+            std::memcpy(&b, in + 3 * four, 16);
+            b = shuffle<0, 0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 9, 10, 11>(b, b);
+            const doubles4 v = __builtin_convertvector(reinterpret_cast<ints4>(b) >> 8, doubles4);
+            const floats4 f = __builtin_convertvector((v * gain + offset) * unit, floats4);
+            std::memcpy(out + four, &f, 16);
+        }
     };
     int64_t i = 0;
     // the second load of a step ends 28 bytes after its start, 4 past its samples

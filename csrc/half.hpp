@@ -4,20 +4,45 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#ifdef __F16C__
-#include <immintrin.h>
-#endif
+
+#include "simd.hpp"
 
 namespace eeg {
 
 constexpr float half_max = 65504.0f;
 
-// Only converted, to the nearest, ties to even.
-#ifdef __x86_64__
-typedef _Float16 Half;
-#else
-typedef __fp16 Half;
-#endif
+// One number: to the nearest, ties to even; NaN stays NaN, as the processors' own instructions have
+// it. Not all compilers have a type of these 16 bits.
+inline uint16_t half_of(float number) {
+    uint32_t bits;
+    std::memcpy(&bits, &number, 4);
+    const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+    if (size > 0x7f800000) return sign | 0x7e00 | (size >> 13 & 0x1ff);
+    if (size < 0x38800000) {  // below 2^-14, in steps of 2^-24: a sum with 0.5 rounds to them
+        float small;
+        std::memcpy(&small, &size, 4);
+        small += 0.5f;
+        std::memcpy(&bits, &small, 4);
+        return sign | (bits - 0x3f000000);
+    }
+    return sign | ((size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13);
+}
+
+inline float float_of(uint16_t half) {
+    const uint32_t sign = uint32_t(half & 0x8000) << 16, size = half & 0x7fff;
+    uint32_t bits = (size << 13) + 0x38000000;
+    if (size < 0x400) {
+        const float small = size * 0x1p-24f;
+        std::memcpy(&bits, &small, 4);
+    } else if (size >= 0x7c00) {
+        bits += 0x38000000;
+        if (size > 0x7c00) bits |= 0x400000;
+    }
+    bits |= sign;
+    float number;
+    std::memcpy(&number, &bits, 4);
+    return number;
+}
 
 // in (n) float -> out (n) half. What is too large becomes the largest half; returns how many did.
 inline int64_t to_half(const float* in, int64_t n, uint16_t* out) {
@@ -31,10 +56,7 @@ inline int64_t to_half(const float* in, int64_t n, uint16_t* out) {
                          _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
     }
 #endif
-    for (; i < n; ++i) {
-        const Half x = std::min(std::max(in[i], -half_max), half_max);
-        std::memcpy(out + i, &x, 2);
-    }
+    for (; i < n; ++i) out[i] = half_of(std::min(std::max(in[i], -half_max), half_max));
     return clipped;
 }
 
@@ -45,11 +67,7 @@ inline void from_half(const uint16_t* in, int64_t n, float* out) {
         _mm256_storeu_ps(
             out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i))));
 #endif
-    for (; i < n; ++i) {
-        Half x;
-        std::memcpy(&x, in + i, 2);
-        out[i] = x;
-    }
+    for (; i < n; ++i) out[i] = float_of(in[i]);
 }
 
 }  // namespace eeg

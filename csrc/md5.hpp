@@ -50,18 +50,18 @@ inline void md5_words(const uint8_t* const* data, int64_t at, words8* w) {
     words8 row[8], two[8], four[8];
     for (int l = 0; l < 8; ++l) std::memcpy(&row[l], data[l] + at, 32);
     for (int l = 0; l < 8; l += 2) {
-        two[l] = __builtin_shuffle(row[l], row[l + 1], words8{0, 8, 1, 9, 4, 12, 5, 13});
-        two[l + 1] = __builtin_shuffle(row[l], row[l + 1], words8{2, 10, 3, 11, 6, 14, 7, 15});
+        two[l] = shuffle<0, 8, 1, 9, 4, 12, 5, 13>(row[l], row[l + 1]);
+        two[l + 1] = shuffle<2, 10, 3, 11, 6, 14, 7, 15>(row[l], row[l + 1]);
     }
     for (int l = 0; l < 8; l += 4)
         for (int i = 0; i < 2; ++i) {
             const words8 low = two[l + i], high = two[l + i + 2];
-            four[l + 2 * i] = __builtin_shuffle(low, high, words8{0, 1, 8, 9, 4, 5, 12, 13});
-            four[l + 2 * i + 1] = __builtin_shuffle(low, high, words8{2, 3, 10, 11, 6, 7, 14, 15});
+            four[l + 2 * i] = shuffle<0, 1, 8, 9, 4, 5, 12, 13>(low, high);
+            four[l + 2 * i + 1] = shuffle<2, 3, 10, 11, 6, 7, 14, 15>(low, high);
         }
     for (int i = 0; i < 4; ++i) {
-        w[i] = __builtin_shuffle(four[i], four[i + 4], words8{0, 1, 2, 3, 8, 9, 10, 11});
-        w[i + 4] = __builtin_shuffle(four[i], four[i + 4], words8{4, 5, 6, 7, 12, 13, 14, 15});
+        w[i] = shuffle<0, 1, 2, 3, 8, 9, 10, 11>(four[i], four[i + 4]);
+        w[i + 4] = shuffle<4, 5, 6, 7, 12, 13, 14, 15>(four[i], four[i + 4]);
     }
 }
 

@@ -5,7 +5,14 @@
 
 #include <cstdint>
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 namespace eeg {
+
+// BDF samples, MD5 words and the numbers of a cache are little-endian in files, and so in memory.
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a little-endian processor is needed");
 
 #if defined(__AVX512F__)
 constexpr int64_t vector_bytes = 64, vector_registers = 32;
@@ -37,5 +44,27 @@ struct Lanes {
     Vector<T, N>& vector() { return *reinterpret_cast<Vector<T, N>*>(value); }
     const Vector<T, N>& vector() const { return *reinterpret_cast<const Vector<T, N>*>(value); }
 };
+
+// In a function that begins with EEG_ROUNDS_EACH a product and a sum are two operations that round
+// twice, as in NumPy; elsewhere the compiler may fuse them. GCC takes it from the function's
+// declaration, which EEG_UNFUSED begins, clang from its body.
+#ifdef __clang__
+#define EEG_UNFUSED __attribute__((noinline))
+#define EEG_ROUNDS_EACH _Pragma("clang fp contract(off)")
+#else
+#define EEG_UNFUSED __attribute__((optimize("fp-contract=off"), noinline))
+#define EEG_ROUNDS_EACH
+#endif
+
+// The elements of a and then of b, numbered on, that `index` names.
+template <int... index, class Vector>
+inline Vector shuffle(Vector a, Vector b) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, index...);
+#else
+    typedef decltype(a == b) Index;  // the integers of the same size
+    return __builtin_shuffle(a, b, Index{index...});
+#endif
+}
 
 }  // namespace eeg

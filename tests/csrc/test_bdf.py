@@ -68,6 +68,18 @@ def test_units(tmp_path, unit, factor):
     np.testing.assert_allclose(read(one, [0], 100)[0][0], expected, rtol=2e-7, atol=1e-6 * factor)
 
 
+@pytest.mark.parametrize("T", [1, 7, 8, 16, 21])
+def test_products_are_rounded_before_they_are_added(tmp_path, T):
+    """3 steps of 0.1 less 0.3 is 5.6e-17, and half of that where the two operations are one."""
+    digital = np.tile([3, 13, -5], 7)[None]
+    settings = dict(record=21, physical=("-.3", ".7"), digital_range=(0, 10))
+    bdf, _ = opened(tmp_path, bdf_bytes(digital, **settings))
+    expected = (digital * 0.1 - 0.3).astype(np.float32)
+    assert 5e-17 < expected[0, 0] < 6e-17
+    for start in range(22 - T):
+        np.testing.assert_array_equal(read(bdf, [start], T)[0][0], expected[:, start : start + T])
+
+
 def test_annotation_and_status_channels_are_left_out(tmp_path):
     labels = ["E1", "BDF Annotations", "E2", "Status"]
     digital = noise(4, 200)

@@ -43,6 +43,14 @@ def test_off_is_what_is_stored(C, T, S, dtype):
     assert (shift == 0).all() and (mix == 1).all()
 
 
+@pytest.mark.parametrize("T", [1, 8, 32])  # one at a time, eight at a time, both
+def test_every_float16_there_is(T):
+    every = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(-1, 1, T)
+    out = run([every], range(len(every)), T)[0]
+    same = (out.view(np.uint32) == every.astype(np.float32).view(np.uint32)) | np.isnan(every)
+    assert same.all() and np.isnan(out).sum() == np.isnan(every).sum() == 2046
+
+
 @pytest.mark.parametrize("T", [7, 199, 200, 250])
 @pytest.mark.parametrize("mean", [0, 1e4])
 def test_zscore_equals_numpy(T, mean):

@@ -59,16 +59,24 @@ def etags(files: Sequence[tuple[Path, int, int | None]]) -> list[str]:
         which += [number] * len(starts)
         offset += list(starts)
         size += [min(part or bytes_, bytes_ - start) for start in starts]
-    made: np.ndarray = np.empty((len(which), 16), np.uint8)
     paths = [os.fspath(path) for path, _, _ in files]
-    at, bytes_of = np.array(offset, np.int64), np.array(size, np.int64)
-    _native.md5(paths, np.array(which, np.int32), at, bytes_of, made)
+    made = _md5(paths, np.array(which, np.int32), np.array(offset, np.int64), np.array(size, int))
     found, first = [], 0
     for _, bytes_, part in files:
         own = made[first : first + pieces(bytes_, part)]
         first += len(own)
         of_all = hashlib.md5(own.tobytes(), usedforsecurity=False).hexdigest()
         found.append(f"{of_all}-{len(own)}" if part else own.tobytes().hex())
+    return found
+
+
+def _md5(paths, which, offset, size):
+    """(N, 16) bytes: the MD5s of parts of files. The longest begin first: all end together."""
+    order = np.argsort(-size, kind="stable")
+    made = np.empty((len(size), 16), np.uint8)
+    _native.md5(paths, which[order], offset[order], size[order], made)
+    found = np.empty_like(made)
+    found[order] = made
     return found
 
 

@@ -91,13 +91,10 @@ class Download:
                 self.report.there += 1
             else:
                 self.todo.append(one)
+        self.todo_bytes = sum(one.size for one in self.todo)
         self.done_bytes, self._in_row = 0, 0
         self._lock = threading.Lock()
         self._done: queue.SimpleQueue[Fetch | BaseException | None] = queue.SimpleQueue()
-
-    @property
-    def todo_bytes(self) -> int:
-        return sum(one.size for one in self.todo)
 
     def sizes_fit(self) -> list[Object]:
         """Of the files to be done, those that are there with the right size: to be verified."""

@@ -7,6 +7,7 @@ key has another ETag, and begins anew.
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
@@ -18,9 +19,19 @@ from eeg.bucket.listing import Object
 from eeg.bucket.patience import Transient
 from eeg.bucket.server import Changed, Server
 
-CHUNK_BYTES = 1 << 18  # that are received at a time
+CHUNK_BYTES = 1 << 20  # that are received at a time
 MOST_CHANGES = 3  # times an object may change while it is fetched
 MOST_MISMATCHES = 3  # times it may come with other content than its checksum says
+
+
+_own = threading.local()
+
+
+def own_buffer() -> memoryview:
+    """CHUNK_BYTES that only this thread receives in. To make one for each file takes longer."""
+    if not hasattr(_own, "buffer"):
+        _own.buffer = memoryview(bytearray(CHUNK_BYTES))
+    return _own.buffer
 
 
 def part_of(target: Path, etag: str) -> Path:
@@ -46,8 +57,11 @@ def fetch(server: Server, wanted: Object, target: Path, count: Callable[[int], N
     return one.wanted
 
 
-def _escaped(name):
-    return re.sub(r"([*?[])", r"[\1]", name)
+def _parts(target):
+    """The .part files of all objects that were to become this file."""
+    begin = f"{target.name}."
+    names = [name for name in os.listdir(target.parent) if name.startswith(begin)]
+    return [target.with_name(name) for name in names if name.endswith(".part")]
 
 
 def _renewed(server, old):
@@ -87,7 +101,7 @@ class Fetch:
     def receive(self) -> None:
         """Collect the object in its .part. Raises UserError or Stopped, and keeps what has come."""
         for _ in range(MOST_CHANGES):
-            for other in self.target.parent.glob(f"{_escaped(self.target.name)}.*.part"):
+            for other in _parts(self.target):
                 if other != self.part:
                     other.unlink()  # of an object that is no longer there
             try:
@@ -173,7 +187,7 @@ class Fetch:
             if not self.have:
                 self.sent = SentChecksums(answer.headers)
             file.truncate(self.have)
-            buffer = memoryview(bytearray(min(CHUNK_BYTES, self.wanted.size - self.have)))
+            buffer = own_buffer()
             while got := answer.read_into(buffer):
                 self.server.patience.check()
                 if self.have + got > self.wanted.size:

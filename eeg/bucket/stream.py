@@ -18,7 +18,7 @@ from pathlib import Path
 
 from eeg import UserError, files, hints
 from eeg.bucket.choice import Choice
-from eeg.bucket.fetch import CHUNK_BYTES, fetch, has_content
+from eeg.bucket.fetch import fetch, has_content, own_buffer
 from eeg.bucket.listing import Object
 from eeg.bucket.patience import Transient
 from eeg.bucket.server import Changed, Server
@@ -227,7 +227,7 @@ class _Piece:
             raise Transient(f"the server sends {ascii(said)}, asked for {expected}")
 
     def _receive(self, answer):
-        buffer = memoryview(bytearray(min(CHUNK_BYTES, self.last - self.at)))
+        buffer = own_buffer()
         while self.at < self.last:
             got = answer.read_into(buffer[: self.last - self.at])
             if not got:

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 
 from eeg.bench.measure import ROOT, run_script
+from eeg.data.build import reserve
 from eeg.data.cache import Cache
 
 FOLDER = ROOT / "build" / "bench"
@@ -45,10 +46,5 @@ def cache_of_zeros(source: Path, size: int) -> Path:
         new.attrs.update(old.attrs)
         for name, rows in (("y", windows), ("metadata", windows), ("recordings", slice(None))):
             new[name] = old[name][()][rows]
-        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        layout.set_layout(h5py.h5d.CONTIGUOUS)
-        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        space = h5py.h5s.create_simple((len(windows), *old["X"].shape[1:]))
-        h5py.h5d.create(new.id, b"X", h5py.h5t.py_create(old["X"].dtype), space, layout)
+        reserve(new, (len(windows), *old["X"].shape[1:]), old["X"].dtype)
     return path.parent

@@ -275,21 +275,22 @@ class _Layout:
             with h5py.File(file, "w", libver="v110", locking=False, **align) as f:
                 f.attrs.update(self.attributes)
                 f["y"], f["metadata"], f["recordings"] = labels, rows, self.recordings
-                offset = self._reserve(f, len(rows))
+                offset = reserve(f, (len(rows), *self.shape), self.dtype)
             with open(file, "r+b") as f:
                 os.posix_fallocate(f.fileno(), offset, size)  # a full disk is an error now
         return offset, rows
 
-    def _reserve(self, file, windows):
-        """Make X without writing it. -> its offset in the file."""
-        place = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        place.set_layout(h5py.h5d.CONTIGUOUS)
-        place.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        place.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        place.set_obj_track_times(False)  # the same release makes the same bytes
-        space = h5py.h5s.create_simple((windows, *self.shape))
-        h5py.h5d.create(file.id, b"X", h5py.h5t.py_create(self.dtype), space, place)
-        return file["X"].id.get_offset()
+
+def reserve(file: h5py.File, shape: tuple, dtype) -> int:
+    """Make X without writing it. -> its offset in the file."""
+    place = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    place.set_layout(h5py.h5d.CONTIGUOUS)
+    place.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    place.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    place.set_obj_track_times(False)  # the same release makes the same bytes
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, b"X", h5py.h5t.py_create(dtype), space, place)
+    return file["X"].id.get_offset()
 
 
 def _write(partial, layout, plans, report, opened, jobs, progress):

@@ -353,13 +353,8 @@ def rebuild_file(path: Path) -> str:
 
 def neighbour(folder: Path, challenge: int, mini: bool) -> dict[str, Any]:
     """The settings of another cache of this challenge in the folder: a new one must fit to it."""
-    for path in sorted(folder.glob(f"challenge{challenge}_R*_windows.h5")):
-        try:
-            with h5py.File(path, "r", locking=False) as f:
-                found = known_settings(dict(f.attrs) | {"dtype": f["X"].dtype})
-        except (OSError, KeyError, ValueError):  # that one cannot be read either
-            continue
-        if found["mini"] == mini:
-            found.pop("max_recordings", None)
-            return found
+    for there in map(look, sorted(folder.glob(f"challenge{challenge}_R*_windows.h5"))):
+        if there and there.settings["mini"] == mini:
+            there.settings.pop("max_recordings", None)
+            return there.settings
     return {"challenge": challenge, "mini": mini}

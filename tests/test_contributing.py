@@ -16,6 +16,7 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
 EXAMPLES = [name for name, text in SECTIONS.items() if "\n# " in text and "```python" in text]
 FOR_A_TEST = ["--epochs", "1", "--batch-size", "16", "--amp", "off", "--max-recordings", "3"]
+FOR_A_TEST += ["--members", "1", "--blend", "none"]
 
 
 def blocks(section, language):

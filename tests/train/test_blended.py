@@ -1,6 +1,7 @@
 """A run whose network has a ridge beside it."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ from eeg.data.cache import Cache
 from eeg.score.predict import predict_validation
 from eeg.score.sides import Side
 from eeg.train.options import Options
-from tests.train.trained import the_run, weights
+from tests.conftest import command
+from tests.train.trained import ENVIRONMENT, the_run, weights
 
 
-@pytest.fixture
-def run(train):
-    train("--challenge", 1, "--epochs", 1, "--blend", "ridge")
-    return the_run(train.out)
+@pytest.fixture(scope="module")
+def run(caches, tmp_path_factory):
+    out = tmp_path_factory.mktemp("blended")
+    line = command(caches, out, "--challenge", 1, "--epochs", 1, "--blend", "ridge")
+    subprocess.run(line, check=True, env=ENVIRONMENT, capture_output=True)
+    return the_run(out)
 
 
 def windows(caches, count=8):
@@ -56,6 +60,6 @@ def test_validation_is_repeated_from_the_weights(run, caches):
 
 
 def test_a_run_from_before_there_were_blends_has_none(run):
-    config = run.config
+    config = json.loads((run.folder / "config.json").read_text())
     del config["train"]["blend"]
     assert Options.from_config(config).blend == "none"

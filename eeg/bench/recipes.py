@@ -16,7 +16,7 @@ from eeg.train.options import Options, add_arguments, from_arguments
 
 # The start kit trains EEGNeX with AdamW, mean squared error, one cosine and nothing else.
 START_KIT = (
-    "--model eegnex --blend none --normalize none --augment --loss mse --lr 1e-3 "
+    "--model eegnex --members 1 --blend none --normalize none --augment --loss mse --lr 1e-3 "
     "--weight-decay 1e-5 --batch-size 128 --schedule cosine --warmup 0 --clip 0 --ema 0 --aux"
 )
 NETWORKS = tuple(name for name in SETTINGS if name != "ridge")
@@ -25,7 +25,7 @@ RECIPES = {  # name -> words of run/train.py
     "start-kit": START_KIT,
     "ridge": "--model ridge",
     "default": "",
-    **{name: f"--model {name} --blend none" for name in NETWORKS},
+    **{name: f"--model {name} --members 1 --blend none" for name in NETWORKS},
 }
 THIN = ("default", "ridge", "start-kit")  # the recipes that are measured first
 

@@ -27,6 +27,19 @@ MODELS = {  # name -> module, class, description
     "ridge": ("ridge", "Ridge", "in closed form: features, slow potentials, covariance of bands"),
 }
 
+# What becomes of a window's unit, see layers.Normalize.
+NORMALS = ("channel", "spread", "window", "robust", "amplitude", "level", "none")
+
+
+def normals(text: str) -> list[str]:
+    """The kinds in "spread+level", of which networks side by side take turns. Raises ValueError for
+    one that does not exist."""
+    kinds = text.split("+")
+    if not set(kinds) <= set(NORMALS):
+        known = ", ".join(NORMALS)
+        raise ValueError(f"normalize='{text}': it is one of {known}, or several joined by +")
+    return kinds
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -167,8 +180,8 @@ def build(
 ):
     """-> Model: the input normalisation, the network, and what its numbers mean.
 
-    normalize: a kind of layers.Normalize; "channel" by default, "none" for a network that reads
-    amplitudes. aux: names of further numbers to learn beside the answer, such as age. features:
+    normalize: a kind of layers.Normalize, or several as in "spread+level", of which the members
+    take turns; "channel" by default, "none" for a network that reads amplitudes. aux: names of further numbers to learn beside the answer, such as age. features:
     "none", "file" or "layer", for networks that take features. blend: a ridge beside the network
     (see Model). members: how many networks answer, in the mean. The other settings are the
     network's own, see SETTINGS. Raises ValueError for a name or setting that does not exist, and

@@ -113,17 +113,15 @@ class Normalize(nn.Module):
 
     "channel": divides by the channel's standard deviation; "window": by that of the typical
     channel, so that channels keep their relative size; "robust": subtracts the median and divides
-    by 1.4826 times the median absolute deviation. The last two stop at +-30. "amplitude" keeps all
-    sizes: it takes microvolts, and compresses what is larger than UNIT. "none" changes nothing. A
-    channel that is constant but for rounding becomes 0.
+    by 1.4826 times the median absolute deviation. "amplitude" keeps all sizes: it takes microvolts,
+    and compresses what is larger than UNIT. "spread" and "level" are "channel" and "amplitude"
+    without subtracting the mean: of recordings without slow drifts it tells where in a slow wave
+    the window lies. "none" changes nothing. A channel that is constant but for rounding becomes 0,
+    but with "level". "window", "robust" and "spread" stop at +-30.
     """
-
-    kinds = ("channel", "window", "robust", "amplitude", "none")
 
     def __init__(self, kind="channel"):
         super().__init__()
-        if kind not in self.kinds:
-            raise ValueError(f"normalize='{kind}': it is one of {', '.join(self.kinds)}")
         self.kind = kind
 
     def extra_repr(self):
@@ -134,15 +132,19 @@ class Normalize(nn.Module):
         if self.kind == "none":
             return x
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(torch.promote_types(x.dtype, torch.float32))
-            mean = x.mean(2, keepdim=True)
-            x = x - mean
+            whole = x.to(torch.promote_types(x.dtype, torch.float32))
+            if self.kind == "level":
+                return torch.asinh(microvolts(whole) / UNIT)
+            mean = whole.mean(2, keepdim=True)
+            x = whole - mean
             if self.kind == "amplitude":
                 return torch.asinh(microvolts(x) / UNIT)
             spread = torch.linalg.vector_norm(x, dim=2, keepdim=True) / math.sqrt(x.shape[2])
             alive = spread > 1e-6 * mean.abs()  # relative: volts are 1e-5 and microvolts 10
             if self.kind == "channel":
                 return x * torch.where(alive, 1 / spread, 0)
+            if self.kind == "spread":
+                return (whole * torch.where(alive, 1 / spread, 0)).clamp(-30, 30)
             if self.kind == "window":
                 known = torch.where(alive, spread, torch.nan)
                 spread = torch.nanmedian(known, 1, keepdim=True).values
@@ -151,6 +153,17 @@ class Normalize(nn.Module):
                 mad = x.abs().median(2, keepdim=True).values * 1.4826
                 spread = torch.where(mad > 0, mad, spread)
             return torch.where(alive, x / spread, 0).clamp(-30, 30)
+
+
+class Normals(nn.Module):
+    """Windows (B, C, T) -> (kinds, B, C, T), normalised in several ways."""
+
+    def __init__(self, kinds):
+        super().__init__()
+        self.each = nn.ModuleList(Normalize(kind) for kind in kinds)
+
+    def forward(self, x):
+        return torch.stack([one(x).float() for one in self.each])
 
 
 def product(x, weight, bias=None):

@@ -7,15 +7,16 @@ import math
 import torch
 from torch import nn
 
-from . import check
-from .layers import Normalize, microvolts
+from . import check, normals
+from .layers import Normalize, Normals, microvolts
 from .montage import SFREQ, START_S
 from .neuro import NeuroFeatures
 
 
 class Members(nn.Module):
     """Networks that differ in their first weights and in what dropout takes from them. A mean of
-    answers errs less than each: what they do not share is mostly chance.
+    answers errs less than each: what they do not share is mostly chance. Of windows that were
+    normalised in several ways (kinds, B, C, T) the networks take turns.
 
     In training (K * B, ...): all answers of the first network, then those of the next; the loss
     sees each alone. Else (B, ...): scores of moments whose softmax is the mean of theirs with head
@@ -27,8 +28,10 @@ class Members(nn.Module):
         self.networks = nn.ModuleList(networks)
         self.head = head
 
-    def forward(self, *inputs):
-        found = [network(*inputs) for network in self.networks]
+    def forward(self, x, *rest):
+        ways = x if x.dim() == 4 else x[None]
+        turns = [ways[k % len(ways)] for k in range(len(self.networks))]
+        found = [network(way, *rest) for network, way in zip(self.networks, turns)]
         if self.training:
             return torch.cat(found)
         each = torch.stack(found).float()
@@ -89,7 +92,8 @@ class Model(nn.Module):
             self.settings["members"] = members
         self.head, self.window, self.n_outputs = head, (n_chans, n_times), n_outputs
         self.aux, self.features = aux, features
-        self.normalize = Normalize(normalize)
+        kinds = normals(normalize)[:members]
+        self.normalize = Normalize(kinds[0]) if len(kinds) == 1 else Normals(kinds)
         if features != "none":
             self.neuro = NeuroFeatures()
             n_features = len(self.neuro.names)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eeg import UserError, hints
+from eeg.models import NORMALS
 
 Schema = Any  # Kind | list[Schema] | dict[str, Schema]
 
@@ -71,6 +72,7 @@ FOLDERS = list_of(matching(r"[^./\0][^/\0]*", ""), "a list of run folders")
 RELEASE = matching("R[1-9][0-9]?", "a release")
 RELEASES = list_of(RELEASE, "a list of releases")
 
+NORMAL = f"({'|'.join(NORMALS)})"
 TARGET = choice("rt_from_stimulus", "rt_from_trialstart", "correct", "externalizing", "factors")
 SIDE = {
     "releases": list_of(RELEASE, "a list of releases", least=1),
@@ -83,7 +85,7 @@ OPTIONS: dict[str, Schema] = {
     "target?": TARGET,
     "set?": {},
     "augment?": {"*": numbers()},
-    "normalize?": choice("channel", "window", "robust", "amplitude", "none"),
+    "normalize?": matching(NORMAL + rf"(\+{NORMAL})*", f"one of {', '.join(NORMALS)}, joined by +"),
     "blend?": choice("ridge", "none"),
     "features?": or_null(choice("none", "file", "layer")),
     "aux?": list_of(choice("age", "sex"), "a list of age, sex"),

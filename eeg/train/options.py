@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from eeg import cli
 from eeg.data.augment import AUGMENTATIONS
-from eeg.models import SETTINGS, check, tuned
+from eeg.models import SETTINGS, check, normals, tuned
 from eeg.ridge import options as ridge
 from eeg.train.losses import LOSSES
 
@@ -47,6 +47,15 @@ def assignment(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def normalization(text: str) -> str:
+    """argparse type: kinds of normalisation, joined by +."""
+    try:
+        normals(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
+    return text
 
 
 @dataclass(frozen=True)
@@ -125,11 +134,14 @@ class Options:
     model: str = option("tcn", "one of --list-models", "model")
     set: dict = pairs({}, "settings of the model: width=96 depth=5 head=number", "model", "+")
     normalize: str = option(
-        each("channel", "amplitude"),
-        "normalise a window by each electrode's mean and deviation, by one deviation for all, by "
-        "median and MAD, in unit alone so that its amplitude stays, or not at all",
+        each("spread+level", "amplitude"),
+        "normalise a window by each electrode's mean and deviation (channel) or deviation alone "
+        "(spread), by one deviation for all (window), by median and MAD (robust), in unit alone so "
+        "that its amplitude stays, without its mean (amplitude) or with it (level), or not at all "
+        "(none); of several, joined by +, the --members take turns",
         "model",
-        choices=("channel", "window", "robust", "amplitude", "none"),
+        type=normalization,
+        metavar="KIND",
     )
     blend: str = choice(
         "ridge none",

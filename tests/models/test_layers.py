@@ -4,12 +4,13 @@ import copy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from eeg.models import layers
-from eeg.models.layers import DepthwiseConv1d
+from eeg.models.layers import DepthwiseConv1d, Normalize
 
 
 @pytest.fixture(params=["native", "torch"])
@@ -194,3 +195,15 @@ def test_an_empty_batch_and_wrong_input(path):
     for size in (4, 0, -1):
         with pytest.raises(ValueError, match="odd"):
             DepthwiseConv1d(6, size)
+
+
+def test_spread_and_level_keep_each_electrode_s_mean():
+    """Against NumPy, in microvolts and in volts; a flat electrode is 0 with "spread"."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(rng.normal(0, 20, (2, 5, 1)), 15, (2, 5, 50))
+    x[:, 2] = 7.0
+    spread = x / np.where(np.arange(5) == 2, np.inf, x.std(2))[..., None]
+    for unit in (1.0, 1e-6):
+        window = torch.tensor(x * unit, dtype=torch.float32)
+        assert np.allclose(Normalize("spread")(window), spread, atol=1e-4)
+        assert np.allclose(Normalize("level")(window), np.arcsinh(x / 30), atol=1e-4)

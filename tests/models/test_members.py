@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from eeg import models
+from eeg.models.layers import Normalize
 from eeg.train.losses import loss
 
 HEADS = [dict(head="time"), dict(head="number", n_outputs=2, aux=("age",))]
@@ -61,3 +62,18 @@ def test_the_settings_make_the_same_model_again():
     x = torch.randn(2, 129, 200)
     assert torch.equal(model.eval()(x), again.eval()(x))
     assert "members" not in models.build("tcn").settings
+
+
+def test_members_take_turns_at_ways_to_normalise():
+    """Against three networks, each of which has its way alone."""
+    model = made(head="time", normalize="spread+level").eval()
+    ways = ("spread", "level", "spread")
+    x = 20 * torch.randn(5, 129, 200) + 10 * torch.randn(5, 129, 1)
+    with torch.no_grad():
+        each = [one.eval() for one in alone(model)]
+        for one, way in zip(each, ways):
+            one.normalize = Normalize(way)
+        wanted = torch.stack([one(x) for one in each]).mean(0)
+        assert torch.allclose(model(x), wanted, atol=1e-5)
+        assert torch.allclose(models.fold(model)(x), wanted, atol=1e-4)
+    assert made(normalize="level+none").settings["normalize"] == "level+none"

@@ -106,7 +106,9 @@ def test_no_window_makes_nan(name, kind):
         assert answer.shape == (4, 1) and answer.isfinite().all()
 
 
-@pytest.mark.parametrize("normalize", ["channel", "window", "robust", "amplitude"])
+@pytest.mark.parametrize(
+    "normalize", ["channel", "spread", "window", "robust", "amplitude", "level"]
+)
 @pytest.mark.parametrize("name", LEARNING)
 def test_volts_and_microvolts_give_one_answer(name, normalize):
     model = made(name, normalize=normalize).eval()
@@ -217,7 +219,7 @@ def test_what_is_hidden_from_the_encoder_it_cannot_know():
 MISTAKES = [
     ("resnet", dict(), "there is no model 'resnet'; there are tcn, eegnex"),
     ("tcn", dict(widht=3), "tcn has no setting 'widht'; it has head, width, depth"),
-    ("tcn", dict(normalize="z"), "normalize='z': it is one of channel, window"),
+    ("tcn", dict(normalize="z"), "normalize='z': it is one of channel, spread, window"),
     ("tcn", dict(features="file"), "tcn takes no features"),
     ("hybrid", dict(features="some"), "hybrid takes none, file or layer"),
     ("tcn", dict(n_outputs=4), "head='time' with 4 outputs"),

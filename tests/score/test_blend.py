@@ -30,7 +30,7 @@ def test_many_subjects_choose_the_weights_of_least_squares(challenge):
 @pytest.mark.parametrize("challenge", [1, 2])
 def test_the_error_and_the_distance_from_trust_are_least_together(challenge):
     parts, y, subjects = windows(3, 7)
-    trusted = np.array(blend.TRUSTED[challenge])
+    trusted = blend.trusted(parts, challenge)
     caution = np.array(blend.CAUTION[challenge]) * np.square(parts).mean(0)
     rows = np.vstack([parts * np.sqrt(3 / len(y)), np.diag(np.sqrt(caution))])
     wanted = nnls(rows, np.concatenate([y * np.sqrt(3 / len(y)), np.sqrt(caution) * trusted]))[0]
@@ -39,8 +39,16 @@ def test_the_error_and_the_distance_from_trust_are_least_together(challenge):
 
 def test_one_subject_of_challenge_2_hardly_moves_the_weights():
     parts, y, subjects = windows(1, 500)
-    network, ridge = blend.weigh(parts, y, subjects, 2)
-    assert network < 0.15 and 0.8 < ridge < 1.2
+    begun = blend.trusted(parts, 2)
+    assert np.abs(blend.weigh(parts, y, subjects, 2) - begun).max() < 0.2
+
+
+def test_in_challenge_2_the_network_says_no_more_than_the_ridge():
+    parts = np.array([[3.0, 0.6], [-3.0, -0.6], [3.0, -0.6]])
+    assert blend.trusted(parts, 2) == pytest.approx([0.5 * 0.2, 0.8])
+    assert blend.trusted(parts[:, ::-1], 2) == pytest.approx([0.5, 0.8])
+    parts[:, 1] = 0  # the ridge found nothing
+    assert blend.trusted(parts, 2) @ parts.T == pytest.approx(np.zeros(3))
 
 
 def test_a_part_that_says_the_opposite_has_no_weight():

@@ -4,7 +4,9 @@ PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 VENV   := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PY     := $(VENV)/bin/python
-BUILT  := build/$(subst /,_,$(VENV)).built
+BUILT  := build/$(subst /,_,$(VENV))$(addprefix -,$(EEG_MARCH)).built
+# perhaps behind another command: CXX="ccache g++"
+COMPILER := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 # this checkout's eeg, whatever else the environment has installed
 export PYTHONPATH := $(CURDIR)
 
@@ -18,11 +20,11 @@ $(VENV)/bin/python:
 
 # A torch that can be imported is kept: users of ROCm bring their own.
 $(BUILT): $(VENV)/bin/python Makefile setup.py pyproject.toml $(wildcard csrc/*.hpp csrc/bind/*)
-	@command -v $${CXX:-g++} >/dev/null || { echo "error: no C++ compiler; on Debian or Ubuntu: apt-get install g++ make python3-dev python3-venv"; exit 1; }
+	@command -v $(lastword $(COMPILER)) >/dev/null || { echo "error: no C++ compiler; on Debian or Ubuntu: apt-get install g++ make python3-dev python3-venv"; exit 1; }
 	@$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install --quiet "$(TORCH)"
 	$(PY) -m pip install --quiet numpy h5py mne scipy pybind11 setuptools wheel pytest pytest-xdist
 	$(PY) -m pip install --quiet --no-build-isolation --no-deps -e .
-	@mkdir -p build && touch $@
+	@mkdir -p build && rm -f build/$(subst /,_,$(VENV))*.built && touch $@
 
 # A process for each core, which computes with one thread; one that has run out of tests takes some of another's.
 TESTERS ?= $(shell env -u OMP_NUM_THREADS nproc)
@@ -67,7 +69,7 @@ lint: build
 	$(PY) -m ruff format --check eeg run tests setup.py
 	$(PY) -m mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
-	$${CXX:-g++} -std=c++17 -fopenmp -fsyntax-only -Wall -Wextra -Wshadow -Werror tests/csrc/fuzz_bdf.cpp tests/data/stop_at.cpp
+	$(COMPILER) -std=c++17 -fopenmp -fsyntax-only -Wall -Wextra -Wshadow -Werror tests/csrc/fuzz_bdf.cpp tests/data/stop_at.cpp
 
 # The native code under the address and undefined-behaviour sanitizers: its tests, and a fuzzer over FUZZ spoilt BDF files.
 FUZZ ?= 1000000
@@ -76,7 +78,7 @@ sanitize: build
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r eeg tests pyproject.toml $(SANITIZED)/ && rm -f $(SANITIZED)/eeg/*.so
 	EEG_SANITIZE=1 $(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/objects
 	cd $(SANITIZED) && PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" $(PY) -m pytest tests/csrc
-	$${CXX:-g++} -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all tests/csrc/fuzz_bdf.cpp -o $(SANITIZED)/fuzz_bdf
+	$(COMPILER) -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all tests/csrc/fuzz_bdf.cpp -o $(SANITIZED)/fuzz_bdf
 	$(SANITIZED)/fuzz_bdf $(FUZZ)
 
 # What a user would otherwise use, in an environment of its own. Where it is, the tests compare with it too.

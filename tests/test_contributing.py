@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shlex
 import shutil
 import subprocess
 import sys
@@ -112,9 +113,9 @@ def test_an_example_with_a_kernel(section, copy):
     for block in blocks(section, "diff"):
         path = patched(block, copy)
         if path.suffix == ".hpp":
-            compiler = os.environ.get("CXX", "g++")
+            compiler = shlex.split(os.environ.get("CXX") or "g++")  # perhaps behind ccache
             check = ["-std=c++17", "-fopenmp", "-fsyntax-only", "-x", "c++"]
-            subprocess.run([compiler, *check, path], check=True)
+            subprocess.run([*compiler, *check, path], check=True)
     code = textwrap.dedent(USE[section])
     environment = os.environ | {"PYTHONPATH": str(copy)}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=copy, env=environment)

@@ -8,6 +8,11 @@
 #include "features.hpp"
 #include "files.hpp"
 #include "layers.hpp"
+#include "levels.hpp"
+
+#ifndef EEG_MODULE
+#define EEG_MODULE _native
+#endif
 
 namespace {
 
@@ -79,8 +84,10 @@ void add_features(py::module_& m) {
 
 }  // namespace
 
-PYBIND11_MODULE(_native, m) {
+PYBIND11_MODULE(EEG_MODULE, m) {
     m.doc() = "The hot path of eeg in C++: see csrc/.";
+    if (hand_over(m)) return;
+    m.attr("LEVEL") = built_level;
     eeg::Threads::watch_forks();
     py::register_exception_translator(&system_errors);
     add_files(m);

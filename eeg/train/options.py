@@ -134,7 +134,7 @@ class Options:
     model: str = option("tcn", "one of --list-models", "model")
     set: dict = pairs({}, "settings of the model: width=96 depth=5 head=number", "model", "+")
     normalize: str = option(
-        each("spread+level", "amplitude"),
+        each("level+spread", "amplitude"),
         "normalise a window by each electrode's mean and deviation (channel) or deviation alone "
         "(spread), by one deviation for all (window), by median and MAD (robust), in unit alone so "
         "that its amplitude stays, without its mean (amplitude) or with it (level), or not at all "

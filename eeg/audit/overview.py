@@ -10,7 +10,7 @@ from eeg.audit.counts import read_subject
 from eeg.audit.quality import ELECTRODES, LINE_HZ, NOISY, contrast_name, measure, original_line_db
 from eeg.audit.tables import Facts, list_recordings
 from eeg.data.cache import Cache
-from eeg.data.plots import draw_averages, draw_counts, draw_labels, summary
+from eeg.data.plots import draw_averages, draw_counts, draw_labels, draw_scalp, summary
 from eeg.data.release import CONTRAST, Release
 from eeg.models.montage import CHANNELS
 
@@ -37,9 +37,6 @@ def plot_overview(cache: Cache, releases: list[Release], file: Path) -> list[str
 
     releases: those of the cache that are on disk; without them, nothing is said of trials.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     quality = measure(cache)
@@ -57,7 +54,7 @@ def plot_overview(cache: Cache, releases: list[Release], file: Path) -> list[str
     draw_labels(axes["labels"], cache, subjects)
     draw_counts(axes["counts"], cache, subjects)
     draw_averages(axes["averages"], cache)
-    _scalp(axes["scalp"], quality, cache.sfreq)
+    _scalp(axes["scalp"], quality)
     _electrodes(axes["electrodes"], quality)
     _line_noise(axes["line"], quality, cache.sfreq, _originals(quality, releases))
     _events(axes["events"], list(facts.values()))
@@ -106,17 +103,11 @@ def _worst(quality, known):
     return lines
 
 
-def _scalp(ax, quality, sfreq):
+def _scalp(ax, quality):
     """How often each electrode is bad, on the scalp."""
-    import mne
-
     share = quality.bad.mean(0) * 100
-    info = mne.create_info(list(CHANNELS[:ELECTRODES]), sfreq, "eeg")
-    info.set_montage("GSN-HydroCel-129", on_missing="ignore")
-    look = {"cmap": "Reds", "contours": 0, "sensors": "k.", "extrapolate": "local"}
-    limits = 0, max(5, share.max())
-    image, _ = mne.viz.plot_topomap(share, info, axes=ax, show=False, vlim=limits, **look)
-    ax.figure.colorbar(image, ax=ax, shrink=0.7, label="% of recordings")
+    look = {"vlim": (0, max(5, share.max())), "cmap": "Reds", "extrapolate": "local"}
+    draw_scalp(ax, share, CHANNELS[:ELECTRODES], "% of recordings", **look)
     worst = [i for i in np.argsort(-share)[:3] if share[i] > 0]
     named = ", ".join(f"{CHANNELS[i]} {share[i]:.0f} %" for i in worst)
     ax.set_title("flat, noisy or clipped" + f"\nmost often {named}" * bool(worst), fontsize=10)

@@ -7,7 +7,7 @@ import numpy as np
 from eeg import cli
 from eeg.audit.counts import Audit, correlations
 from eeg.audit.floors import NAMES, Floor
-from eeg.models.montage import START_S
+from eeg.data.plots import draw_response_times
 from eeg.score.metrics import FEW
 
 _BARS = {  # key of counts.LABELS: a shorter label; all are counted by recording
@@ -31,9 +31,6 @@ _BARS = {  # key of counts.LABELS: a shorter label; all are counted by recording
 
 def plot_audit(audits: list[Audit], whole: Audit, found: list[Floor], file: Path) -> None:
     """Draw response times, trials, irregularities, labels and label-only scores."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(16, 9.5), layout="constrained")
@@ -61,17 +58,7 @@ def _response_times(ax, whole):
         for some in (usual, fast)
     ]
     times = [each[np.isfinite(each)] for each in times]
-    colors, labels = ["C0", "C1"], ["usual time line", "fast time line"]
-    ax.hist(times, np.arange(0, 2.55, 0.05), stacked=True, color=colors, label=labels)
-    ax.axvspan(0, START_S, color="0.9", zorder=0)
-    ax.set(xlabel="response time from stimulus (s); grey: before the window", ylabel="valid trials")
-    every = np.concatenate(times)
-    ax.set_title(
-        f"response times: mean {every.mean():.2f} s, std {every.std():.2f} s"
-        if len(every)
-        else "no response times"
-    )
-    ax.legend(fontsize=8)
+    draw_response_times(ax, *times, "valid trials")
 
 
 def _trials(ax, audits):

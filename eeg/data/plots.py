@@ -20,9 +20,6 @@ def summary(cache: Cache) -> str:
 
 def _figure(title, rows, columns, size):
     """A figure and its axes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=size, layout="constrained")
@@ -44,15 +41,33 @@ def draw_labels(ax, cache, subjects):
         ax.set(xlabel="externalizing", ylabel="subjects")
         ax.set_title(f"labels: mean {np.mean(values):.2f}, std {np.std(values):.2f} over subjects")
         return
-    labels, colors = ["usual time line", "fast time line"], ["C0", "C1"]
+    draw_response_times(ax, y[~fast], y[fast], "windows")
+
+
+def draw_response_times(ax, usual, fast, counted: str) -> None:
+    """Response times (s) on the usual and on the fast time line, and what of them is counted."""
+    labels, every = ["usual time line", "fast time line"], np.concatenate([usual, fast])
     bins = np.arange(0, 2.55, 0.05)
-    ax.hist([y[~fast], y[fast]], bins, stacked=True, color=colors, label=labels)
+    ax.hist([usual, fast], bins, stacked=True, color=["C0", "C1"], label=labels)
     ax.axvspan(0, START_S, color="0.9", zorder=0)
     place = {"ha": "center", "va": "top", "transform": ax.get_xaxis_transform()}
     ax.text(START_S / 2, 0.97, "before the\nwindow", fontsize=8, **place)
-    ax.set(xlabel="response time from stimulus (s)", ylabel="windows")
-    ax.set_title(f"response times: mean {y.mean():.2f} s, std {y.std():.2f} s")
+    ax.set(xlabel="response time from stimulus (s)", ylabel=counted)
+    figures = f"mean {every.mean():.2f} s, std {every.std():.2f} s" if len(every) else "none"
+    ax.set_title(f"response times: {figures}")
     ax.legend(fontsize=8)
+
+
+def draw_scalp(ax, values, channels, label: str, **look) -> None:
+    """A number of each electrode on the head, seen from above, nose up, with a colour bar."""
+    import mne
+
+    info = mne.create_info(list(channels), 100.0, "eeg")
+    info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
+    placed = [i for i, channel in enumerate(info["chs"]) if np.isfinite(channel["loc"][:3]).all()]
+    look = {"contours": 0, "sensors": "k.", "axes": ax, "show": False} | look
+    image, _ = mne.viz.plot_topomap(values[placed], mne.pick_info(info, placed), **look)
+    ax.figure.colorbar(image, ax=ax, shrink=0.75, label=label)
 
 
 def draw_counts(ax, cache, subjects):

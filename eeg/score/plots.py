@@ -6,11 +6,11 @@ They are small and have large type: on a phone each is scaled to the width of th
 import functools
 
 import matplotlib
-import mne
 import numpy as np
 from matplotlib.figure import Figure
 
 from eeg import cli
+from eeg.data.plots import draw_scalp
 
 MANY = 2500  # windows, above which cells are drawn and not dots
 BLUE, ORANGE, GREY, DARK = "#3b6ea5", "#cf6f2e", "#9aa0a6", "#30343a"
@@ -251,14 +251,9 @@ def examples(fig, moments, chances, y, p):
 def scalp(axes, increase, channels, names, top, low, high):
     """The increase of each electrode, seen from above, nose up; the `top` ones with intervals."""
     head, bars = axes
-    info = mne.create_info(list(channels), 100.0, "eeg")
-    info.set_montage("GSN-HydroCel-129", on_missing="ignore", verbose="ERROR")
-    placed = [i for i, channel in enumerate(info["chs"]) if not np.isnan(channel["loc"][:3]).any()]
     limit = max(np.abs(increase).max(), 1e-9)
-    look = {"cmap": "RdBu_r", "contours": 0, "sensors": "k.", "extrapolate": "head"}
-    look |= {"vlim": (-limit, limit), "axes": head, "show": False}
-    image, _ = mne.viz.plot_topomap(increase[placed], mne.pick_info(info, placed), **look)
-    head.figure.colorbar(image, ax=head, shrink=0.75, label="increase in NRMSE")
+    look = {"vlim": (-limit, limit), "cmap": "RdBu_r", "extrapolate": "head"}
+    draw_scalp(head, increase, channels, "increase in NRMSE", **look)
     _bars(bars, np.arange(len(top)), increase[top], low, high)
     labels = [names.get(channels[i], channels[i]) for i in top]
     bars.set_xticks(np.arange(len(top)), labels, rotation=45, ha="right")

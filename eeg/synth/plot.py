@@ -8,10 +8,10 @@ import numpy as np
 import scipy.signal
 
 from eeg import UserError
+from eeg.data.plots import draw_scalp
 from eeg.data.release import CONTRAST
 from eeg.models.montage import CHANNELS, SFREQ
 from eeg.synth.events import scene
-from eeg.synth.head import electrodes
 from eeg.synth.signals import Brain
 from eeg.synth.subjects import ODDITIES, draw_subject, stream
 from eeg.synth.worlds import WORLDS
@@ -127,24 +127,11 @@ def draw(file: Path, world: str, snr: float, seed: int, beside: Path | None) -> 
     histogram.set(xlabel="uV at Pz, 0.1 s around the response", ylabel="share of trials per uV")
     histogram.legend(fontsize=8)
     average.set(xlabel="s from the response", ylabel="uV at Pz: each subject, and all")
-    _draw_map(scalp, topography)
+    limit = np.abs(topography).max()
+    shown = {"E62": "Pz", "E55": "CPz", "Cz": "Cz", "E11": "Fz"}
+    look = {"vlim": (-limit, limit), "cmap": "RdBu_r", "extrapolate": "local", "sensors": False}
+    look["names"] = [shown.get(name, "") for name in CHANNELS]
+    draw_scalp(scalp, topography, CHANNELS, "uV", **look)
+    scalp.set_title("at the response, against Cz: uV, typical of subjects")
     figure.suptitle(f"simulated EEG, world {world}" + (" beside a real recording" * bool(beside)))
     figure.savefig(file, dpi=110, format=file.suffix[1:] or "png")
-
-
-def _draw_map(axes, values):
-    """The head from above, nose up; the net's lower rows lie outside the circle of the head."""
-    xyz = electrodes()
-    angle = np.arccos(np.clip(xyz[:, 2], -1, 1)) / (np.pi / 2)
-    flat = xyz[:, :2] / np.maximum(np.linalg.norm(xyz[:, :2], axis=1, keepdims=True), 1e-9)
-    places = flat * angle[:, None]
-    limit = np.abs(values).max()
-    levels = np.linspace(-limit, limit, 17)
-    filled = axes.tricontourf(*places.T, values, levels, cmap="RdBu_r")
-    axes.plot(*places.T, "k.", ms=2)
-    for name in ("E62", "E55", "Cz", "E11"):
-        shown = {"E62": "Pz", "E55": "CPz", "E11": "Fz"}.get(name, name)
-        axes.annotate(shown, places[CHANNELS.index(name)], fontsize=9)
-    axes.set(aspect="equal", title="at the response, against Cz: uV, typical of subjects")
-    axes.axis("off")
-    axes.figure.colorbar(filled, ax=axes, shrink=0.7)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eeg import UserError
-from eeg.audit.tables import MISSING, RESTING, Recorded, read_table
-from eeg.data.release import CONTRAST, FACTORS, TASKS, BadRecording, Release
+from eeg.audit.tables import RESTING, Recorded, read_table
+from eeg.data.release import CONTRAST, FACTORS, TASKS, BadRecording, Release, as_number
 
 _COLUMN = re.compile(r"([A-Za-z0-9]+?)(?:_([0-9]+))?")  # of one task, or of one of its runs
 NUMBERS = ("age", "sex", "ehq_total", *FACTORS)  # sex: 1 for M, 0 for F
@@ -44,7 +44,7 @@ def read_people(release: Release) -> People:
     ids = [name.removeprefix("sub-") for name in table["participant_id"]]
     rows = Counter(ids)
     people = People(list(known), repeated=[name for name, n in rows.items() if n > 1])
-    hand = dict(zip(ids, map(_number, table.get("ehq_total", ["n/a"] * len(ids)))))
+    hand = dict(zip(ids, map(as_number, table.get("ehq_total", ["n/a"] * len(ids)))))
     sex = {"M": 1.0, "F": 0.0}
     people.numbers = np.array(
         [
@@ -60,13 +60,6 @@ def read_people(release: Release) -> People:
             key = match[1], int(match[2] or 0)
             people.said |= {(name, *key): cell.lower() for name, cell in zip(ids, cells)}
     return people
-
-
-def _number(text):
-    try:
-        return float(text) if text.lower() not in MISSING else float("nan")
-    except ValueError:
-        return float("nan")
 
 
 def compare(people: People, recordings: list[Recorded]) -> dict[str, list[str]]:

@@ -124,7 +124,7 @@ class Release:
         unknown = [""] * len(table["participant_id"])
         found = {}
         for i, name in enumerate(table["participant_id"]):
-            row = {key: _number(table.get(key, unknown)[i]) for key in ("age", *FACTORS)}
+            row = {key: as_number(table.get(key, unknown)[i]) for key in ("age", *FACTORS)}
             sex = table.get("sex", unknown)[i]
             found[name.removeprefix("sub-")] = row | {"sex": sex if sex in ("M", "F") else ""}
         return found
@@ -190,7 +190,8 @@ def read_tsv(path: Path) -> dict[str, list[str]]:
     return {name: list(map(str.strip, column)) for name, column in zip(names, columns)}
 
 
-def _number(text):
+def as_number(text: str) -> float:
+    """NaN for n/a, and for anything else that is no number."""
     try:
         return float(text)
     except ValueError:

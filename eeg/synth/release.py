@@ -16,6 +16,8 @@ from eeg import UserError
 from eeg.data.release import CONTRAST, DATASETS, FACTORS, TASKS, folder_names
 from eeg.files import publishing, writing
 from eeg.models.montage import CHANNELS, SFREQ
+from eeg.raw import bdf
+from eeg.raw.bdf import TOP_STEP
 from eeg.raw.eeglab import write_set
 from eeg.synth.events import Scene, events_text, scene
 from eeg.synth.oracle import oracle
@@ -45,8 +47,7 @@ COLUMNS = (
     *FACTORS,
     *RECORDINGS,
 )
-# Microvolts and digital steps at both ends of the range: 0 is exactly 0.
-TOP_UV, TOP_STEP = 8388.6, 8388607
+TOP_UV = 8388.6  # at both ends of the range
 GENERATOR = "eeg simulation"
 Totals = dict[str, int]
 
@@ -193,31 +194,9 @@ def _write_contrast(eeg, brain, runs, raw):
 
 def write_bdf(path: Path, x: np.ndarray) -> None:
     """Write (129, N) microvolts as 24-bit BDF, in records of 1 s (N is a multiple of 100)."""
-    channels, samples = x.shape
-    fields: list[tuple[object, int]] = [("X X X X", 80), ("Startdate X X X simulated", 80)]
-    header = b"\xffBIOSEMI" + _text(fields) + b"01.01.1500.00.00"
-    size = 256 * (channels + 1)
-    header += _text([(size, 8), ("24BIT", 44), (samples // SFREQ, 8), (1, 8), (channels, 4)])
-    header += _text([(name, 16) for name in CHANNELS])
-    for value, width in (
-        ("", 80),  # transducer
-        ("uV", 8),
-        (-TOP_UV, 8),
-        (TOP_UV, 8),
-        (-TOP_STEP, 8),
-        (TOP_STEP, 8),
-        ("HP:0.5Hz LP:50Hz", 80),
-        (SFREQ, 8),
-        ("", 32),
-    ):
-        header += _text([(value, width)] * channels)
-    steps = np.clip(np.rint(x * (TOP_STEP / TOP_UV)), -TOP_STEP, TOP_STEP).astype("<i4")
-    records = np.ascontiguousarray(steps.reshape(channels, -1, SFREQ).transpose(1, 0, 2))
-    path.write_bytes(header + records.view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
-
-
-def _text(fields):
-    return b"".join(str(value).ljust(width).encode("ascii") for value, width in fields)
+    steps = np.rint(x * (TOP_STEP / TOP_UV))  # here, where x is single precision
+    uv = steps * np.float64(TOP_UV / TOP_STEP)
+    bdf.write_bdf(path, uv, [str(TOP_UV)] * len(x), "simulated", "HP:0.5Hz LP:50Hz")
 
 
 def write_recording(

@@ -1,5 +1,5 @@
-// Arrays as kernels take them: where the numbers lie, and the shape that was checked before. Numbers
-// lie row by row, without gaps.
+// Arrays as kernels take them: where the numbers lie, and the shape that was checked before.
+// Numbers lie row by row, without gaps.
 #pragma once
 
 #include <array>
@@ -42,7 +42,7 @@ View<const T> view_of(const std::vector<T>& list) {
     return {list.data(), {static_cast<int64_t>(list.size())}};
 }
 
-// Windows of C channels x S samples (N, C, S): float, or the bits of float16. std::visit tells which.
+// Windows of C channels x S samples (N, C, S): float, or the bits of float16; std::visit says which.
 typedef std::variant<View<const float, 3>, View<const uint16_t, 3>> Samples;
 
 // n samples in memory as floats: themselves, or of halves, converted ones in `room`.

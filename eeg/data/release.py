@@ -242,7 +242,7 @@ def choose_releases(
     return train, valid
 
 
-# ------------------------------------------------------------------------------ what a user leaves out
+# ------------------------------------------------------------------- what a user leaves out
 
 # The list of --exclude is text: on each line a recording or a subject, then the reason.
 #

@@ -181,11 +181,12 @@ def build(
     """-> Model: the input normalisation, the network, and what its numbers mean.
 
     normalize: a kind of layers.Normalize, or several as in "spread+level", of which the members
-    take turns; "channel" by default, "none" for a network that reads amplitudes. aux: names of further numbers to learn beside the answer, such as age. features:
-    "none", "file" or "layer", for networks that take features. blend: a ridge beside the network
-    (see Model). members: how many networks answer, in the mean. The other settings are the
-    network's own, see SETTINGS. Raises ValueError for a name or setting that does not exist, and
-    for a value that a setting does not take.
+    take turns; "channel" by default, "none" for a network that reads amplitudes. aux: names of
+    further numbers to learn beside the answer, such as age. features: "none", "file" or "layer",
+    for networks that take features. blend: a ridge beside the network (see Model). members: how
+    many networks answer, in the mean. The other settings are the network's own, see SETTINGS.
+    Raises ValueError for a name or setting that does not exist, and for a value that a setting does
+    not take.
     """
     from .model import Model
 

@@ -42,7 +42,7 @@ View<const T> view_of(const std::vector<T>& list) {
     return {list.data(), {static_cast<int64_t>(list.size())}};
 }
 
-// Windows of C channels x S samples (N, C, S): float, or the bits of float16; std::visit says which.
+// Windows of C channels x S samples (N, C, S): float, or the bits of float16; std::visit knows.
 typedef std::variant<View<const float, 3>, View<const uint16_t, 3>> Samples;
 
 // n samples in memory as floats: themselves, or of halves, converted ones in `room`.

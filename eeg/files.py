@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from eeg import UserError, hints
@@ -96,6 +96,25 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, content: object) -> None:
     write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+# Notes: a few bytes that a file carries beside its content, as its times and its owner. Where the
+# file system keeps none, or a program copies the content alone, there are none.
+
+
+def note(path: Path, name: str, content: bytes) -> None:
+    """Keep a note of this name with a file, where that is possible."""
+    if hasattr(os, "setxattr"):  # Linux
+        with suppress(OSError):
+            os.setxattr(path, f"user.eeg.{name}", content)
+
+
+def noted(path: Path, name: str) -> bytes | None:
+    """The note of this name, None if the file carries none."""
+    if hasattr(os, "getxattr"):
+        with suppress(OSError):
+            return os.getxattr(path, f"user.eeg.{name}")
+    return None
 
 
 # Locks: the kernel releases them when the last process that has the file open ends, however it

@@ -22,7 +22,7 @@ import numpy as np
 
 import eeg
 from eeg import UserError, files
-from eeg.data.cache import FORMAT, VERSION, look
+from eeg.data.cache import DATA, FORMAT, VERSION, look
 from eeg.data.recording import open_signal, prepare
 from eeg.data.release import CONTRAST, BadRecording, Exclusions, Recording, Release, cache_path
 from eeg.data.sources import (
@@ -126,6 +126,8 @@ def build(
         rows = _write(partial, layout, plans, report, opened, jobs, shown)
         if rows is None:
             return report
+        # not in its content: two places with the same files make the same cache
+        files.note(partial, DATA, os.fsencode(os.path.abspath(release.root)))
         os.replace(partial, report.path)
     if report.signals:
         report.signals.remove()
@@ -242,7 +244,6 @@ class _Layout:
             "channels": np.array(CHANNELS, "S4"),
             "tasks": np.array(settings.tasks, "S24"),
             "max_recordings": settings.max_recordings or 0,
-            "data": np.bytes_(os.fsencode(os.path.abspath(release.root))),
             "target": TARGETS[settings.challenge],
             "window_samples": length,
             "margin_samples": self.margin_samples,

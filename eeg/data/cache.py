@@ -15,11 +15,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from eeg import UserError, cli, hints
+from eeg import UserError, cli, files, hints
 from eeg.data.release import CONTRAST, TASKS, Exclusions, cache_path
 from eeg.raw.preprocessing import Preprocessing
 
 FORMAT, VERSION = "eeg windows", 1
+DATA = "data"  # the note of a cache that names the data root it was made from
 # what the files of one Cache must agree on
 ALIKE = "challenge sfreq unit target window_samples margin_samples windowing reference".split()
 
@@ -166,11 +167,17 @@ def find_caches(folder: Path, challenge: int, releases: Iterable[str], mini: boo
     return cache
 
 
+def _attributes(file, path):
+    """Those of an HDF5 file, with where its release lay: old caches have that among them."""
+    origin = files.noted(path, DATA)
+    return ({DATA: origin} if origin else {}) | dict(file.attrs)
+
+
 def _open(path):
     """(X mapped; the file's attributes, the "dtype" of X, the file's "identity" on the disk)."""
     try:
         with h5py.File(path, "r", locking=False) as f:
-            attributes = dict(f.attrs)
+            attributes = _attributes(f, path)
             if attributes.get("format") != FORMAT:
                 raise UserError(
                     f"{path} is not a cache of windows (its format is "
@@ -218,7 +225,7 @@ def known_settings(attributes: Mapping) -> dict[str, Any]:
     }
     if "max_recordings" in attributes:
         known["max_recordings"] = int(attributes["max_recordings"]) or None
-    if "data" in attributes and (data := Path(os.fsdecode(attributes["data"]))).is_dir():
+    if DATA in attributes and (data := Path(os.fsdecode(attributes[DATA]))).is_dir():
         known["data"] = data
     if "exclude" in attributes:  # its path; what it excluded is in "excluded"
         known["exclude"] = Exclusions(Path(os.fsdecode(attributes["exclude"])))
@@ -243,7 +250,7 @@ def look(path: Path) -> There | None:
     """What is asked about a cache, or None if the file cannot be read as a cache."""
     try:
         with h5py.File(path, "r", locking=False) as f:
-            attributes = dict(f.attrs) | {"dtype": f["X"].dtype}
+            attributes = _attributes(f, path) | {"dtype": f["X"].dtype}
             return There(
                 path=path,
                 fingerprint=str(attributes["fingerprint"]),

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 from eeg import UserError, files
+from eeg.data.cache import DATA, Cache
 from eeg.models.features import FEATURES
 from eeg.models.montage import CHANNELS, GROUPS, LAGS, SFREQ
 
@@ -80,7 +81,6 @@ def add(
     another process is at it.
     """
     from eeg.data.build import partial_file
-    from eeg.data.cache import Cache
 
     cache, path = Cache(path), Path(path)
     _check(cache)
@@ -227,4 +227,6 @@ def _publish(path, fd, partial, values, fingerprint):
     with open(partial, "rb") as f:
         os.fsync(f.fileno())
     shutil.copymode(path, partial)
+    if origin := files.noted(path, DATA):
+        files.note(partial, DATA, origin)
     os.replace(partial, path)

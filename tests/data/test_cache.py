@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
 
@@ -12,7 +13,7 @@ import pytest
 
 from eeg import UserError
 from eeg.data.build import Settings, build
-from eeg.data.cache import Cache, cache_path, find_caches
+from eeg.data.cache import Cache, cache_path, find_caches, look
 from eeg.data.release import find_release, folder_names
 from eeg.models.montage import CHANNELS
 from tests.conftest import (
@@ -318,6 +319,24 @@ def test_the_same_release_makes_the_same_bytes_whenever_its_files_were_written(r
             os.utime(path, (0, 1e9))
         report.path.unlink()
         assert made(release_folder, challenge=challenge)[0].path.read_bytes() == before
+
+
+def test_the_same_release_in_another_place_makes_the_same_bytes(release_folder, tmp_path):
+    """Where it lay is kept with the file, not in it, and asked about before it is replaced."""
+    (tmp_path / "b").mkdir()
+    elsewhere = tmp_path / "b" / "data" / release_folder.name
+    shutil.copytree(release_folder, elsewhere)
+    one, other = made(release_folder)[0].path, made(elsewhere)[0].path
+    assert one.read_bytes() == other.read_bytes()
+    assert look(one).settings["data"] == release_folder.parent
+    assert look(other).settings["data"] == elsewhere.parent
+    events = next(elsewhere.rglob("*_events.tsv"))
+    events.write_text("\n".join(events.read_text().splitlines()[:20]) + "\n")
+    with pytest.raises(UserError, match="the release in .*/data instead of .*/b/data"):
+        build(find_release("R1", elsewhere.parent), Settings(), one.parent)
+    copied = tmp_path / "copy.h5"
+    copied.write_bytes(one.read_bytes())  # notes do not come along: nothing is known then
+    assert "data" not in look(copied).settings and len(Cache(copied)) == len(Cache(one))
 
 
 @pytest.mark.parametrize(

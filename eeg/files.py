@@ -209,6 +209,15 @@ def amount(size: float) -> str:
     return f"{size:,.0f} bytes"
 
 
+def check_room(path: Path, option: str, size: int) -> None:
+    """Raise UserError if the disk has no room for so many bytes at `path`, or below it."""
+    parents = [path.absolute(), *path.absolute().parents]
+    free = shutil.disk_usage(next(each for each in parents if each.is_dir())).free
+    if size > free:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise UserError(trouble(full, path, option, size))
+
+
 def check_writable(path: Path, option: str) -> None:
     """Raise UserError if no file can be made at `path`: called before the work begins."""
     folder, other = path.parent, f"name another place with {option}"

@@ -18,6 +18,8 @@ from eeg.data.release import TASKS, Exclusions, cache_path, find_release, read_e
 from eeg.files import amount, check_writable
 from eeg.raw.preprocessing import Preprocessing
 
+WHOLE_BYTES = 1e9  # a table is less: where more is fetched whole, it is worth a note
+
 
 def arguments():
     p = cli.parser(__doc__)
@@ -132,6 +134,10 @@ def stream(name, settings, args):
     release = StreamedRelease(name, args.mini, fetched.folder, fetched, args.data, args.connections)
     try:
         with interruptible(server), fetched.held():
+            if fetched.whole_bytes > WHOLE_BYTES:
+                of = f"{amount(fetched.whole_bytes)} of {amount(choice.bytes)}"
+                why = "only BDF files can be read in parts"
+                print(f"note      {of} are fetched whole, to {fetched.work}/: {why}", flush=True)
             fetched.prepare(args.connections)
             report = make(release, source.url, settings, args)
             fetched.remove()

@@ -4,11 +4,8 @@
 the files to know. A file that it does not name is compared with its checksum.
 """
 
-import errno
 import json
-import os
 import queue
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -109,11 +106,7 @@ class Download:
             part = part_of(self.folder / one.path, one.etag)
             come = part.stat().st_size if part.exists() else 0
             needed += 0 if one.path in fits else max(0, one.size - come)
-        parents = [self.folder.absolute(), *self.folder.absolute().parents]
-        free = shutil.disk_usage(next(each for each in parents if each.is_dir())).free
-        if needed > free:
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            raise UserError(files.trouble(full, self.folder, "--data DIR", needed))
+        files.check_room(self.folder, "--data DIR", needed)
 
     def run(self, connections: int, progress: Callable | None = None) -> Report:
         """Fetch and verify. progress(done, total) is called with bytes.

@@ -67,6 +67,11 @@ class Stream:
         self._noted: dict[str, tuple[str, list[Range]]] = {}
         self._read_notes()
 
+    @property
+    def whole_bytes(self) -> int:
+        """Of files that are fetched whole: only a BDF can be read in parts."""
+        return sum(one.size for one in self.objects.values() if not one.path.endswith(".bdf"))
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes from the folder."""
@@ -79,6 +84,10 @@ class Stream:
 
     def prepare(self, connections: int) -> None:
         """Fetch tables, the beginnings of recordings, and those that cannot be read in parts."""
+        whole = [one for one in self.objects.values() if not one.path.endswith(".bdf")]
+        there = (self.folder / one.path for one in whole)
+        come = sum(path.stat().st_size for path in there if path.exists())
+        files.check_room(self.work, "--cache DIR", self.whole_bytes - come)
         with ThreadPoolExecutor(connections) as pool:
             futures = [pool.submit(self._prepare, one) for one in self.objects.values()]
             try:

@@ -32,8 +32,9 @@ class S3(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, page=7):
+    def __init__(self, page=7, bucket=BUCKET):
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.bucket = bucket
         self.objects, self.faults, self.asked, self.page = {}, {}, [], page
         self.sent = 0  # bytes of bodies of objects
         self.lock = threading.Lock()
@@ -75,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.asked.append((self.command, self.key, wanted))
             waiting = self.server.faults.get(self.key) if self.command == "GET" else None
             fault = waiting.pop(0) if waiting else None
-        if bucket != BUCKET:
+        if bucket != self.server.bucket:
             answer = error(404, "NoSuchBucket")
         elif self.key:
             answer = self.object(wanted)

@@ -6,24 +6,34 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from eeg.bucket.stream import merged, without
+from eeg import UserError
+from eeg.bucket.choice import choose
+from eeg.bucket.listing import list_objects
+from eeg.bucket.patience import Patience
+from eeg.bucket.server import Server
+from eeg.bucket.stream import Stream, merged, without
+from eeg.data.release import CONTRAST as CONTRAST_TASK
 from tests.bucket import s3 as faults
 from tests.bucket.conftest import PREFIX
-from tests.bucket.s3 import S3
+from tests.bucket.s3 import BUCKET, S3
 from tests.bucket.test_download import kill_later
 from tests.children import Child
 from tests.conftest import ROOT, bdf_bytes, trial_events, write_recording
+from tests.raw.helpers import write_release
 
 CONTRAST = PREFIX + "sub-{0}/eeg/sub-{0}_task-contrastChangeDetection_run-1_"
 honest = lambda handler, *answer: answer
 
 
 def line(folder, cache, *words):
-    script, data = str(ROOT / "run" / "cache.py"), str(folder.parent)
+    """With --stream the data root is another: nothing is read there, and the cache is the same."""
+    script = str(ROOT / "run" / "cache.py")
+    data = str(cache / "no data" if "--stream" in words else folder.parent)
     words = ["--release", "R1", "--data", data, "--cache", str(cache), *map(str, words)]
     return [sys.executable, script, *words]
 
@@ -111,6 +121,30 @@ def test_a_recording_at_another_rate_comes_whole(s3, original, tmp_path):
     write_recording(original, "NDARAA001AAA", trial_events(), bdf_bytes(digital, record=200))
     s3.put_folder(original, PREFIX)
     both(s3, original, tmp_path)
+
+
+def test_eeglab_originals_come_whole(tmp_path):
+    """A .set has no parts: it is fetched, filtered and cut as from files."""
+    folder = tmp_path / "data" / "ds005505"
+    write_release(folder, subjects=2)
+    said, expected = made(folder, tmp_path / "files")
+    with S3(bucket="openneuro.org") as s3:
+        s3.put_folder(folder, "ds005505/")
+        words = "--stream", "--source", "openneuro", "--endpoint", s3.url
+        again, found = made(folder, tmp_path / "stream", *words)
+        everything = sum(len(one.body) for one in s3.objects.values())
+        assert 0.99 * everything < s3.sent <= everything
+        s3.shutdown()
+    assert found == expected and "filtered  2 recordings" in said and "filtered  2" in again
+
+
+def test_no_room_for_files_that_come_whole(s3, original, tmp_path, monkeypatch):
+    s3.put_folder(original, PREFIX)
+    choice = choose(list_objects(Server(BUCKET, s3.url, Patience()), PREFIX)[0], [CONTRAST_TASK])
+    stream = Stream(Server(BUCKET, s3.url, Patience()), choice, tmp_path / "work", "R1_L100_bdf")
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=99))
+    with pytest.raises(UserError, match="no room for .*work: it takes .* more than .*--cache DIR"):
+        stream.prepare(1)
 
 
 def test_what_is_fetched(s3, original, tmp_path):

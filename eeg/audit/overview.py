@@ -200,9 +200,9 @@ def _margins(ax, facts):
         ax.set_title("no length in any eeg.json: not compared with the last event")
         ax.axis("off")
         return
+    ax.set_yscale("symlog", linthresh=1)  # first: limits are found on the scale that is set
     ax.plot(np.flatnonzero(known), margin[known], ".", ms=4)
     ax.axhline(0, color="C3", lw=0.8)
-    ax.set_yscale("symlog", linthresh=1)
     ax.set(xlabel="contrast-change recording on disk", ylabel="s, from the last event to the end")
     ended = int((margin < 0).sum())
     ax.set_title(f"length beyond the last event: negative in {ended}", fontsize=10)

@@ -136,4 +136,5 @@ def _floors(ax, found):
     ax.invert_yaxis()
     ax.axvline(1, color="0.6", lw=0.8)
     ax.set(xlabel=f"NRMSE{note}", title="what labels alone score, by challenge")
-    ax.legend(fontsize=7, title="test", title_fontsize=7)
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # points may lie anywhere inside
+    ax.legend(fontsize=7, title="test", title_fontsize=7, **beside)

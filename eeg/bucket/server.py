@@ -11,9 +11,11 @@ import ssl
 import threading
 import time
 import urllib.request
+from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree
 
 import eeg
@@ -134,8 +136,9 @@ class Server:
         sent |= dict(headers or {})
         for again in (False, True):
             kept, connection = self._connection()
+            begin, more = self._own.way
             try:
-                connection.request(method, path, headers=sent)
+                connection.request(method, begin + path, headers=sent | more)
                 self._sockets[threading.get_ident()] = connection.sock
                 response = connection.getresponse()
             except ssl.SSLCertVerificationError as e:
@@ -145,7 +148,7 @@ class Server:
                 self._drop()
                 silent = isinstance(e, TimeoutError)
                 if not kept or silent or again:  # a kept one may have been closed meanwhile
-                    raise _transient(e) from None
+                    raise _transient(e, self._own.proxy) from None
             else:
                 return self._checked(response, key)
         raise AssertionError("a second attempt returns or raises")
@@ -156,19 +159,20 @@ class Server:
         if connection is not None and connection.sock is not None:
             return True, connection
         secure, host = self._secure, self._host
-        proxy = urllib.request.getproxies().get("https" if secure else "http")
-        if proxy and urllib.request.proxy_bypass(host):
-            proxy = None
-        first, timeout_s = urlsplit(proxy).netloc if proxy else host, self.patience.timeout_s
+        proxy = _find_proxy("https" if secure else "http", host)
+        first, timeout_s = proxy.place if proxy else host, self.patience.timeout_s
         if secure:
             connection = http.client.HTTPSConnection(
                 first, timeout=timeout_s, context=self._context
             )
         else:
             connection = http.client.HTTPConnection(first, timeout=timeout_s)
-        if proxy:
-            connection.set_tunnel(host)
-        self._own.connection = connection
+        self._own.way = "", {}  # what a request's path begins with, and headers beside ours
+        if proxy and secure:
+            connection.set_tunnel(host, headers=proxy.headers)
+        elif proxy:
+            self._own.way = f"http://{host}", proxy.headers
+        self._own.connection, self._own.proxy = connection, proxy
         return False, connection
 
     def _drop(self):
@@ -220,9 +224,35 @@ class Server:
         self._drop()
 
 
-def _transient(error):
+@dataclass(frozen=True)
+class _Proxy:
+    place: str  # host:port
+    headers: dict[str, str]  # with the user's name and password, where it asks for them
+
+
+def _find_proxy(scheme, host):
+    """The _Proxy that the environment (https_proxy, no_proxy) names for a host, None without."""
+    text = urllib.request.getproxies().get(scheme)
+    if not text or urllib.request.proxy_bypass(host):
+        return None
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    try:
+        place = f"{parts.hostname}:{parts.port or 80}"
+    except ValueError:
+        place = ""
+    if not parts.hostname or not place:
+        example = "http://proxy.example.org:3128"
+        raise UserError(f"{scheme}_proxy is no address of a proxy; expected one like {example}")
+    if parts.username is None:
+        return _Proxy(place, {})
+    who = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return _Proxy(place, {"Proxy-Authorization": f"Basic {b64encode(who.encode()).decode()}"})
+
+
+def _transient(error, proxy=None):
     """What went wrong on the line. Silence has taken its time: it counts as two attempts."""
-    return Transient(_words(error), weight=2 if isinstance(error, TimeoutError) else 1)
+    through = f", through the proxy {proxy.place}" if proxy else ""
+    return Transient(_words(error) + through, weight=2 if isinstance(error, TimeoutError) else 1)
 
 
 def _words(error):
@@ -231,6 +261,8 @@ def _words(error):
         return "the server is silent"
     if isinstance(error, socket.gaierror):
         return f"its address cannot be found ({error.strerror})"
+    if str(error).startswith("Tunnel connection failed: "):
+        return f"the connection is refused ({str(error).partition(': ')[2]})"
     if isinstance(error, OSError):
         number = f" ({os.strerror(error.errno)})" if error.errno and error.errno > 0 else ""
         return f"the connection fails{number}"

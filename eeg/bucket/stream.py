@@ -110,11 +110,13 @@ class Stream:
                 file.truncate(one.size)  # takes no room until something is written
         self._fetch(one, [(0, min(HEAD_BYTES, one.size))])
         with open(path, "rb") as file:
-            header_bytes = 256 * (_number(file.read(256)[252:256]) + 1)
+            head = file.read(256)
+        header_bytes = 256 * (_number(head[252:256]) + 1)
         if HEAD_BYTES < header_bytes <= one.size:
             self._fetch(one, [(0, int(header_bytes))])
         layout = bdf_layout(path)
-        if layout and layout.sfreq != SFREQ:  # it will be filtered, which takes all of it
+        # what will be filtered is needed whole, and so are the times of discontinuous records
+        if layout and (layout.sfreq != SFREQ or head[192:197] == b"BDF+D"):
             self._fetch(one, [(0, one.size)])
         os.utime(path, (one.modified, one.modified))
 

@@ -17,7 +17,7 @@ from eeg.native import _native
 from eeg.raw.preprocess import preprocess
 from eeg.raw.preprocessing import Preprocessing
 from eeg.raw.signals import Signals
-from eeg.raw.source import Unusable, order
+from eeg.raw.source import Unusable, check_continuous, order
 from eeg.raw.spatial import matrix
 
 
@@ -105,6 +105,7 @@ class _Bdf:
     def __init__(self, path):
         try:
             self._bdf = _native.Bdf(os.fsencode(path))
+            check_continuous(path)
         except ValueError as e:
             raise BadRecording(str(e)) from None
         self.sfreq, self.n_times = self._bdf.sfreq, self._bdf.n_times

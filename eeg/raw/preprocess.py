@@ -14,6 +14,7 @@ from eeg.raw.preprocessing import Preprocessing
 from eeg.raw.source import Source, Unusable, order
 
 PADDING = 100  # samples on each side at least
+MOST_V = 1.0  # no electrode has more; its offset may be 0.3 V
 BLOCK_BYTES = 150e6  # of float64 samples that are filtered at a time
 
 
@@ -31,7 +32,7 @@ def preprocess(path: Path, settings: Preprocessing) -> np.ndarray:
     out = np.empty((0, 0), np.float32)
     for first in range(0, len(channels), many):
         part = source.part(channels[first : first + many])
-        _check_finite(part.get_data(), first)
+        _check_samples(part.get_data(), first)
         if source.sfreq == SFREQ:
             microvolts = part.get_data() * 1e6
         else:
@@ -83,8 +84,11 @@ def padding(samples: int, step: int = 5) -> int:
     return (whole - steps) // 2 * step
 
 
-def _check_finite(samples, first):
-    bad = ~np.isfinite(samples)
+def _check_samples(volts, first):
+    bad = ~np.isfinite(volts)
     if bad.any():
         name = CHANNELS[first + np.flatnonzero(bad.any(1))[0]]
         raise Unusable(f"{bad.sum():,} of its samples are not finite (first in {name})")
+    usual = np.median(np.abs(volts[:, :: max(1, volts.shape[1] // 1000)]))
+    if usual > MOST_V:  # MNE takes a unit that it does not know for volts
+        raise Unusable(f"its samples are {usual:,.0f} V: the unit in its header is not understood")

@@ -3,6 +3,7 @@
 A whole recording at 500 Hz in double precision may be 2 GB, so nobody holds one.
 """
 
+import re
 from pathlib import Path
 
 from eeg.models.montage import CHANNELS
@@ -31,6 +32,38 @@ def order(names: list[str]) -> list[int]:
     return [place[name] for name in CHANNELS]
 
 
+def check_continuous(path: Path) -> None:
+    """Raise Unusable where an EDF+D or BDF+D file leaves out some time between its records.
+
+    MNE reads on as if nothing were missing, and events after a gap would be at other samples.
+    """
+    with open(path, "rb") as file:
+        head = file.read(256)
+        if head[192:197] not in (b"EDF+D", b"BDF+D"):
+            return
+        count, seconds, width = int(head[252:256]), float(head[244:252]), 2 + (head[0] == 0xFF)
+        fields, first_byte = file.read(256 * count), 256 * (count + 1)
+        labels = [fields[16 * i : 16 * i + 16].strip() for i in range(count)]
+        samples = [int(fields[at : at + 8]) for at in range(216 * count, 224 * count, 8)]
+        times = [i for i, label in enumerate(labels) if label.endswith(b"Annotations")]
+        if not times:
+            raise Unusable("it is discontinuous (+D) and has no times of its records")
+        of_record, place = width * sum(samples), width * sum(samples[: times[0]])
+        half_sample_s = 0.5 * seconds / max(n for i, n in enumerate(samples) if i not in times)
+        records, start = (path.stat().st_size - first_byte) // of_record, 0.0
+        for record in range(records):
+            file.seek(first_byte + record * of_record + place)
+            found = re.match(
+                rb"([+-]\d+(?:\.\d*)?)[\x14\x15]", file.read(width * samples[times[0]])
+            )
+            if not found:
+                raise Unusable(f"it is discontinuous (+D), and its record {record} has no time")
+            start = start if record else float(found[1])
+            gap = float(found[1]) - start - record * seconds
+            if abs(gap) > half_sample_s:
+                raise Unusable(f"it is discontinuous: {gap:g} s are missing before record {record}")
+
+
 class Source:
     """A recording: `names` of channels, `sfreq` in Hz, `n_times` samples."""
 
@@ -53,6 +86,8 @@ class Source:
         except Exception as e:
             words = " ".join(str(e).split()) or type(e).__name__
             raise Unusable(f"it cannot be read: {words}") from None
+        if path.suffix in (".edf", ".bdf"):
+            check_continuous(path)
         self.sfreq = float(found.sfreq if self._set else found.info["sfreq"])
         self.n_times = int(found.n_times)
         if not self.n_times:

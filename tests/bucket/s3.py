@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from email.utils import formatdate
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -215,3 +216,40 @@ def no_ranges(handler, *_):
     """A server that knows no ranges sends the whole object."""
     one = handler.server.objects[handler.key]
     return 200, {"ETag": f'"{one.etag}"'}, one.body
+
+
+class Proxy(ThreadingHTTPServer):
+    """Passes plain HTTP on, and refuses tunnels. asked: (URL, Proxy-Authorization) of all."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Passing)
+        self.asked = []
+        self.place = f"127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+
+class _Passing(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_CONNECT(self):
+        self.send_error(407, "Proxy Authentication Required")
+
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        parts = urlsplit(self.path)
+        onward = HTTPConnection(parts.netloc)
+        headers = {name: text for name, text in self.headers.items() if name[:5] != "Proxy"}
+        onward.request("GET", self.path.partition(parts.netloc)[2], headers=headers)
+        answer = onward.getresponse()
+        self.send_response(answer.status)
+        for name, text in answer.getheaders():
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(answer.read())
+        onward.close()

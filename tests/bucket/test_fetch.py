@@ -1,5 +1,6 @@
 """One object through every fault: the file is right, or there is none and the reason is said."""
 
+import base64
 import hashlib
 import os
 import threading
@@ -242,3 +243,41 @@ def test_no_server(tmp_path):
     one = Object("a/b", "b", 3, "", 0)
     with pytest.raises(GaveUp):
         fetch(server, one, tmp_path / "b", lambda size: None)
+
+
+def test_through_a_proxy_that_knows_its_users(s3, patience, monkeypatch):
+    proxy = faults.Proxy()
+    s3.put(KEY, BODY)
+
+    def listed(address, not_for=""):
+        """What the proxy was asked for, and as whom, while the bucket was listed."""
+        monkeypatch.setenv("http_proxy", address)
+        monkeypatch.setenv("no_proxy", not_for)
+        proxy.asked.clear()
+        assert [one.key for one in list_objects(Server(BUCKET, s3.url, patience), "a/")[0]] == [KEY]
+        return [(url.partition("?")[0], given) for url, given in proxy.asked]
+
+    url = f"{s3.url}/{BUCKET}/"
+    who = "Basic " + base64.b64encode(b"me:p@ss").decode()
+    assert listed(f"http://me:p%40ss@{proxy.place}") == [(url, who)]
+    assert listed(proxy.place) == [(url, None)]  # without http://, as some write it
+    assert listed(proxy.place, "127.0.0.1") == []
+    proxy.shutdown()
+
+
+@pytest.mark.parametrize(
+    "address, said",
+    [
+        ("http://{place}", r"refused \(407 Proxy Authentication Required\), through the proxy 127"),
+        ("http://127.0.0.1:1", r"Connection refused\), through the proxy 127.0.0.1:1"),
+        ("http://:3128", "https_proxy is no address of a proxy; expected one like http"),
+        ("http://proxy:port", "https_proxy is no address of a proxy; expected one like http"),
+    ],
+)
+def test_a_proxy_that_does_not_help(patience, monkeypatch, address, said):
+    proxy = faults.Proxy()
+    monkeypatch.setenv("https_proxy", address.format(place=proxy.place))
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(UserError, match=said):
+        list_objects(Server(BUCKET, "https://bucket.example.org", patience), "a/")
+    proxy.shutdown()

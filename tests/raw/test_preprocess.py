@@ -1,5 +1,8 @@
 """Recordings at other rates against plain MNE on the whole recording, and what the filters do."""
 
+import subprocess
+import sys
+
 import mne
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import eeg.raw.preprocess as module
 from eeg.raw.preprocess import preprocess
 from eeg.raw.preprocessing import Preprocessing
 from eeg.raw.source import Source, Unusable
-from tests.conftest import LABELS, bdf_bytes
+from tests.conftest import LABELS, ROOT, bdf_bytes
 from tests.raw.helpers import eeg, write_brainvision, write_edf, write_set
 
 USUAL = Preprocessing()
@@ -236,3 +239,88 @@ def test_text_is_no_recording(tmp_path, name):
     (tmp_path / name).write_text("onset\tduration\n" * 100)
     with pytest.raises(Unusable, match="it cannot be read: "):
         preprocess(tmp_path / name, USUAL)
+
+
+def discontinuous(path, times, kind="EDF"):
+    """An EDF+D or BDF+D at 500 Hz in records of 1 s that say these times."""
+    width, top = {"EDF": (2, 32767), "BDF": (3, 8388607)}[kind]
+    names, counts = [*LABELS, f"{kind} Annotations"], [500] * 129 + [20]
+    fit = lambda values, size: b"".join(str(v).ljust(size).encode() for v in values)
+    head = b"\xffBIOSEMI" if kind == "BDF" else fit(["0"], 8)
+    head += fit(["X X X X", "Startdate X X X X"], 80) + b"01.01.1500.00.00"
+    head += fit([256 * 131], 8) + fit([f"{kind}+D"], 44) + fit([len(times), 1], 8) + fit([130], 4)
+    head += fit(names, 16) + fit([""] * 130, 80) + fit(["uV"] * 130, 8)
+    head += fit([-4000] * 130, 8) + fit([4000] * 130, 8) + fit([-top] * 130, 8)
+    head += fit([top] * 130, 8) + fit([""] * 130, 80) + fit(counts, 8) + fit([""] * 130, 32)
+    steps = np.rint(eeg(len(times)) * (top / 4000)).astype("<i4")
+    body = b""
+    for i, time in enumerate(times):
+        samples = np.ascontiguousarray(steps[:, 500 * i : 500 * i + 500]).view(np.uint8)
+        body += samples.reshape(-1, 4)[:, :width].tobytes()
+        body += f"{time}\x14\x14".encode().ljust(20 * width, b"\0")
+    path.write_bytes(head + body)
+
+
+@pytest.mark.parametrize("kind", ["EDF", "BDF"])
+def test_records_with_gaps_between_them(tmp_path, kind):
+    """MNE reads on as if there were none: events after a gap would be at other samples."""
+    path = tmp_path / f"x.{kind.lower()}"
+    discontinuous(path, ["+3", "+4", "+5.0", "+6"], kind)  # without gaps, it may be called so
+    assert preprocess(path, USUAL).shape == (129, 400)
+    discontinuous(path, ["+0", "+1", "+2.5", "+3.5"], kind)
+    with pytest.raises(Unusable, match="discontinuous: 0.5 s are missing before record 2"):
+        preprocess(path, USUAL)
+    discontinuous(path, ["+0", "+1", "two", "+3"], kind)
+    with pytest.raises(Unusable, match="its record 2 has no time"):
+        preprocess(path, USUAL)
+
+
+def test_a_unit_that_is_not_understood(tmp_path):
+    """MNE takes microvolts, written in UTF-8 in an EDF, for volts."""
+    x = eeg(4)
+    write_edf(tmp_path / "x.edf", x)
+    content = (tmp_path / "x.edf").read_bytes()
+    (tmp_path / "x.edf").write_bytes(content.replace(b"uV      ", "µV".encode().ljust(8), 129))
+    with pytest.raises(Unusable, match="its samples are .* V: the unit in its header"):
+        preprocess(tmp_path / "x.edf", USUAL)
+    latin = "µV".encode("latin-1").ljust(8)
+    (tmp_path / "x.edf").write_bytes(content.replace(b"uV      ", latin, 129))
+    write_edf(tmp_path / "y.edf", x)
+    assert_same(preprocess(tmp_path / "x.edf", USUAL), preprocess(tmp_path / "y.edf", USUAL))
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import mne
+from eeg.raw.preprocess import preprocess
+from eeg.raw.preprocessing import Preprocessing
+from eeg.raw.signals import memory_peak
+mne.filter.resample, mne.io.RawArray  # imported before
+preprocess(Path(sys.argv[1]), Preprocessing())
+before = memory_peak()
+preprocess(Path(sys.argv[2]), Preprocessing())
+print(memory_peak() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["fdt", "struct", "vhdr"])
+def test_memory_is_bounded_by_a_few_bytes_a_sample(tmp_path, kind):
+    """What a recording takes: its result, a few channels in double precision and, where samples
+    lie inside the .set, these. All in double precision, a filter's copies too, would be 24 and more.
+    """
+    seconds, sfreq = 500, 500
+    paths = []
+    for name, x in (("small", eeg(10)), ("large", np.tile(eeg(20), seconds // 20))):
+        if kind == "vhdr":
+            paths.append(tmp_path / f"{name}.vhdr")
+            write_brainvision(paths[-1], x)
+        else:
+            paths.append(tmp_path / f"{name}.set")
+            write_set(paths[-1], x, kind=kind)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *paths], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    blocks = 5 * module.BLOCK_BYTES  # a filter's input and output, its transforms, and the next
+    inside = 4 if kind == "struct" else 0
+    assert int(done.stdout) < blocks + 129 * seconds * sfreq * (inside + 0.8 + 1)

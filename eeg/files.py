@@ -202,7 +202,7 @@ def trouble(error: OSError, path: Path | str, option: str, size: int | None = No
 
 
 def amount(size: float) -> str:
-    """Bytes in words."""
+    """The size of a file in words: 1.2 GB, 300 bytes."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"

@@ -10,7 +10,7 @@ COMPILER := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 # this checkout's eeg, whatever else the environment has installed
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo overnight test build lint sanitize peers bench clean
+.PHONY: demo overnight test build lint sanitize races compilers aarch64 peers bench clean
 .DELETE_ON_ERROR:
 
 build: $(BUILT)
@@ -62,24 +62,57 @@ overnight: build
 
 # Pinned: another version has other opinions.
 LINTERS := ruff==0.17.5 clang-format==23.1.5 mypy==2.4.1
-CPP     := $(wildcard csrc/*.hpp csrc/bind/* tests/csrc/*.cpp tests/data/*.cpp)
+CPP     := $(wildcard csrc/*.hpp csrc/bind/* tests/csrc/drivers/* tests/data/*.cpp)
 lint: build
 	$(PY) -m pip install --quiet $(LINTERS)
 	$(PY) -m ruff check eeg run tests setup.py
 	$(PY) -m ruff format --check eeg run tests setup.py
 	$(PY) -m mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP)
-	$(COMPILER) -std=c++17 -fopenmp -fsyntax-only -Wall -Wextra -Wshadow -Werror tests/csrc/fuzz_bdf.cpp tests/data/stop_at.cpp
+	$(COMPILER) -std=c++17 -fopenmp -fsyntax-only -Wall -Wextra -Wshadow -Wno-psabi -Werror $(filter %.cpp,$(filter tests/%,$(CPP)))
+
+# A copy of what tests/csrc needs, without the extension: $(call copied,folder)
+copied = rm -rf $(1) && mkdir -p $(1) && cp -r eeg tests pyproject.toml $(1)/ && rm -f $(1)/eeg/*.so
 
 # The native code under the address and undefined-behaviour sanitizers: its tests, and a fuzzer over FUZZ spoilt BDF files.
 FUZZ ?= 1000000
 SANITIZED := build/sanitize
 sanitize: build
-	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r eeg tests pyproject.toml $(SANITIZED)/ && rm -f $(SANITIZED)/eeg/*.so
-	EEG_SANITIZE=1 $(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/objects
+	$(call copied,$(SANITIZED))
+	EEG_MARCH=native EEG_SANITIZE=1 $(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/objects
 	cd $(SANITIZED) && PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" $(PY) -m pytest tests/csrc
-	$(COMPILER) -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all tests/csrc/fuzz_bdf.cpp -o $(SANITIZED)/fuzz_bdf
+	$(COMPILER) -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all tests/csrc/drivers/fuzz_bdf.cpp -o $(SANITIZED)/fuzz_bdf
 	$(SANITIZED)/fuzz_bdf $(FUZZ)
+
+# Every kernel with several threads under GCC's thread sanitizer, with OpenMP made of threads that it can see into.
+DRIVERS := batches features files layers
+races: $(addprefix build/races/,$(DRIVERS))
+	for driver in $^; do $$driver build/races || exit 1; done
+
+RACES := -std=c++17 -O1 -g -Wall -Wextra -Wno-psabi -fsanitize=thread
+build/races/%: tests/csrc/drivers/%.cpp tests/csrc/drivers/driver.hpp tests/csrc/drivers/openmp.cpp $(wildcard csrc/*.hpp)
+	@mkdir -p build/races
+	$(COMPILER) $(RACES) -fopenmp -c $< -o $@.o
+	$(COMPILER) $(RACES) $@.o tests/csrc/drivers/openmp.cpp -o $@
+
+# Compiled by each of these, the extension passes its tests. Debian and Ubuntu have: g++-11 clang libomp-dev
+COMPILERS ?= g++-11 g++-12 clang++
+compilers: build $(addprefix build/compilers/,$(COMPILERS))
+build/compilers/%: $(wildcard csrc/*.hpp csrc/bind/*)
+	$(call copied,$@)
+	CXX=$* $(PY) setup.py --quiet build_ext --build-lib $@ --build-temp $@/objects
+	cd $@ && PYTHONPATH=. $(PY) -m pytest tests/csrc
+
+# For aarch64: the binding compiles, the drivers compile and, emulated, run. apt-get install g++-aarch64-linux-gnu qemu-user-static
+AARCH64 := aarch64-linux-gnu-g++ -std=c++17 -Wall -Wextra -Wno-psabi -fopenmp
+INCLUDED = $(shell $(PY) -c "import pybind11, sysconfig; print('-I' + pybind11.get_include(), '-I' + sysconfig.get_path('include'))")
+aarch64: build
+	@mkdir -p build/aarch64
+	$(AARCH64) -fsyntax-only $(INCLUDED) csrc/bind/bind.cpp
+	for driver in $(DRIVERS) fuzz_bdf; do \
+		$(AARCH64) -O2 -static tests/csrc/drivers/$$driver.cpp -o build/aarch64/$$driver || exit 1; done
+	for driver in $(DRIVERS); do qemu-aarch64-static build/aarch64/$$driver build/aarch64 || exit 1; done
+	qemu-aarch64-static build/aarch64/fuzz_bdf 20000
 
 # What a user would otherwise use, in an environment of its own. Where it is, the tests compare with it too.
 PEERS := torch==2.13.0 braindecode==1.8.1 eegdash==0.9.1 mne-features==0.3.2

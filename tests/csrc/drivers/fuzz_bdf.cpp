@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <memory>
 
-#include "../../csrc/bdf.hpp"
+#include "../../../csrc/bdf.hpp"
 
 static uint64_t state;
 static uint64_t next() {  // xorshift64*

@@ -116,9 +116,10 @@ def build(
             files.remove(kept)
         with files.writing(kept, "--cache DIR"):
             worth = _worth(tables, settings)
-            report.signals = prepare(worth, settings.preprocessing, kept, jobs, progress)
+            report.signals, heads = prepare(worth, settings.preprocessing, kept, jobs, progress)
         opened = lambda recording: open_signal(recording, settings.preprocessing, report.signals)
-        plans = _make_plans(release, settings, tables, opened, report)
+        head = lambda recording: heads.get(recording) or opened(recording)
+        plans = _make_plans(release, settings, tables, head, report)
         if not plans:
             return report
         layout = _Layout(release, settings, recordings, fingerprint, excluded)
@@ -164,7 +165,7 @@ def _worth(tables, settings):
     return [recording for recording, trials in tables if usable(trials)]
 
 
-def _make_plans(release, settings, tables, opened, report):
+def _make_plans(release, settings, tables, head, report):
     """The plans of the recordings with at least one window, from events and headers alone."""
     participants = release.participants() if settings.challenge == 2 else {}
     plans = []
@@ -172,7 +173,7 @@ def _make_plans(release, settings, tables, opened, report):
         try:
             if settings.challenge == 1 and isinstance(trials, BadRecording):
                 raise trials
-            signal = opened(recording)
+            signal = head(recording)
             if settings.challenge == 1:
                 windows, dropped = cut_trials(trials, signal.n_times)
                 report.dropped.update(dropped)

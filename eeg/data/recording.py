@@ -7,6 +7,7 @@ Each has `n_times` and `read(starts, out)`; the signal is that of the competitio
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,12 +22,11 @@ from eeg.raw.source import Unusable, check_continuous, order
 from eeg.raw.spatial import matrix
 
 
-def is_ready(recording: Recording) -> bool:
-    """Whether the native reader reads it as it is: a BDF at 100 Hz, or one that is damaged."""
-    try:
-        return _ready(recording.signal) is not None
-    except (BadRecording, OSError):  # open_signal says why
-        return True
+class Head(NamedTuple):
+    """What the header of a signal says."""
+
+    n_times: int
+    warning: str
 
 
 def _ready(path):
@@ -43,14 +43,24 @@ def prepare(
     folder: Path,
     jobs: int | None = None,
     progress: Callable | None = None,
-) -> Signals | None:
-    """Preprocess the recordings that are not ready and keep them in `folder`; None if all are.
+) -> tuple[Signals | None, dict[Recording, Head]]:
+    """Preprocess the recordings that are not ready and keep them in `folder`.
 
-    Raises UserError where filters were chosen for recordings that have been filtered.
+    Ready are those that the native reader reads as they are: BDF at 100 Hz, and what is damaged.
+    -> (where the others are kept, None if all are ready; {recording: its head} of those that are
+    read without a change). Raises UserError where filters were chosen for recordings that have been
+    filtered.
     """
-    raw, ready = [], []
+    raw, ready, heads = [], [], {}
     for recording in recordings:
-        (ready if is_ready(recording) else raw).append(recording.signal)
+        try:
+            signal = _ready(recording.signal)
+        except (BadRecording, OSError):  # open_signal says why
+            ready.append(recording.signal)
+            continue
+        (ready if signal else raw).append(recording.signal)
+        if signal and not preprocessing.across_channels:
+            heads[recording] = Head(signal.n_times, signal.warning)
     if ready and not preprocessing.usual_filters:
         raise UserError(
             f"{ready[0]} is at 100 Hz: it has been filtered, and is not filtered again; --bandpass "
@@ -58,10 +68,10 @@ def prepare(
         )
     if not raw:
         files.remove(folder)
-        return None
+        return None, heads
     signals = Signals(folder, preprocessing)
     signals.prepare(raw, jobs, progress)
-    return signals
+    return signals, heads
 
 
 def open_signal(

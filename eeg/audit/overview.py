@@ -7,7 +7,16 @@ import numpy as np
 
 from eeg import cli
 from eeg.audit.counts import read_subject
-from eeg.audit.quality import ELECTRODES, LINE_HZ, NOISY, contrast_name, measure, original_line_db
+from eeg.audit.quality import (
+    ELECTRODES,
+    LINE_HZ,
+    MOST_ORIGINALS,
+    NOISY,
+    Quality,
+    contrast_name,
+    measure,
+    original_line_db,
+)
 from eeg.audit.tables import Facts, list_recordings
 from eeg.data.cache import Cache
 from eeg.data.plots import draw_averages, draw_counts, draw_labels, draw_scalp, summary
@@ -56,9 +65,9 @@ def plot_overview(cache: Cache, releases: list[Release], file: Path) -> list[str
     draw_averages(axes["averages"], cache)
     _scalp(axes["scalp"], quality)
     _electrodes(axes["electrodes"], quality)
-    _line_noise(axes["line"], quality, cache.sfreq, _originals(quality, releases))
-    _events(axes["events"], list(facts.values()))
-    _margins(axes["margin"], list(facts.values()))
+    _line_noise(axes["line"], quality, cache.sfreq, line_noise_of_files(quality, releases))
+    _events(axes["events"], list(facts.values()), [release for release, *_ in facts])
+    _margins(axes["margin"], list(facts.values()), [release for release, *_ in facts])
     _names(axes["worst"], lines)
     fig.savefig(file, dpi=100)
     return lines
@@ -77,12 +86,15 @@ def _facts(releases):
     return found
 
 
-def _originals(quality, releases):
+def line_noise_of_files(quality: Quality, releases: list[Release]) -> dict[int, float]:
     """{number of the recording: dB of line noise in its file}, where the rate allows it."""
-    folders = {release.name: release.folder for release in releases}
-    there = [i for i, (release, _) in enumerate(quality.names) if release in folders]
-    files = [folders[quality.names[i][0]] / quality.names[i][1] for i in there]
-    return {there[i]: value for i, value in original_line_db(files).items()}
+    found: dict[int, float] = {}
+    for release in releases:  # each has one rate, as a rule, which may not be another's
+        there = [i for i, (name, _) in enumerate(quality.names) if name == release.name]
+        files = [release.folder / quality.names[i][1] for i in there]
+        most = max(2, MOST_ORIGINALS // len(releases))
+        found |= {there[i]: value for i, value in original_line_db(files, most).items()}
+    return found
 
 
 def _worst(quality, known):
@@ -113,13 +125,13 @@ def _scalp(ax, quality):
     ax.set_title("flat, noisy or clipped" + f"\nmost often {named}" * bool(worst), fontsize=10)
 
 
-def _by_release(ax, releases):
+def _by_release(ax, releases, height=0.99):
     """Mark where each release begins on an axis of recordings, if there are several."""
     starts = [i for i in range(len(releases)) if i == 0 or releases[i] != releases[i - 1]]
     for i in starts if len(starts) > 1 else []:
         ax.axvline(i - 0.5, color="0.7", lw=0.8)
         place = {"ha": "left", "va": "top", "fontsize": 8, "transform": ax.get_xaxis_transform()}
-        ax.text(i - 0.3, 0.99, releases[i], **place)
+        ax.text(i - 0.3, height, releases[i], **place)
 
 
 def _electrodes(ax, quality):
@@ -161,7 +173,7 @@ def _line_noise(ax, quality, sfreq, originals):
     ax.set_title(title, fontsize=10)
 
 
-def _events(ax, facts):
+def _events(ax, facts, releases):
     """Trials of each recording on disk, and what is odd."""
     if not facts:
         ax.set_title("no events.tsv on disk: nothing is known of trials")
@@ -185,6 +197,7 @@ def _events(ax, facts):
         if len(odd):
             height = np.full(len(odd), top * (1.05 + 0.05 * n))
             ax.plot(odd, height, marker, color=color, ms=4, ls="", label=f"{words}: {len(odd)}")
+    _by_release(ax, releases, height=0.87)  # below the legend
     ax.set(xlabel="contrast-change recording on disk", ylabel="trials")
     ax.set_xlim(-0.5, max(len(at), 10) - 0.5)
     ax.set_ylim(0, top * 1.75)
@@ -192,7 +205,7 @@ def _events(ax, facts):
     ax.legend(fontsize=7, ncols=4, loc="upper left")
 
 
-def _margins(ax, facts):
+def _margins(ax, facts, releases):
     """How long each recording goes on after its last event."""
     margin = np.array([each.duration_s - each.last_onset_s for each in facts], float)
     known = np.isfinite(margin)
@@ -203,6 +216,7 @@ def _margins(ax, facts):
     ax.set_yscale("symlog", linthresh=1)  # first: limits are found on the scale that is set
     ax.plot(np.flatnonzero(known), margin[known], ".", ms=4)
     ax.axhline(0, color="C3", lw=0.8)
+    _by_release(ax, releases)
     ax.set(xlabel="contrast-change recording on disk", ylabel="s, from the last event to the end")
     ended = int((margin < 0).sum())
     ax.set_title(f"length beyond the last event: negative in {ended}", fontsize=10)

@@ -114,16 +114,16 @@ def _line_db(X, bad, sfreq):
     return float(10 * np.log10(max(np.median(ratio), 1e-12)))
 
 
-def original_line_db(signals: list[Path]) -> dict[int, float]:
+def original_line_db(signals: list[Path], most: int = MOST_ORIGINALS) -> dict[int, float]:
     """{number of the recording: dB at 60 Hz}, of those whose files are sampled fast enough.
 
-    From the middle minute of a few electrodes of 16 recordings.
+    From the middle minute of a few electrodes of at most `most` recordings of one release.
     """
     from eeg.raw.source import Source, Unusable, order
 
     found: dict[int, float] = {}
     slow = 0
-    numbers = np.linspace(0, len(signals) - 1, min(MOST_ORIGINALS, len(signals))).astype(int)
+    numbers = np.linspace(0, len(signals) - 1, min(most, len(signals))).astype(int)
     for i in np.unique(numbers):
         if slow == 2:  # a release has one rate, as a rule
             break

@@ -1,15 +1,18 @@
 """Bad electrodes and line noise, on signals that are spoilt here in known ways."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from eeg.audit.overview import plot_overview
+from eeg.audit.overview import line_noise_of_files, plot_overview
 from eeg.audit.quality import contrast_name, electrodes, folded, measure, original_line_db
 from eeg.data.cache import Cache
 from eeg.data.release import find_release
 from tests.audit.test_audit import EVENTS
 from tests.conftest import bdf_bytes, trial_events, write_participants, write_recording
 from tests.data.helpers import command, made
+from tests.raw.helpers import write_release
 
 SFREQ = 100
 
@@ -202,3 +205,14 @@ def test_line_noise_of_files_at_500_hz(tmp_path):
     found = original_line_db([slow, files[0], broken, files[1]])
     assert set(found) == {1, 3}
     assert [found[1], found[3]] == pytest.approx(expected, abs=0.7)
+
+
+def test_line_noise_of_files_beside_a_release_at_100_hz(tmp_path):
+    for name in ("NDARAA", "NDARBB"):
+        write_recording(tmp_path / "R1_L100_bdf", name, trial_events())
+    write_release(tmp_path / "cmi_bids_R2", subjects=2, seconds=12)
+    releases = [find_release(name, tmp_path) for name in ("R1", "R2")]
+    paths = [(each, path) for each in releases for path in each.folder.rglob("*_eeg.[bs][de][ft]")]
+    names = [(each.name, str(path.relative_to(each.folder))) for each, path in paths]
+    found = line_noise_of_files(SimpleNamespace(names=names), releases)
+    assert set(found) == {2, 3} and min(found.values()) > 10  # 30 microvolts at 60 Hz

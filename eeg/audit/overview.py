@@ -161,6 +161,7 @@ def _line_noise(ax, quality, sfreq, originals):
         ax.plot(list(originals), list(originals.values()), "x", ms=5, color="C3", label=label)
         ax.legend(fontsize=8)
     ax.axhline(0, color="0.6", lw=0.8)
+    ax.margins(y=0.15)  # room for the names of releases
     _by_release(ax, [release for release, _ in quality.names])
     where = "power at the frequency above that beside it (dB)"
     ax.set(xlabel="recording", ylabel=where)

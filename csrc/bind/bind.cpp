@@ -69,6 +69,12 @@ void add_layers(py::module_& m) {
     m.def("depthwise_backward", &backward, "x"_exact, "weight"_exact, "gy"_exact, "dilation"_a,
           "gx"_exact, "gw"_exact, "gb"_exact, "threads"_a = 0,
           "The gradients of x, weight and bias into gx, gw and gb, where these are not None.");
+    m.def("norm_forward", &normed_forward, "z"_exact, "residual"_exact, "mask"_exact, "gain"_exact,
+          "bias"_exact, "eps"_a, "y"_exact, "mean"_exact, "variance"_exact, "threads"_a = 0,
+          "y = residual + mask * relu(batch norm of z), all (B, T, C); moments of z (C).");
+    m.def("norm_backward", &normed_backward, "z"_exact, "mask"_exact, "gain"_exact, "bias"_exact,
+          "eps"_a, "mean"_exact, "variance"_exact, "gy"_exact, "gz"_exact, "ggain"_exact,
+          "gbias"_exact, "threads"_a = 0, "The gradients of z, gain and bias.");
 }
 
 void add_features(py::module_& m) {

@@ -183,6 +183,95 @@ class Linear(nn.Linear):
         return product(x, self.weight, self.bias)
 
 
+def _bits(tensor):
+    """As the native side takes it: bfloat16 by its bits, which NumPy lacks."""
+    if tensor is None:
+        return None
+    return _array(tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor)
+
+
+class _NormReLU(torch.autograd.Function):
+    """z (B, T, C), residual (B, T, C) or None, mask (B, C) or None, a batch norm's gain, bias and
+    eps -> residual + mask * relu(norm(z)), mean (C), biased variance (C): csrc/norm.hpp under
+    autograd. z and residual are float32 or bfloat16 on the CPU, contiguous; the others float32.
+    """
+
+    @staticmethod
+    def forward(ctx, z, residual, mask, gain, bias, eps):
+        y = torch.empty(z.shape, dtype=z.dtype, device="cpu")
+        like = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
+        mean, variance = torch.empty(gain.shape, **like), torch.empty(gain.shape, **like)
+        given = _bits(z), _bits(residual), _array(mask), _array(gain), _array(bias), eps
+        outputs = _bits(y), _array(mean), _array(variance)
+        _native.norm_forward(*given, *outputs, torch.get_num_threads())
+        ctx.save_for_backward(z, mask, gain, bias, mean, variance)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gy, *_):
+        z, mask, gain, bias, mean, variance = ctx.saved_tensors
+        gy = gy.contiguous()
+        gz = torch.empty(z.shape, dtype=z.dtype, device="cpu")
+        like = {"dtype": torch.float32, "device": "cpu"}
+        sums = torch.empty(gain.shape, **like), torch.empty(gain.shape, **like)
+        given = _bits(z), *map(_array, (mask, gain, bias)), ctx.eps, _array(mean), _array(variance)
+        outputs = _bits(gy), _bits(gz), *map(_array, sums)
+        _native.norm_backward(*given, *outputs, torch.get_num_threads())
+        return gz, gy if ctx.needs_input_grad[1] else None, None, *sums, None
+
+
+@torch.jit.unused
+def _norm_takes(norm, z, residual):
+    """Whether _NormReLU can do it: batch norm as it is trained, on the CPU."""
+    if _native is None or torch.jit.is_tracing() or _compiling() or _transformed():
+        return False
+    if not norm.training or norm.weight is None or norm.weight.dtype != torch.float32:
+        return False
+    return (
+        z.device.type == "cpu"
+        and z.dtype in (torch.float32, torch.bfloat16)
+        and z.numel() > 0
+        and z.shape[0] * z.shape[1] > 1
+        and z.is_contiguous()
+        and (residual is None or (residual.dtype == z.dtype and residual.is_contiguous()))
+    )
+
+
+@torch.no_grad()
+def _track(norm, mean, variance, n):
+    """Updates the running statistics as nn.BatchNorm2d.forward does, from moments of n values."""
+    if not norm.track_running_stats:
+        return
+    norm.num_batches_tracked += 1
+    rate = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, rate)
+    norm.running_var.lerp_(variance * (n / (n - 1)), rate)
+
+
+def activated(layer, x, mask=None, residual=None):
+    """residual + mask * relu(layer(x)), for a Pointwise or what folding made of it. x, residual
+    (B, T, C), mask (B, C) or None.
+
+    In training on the CPU, all that follows the product goes through memory once each way.
+    """
+    if isinstance(layer, Pointwise):
+        z, norm = product(x, layer.weight), layer.norm
+        if _norm_takes(norm, z, residual):
+            given = z, residual, mask, norm.weight, norm.bias, norm.eps
+            y, mean, variance = _NormReLU.apply(*given)
+            _track(norm, mean, variance, z.shape[0] * z.shape[1])
+            return y
+        change = F.relu(layer.normed(z))
+    else:
+        change = F.relu(layer(x))
+    if mask is not None:
+        change = change * mask[:, None].to(change.dtype)
+    return change if residual is None else residual + change
+
+
 class Pointwise(nn.Module):
     """A product over channels, then batch norm: (B, T, in) -> (B, T, out)."""
 
@@ -193,7 +282,9 @@ class Pointwise(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x):
-        x = product(x, self.weight)
+        return self.normed(product(x, self.weight))
+
+    def normed(self, x):
         return self.norm(x.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
 
     @torch.no_grad()
@@ -229,7 +320,7 @@ class Stem(nn.Module):
         self.mix = Pointwise(n_chans, width)
 
     def forward(self, x):
-        return F.relu(self.mix(self.filter(x.transpose(1, 2))))
+        return activated(self.mix, self.filter(x.transpose(1, 2)))
 
 
 class Block(nn.Module):
@@ -242,10 +333,10 @@ class Block(nn.Module):
         self.dropout = dropout
 
     def forward(self, x):
-        change = F.relu(self.pointwise(self.depthwise(x)))
+        mask = None
         if self.training and self.dropout:  # whole channels of a window
-            change = change * F.dropout(change.new_ones(len(x), 1, x.shape[2]), self.dropout)
-        return x + change
+            mask = F.dropout(x.new_ones(len(x), x.shape[2], dtype=torch.float32), self.dropout)
+        return activated(self.pointwise, self.depthwise(x), mask, x)
 
 
 class Head(nn.Module):
@@ -266,8 +357,9 @@ class Head(nn.Module):
         mean = x.mean(1)
         gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean))))
         if self.kind == "time":
-            weight = (gate * self.last.weight).unsqueeze(2).to(x.dtype)
-            return torch.bmm(x, weight).squeeze(2) + self.last.bias
+            # a row times a matrix: the gradient of x is then laid out as x is
+            weight = (gate * self.last.weight).unsqueeze(1).to(x.dtype)
+            return torch.bmm(weight, x.transpose(1, 2)).squeeze(1) + self.last.bias
         return self.last(mean * gate)
 
 

@@ -80,20 +80,59 @@ struct Moments {
     float mean, scale;  // scale: 1 / std, or 0 where the channel is flat
 };
 
+typedef Vector<float, 16> Sixteen;
+
+// 64 sums side by side, in four vectors: enough that none waits for itself, and added in the same
+// order on every processor.
+struct Sums64 {
+    Sixteen part[4] = {};
+
+    float total() const {
+        const Sixteen all = (part[0] + part[1]) + (part[2] + part[3]);
+        float sums[16];
+        std::memcpy(sums, &all, sizeof sums);
+        for (int half = 8; half > 0; half /= 2)
+            for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+        return sums[0];
+    }
+};
+
+// Calls whole(place, number of its sum) for each 16 of n numbers, single(place) for the rest.
+template <class Whole, class Single>
+void in_sixteens(int64_t n, const Whole& whole, const Single& single) {
+    int64_t t = 0;
+    for (; t + 64 <= n; t += 64)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) whole(t + 16 * k, k);
+    for (int k = 0; t + 16 <= n; t += 16) whole(t, k++);
+    for (; t < n; ++t) single(t);
+}
+
 // Mean and 1 / std of a row, in two passes: an offset does not cancel.
 inline Moments moments(const float* x, int64_t T) {
-    float sum = 0, rest = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t t = 0; t < T; ++t) sum += x[t];
-    const float mean = sum / T;
-#pragma omp simd reduction(+ : rest, squares)
-    for (int64_t t = 0; t < T; ++t) {
+    Sums64 sums, rests, squares;
+    float sum = 0, rest = 0, square = 0;
+    const auto add = [&](int64_t t, int k) {
+        Sixteen v;
+        std::memcpy(&v, x + t, sizeof v);
+        sums.part[k] += v;
+    };
+    in_sixteens(T, add, [&](int64_t t) { sum += x[t]; });
+    const float mean = (sum + sums.total()) / T;
+    const auto spread = [&](int64_t t, int k) {
+        Sixteen v;
+        std::memcpy(&v, x + t, sizeof v);
+        v -= mean;
+        rests.part[k] += v;
+        squares.part[k] += v * v;
+    };
+    in_sixteens(T, spread, [&](int64_t t) {
         const float d = x[t] - mean;
         rest += d;
-        squares += d * d;
-    }
-    rest /= T;
-    const float variance = squares / T - rest * rest;
+        square += d * d;
+    });
+    rest = (rest + rests.total()) / T;
+    const float variance = (square + squares.total()) / T - rest * rest;
     const float noise = 1e-12f * mean * mean;  // what rounding alone makes of a constant
     if (std::isnan(variance)) return {mean + rest, variance};
     return {mean + rest, variance > noise ? 1 / std::sqrt(variance) : 0};
@@ -162,10 +201,13 @@ struct Augment {
         return d;
     }
 
-    bool dropped(const Draw& d, int64_t channel) const {
-        if (dropout <= 0) return false;
-        const Bits four = bits(d, channel_draws, static_cast<uint32_t>(channel / 4));
-        return uniform(four[channel % 4]) < dropout;
+    // Whether each of four channels is dropped, from the 4 x `fours`-th on.
+    std::array<bool, 4> dropped(const Draw& d, int64_t fours) const {
+        if (dropout <= 0) return {};
+        const Bits four = bits(d, channel_draws, static_cast<uint32_t>(fours));
+        std::array<bool, 4> gone;
+        for (int i = 0; i < 4; ++i) gone[i] = uniform(four[i]) < dropout;
+        return gone;
     }
 
     // x (T) += level * normal. A Philox block gives 12 samples of 10 bits; 32 run side by side.
@@ -191,17 +233,20 @@ struct Augment {
         }
     }
 
-    // What is done to x (T), the samples of one channel: z-scored or not, scaled, noise, masked.
-    void treat(const Draw& d, int64_t channel, bool zscore, float* x, int64_t T) const {
-        const Moments m = zscore || noise > 0 ? moments(x, T) : Moments{0, 0};
+    // from -> x (T), the samples of one channel: z-scored or not, scaled, noise, masked.
+    void treat(const Draw& d, int64_t channel, bool zscore, const float* from, float* x,
+               int64_t T) const {
+        const Moments m = zscore || noise > 0 ? moments(from, T) : Moments{0, 0};
         const float level = m.scale == 0 ? 0 : zscore ? noise : noise / m.scale;  // of the noise
         if (zscore) {
             const float gain = m.scale * d.scale;
 #pragma omp simd
-            for (int64_t t = 0; t < T; ++t) x[t] = (x[t] - m.mean) * gain;
+            for (int64_t t = 0; t < T; ++t) x[t] = (from[t] - m.mean) * gain;
         } else if (scale > 0) {
 #pragma omp simd
-            for (int64_t t = 0; t < T; ++t) x[t] *= d.scale;
+            for (int64_t t = 0; t < T; ++t) x[t] = from[t] * d.scale;
+        } else if (from != x) {
+            std::memcpy(x, from, T * sizeof(float));
         }
         if (noise > 0) add_noise(d, channel, level * d.scale, x, T);
         if (d.mask_length) std::memset(x + d.mask_start, 0, d.mask_length * sizeof(float));

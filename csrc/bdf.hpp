@@ -7,6 +7,7 @@
 // as MNE's.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "half.hpp"
@@ -93,13 +95,16 @@ inline int32_t sample24(const uint8_t* p) {
     return static_cast<int32_t>(bits) >> 8;
 }
 
-// in: n samples; reads may go on to `end`. No fused multiply-add: it would round once where MNE
-// rounds twice, and next to an offset that cancels the product a value near 0 would be another.
-EEG_UNFUSED inline void decode(const uint8_t* in, int64_t n, const uint8_t* end, const BdfSignal& s,
-                               float* out) {
+// in: n samples; reads may go on to `end`. Out is float or uint16_t (half). Returns how many
+// samples a half could not hold. No fused multiply-add: it would round once where MNE rounds twice,
+// and a value near 0, where an offset cancels the product, would be another.
+template <class Out>
+EEG_UNFUSED int64_t decode(const uint8_t* in, int64_t n, const uint8_t* end, const BdfSignal& s,
+                           Out* out) {
     EEG_ROUNDS_EACH
     const double gain = s.gain, offset = s.offset, unit = s.unit;
-    const auto eight = [&](int64_t i) {
+    ints4 clipped = {};
+    const auto eight = [&](int64_t i, int64_t fresh) {
         __builtin_prefetch(in + 3 * i + 1536);  // half the time of the loop without it
         for (int64_t four : {i, i + 4}) {
             bytes16 b;
@@ -107,17 +112,33 @@ EEG_UNFUSED inline void decode(const uint8_t* in, int64_t n, const uint8_t* end,
             b = shuffle<0, 0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 9, 10, 11>(b, b);
             const doubles4 v = __builtin_convertvector(reinterpret_cast<ints4>(b) >> 8, doubles4);
             const floats4 f = __builtin_convertvector((v * gain + offset) * unit, floats4);
-            std::memcpy(out + four, &f, 16);
+            if constexpr (std::is_same_v<Out, float>) {
+                std::memcpy(out + four, &f, 16);
+            } else {
+                const ints4 place = ints4{0, 1, 2, 3} + static_cast<int32_t>(four - i);
+                const ints4 outside = (f > half_max) | (f < -half_max);
+                clipped -= outside & (place >= static_cast<int32_t>(fresh));
+                half_of_four(reinterpret_cast<const float*>(&f), out + four);
+            }
         }
     };
-    int64_t i = 0;
+    int64_t i = 0, counted = 0;
     // the second load of a step ends 28 bytes after its start, 4 past its samples
     if (n >= 8 && end - in >= 3 * n + 4) {
-        for (; i + 8 <= n; i += 8) eight(i);
-        if (i < n) eight(n - 8);
-        return;
+        for (; i + 8 <= n; i += 8) eight(i, 0);
+        if (i < n) eight(n - 8, i - (n - 8));
+        i = n;
     }
-    for (; i < n; ++i) out[i] = static_cast<float>((sample24(in + 3 * i) * gain + offset) * unit);
+    for (; i < n; ++i) {
+        const float f = static_cast<float>((sample24(in + 3 * i) * gain + offset) * unit);
+        if constexpr (std::is_same_v<Out, float>) {
+            out[i] = f;
+        } else {
+            counted += f > half_max || f < -half_max;
+            out[i] = half_of(std::min(std::max(f, -half_max), half_max));
+        }
+    }
+    return counted + clipped[0] + clipped[1] + clipped[2] + clipped[3];
 }
 
 }  // namespace detail
@@ -242,8 +263,6 @@ int64_t read_windows(const BdfHeader& h, Records records, const View<const int64
     const int64_t N = h.samples_per_record, last = h.n_times() - 1, T = out.shape[2];
     const int64_t block = 4 * N;  // samples a pass: few enough records that they stay in the cache
     int64_t clipped = 0;
-    constexpr bool half = std::is_same_v<Out, uint16_t>;
-    std::vector<float> row(half ? std::min(block, T) : 0);
     const auto inside = [&](int64_t sample) {
         return std::min(std::max<int64_t>(sample, 0), last);
     };
@@ -257,17 +276,15 @@ int64_t read_windows(const BdfHeader& h, Records records, const View<const int64
                 const BdfSignal& s = h.signals[channels[c]];
                 const uint8_t* at = data + h.byte_in_record[channels[c]];
                 Out* target = out.at(w, c) + from;
-                float* line = row.data();
-                if constexpr (!half) line = target;
                 for (int64_t t = start; t < stop;) {
                     const int64_t sample = inside(t), in_record = sample % N;
                     const int64_t run =
                         t != sample ? 1 : std::min(std::min(N - in_record, stop - t), last + 1 - t);
-                    detail::decode(at + (sample / N - first) * h.record_bytes + 3 * in_record, run,
-                                   end, s, line + (t - start));
+                    clipped +=
+                        detail::decode(at + (sample / N - first) * h.record_bytes + 3 * in_record,
+                                       run, end, s, target + (t - start));
                     t += run;
                 }
-                if constexpr (half) clipped += to_half(line, stop - start, target);
             }
         }
     return clipped;

@@ -1,8 +1,8 @@
 // Depthwise convolution over time: every channel has a short filter of its own. Zeros before and
 // after keep the length.
 //
-//   x, y, gy, gx (B, T, C)   B windows, T samples, C channels, channels fastest;
-//                            gy = dL/dy, gx = dL/dx
+//   x, y, gy, gx (B, T, C)   B windows, T samples, C channels, channels fastest; float or bfloat16,
+//                            computed in float; gy = dL/dy, gx = dL/dx
 //   w, gw (C, K)             K taps, odd; tap k reads k - K/2 steps of `dilation` samples ahead
 //   bias, gb (C)             each of bias, gx, gw, gb may be null
 //
@@ -11,8 +11,9 @@
 //   gw[c,k]   = sum_bt gy[b,t,c] x[b, t + (k - K/2) dilation, c]      gb[c] = sum_bt gy[b,t,c]
 //
 // One window's `width` neighbouring channels are copied into a panel between rows of zeros: it
-// stays in L1, aligned, and no tap needs to ask where the signal ends. Whatever the number of
-// threads, each sum is made in the same order.
+// stays in L1, aligned, and no tap needs to ask where the signal ends. A single last channel, as of
+// 129, would leave its panel nearly empty: there, neighbouring samples lie side by side. Whatever
+// the number of threads, each sum is made in the same order.
 #pragma once
 
 #include <algorithm>
@@ -21,14 +22,16 @@
 #include <memory>
 #include <vector>
 
+#include "bfloat.hpp"
 #include "simd.hpp"
 #include "threads.hpp"
 #include "view.hpp"
 
 namespace eeg {
 
+template <class Number>
 struct Gradients {
-    View<float, 3> x;
+    View<Number, 3> x;
     View<float, 2> weight;
     View<float> bias;
 };
@@ -44,6 +47,22 @@ struct Row {  // one sample, or one tap, of `width` channels
     Vector<float, width> v;
 };
 
+constexpr int64_t line_bytes = 64;  // of the processor's caches
+
+// Memory that will be needed, asked for a few lines at a time between computations: all at once
+// would keep what is needed now waiting.
+struct Fetch {
+    const char* next[2] = {};
+    int64_t lines = 0;  // each time
+
+    void some() {
+        for (const char*& at : next) {
+            if (!at) continue;
+            for (int64_t i = 0; i < lines; ++i, at += line_bytes) __builtin_prefetch(at, 0, 2);
+        }
+    }
+};
+
 inline int64_t whole_tiles(int64_t n) { return (n + tile - 1) / tile * tile; }
 
 struct Layer {
@@ -55,10 +74,12 @@ struct Layer {
     int64_t blocks = (C + width - 1) / width;
     int64_t rows = whole_tiles(T) + (whole_tiles(taps) - 1) * step;  // of a panel
 
-    Layer(const View<const float, 3>& x, const View<const float, 2>& weight, int64_t dilation_)
+    template <class Number>
+    Layer(const View<Number, 3>& x, const View<const float, 2>& weight, int64_t dilation_)
         : B(x.shape[0]), T(x.shape[1]), C(x.shape[2]), K(weight.shape[1]), dilation(dilation_) {}
 
-    int64_t jobs() const { return B * blocks; }  // each one block of one window
+    int64_t line() const { return rows + width; }  // numbers of a line, with what a vector reads on
+    int64_t jobs() const { return B * blocks; }    // each one block of one window
     int64_t channels(int64_t block) const { return std::min(width, C - block * width); }
     // Where a job starts in x.
     int64_t place(int64_t job) const { return job / blocks * T * C + job % blocks * width; }
@@ -73,20 +94,38 @@ struct Layer {
         return all;
     }
 
+    // What a job should ask for of the next window, of one array or of two. The whole blocks of a
+    // window share all of it among them.
+    template <class Number>
+    Fetch fetch(int64_t job, const Number* one, const Number* two = nullptr) const {
+        const int64_t sharing = std::max<int64_t>(1, C / width), block = job % blocks;
+        if (job + blocks >= jobs() || block >= sharing) return {};
+        const int64_t bytes = T * C * sizeof(Number), tiles = whole_tiles(T) / tile;
+        const int64_t lines = bytes / (line_bytes * sharing * tiles) + 1;
+        const int64_t from = (job / blocks + 1) * bytes + block * lines * tiles * line_bytes;
+        const auto at = [&](const Number* all) {
+            return all ? reinterpret_cast<const char*>(all) + from : nullptr;
+        };
+        return {{at(one), at(two)}, lines};
+    }
+
     // in (T, C) from its channel block on -> the middle rows of a panel.
-    void load(const float* in, int64_t channels, Row* panel) const {
+    template <class Number>
+    void load(const Number* in, int64_t channels, Row* panel) const {
         panel += half * step;
         if (channels == width)
-            for (int64_t t = 0; t < T; ++t) std::memcpy(&panel[t], in + t * C, sizeof(Row));
+            for (int64_t t = 0; t < T; ++t) get_vector<width>(in + t * C, panel[t].v);
         else
             for (int64_t t = 0; t < T; ++t)
-                for (int64_t c = 0; c < channels; ++c) panel[t].v[c] = in[t * C + c];
+                for (int64_t c = 0; c < channels; ++c) panel[t].v[c] = get(in[t * C + c]);
     }
 
     // panel (rows), filter (taps) -> out (T, C) from its channel block on.
+    template <class Number>
     void convolve(const Row* panel, const Row* filter, const Row& start, int64_t channels,
-                  float* out) const {
+                  Number* out, Fetch fetch) const {
         for (int64_t t = 0; t < T; t += tile) {
+            fetch.some();
             Row sum[tile];
 #pragma GCC unroll 16
             for (int64_t i = 0; i < tile; ++i) sum[i] = start;
@@ -98,15 +137,33 @@ struct Layer {
             }
             if (channels == width && t + tile <= T) {
 #pragma GCC unroll 16
-                for (int64_t i = 0; i < tile; ++i)
-                    std::memcpy(out + (t + i) * C, &sum[i], sizeof(Row));
+                for (int64_t i = 0; i < tile; ++i) put_vector<width>(sum[i].v, out + (t + i) * C);
             } else {
                 Row last[tile];  // a copy, or the sums would leave their registers
 #pragma GCC unroll 16
                 for (int64_t i = 0; i < tile; ++i) last[i] = sum[i];
                 for (int64_t i = 0; i < std::min(tile, T - t); ++i)
-                    std::memcpy(out + (t + i) * C, &last[i], channels * sizeof(float));
+                    for (int64_t c = 0; c < channels; ++c) put(last[i].v[c], out[(t + i) * C + c]);
             }
+        }
+    }
+
+    // The same for one channel: in and out every C-th number; line (rows) as a panel of it.
+    template <class Number>
+    void load_line(const Number* in, float* line) const {
+        for (int64_t t = 0; t < T; ++t) line[half * step + t] = get(in[t * C]);
+    }
+    template <class Number>
+    void convolve_line(const float* line, const Row* filter, float start, Number* out) const {
+        for (int64_t t = 0; t < T; t += width) {
+            Row sum{Vector<float, width>{} + start};
+            for (int64_t k = 0; k < taps; ++k) {
+                Row x;
+                std::memcpy(&x, line + t + k * step, sizeof x);
+                sum.v += filter[k].v[0] * x.v;
+            }
+            const int64_t n = std::min(width, T - t);
+            for (int64_t i = 0; i < n; ++i) put(sum.v[i], out[(t + i) * C]);
         }
     }
 
@@ -129,11 +186,36 @@ struct Layer {
         }
         out[whole_tiles(taps)] = total;
     }
+
+    // x, gy (lines of one channel) -> out as correlate's, in its first lane.
+    void correlate_line(const float* x, const float* gy, Row* out) const {
+        gy += half * step;
+        const int64_t whole = T / width * width;
+        for (int64_t k = 0; k < taps; ++k) {
+            Row sum{};
+            for (int64_t t = 0; t < whole; t += width) {
+                Row g, ahead;
+                std::memcpy(&g, gy + t, sizeof g);
+                std::memcpy(&ahead, x + t + k * step, sizeof ahead);
+                sum.v += g.v * ahead.v;
+            }
+            float all = 0;
+            for (int64_t i = 0; i < width; ++i) all += sum.v[i];
+            for (int64_t t = whole; t < T; ++t) all += gy[t] * x[t + k * step];
+            out[k] = Row{};
+            out[k].v[0] = all;
+        }
+        float total = 0;
+        for (int64_t t = 0; t < T; ++t) total += gy[t];
+        out[whole_tiles(taps)] = Row{};
+        out[whole_tiles(taps)].v[0] = total;
+    }
 };
 
 // parts (B, blocks, sums) -> one block's gradients of weight and bias, summed over the windows.
-inline void sum_parts(const Layer& d, const Row* parts, int64_t sums, int64_t block,
-                      const Gradients& to) {
+template <class Number>
+void sum_parts(const Layer& d, const Row* parts, int64_t sums, int64_t block,
+               const Gradients<Number>& to) {
     const int64_t first = block * width, channels = d.channels(block);
     for (int64_t k = 0; k < sums; ++k) {
         Row sum{};
@@ -153,49 +235,100 @@ inline void sum_parts(const Layer& d, const Row* parts, int64_t sums, int64_t bl
 }  // namespace depthwise
 
 // T, C and dilation are at least 1.
-inline void depthwise_forward(const View<const float, 3>& x, const View<const float, 2>& weight,
-                              const View<const float>& bias, int64_t dilation,
-                              const View<float, 3>& y, Threads threads) {
+template <class Number>
+void depthwise_forward(const View<const Number, 3>& x, const View<const float, 2>& weight,
+                       const View<const float>& bias, int64_t dilation, const View<Number, 3>& y,
+                       Threads threads) {
     using namespace depthwise;
     const Layer d(x, weight, dilation);
     const int team = threads.over(d.jobs());
     const std::vector<Row> filters = d.filters(weight, false);
     std::vector<Row> panels(team * d.rows);
+    std::vector<float> lines(team * d.line());
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t job = 0; job < d.jobs(); ++job) {
         const int64_t block = job % d.blocks, channels = d.channels(block), at = d.place(job);
-        Row* panel = panels.data() + omp_get_thread_num() * d.rows;
+        const Row* filter = &filters[block * d.taps];
         Row start{};
         if (bias) std::memcpy(&start, bias.at(block * width), channels * sizeof(float));
-        d.load(x.data + at, channels, panel);
-        d.convolve(panel, &filters[block * d.taps], start, channels, y.data + at);
+        if (channels == 1) {
+            float* line = lines.data() + omp_get_thread_num() * d.line();
+            d.load_line(x.data + at, line);
+            d.convolve_line(line, filter, start.v[0], y.data + at);
+        } else {
+            Row* panel = panels.data() + omp_get_thread_num() * d.rows;
+            d.load(x.data + at, channels, panel);
+            d.convolve(panel, filter, start, channels, y.data + at, d.fetch(job, x.data));
+        }
     }
 }
 
+namespace depthwise {
+
+// What one thread needs to compute the gradients of a job.
+struct Scratch {
+    std::vector<Row> ahead, back;
+    std::vector<float> line_ahead, line_back;
+
+    explicit Scratch(const Layer& d)
+        : ahead(d.rows), back(d.rows), line_ahead(d.line()), line_back(d.line()) {}
+};
+
+template <class Number>
+struct Job {
+    const Number *x, *gy;
+    const Row* filter;
+    int64_t channels;
+    Fetch fetch;
+    Number* to_x;  // this and parts may be null
+    Row* parts;    // of the gradients of weight and bias
+};
+
+template <class Number>
+void gradients_of(const Layer& d, const Job<Number>& job, Scratch& s) {
+    if (job.channels == 1) {
+        d.load_line(job.gy, s.line_back.data());
+        if (job.to_x) d.convolve_line(s.line_back.data(), job.filter, 0.0f, job.to_x);
+        if (!job.parts) return;
+        d.load_line(job.x, s.line_ahead.data());
+        d.correlate_line(s.line_ahead.data(), s.line_back.data(), job.parts);
+        return;
+    }
+    d.load(job.gy, job.channels, s.back.data());
+    if (job.to_x) d.convolve(s.back.data(), job.filter, Row{}, job.channels, job.to_x, job.fetch);
+    if (!job.parts) return;
+    d.load(job.x, job.channels, s.ahead.data());
+    d.correlate(s.ahead.data(), s.back.data(), job.parts);
+}
+
+}  // namespace depthwise
+
 // Each of the gradients may be missing.
-inline void depthwise_backward(const View<const float, 3>& x, const View<const float, 2>& weight,
-                               const View<const float, 3>& gy, int64_t dilation,
-                               const Gradients& to, Threads threads) {
+template <class Number>
+void depthwise_backward(const View<const Number, 3>& x, const View<const float, 2>& weight,
+                        const View<const Number, 3>& gy, int64_t dilation,
+                        const Gradients<Number>& to, Threads threads) {
     using namespace depthwise;
     const Layer d(x, weight, dilation);
     const int team = threads.over(d.jobs());
     const bool weights = to.weight || to.bias;
     const int64_t sums = whole_tiles(d.taps) + 1;
     const std::vector<Row> filters = d.filters(weight, true);
-    std::vector<Row> panels(2 * team * d.rows);
+    std::vector<Scratch> scratch(team, Scratch(d));
     std::unique_ptr<Row[]> parts(new Row[weights ? d.jobs() * sums : 0]);
 #pragma omp parallel num_threads(team)
     {
-        Row* ahead = panels.data() + 2 * omp_get_thread_num() * d.rows;
-        Row* back = ahead + d.rows;
 #pragma omp for schedule(static)
         for (int64_t job = 0; job < d.jobs(); ++job) {
-            const int64_t block = job % d.blocks, channels = d.channels(block), at = d.place(job);
-            d.load(gy.data + at, channels, back);
-            if (to.x) d.convolve(back, &filters[block * d.taps], Row{}, channels, to.x.data + at);
-            if (!weights) continue;
-            d.load(x.data + at, channels, ahead);
-            d.correlate(ahead, back, parts.get() + job * sums);
+            const int64_t block = job % d.blocks, at = d.place(job);
+            const Job<Number> one{x.data + at,
+                                  gy.data + at,
+                                  &filters[block * d.taps],
+                                  d.channels(block),
+                                  d.fetch(job, gy.data, weights ? x.data : nullptr),
+                                  to.x ? to.x.data + at : nullptr,
+                                  weights ? parts.get() + job * sums : nullptr};
+            gradients_of(d, one, scratch[omp_get_thread_num()]);
         }
         if (weights)
 #pragma omp for schedule(static)

@@ -44,20 +44,16 @@ inline float float_of(uint16_t half) {
     return number;
 }
 
-// in (n) float -> out (n) half. What is too large becomes the largest half; returns how many did.
-inline int64_t to_half(const float* in, int64_t n, uint16_t* out) {
-    int64_t clipped = 0, i = 0;
-    for (int64_t j = 0; j < n; ++j) clipped += in[j] > half_max || in[j] < -half_max;
+// Four numbers; what is too large becomes the largest half.
+inline void half_of_four(const float* in, uint16_t* out) {
 #ifdef __F16C__
-    const __m256 top = _mm256_set1_ps(half_max), bottom = _mm256_set1_ps(-half_max);
-    for (; i + 8 <= n; i += 8) {  // min and max return their second operand for NaN: it stays NaN
-        const __m256 x = _mm256_max_ps(bottom, _mm256_min_ps(top, _mm256_loadu_ps(in + i)));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i),
-                         _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-    }
+    // min and max return their second operand for NaN: it stays NaN
+    const __m128 top = _mm_set1_ps(half_max), bottom = _mm_set1_ps(-half_max);
+    const __m128 x = _mm_max_ps(bottom, _mm_min_ps(top, _mm_loadu_ps(in)));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+#else
+    for (int i = 0; i < 4; ++i) out[i] = half_of(std::min(std::max(in[i], -half_max), half_max));
 #endif
-    for (; i < n; ++i) out[i] = half_of(std::min(std::max(in[i], -half_max), half_max));
-    return clipped;
 }
 
 inline void from_half(const uint16_t* in, int64_t n, float* out) {

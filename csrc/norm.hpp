@@ -59,12 +59,12 @@ void window_moments(const Number* z, int64_t T, int64_t C, float* mean, float* s
     std::fill(squares, squares + C, 0.0f);
     for (int64_t t = 0; t < T; ++t)
 #pragma omp simd
-        for (int64_t c = 0; c < C; ++c) mean[c] += float(z[t * C + c]) - float(z[c]);
-    for (int64_t c = 0; c < C; ++c) mean[c] = float(z[c]) + mean[c] / T;
+        for (int64_t c = 0; c < C; ++c) mean[c] += get(z[t * C + c]) - get(z[c]);
+    for (int64_t c = 0; c < C; ++c) mean[c] = get(z[c]) + mean[c] / T;
     for (int64_t t = 0; t < T; ++t)
 #pragma omp simd
         for (int64_t c = 0; c < C; ++c) {
-            const float d = z[t * C + c] - mean[c];
+            const float d = get(z[t * C + c]) - mean[c];
             squares[c] += d * d;
         }
 }
@@ -118,15 +118,15 @@ void norm_forward(const NormInputs<Number>& in, const View<const Number, 3>& res
             const Number* const x = residual ? residual.at(b, t) : nullptr;
             Number* const out = y.at(b, t);
             const auto changed = [&](int64_t c) {
-                const float h = float(z[c]) * scale[c] + shift[c];
+                const float h = get(z[c]) * scale[c] + shift[c];
                 return mask[c] * (h < 0 ? 0.0f : h);
             };
             if (x) {
 #pragma omp simd
-                for (int64_t c = 0; c < C; ++c) out[c] = float(x[c]) + changed(c);
+                for (int64_t c = 0; c < C; ++c) put(get(x[c]) + changed(c), out[c]);
             } else {
 #pragma omp simd
-                for (int64_t c = 0; c < C; ++c) out[c] = changed(c);
+                for (int64_t c = 0; c < C; ++c) put(changed(c), out[c]);
             }
         }
     }
@@ -155,9 +155,10 @@ void norm_backward(const NormInputs<Number>& in, const View<const float>& mean,
             const Number *const z = in.z.at(b, t), *const g = gy.at(b, t);
 #pragma omp simd
             for (int64_t c = 0; c < C; ++c) {
-                const float through = norm::through(g[c], mask[c], z[c], scale[c], shift[c]);
+                const float value = get(z[c]);
+                const float through = norm::through(get(g[c]), mask[c], value, scale[c], shift[c]);
                 sum[c] += through;
-                product[c] += through * (float(z[c]) - middle[c]);
+                product[c] += through * (value - middle[c]);
             }
         }
     }
@@ -182,8 +183,9 @@ void norm_backward(const NormInputs<Number>& in, const View<const float>& mean,
             Number* const to = gz.at(b, t);
 #pragma omp simd
             for (int64_t c = 0; c < C; ++c) {
-                const float through = norm::through(g[c], mask[c], z[c], scale[c], shift[c]);
-                to[c] = scale[c] * (through - mean_g[c] - (float(z[c]) - middle[c]) * slope[c]);
+                const float value = get(z[c]);
+                const float through = norm::through(get(g[c]), mask[c], value, scale[c], shift[c]);
+                put(scale[c] * (through - mean_g[c] - (value - middle[c]) * slope[c]), to[c]);
             }
         }
     }

@@ -39,6 +39,14 @@ struct Batch {
 
 namespace detail {
 
+// Rows are asked for so many ahead of their use: the processor itself does not look beyond a page.
+constexpr int64_t ahead = 4;
+
+template <class Number>
+void fetch(const Number* row, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64 / sizeof(Number)) __builtin_prefetch(row + i);
+}
+
 // One window: stored (C, S) from its first sample on -> x (C, T).
 template <class Stored>
 void gather_window(const Stored* stored, int64_t S, const Draw& draw, const Treatment& how,
@@ -49,16 +57,18 @@ void gather_window(const Stored* stored, int64_t S, const Draw& draw, const Trea
             std::memcpy(x.data, stored, C * T * sizeof(float));
             return;
         }
+    const auto row_of = [&](int64_t c) { return stored + (draw.mirror ? how.mirror[c] : c) * S; };
+    std::array<bool, 4> dropped{};
     for (int64_t c = 0; c < C; ++c) {
         float* const row = x.at(c);
-        if (how.augment.dropped(draw, c)) {
+        if (c + ahead < C) fetch(row_of(c + ahead), T);
+        if (c % 4 == 0) dropped = how.augment.dropped(draw, c / 4);
+        if (dropped[c % 4]) {
             std::fill(row, row + T, 0.0f);
             continue;
         }
-        const int64_t from = draw.mirror ? how.mirror[c] : c;
-        const float* const floats = as_floats(stored + from * S, T, row);
-        if (floats != row) std::memcpy(row, floats, T * sizeof(float));
-        how.augment.treat(draw, c, how.zscore, row, T);
+        const float* const floats = as_floats(row_of(c), T, row);
+        how.augment.treat(draw, c, how.zscore, floats, row, T);
     }
 }
 

@@ -7,49 +7,6 @@
 
 namespace eeg::bind {
 
-struct DepthwiseInputs {
-    View<const float, 3> x;
-    View<const float, 2> weight;
-};
-
-inline DepthwiseInputs depthwise_inputs(const array<float>& x, const array<float>& weight,
-                                        int64_t dilation) {
-    const std::string windows =
-        "(windows, samples, channels) with at least one sample and one channel";
-    const auto seen = view<3>("x", x, windows);
-    if (seen.shape[1] == 0 || seen.shape[2] == 0) wrong("x", windows, x);
-    const std::string filters = text("(", x.shape(2), " channels, an odd number of taps)");
-    const auto taps = view<2>("weight", weight, filters);
-    if (taps.shape[0] != seen.shape[2] || taps.shape[1] % 2 == 0) wrong("weight", filters, weight);
-    if (dilation < 1)
-        throw py::value_error(text("dilation must be at least 1 sample, got ", dilation));
-    return {seen, taps};
-}
-
-inline void forward(const array<float>& x, const array<float>& weight,
-                    const std::optional<array<float>>& bias, int64_t dilation, array<float> y,
-                    int threads) {
-    const auto [seen, taps] = depthwise_inputs(x, weight, dilation);
-    const auto to = written("y", y, seen.shape);
-    View<const float> start;
-    if (bias) start = view("bias", *bias, std::array{seen.shape[2]});
-    const Threads used(threads);
-    py::gil_scoped_release release;
-    depthwise_forward(seen, taps, start, dilation, to, used);
-}
-
-inline void backward(const array<float>& x, const array<float>& weight, const array<float>& gy,
-                     int64_t dilation, std::optional<array<float>> gx,
-                     std::optional<array<float>> gw, std::optional<array<float>> gb, int threads) {
-    const auto [seen, taps] = depthwise_inputs(x, weight, dilation);
-    const auto arrives = view("gy", gy, seen.shape);
-    const Gradients to{written("gx", gx, seen.shape), written("gw", gw, taps.shape),
-                       written("gb", gb, std::array{seen.shape[2]})};
-    const Threads used(threads);
-    py::gil_scoped_release release;
-    depthwise_backward(seen, taps, arrives, dilation, to, used);
-}
-
 // Activations (windows, samples, channels): float, or the bits of bfloat16, which NumPy lacks and
 // which come as int16. Calls work(number), with a number of that type.
 template <class Work>
@@ -68,8 +25,8 @@ template <class Number>
 View<const Number, 3> activations(const std::string& name, const py::array& a,
                                   const std::array<int64_t, 3>& shape) {
     if (!py::isinstance<py::array_t<Bits<Number>>>(a) || !contiguous(a))
-        throw py::type_error(
-            text(name, " must be C-contiguous and of the same type as z, got ", type_of(a)));
+        throw py::type_error(text(
+            name, " must be C-contiguous and of the same type as the others, got ", type_of(a)));
     view(name, array<Bits<Number>>(a), shape);
     return {static_cast<const Number*>(a.data()), shape};
 }
@@ -79,6 +36,57 @@ View<Number, 3> written_activations(const std::string& name, py::array& a,
                                     const std::array<int64_t, 3>& shape) {
     activations<Number>(name, a, shape);
     return {static_cast<Number*>(a.mutable_data()), shape};
+}
+
+inline View<const float, 2> filters(const array<float>& weight, int64_t channels,
+                                    int64_t dilation) {
+    const std::string expected = text("(", channels, " channels, an odd number of taps)");
+    const auto taps = view<2>("weight", weight, expected);
+    if (taps.shape[0] != channels || taps.shape[1] % 2 == 0) wrong("weight", expected, weight);
+    if (dilation < 1)
+        throw py::value_error(text("dilation must be at least 1 sample, got ", dilation));
+    return taps;
+}
+
+inline std::array<int64_t, 3> shape_to_filter(const py::array& x) {
+    if (x.ndim() != 3 || x.shape(1) == 0 || x.shape(2) == 0)
+        wrong("x", "(windows, samples, channels) with at least one sample and one channel", x);
+    return {x.shape(0), x.shape(1), x.shape(2)};
+}
+
+inline void forward(const py::array& x, const array<float>& weight,
+                    const std::optional<array<float>>& bias, int64_t dilation, py::array y,
+                    int threads) {
+    as_activations("x", x, [&](auto number) {
+        typedef decltype(number) Number;
+        const auto shape = shape_to_filter(x);
+        const auto seen = activations<Number>("x", x, shape);
+        const auto taps = filters(weight, shape[2], dilation);
+        const auto to = written_activations<Number>("y", y, shape);
+        View<const float> start;
+        if (bias) start = view("bias", *bias, std::array{shape[2]});
+        const Threads used(threads);
+        py::gil_scoped_release release;
+        depthwise_forward(seen, taps, start, dilation, to, used);
+    });
+}
+
+inline void backward(const py::array& x, const array<float>& weight, const py::array& gy,
+                     int64_t dilation, std::optional<py::array> gx, std::optional<array<float>> gw,
+                     std::optional<array<float>> gb, int threads) {
+    as_activations("x", x, [&](auto number) {
+        typedef decltype(number) Number;
+        const auto shape = shape_to_filter(x);
+        const auto seen = activations<Number>("x", x, shape);
+        const auto taps = filters(weight, shape[2], dilation);
+        const auto arrives = activations<Number>("gy", gy, shape);
+        Gradients<Number> to{
+            {}, written("gw", gw, taps.shape), written("gb", gb, std::array{shape[2]})};
+        if (gx) to.x = written_activations<Number>("gx", *gx, shape);
+        const Threads used(threads);
+        py::gil_scoped_release release;
+        depthwise_backward(seen, taps, arrives, dilation, to, used);
+    });
 }
 
 inline std::array<int64_t, 3> shape_of_activations(const py::array& z) {

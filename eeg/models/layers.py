@@ -20,19 +20,23 @@ _compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # from torc
 
 
 def _array(tensor):
-    return None if tensor is None else tensor.detach().numpy()
+    """As the native side takes it: bfloat16 by its bits, which NumPy lacks."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach()
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 class _Depthwise(torch.autograd.Function):
     """x (B, T, C), weight (C, K), bias (C) or None -> (B, T, C): csrc/depthwise.hpp under
-    autograd. float32 on the CPU, contiguous.
+    autograd. On the CPU, contiguous; x float32 or bfloat16, the others float32.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, dilation):
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
-        y = torch.empty(x.shape, dtype=torch.float32, device="cpu")
+        y = torch.empty(x.shape, dtype=x.dtype, device="cpu")
         inputs, threads = map(_array, (x, weight, bias)), torch.get_num_threads()
         _native.depthwise_forward(*inputs, dilation, _array(y), threads)
         return y
@@ -42,9 +46,11 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx, gy):
         x, weight = ctx.saved_tensors
         shapes = x.shape, weight.shape, weight.shape[:1]
-        needed = zip(shapes, ctx.needs_input_grad)
-        like = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
-        gradients = [torch.empty(shape, **like) if wanted else None for shape, wanted in needed]
+        types = x.dtype, torch.float32, torch.float32  # whatever torch's defaults are
+        gradients = [
+            torch.empty(shape, dtype=dtype, device="cpu") if wanted else None
+            for shape, dtype, wanted in zip(shapes, types, ctx.needs_input_grad)
+        ]
         inputs, threads = map(_array, (x, weight, gy.contiguous())), torch.get_num_threads()
         _native.depthwise_backward(*inputs, ctx.dilation, *map(_array, gradients), threads)
         return *gradients, None
@@ -73,8 +79,10 @@ class DepthwiseConv1d(nn.Conv1d):
             raise ValueError(f"x must be {expected}, got shape {list(x.shape)}")
         if not torch.jit.is_scripting():
             if self._native_takes(x):
-                x32, weight = x.float().contiguous(), self.weight.squeeze(1).contiguous()
-                return _Depthwise.apply(x32, weight, self.bias, self.dilation[0]).to(x.dtype)
+                seen, weight = x.contiguous(), self.weight.squeeze(1).contiguous()
+                if x.dtype == torch.float16:
+                    seen = seen.float()
+                return _Depthwise.apply(seen, weight, self.bias, self.dilation[0]).to(x.dtype)
         return F.conv1d(
             x.transpose(1, 2),
             self.weight,
@@ -183,13 +191,6 @@ class Linear(nn.Linear):
         return product(x, self.weight, self.bias)
 
 
-def _bits(tensor):
-    """As the native side takes it: bfloat16 by its bits, which NumPy lacks."""
-    if tensor is None:
-        return None
-    return _array(tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor)
-
-
 class _NormReLU(torch.autograd.Function):
     """z (B, T, C), residual (B, T, C) or None, mask (B, C) or None, a batch norm's gain, bias and
     eps -> residual + mask * relu(norm(z)), mean (C), biased variance (C): csrc/norm.hpp under
@@ -201,8 +202,8 @@ class _NormReLU(torch.autograd.Function):
         y = torch.empty(z.shape, dtype=z.dtype, device="cpu")
         like = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
         mean, variance = torch.empty(gain.shape, **like), torch.empty(gain.shape, **like)
-        given = _bits(z), _bits(residual), _array(mask), _array(gain), _array(bias), eps
-        outputs = _bits(y), _array(mean), _array(variance)
+        given = _array(z), _array(residual), _array(mask), _array(gain), _array(bias), eps
+        outputs = _array(y), _array(mean), _array(variance)
         _native.norm_forward(*given, *outputs, torch.get_num_threads())
         ctx.save_for_backward(z, mask, gain, bias, mean, variance)
         ctx.eps = eps
@@ -217,8 +218,8 @@ class _NormReLU(torch.autograd.Function):
         gz = torch.empty(z.shape, dtype=z.dtype, device="cpu")
         like = {"dtype": torch.float32, "device": "cpu"}
         sums = torch.empty(gain.shape, **like), torch.empty(gain.shape, **like)
-        given = _bits(z), *map(_array, (mask, gain, bias)), ctx.eps, _array(mean), _array(variance)
-        outputs = _bits(gy), _bits(gz), *map(_array, sums)
+        given = _array(z), *map(_array, (mask, gain, bias)), ctx.eps, _array(mean), _array(variance)
+        outputs = _array(gy), _array(gz), *map(_array, sums)
         _native.norm_backward(*given, *outputs, torch.get_num_threads())
         return gz, gy if ctx.needs_input_grad[1] else None, None, *sums, None
 
@@ -357,9 +358,8 @@ class Head(nn.Module):
         mean = x.mean(1)
         gate = torch.sigmoid(self.excite(F.relu(self.squeeze(mean))))
         if self.kind == "time":
-            # a row times a matrix: the gradient of x is then laid out as x is
-            weight = (gate * self.last.weight).unsqueeze(1).to(x.dtype)
-            return torch.bmm(weight, x.transpose(1, 2)).squeeze(1) + self.last.bias
+            weight = (gate * self.last.weight).unsqueeze(2).to(x.dtype)
+            return torch.bmm(x, weight).squeeze(2) + self.last.bias
         return self.last(mean * gate)
 
 

@@ -64,6 +64,21 @@ def test_the_number_of_threads_changes_no_bit(B, T, C, K, dilation):
             assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("C", [1, 16, 17, 18, 129])
+def test_bfloat16_is_computed_in_float32(C):
+    rounded = lambda a: torch.from_numpy(a).to(torch.bfloat16)
+    bits = lambda a: rounded(a).view(torch.int16).numpy()
+    single = lambda a: rounded(a).float().numpy()
+    x, w, bias, gy = problem(3, 37, C, 7)
+    wanted = ours(single(x), w, bias, single(gy), 2)
+    y, gx = np.zeros(x.shape, np.int16), np.zeros(x.shape, np.int16)
+    gw, gb = np.zeros_like(w), np.zeros_like(bias)
+    depthwise_forward(bits(x), w, bias, 2, y)
+    depthwise_backward(bits(x), w, bits(gy), 2, gx, gw, gb)
+    for a, b in zip((y, gx, gw, gb), (bits(wanted[0]), bits(wanted[1]), *wanted[2:])):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_each_gradient_alone_is_the_same():
     x, w, bias, gy = problem(3, 50, 19, 5)
     _, gx, gw, gb = ours(x, w, bias, gy, 2)
@@ -106,9 +121,9 @@ def test_wrong_arguments_say_what_would_do():
 
     refused(TypeError, "float32", x=x.astype(np.float64))
     refused(TypeError, "float32", w=w.astype(np.float16))
-    refused(TypeError, "float32", y=out.astype(np.float64))
-    refused(TypeError, "float32", x=x[:, ::2])
-    refused(TypeError, "float32", y=np.empty((2, 9, 30), np.float32).transpose(0, 2, 1))
+    refused(TypeError, "y must be .* of the same type", y=out.astype(np.float64))
+    refused(TypeError, "x must be C-contiguous", x=x[:, ::2])
+    refused(TypeError, "C-contiguous", y=np.empty((2, 9, 30), np.float32).transpose(0, 2, 1))
     shape = r"x must be \(windows, samples, channels\).*got shape \(2, 30\)"
     refused(ValueError, shape, x=x[..., 0].copy())
     refused(ValueError, "at least one sample", x=x[:, :0].copy())

@@ -106,8 +106,12 @@ def test_wrong_arguments_are_refused():
     locked.flags.writeable = False
     for error, match, bad in [
         (TypeError, "float32, or int16", dict(z=z.astype(np.float64))),
-        (TypeError, "same type as z", dict(residual=x.astype(np.int16))),
-        (TypeError, "same type as z", dict(y=np.empty((2, 9, 30), np.float32).transpose(0, 2, 1))),
+        (TypeError, "same type as the others", dict(residual=x.astype(np.int16))),
+        (
+            TypeError,
+            "same type as the others",
+            dict(y=np.empty((2, 9, 30), np.float32).transpose(0, 2, 1)),
+        ),
         (ValueError, "must be of shape", dict(y=np.empty((2, 30, 8), np.float32))),
         (ValueError, "writeable", dict(y=locked)),
         (ValueError, "mask must be", dict(mask=mask[:1])),

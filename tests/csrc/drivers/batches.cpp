@@ -9,7 +9,7 @@ int main() {
     const int64_t N = 11, C = 19, S = 230, T = 203, B = 40;
     const std::vector<float> stored = random_floats(N * C * S);
     std::vector<uint16_t> halves(stored.size());
-    to_half(stored.data(), static_cast<int64_t>(stored.size()), halves.data());
+    std::transform(stored.begin(), stored.end(), halves.begin(), half_of);
     const std::vector<Samples> parts = {View<const float, 3>{stored.data(), {N, C, S}},
                                         View<const uint16_t, 3>{halves.data(), {N, C, S}}};
     std::vector<int32_t> part(B), offset(B, 13), mirror(C), shift(B);

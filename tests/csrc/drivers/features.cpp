@@ -11,7 +11,7 @@ int main() {
     std::vector<float> stored = random_floats(N * C * S);
     std::fill_n(stored.begin() + 3 * C * S, S, 0.0f);  // a flat channel
     std::vector<uint16_t> halves(stored.size());
-    to_half(stored.data(), static_cast<int64_t>(stored.size()), halves.data());
+    std::transform(stored.begin(), stored.end(), halves.begin(), half_of);
     const Windows of_floats{View<const float, 3>{stored.data(), {N, C, S}}, N, C, 5, T},
         of_halves{View<const uint16_t, 3>{halves.data(), {N, C, S}}, N, C, 5, T};
 

@@ -87,7 +87,7 @@ def show(work):
     if fits:
         print(f"verified  {cli.counted(len(fits), 'file')} would be compared with their checksums")
     size = amount(sum(one.size for one in fetched))
-    print(f"fetched   {cli.counted(len(fetched), 'file')}, {size}, would be (a dry run)")
+    print(f"to fetch  {cli.counted(len(fetched), 'file')}, {size} (a dry run: nothing was fetched)")
 
 
 def describe(report, folder, seconds):

@@ -10,6 +10,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +26,23 @@ def is_checksum(etag: str) -> bool:
     return bool(_ETAG.fullmatch(etag))
 
 
-def part_sizes(etag: str, size: int) -> list[int | None]:
+@lru_cache(1000)  # it is asked several times of each file
+def part_sizes(etag: str, size: int) -> tuple[int | None, ...]:
     """The sizes of the parts (bytes) that an object may have been uploaded in, usual ones first.
 
-    None stands for an object that was uploaded whole. [] where the ETag is no checksum.
+    None stands for an object that was uploaded whole. () where the ETag is no checksum.
     """
     match = _ETAG.fullmatch(etag)
     if not match:
-        return []
+        return ()
     if not match[2]:
-        return [None]
+        return (None,)
     parts = int(match[2])
     least = max(1, -(-size // (parts * MIB)))
     most = min(size // max(1, (parts - 1) * MIB) + 1, least + 64)
     sizes = [mib * MIB for mib in (*USUAL_MIB, *range(least, most + 1))]
     sizes += [max(size, 1)] * (parts == 1)
-    return [part for part in dict.fromkeys(sizes) if -(-size // part) == parts]
+    return tuple(part for part in dict.fromkeys(sizes) if -(-size // part) == parts)
 
 
 def pieces(size: int, part: int | None) -> int:

@@ -11,7 +11,7 @@ import mne
 import numpy as np
 import pytest
 
-from eeg import UserError
+from eeg import UserError, files
 from eeg.data.build import Settings, build
 from eeg.data.cache import Cache, cache_path, find_caches, look
 from eeg.data.release import find_release, folder_names
@@ -328,6 +328,8 @@ def test_the_same_release_in_another_place_makes_the_same_bytes(release_folder, 
     shutil.copytree(release_folder, elsewhere)
     one, other = made(release_folder)[0].path, made(elsewhere)[0].path
     assert one.read_bytes() == other.read_bytes()
+    if files.noted(one, "data") is None:
+        pytest.skip("this file system keeps no notes: extended attributes of users")
     assert look(one).settings["data"] == release_folder.parent
     assert look(other).settings["data"] == elsewhere.parent
     events = next(elsewhere.rglob("*_events.tsv"))

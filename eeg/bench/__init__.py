@@ -6,7 +6,7 @@ were equal and its goals met. The file with it is imported when the row runs.
 
 ROWS = {  # name of a row and its function -> file
     **dict.fromkeys(("cache", "decode", "linear", "gather", "augment", "features"), "data"),
-    **dict.fromkeys(("depthwise", "eegnex", "tcn", "latency"), "models"),
+    **dict.fromkeys(("depthwise", "block", "eegnex", "tcn", "latency"), "models"),
     **dict.fromkeys(("evaluate", "coverage"), "scoring"),
     **dict.fromkeys(("train", "large"), "training"),
     "quality": "quality",

@@ -192,7 +192,7 @@ class Linear(nn.Linear):
         return product(x, self.weight, self.bias)
 
 
-class _NormReLU(torch.autograd.Function):
+class NormReLU(torch.autograd.Function):
     """z (B, T, C), residual (B, T, C) or None, mask (B, C) or None, a batch norm's gain, bias and
     eps -> residual + mask * relu(norm(z)), mean (C), biased variance (C): csrc/norm.hpp under
     autograd. z and residual are float32 or bfloat16 on the CPU, contiguous; the others float32.
@@ -227,7 +227,7 @@ class _NormReLU(torch.autograd.Function):
 
 @torch.jit.unused
 def _norm_takes(norm, z, residual):
-    """Whether _NormReLU can do it: batch norm as it is trained, on the CPU."""
+    """Whether NormReLU can do it: batch norm as it is trained, on the CPU."""
     if _native is None or torch.jit.is_tracing() or _compiling() or _transformed():
         return False
     if not norm.training or norm.weight is None or norm.weight.dtype != torch.float32:
@@ -263,7 +263,7 @@ def activated(layer, x, mask=None, residual=None):
         z, norm = product(x, layer.weight), layer.norm
         if _norm_takes(norm, z, residual):
             given = z, residual, mask, norm.weight, norm.bias, norm.eps
-            y, mean, variance = _NormReLU.apply(*given)
+            y, mean, variance = NormReLU.apply(*given)
             _track(norm, mean, variance, z.shape[0] * z.shape[1])
             return y
         change = F.relu(layer.normed(z))

@@ -128,7 +128,7 @@ def _decode(rounds, dtype, goal):
 
     ours, theirs = in_turn(rounds, read, copy)
     rate = sum(out.nbytes for out in outs) / 1e9 / statistics.median(ours)
-    name = f"decode to {np.dtype(dtype).name}, against copy"
+    name = f"decode {np.dtype(dtype).name}, against copy"
     return report(name, ours, theirs, goal, at_most=True, note=f"makes {rate:.1f} GB/s")
 
 

@@ -10,7 +10,7 @@ COMPILER := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 # this checkout's eeg, whatever else the environment has installed
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: demo overnight test build lint sanitize races compilers aarch64 peers bench clean
+.PHONY: demo foundation overnight test build lint sanitize races compilers aarch64 peers bench clean
 .DELETE_ON_ERROR:
 
 build: $(BUILT)
@@ -54,6 +54,31 @@ demo: build
 	@echo "The models above were trained on simulated data of the easiest world; --anyway submits them all the same."
 	$(PY) run/submit.py $(RUNS) --zip build/demo/submission.zip --anyway
 	@echo "figures: build/demo/cache.png build/demo/features.png, and report.html in the run's folder; build/demo/submission.zip (simulated data)"
+
+# An encoder that learns from windows without labels, and all that follows: both challenges begin
+# with it, a ridge reads its embeddings, all are scored, and a submission is made. Simulated data.
+ENCODED := --data build/foundation/data --cache build/foundation/cache
+ENCODES := $(ENCODED) --out build/foundation/experiments
+SIZES   := --set patch=10 width=64 inner=128
+foundation: build
+	rm -rf build/foundation/experiments
+	$(PY) run/synth.py --release R1 --subjects 16 --runs 1 --world potentials --tasks RestingState contrastChangeDetection $(ENCODED)
+	$(PY) run/synth.py --release R2 --subjects 8 --runs 1 --world potentials $(ENCODED)
+	$(PY) run/synth.py --release R5 --subjects 6 --runs 1 --world potentials $(ENCODED)
+	$(PY) run/synth.py --release R6 --subjects 12 --runs 1 --world potentials $(ENCODED)
+	$(PY) run/cache.py --release R1 --challenge 2 --tasks RestingState contrastChangeDetection $(ENCODED)
+	$(PY) run/cache.py --release R2 R5 R6 $(ENCODED)
+	$(PY) run/cache.py --release R2 R5 R6 --challenge 2 $(ENCODED)
+	$(PY) run/pretrain.py --release R1 $(SIZES) --span 1 --epochs 8 $(ENCODES)
+	$(PY) run/report.py signal_transformer $(ENCODES)
+	$(PY) run/train.py --challenge 1 --init signal_transformer --train R2 --epochs 8 --layer-decay 0.7 $(ENCODES)
+	$(PY) run/train.py --challenge 2 --init signal_transformer --train R2 --epochs 4 --freeze 1 $(ENCODES)
+	$(PY) run/embed.py signal_transformer --release R2 R5 R6 $(ENCODES)
+	$(PY) run/train.py --challenge 1 --model ridge --on embeddings --init signal_transformer --train R2 $(ENCODES)
+	$(PY) run/monitor.py $(ENCODES)
+	$(PY) run/evaluate.py c1_transformer c1_ridge c2_transformer $(ENCODES)
+	@echo "The models above were trained on simulated data; --anyway submits them all the same."
+	$(PY) run/submit.py c1_transformer c1_ridge c2_transformer $(ENCODES) --zip build/foundation/submission.zip --anyway
 
 # A night's work in tmux, on releases in data/: make overnight RELEASES="R1 R2" ARGS="--challenge 1 --epochs 20"
 overnight: build

@@ -6,6 +6,8 @@
                                        takes minutes, runs only when named
     python run/bench.py quality        how good each recipe is on simulated worlds; takes a
                                        night, resumes where it stopped, runs only when named
+    python run/bench.py foundation     what a pretrained encoder is worth with few labelled
+                                       subjects; takes hours and resumes like quality
 
 Ours and the peer run in turn, and a time counts only if their results agree. A ratio is the peer's
 median time divided by ours (larger is better); ranges are over the rounds. "x floor" is our time
@@ -16,7 +18,7 @@ import importlib
 
 from eeg import cli
 from eeg.bench import ONLY_BY_NAME, ROWS
-from eeg.bench.recipes import add_quality, asked
+from eeg.bench.recipes import add_quality, asked, asked_of_foundation
 
 
 def main():
@@ -30,7 +32,7 @@ def main():
     args = p.parse_args()
     if unknown := [name for name in args.rows if name not in ROWS]:
         p.error(f"no row '{unknown[0]}'; the rows are {names}")
-    plan = asked(p, args)
+    plans = {"quality": asked(p, args), "foundation": asked_of_foundation(p, args)}
     rows = args.rows or [name for name in ROWS if name not in ONLY_BY_NAME]
     # after the arguments: --help answers at once
     from eeg.bench.measure import HEADING
@@ -39,7 +41,7 @@ def main():
         print(HEADING)
     files = {name: importlib.import_module(f"eeg.bench.{ROWS[name]}") for name in rows}
     works = {name: getattr(files[name], name) for name in rows}
-    good = [work(plan if name == "quality" else args.rounds) for name, work in works.items()]
+    good = [work(plans.get(name, args.rounds)) for name, work in works.items()]
     return int(not all(good))
 
 

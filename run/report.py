@@ -32,7 +32,7 @@ def arguments():
 
 def main():
     args, load = arguments(), Load()
-    runs = choose_runs(args.out, args.runs, args.seed)
+    runs = choose_runs(args.out, args.runs, args.seed, encoders=True)
     if not args.runs:
         best, missing = best_runs(args.out)
         if not best:

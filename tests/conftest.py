@@ -228,7 +228,7 @@ def command(caches, out, *arguments):
 @pytest.fixture
 def train(monkeypatch, caches, tmp_path, capsys):
     """Calls run/train.py in this process: train(*arguments) -> what it printed. Raises what it
-    raises. Runs lie in tmp_path/out.
+    raises. Runs lie in tmp_path/out. train.other(script, *arguments) calls another script so.
     """
     import torch
 
@@ -240,15 +240,22 @@ def train(monkeypatch, caches, tmp_path, capsys):
     monkeypatch.setattr(device, "keep_freed_memory", lambda: None)
 
     def call(*arguments):
-        spec = importlib.util.spec_from_file_location("train", ROOT / "run" / "train.py")
+        return run("train", command(caches, tmp_path / "out", *arguments)[1:])
+
+    def other(script, *arguments):
+        places = "--cache", caches, "--out", tmp_path / "out"
+        return run(script, [f"{script}.py", *map(str, (*places, *arguments))])
+
+    def run(script, words):
+        spec = importlib.util.spec_from_file_location(script, ROOT / "run" / f"{script}.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", command(caches, tmp_path / "out", *arguments)[1:])
+        monkeypatch.setattr(sys, "argv", words)
         capsys.readouterr()
         state = torch.get_rng_state()
         module.main()
         torch.set_rng_state(state)
         return capsys.readouterr().out
 
-    call.out = tmp_path / "out"
+    call.out, call.other = tmp_path / "out", other
     return call

@@ -30,6 +30,7 @@ ORDER = (
     "runs",
     "score",
     "audit",
+    "transfer",
     "train",
     "bench",
 )

@@ -10,5 +10,6 @@ ROWS = {  # name of a row and its function -> file
     **dict.fromkeys(("evaluate", "coverage"), "scoring"),
     **dict.fromkeys(("train", "large"), "training"),
     "quality": "quality",
+    "foundation": "foundation",
 }
-ONLY_BY_NAME = {"coverage", "quality"}
+ONLY_BY_NAME = {"coverage", "quality", "foundation"}

@@ -156,7 +156,7 @@ def asked(p: cli.Parser, args: argparse.Namespace) -> Plan | None:
     where an argument is wrong."""
     given = {name: getattr(args, name) for name in GIVEN if getattr(args, name) is not None}
     if "quality" not in args.rows:
-        if given:
+        if given and "foundation" not in args.rows:
             p.error(f"--{next(iter(given))} belongs to the row quality, which was not named")
         return None
     for what, known in (("worlds", KNOWN_WORLDS), ("recipes", RECIPES)):
@@ -174,3 +174,16 @@ def asked(p: cli.Parser, args: argparse.Namespace) -> Plan | None:
 
 def _is_list(value):
     return isinstance(value, list)
+
+
+def asked_of_foundation(p: cli.Parser, args: argparse.Namespace) -> dict:
+    """The fields of a Plan of the row foundation that a command line gives. Ends with the parser's
+    error where one is wrong."""
+    names = "worlds sizes seeds hours out".split()
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if "foundation" in args.rows:
+        if unknown := [name for name in given.get("worlds", ()) if name not in WORLDS]:
+            p.error(f"--worlds {unknown[0]}: the worlds are {', '.join(WORLDS)}")
+        if wrong := [seed for seed in given.get("seeds", ()) if seed not in range(5)]:
+            p.error(f"--seeds {wrong[0]}: expected 0 to 4, each with a release of its own")
+    return {name: tuple(value) if _is_list(value) else value for name, value in given.items()}

@@ -92,7 +92,7 @@ def add(
     with partial_file(path.with_name(path.name + ".features")) as partial:
         if not force and (known := _present(path, fingerprint)) is not None:
             return Report(len(known), False, _count(known))
-        with _opened(path) as file:  # a file that cannot be written is refused before the work
+        with opened(path) as file:  # a file that cannot be written is refused before the work
             values = np.empty((len(X), len(FEATURES)), np.float32)
             cut = cache.margin_samples, cache.window_samples
             for at in range(0, len(X), chunk):
@@ -101,7 +101,8 @@ def add(
                 if progress:
                     progress(min(at + chunk, len(X)), len(X), windows.nbytes)
             with files.writing(path, "--cache DIR", values.nbytes):
-                _publish(path, file.fileno(), partial, values, fingerprint)
+                about = {"names": np.array(list(FEATURES), "S32"), "fingerprint": fingerprint}
+                publish(path, file.fileno(), partial, "neuro_features", values, about)
     return Report(len(X), True, _count(values))
 
 
@@ -114,7 +115,8 @@ def _check(cache):
         )
 
 
-def _opened(path):
+def opened(path: Path):
+    """A cache, to add to it. Raises UserError where it cannot be written."""
     try:
         return open(path, "r+b", buffering=0)
     except OSError as e:
@@ -190,15 +192,21 @@ class _Shadow(io.RawIOBase):
         return size
 
 
-def _publish(path, fd, partial, values, fingerprint):
+def publish(
+    path: Path, fd: int, partial: Path, name: str, values: np.ndarray, attributes: dict
+) -> None:
+    """Add a dataset to a cache that is open as `fd`, or replace it. partial: where a copy of the
+    cache may be made. Raises OSError where the disk is full, UserError where the cache was rebuilt.
+    """
+
     def put(f):
-        new = f.create_dataset("neuro_features.new", data=values)
-        new.attrs["names"], new.attrs["fingerprint"] = np.array(list(FEATURES), "S32"), fingerprint
+        new = f.create_dataset(f"{name}.new", data=values)
+        new.attrs.update(attributes)
         # the new one has its place before the old one's is free: nothing old is written over
         f.flush()
-        if "neuro_features" in f:
-            del f["neuro_features"]
-        f.move("neuro_features.new", "neuro_features")
+        if name in f:
+            del f[name]
+        f.move(f"{name}.new", name)
 
     shadow = _Shadow(fd)
     try:
@@ -210,7 +218,7 @@ def _publish(path, fd, partial, values, fingerprint):
             os.ftruncate(fd, shadow.end)
         raise
     if not os.path.samestat(os.fstat(fd), path.stat()):
-        raise UserError(f"{path} was rebuilt while its features were computed; run this again")
+        raise UserError(f"{path} was rebuilt while its {name} were computed; run this again")
     changed = max(offset + len(patch) for offset, patch in shadow.patches)
     if changed <= _PAGE:
         page = bytearray(os.pread(fd, changed, 0))

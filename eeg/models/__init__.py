@@ -84,6 +84,17 @@ def one_of(default: str, *values: str) -> Setting:
     return Setting(default, " or ".join(values), fits)
 
 
+def kinds(default: str, *values: str) -> Setting:
+    """The default, or some of the values."""
+    some = lambda value: type(value) is str and set(value.split("+")) <= set(values)
+    words = f"{default}, or some of {', '.join(values)}, joined by +"
+    return Setting(default, words, lambda value: value == default or some(value))
+
+
+def encoder() -> Setting:
+    return Setting(None, "an encoder, which --init names", lambda value: type(value) is dict)
+
+
 def head(default: str) -> Setting:
     return one_of(default, "number", "time")
 
@@ -159,7 +170,8 @@ SETTINGS = {
         "dropout": share(0.1, 0, 0.5),
     },
     "ridge": {
-        "on": one_of("all", "all", "features", "potentials", "covariance", "features+covariance"),
+        "on": kinds("all", "features", "potentials", "covariance", "embeddings"),
+        "encoder": encoder(),
         "components": whole(12, 1, 64),
         "rank": whole(12, 2, 64),
     },

@@ -3,11 +3,12 @@ eeg/ridge/fit.py, and takes no step.
 
 B windows, C electrodes, T samples, K components, R components of a band.
 
-Amplitude is information: windows are taken in microvolts and keep their size. Three kinds of
+Amplitude is information: windows are taken in microvolts and keep their size. Four kinds of
 numbers, each chosen by `on` or all side by side:
 
     features    the neuroscience features of features.py
     potentials  slow potentials of K spatial components, by which windows of different labels differ
+    embeddings  what a pretrained encoder makes of the window (embedding.py); only where asked for
     covariance  the covariance of each frequency band, in the tangent space at its mean (Barachant
                 et al. 2012, doi:10.1109/TBME.2011.2172210; by band, Sabbagh et al. 2020,
                 doi:10.1016/j.neuroimage.2020.116893)
@@ -25,8 +26,10 @@ from . import chosen
 from .layers import microvolts
 from .montage import BANDS, CHANNELS, SFREQ
 from .neuro import NeuroFeatures
+from .transformer import Embedding
 
-KINDS = ("features", "potentials", "covariance")
+KINDS = ("features", "potentials", "covariance")  # of "all"
+WHOLE = ("features", "embeddings")  # kinds that bound large samples in a way of their own
 FAR = 5.0  # beyond which a single number is cut
 LOUD = 3.0  # root mean square of a window's numbers of one kind beyond which they are scaled down
 AVERAGED = 8  # samples of an average: 80 ms, which halve the power at 5.5 Hz
@@ -78,6 +81,25 @@ class Features(nn.Module):
 
     def forward(self, x):
         return self.standard(self.plain(self.neuro(x)))
+
+
+class Embeddings(nn.Module):
+    """Windows (B, C, T) -> (B, size). encoder: the settings of an Embedding."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        if encoder is None:
+            raise ValueError("ridge on embeddings needs an encoder: name its run with --init RUN")
+        self.made = Embedding(**encoder)
+        self.size = self.made.size
+        self.standard = Standard(self.size)
+
+    def plain(self, embeddings):
+        """The numbers before they are standardised, of embeddings (B, size)."""
+        return embeddings.to(self.standard.median.dtype)
+
+    def forward(self, x):
+        return self.standard(self.plain(self.made(x)))
 
 
 class Potentials(nn.Module):
@@ -189,6 +211,7 @@ class Ridge(nn.Module):
             "features": lambda: Features(n_chans),
             "potentials": lambda: Potentials(n_chans, n_times, s.components),
             "covariance": lambda: Covariance(n_chans, n_times, s.rank),
+            "embeddings": lambda: Embeddings(s.encoder),
         }
         kinds = KINDS if s.on == "all" else s.on.split("+")
         self.kinds = nn.ModuleDict({kind: made[kind]() for kind in kinds})
@@ -211,9 +234,7 @@ class Ridge(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = microvolts(x)
             bounded = self.bounded(x)
-            parts = [
-                kind(x if name == "features" else bounded) for name, kind in self.kinds.items()
-            ]
+            parts = [kind(x if name in WHOLE else bounded) for name, kind in self.kinds.items()]
             return torch.cat([part.to(self.limit.dtype) for part in parts], 1)
 
     def forward(self, x):

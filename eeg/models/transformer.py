@@ -1,15 +1,22 @@
-"""Attention between tokens: a small transformer encoder, fit for pretraining (it answers, and it
-restores the hidden parts of a window), and a conformer, which makes its tokens by convolutions.
+"""Attention between tokens: a small transformer encoder, and a conformer, which makes its tokens by
+convolutions. Both are fit for pretraining: they encode a window of which they see a part.
 
-B windows, C electrodes, T samples, N tokens of `patch` samples each, D width.
+B windows, C electrodes, T samples, N tokens of `patch` samples each, K of them seen, D width.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from . import chosen
-from .layers import Block, Dropout, Linear, Stem, halved
+from .layers import Block, Dropout, Linear, Normalize, Stem, halved
+from .montage import CHANNELS, REGIONS
+
+DECODED, HEADS, INNER = 64, 4, 128  # width of the decoder, which has one layer
+LEAST = 1e-6  # spread of a patch, below which it is constant
+QUARTERS = 4  # of a window, embedded apart: a response time is a moment, which a mean would lose
 
 
 class Layer(nn.Module):
@@ -48,7 +55,49 @@ class TokenHead(nn.Module):
         return self.last(self.dropout(F.gelu(self.hidden(self.norm(x).mean(1)))))
 
 
-class Transformer(nn.Module):
+class Encoder(nn.Module):
+    """What networks of tokens share: tokens, layers of attention between them, a head.
+
+    A subclass makes tokens; it has patch, the samples of a token, position (N, D), layers, head,
+    and first, the names of what makes the tokens.
+    """
+
+    def encode(self, x, seen=None):
+        """(B, C, T) -> (B, N, D). seen (B, K): the numbers of the tokens to look at -> (B, K, D),
+        which no sample of the others has touched."""
+        x = self.tokens(x, seen)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def forward(self, x):
+        return self.head(self.encode(x))
+
+    def stages(self):
+        """The names of its parts from the input on, in lists that are frozen one after the other;
+        the head is not among them."""
+        return [self.first, *([f"layers.{i}"] for i in range(len(self.layers)))]
+
+
+def taken(tokens, seen):
+    """Of tokens (B, N, ...), those with the numbers seen (B, K): (B, K, ...)."""
+    return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], seen]
+
+
+def cut(x, patch, seen=None):
+    """Windows (B, C, T) -> patches (B, N, P, C), or those of the tokens seen (B, K). The last one
+    may reach past the window, into zeros."""
+    if missing := -x.shape[2] % patch:
+        x = F.pad(x, (0, missing))
+    patches = x.unflatten(2, (-1, patch))
+    if seen is None:
+        return patches.permute(0, 2, 3, 1)
+    # the order of its memory stays: this is copied once, by what reads it
+    which = seen[:, None, :, None].expand(-1, x.shape[1], -1, patch)
+    return patches.gather(2, which).permute(0, 2, 3, 1)
+
+
+class Transformer(Encoder):
     """(B, C, T) -> (B, n_outputs) numbers (one, or the four factors at once), or (B, T) scores of
     moments.
 
@@ -57,45 +106,25 @@ class Transformer(nn.Module):
     each layer adds.
     """
 
+    first = ["project", "position"]
+
     def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
         super().__init__()
         s = chosen("transformer", settings)
         layers = (Layer(s.width, s.heads, s.inner, s.dropout) for _ in range(s.depth))
-        self.n_chans, self.n_times, self.patch = n_chans, n_times, s.patch
+        self.n_times, self.patch = n_times, s.patch
         self.n_tokens = -(-n_times // s.patch)  # the last one may reach past the window, into zeros
         self.project = Linear(n_chans * s.patch, s.width)
         self.position = nn.Parameter(0.02 * torch.randn(self.n_tokens, s.width))
-        self.hidden = nn.Parameter(0.02 * torch.randn(s.width))  # replaces a hidden token
         self.layers = nn.ModuleList(layers)
         self.head = TokenHead(s, n_times, s.patch, n_outputs)
-        self.restore = Linear(s.width, n_chans * s.patch)
 
-    def encode(self, x, mask=None):
-        """(B, C, T) -> (B, N, D). mask (B, N) bool: the tokens to hide."""
-        x = F.pad(x.transpose(1, 2), (0, 0, 0, self.n_tokens * self.patch - self.n_times))
-        x = self.project(x.reshape(len(x), self.n_tokens, -1))
-        if mask is not None:
-            x = torch.where(mask[:, :, None], self.hidden.to(x.dtype), x)
-        x = x + self.position
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-    def forward(self, x):
-        return self.head(self.encode(x))
-
-    def reconstruct(self, x, mask):
-        """Normalised windows (B, C, T) with the tokens of mask (B, N) hidden -> all of them, as far
-        as the rest tells (B, C, T)."""
-        samples = self.restore(self.encode(x, mask)).reshape(len(x), -1, self.n_chans)
-        return samples[:, : self.n_times].transpose(1, 2)
-
-    def masked_samples(self, mask):
-        """mask (B, N) of tokens -> (B, T) of samples."""
-        return mask.repeat_interleave(self.patch, 1)[:, : self.n_times]
+    def tokens(self, x, seen=None):
+        patches = cut(x, self.patch, seen).flatten(2)
+        return self.project(patches) + (self.position if seen is None else self.position[seen])
 
 
-class Conformer(nn.Module):
+class Conformer(Encoder):
     """A convolution stem, then a transformer: the stem finds waves, attention compares moments
     (after EEG Conformer, Song et al. 2023). A token is 4 samples.
 
@@ -106,17 +135,162 @@ class Conformer(nn.Module):
     layer's two linear ones; dropout, for what each block and layer adds.
     """
 
+    first, patch = ["stem", "block", "coarse", "position"], 4
+
     def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
         super().__init__()
         s = chosen("conformer", settings)
         layers = (Layer(s.width, s.heads, s.inner, s.dropout) for _ in range(s.depth))
+        self.n_times, self.n_tokens = n_times, -(-n_times // 4)
         self.stem = Stem(n_chans, s.width, s.kernel)
         self.block = Block(s.width, s.kernel, 1, s.dropout)
         self.coarse = Block(s.width, s.kernel, 1, s.dropout)
-        self.position = nn.Parameter(0.02 * torch.randn(-(-n_times // 4), s.width))
+        self.position = nn.Parameter(0.02 * torch.randn(self.n_tokens, s.width))
         self.layers = nn.Sequential(*layers)
         self.head = TokenHead(s, n_times, 4, n_outputs)
 
-    def forward(self, x):
+    def tokens(self, x, seen=None):
+        """Where only some are seen, the samples of the others are 0 to the convolutions."""
+        if seen is not None:
+            shown = x.new_zeros(len(x), self.n_tokens).scatter_(1, seen, 1)
+            x = x * shown.repeat_interleave(4, 1)[:, None, : self.n_times]
         x = halved(self.coarse(halved(self.block(self.stem(x)))))
-        return self.head(self.layers(x + self.position))
+        return x + self.position if seen is None else taken(x, seen) + self.position[seen]
+
+
+ENCODERS = {"transformer": Transformer, "conformer": Conformer}
+
+
+class Embedding(nn.Module):
+    """What an encoder makes of windows, as numbers for others to read: the mean of its tokens in
+    each quarter. (B, C, T) in volts or microvolts -> (B, size). It always answers as in inference.
+
+    name, normalize and the other settings are those that the encoder was trained with.
+    """
+
+    def __init__(self, name, normalize, n_chans=129, n_times=200, **settings):
+        super().__init__()
+        self.normalize = Normalize(normalize)
+        self.network = ENCODERS[name](n_chans, n_times, 1, **settings)
+        self.network.head = nn.Identity()
+        self.size = QUARTERS * self.network.position.shape[1]
+        self.requires_grad_(False).eval()
+
+    def train(self, mode=True):
+        return super().train(False)
+
+    def forward(self, x):
+        x = self.normalize(x).to(self.network.position.dtype)
+        tokens = self.network.encode(x)
+        return F.adaptive_avg_pool1d(tokens.transpose(1, 2), QUARTERS).flatten(1)
+
+
+# ------------------------------------------------------------------------- the masked autoencoder
+
+# An encoder that sees a part of a window, and a light decoder that restores the rest (He et al.
+# 2022, doi:10.1109/CVPR52688.2022.01553). A patch is a token of the window, P samples of all
+# electrodes. A share of them is hidden, in spans, and some groups of neighbouring electrodes are
+# hidden throughout: both have to be told from the rest. Each patch counts the same: it is compared
+# in its own standard deviations, so a guess of its mean has a squared error of about 1.
+
+
+def region_of():
+    """(129,) the region of each electrode."""
+    found = torch.zeros(len(CHANNELS), dtype=torch.int64)
+    for number, electrodes in enumerate(REGIONS):
+        found[torch.tensor(electrodes) - 1] = number
+    return found
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """What is hidden of each window. share: of its tokens, in spans of `span`; regions: how many of
+    REGIONS are hidden throughout."""
+
+    share: float
+    span: int
+    regions: int
+
+    def draw(self, windows: int, tokens: int, generator=None) -> dict[str, torch.Tensor]:
+        """{"seen": (B, K) the tokens that are seen, in order; "covered": (B, C) whether an
+        electrode is hidden}. Each span begins at a multiple of its length."""
+        spans = torch.rand(windows, -(-tokens // self.span), generator=generator)
+        kept = max(1, tokens - round(self.share * tokens))
+        order = spans.repeat_interleave(self.span, 1)[:, :tokens].argsort(dim=1, stable=True)
+        found = {"seen": order[:, :kept].sort(1).values}
+        if self.regions:
+            drawn = torch.rand(windows, len(REGIONS), generator=generator).argsort(1)
+            found["covered"] = region_of()[None, :, None] == drawn[:, None, : self.regions]
+            found["covered"] = found["covered"].any(2)
+        return found
+
+
+class Decoder(nn.Module):
+    """What the encoder made of the tokens seen (B, K, D) -> a guess at every patch (B, N, size)."""
+
+    def __init__(self, tokens, width, size):
+        super().__init__()
+        self.enter = Linear(width, DECODED)
+        self.hidden = nn.Parameter(0.02 * torch.randn(DECODED))  # stands for a token not seen
+        self.position = nn.Parameter(0.02 * torch.randn(tokens, DECODED))
+        self.layer = Layer(DECODED, HEADS, INNER, dropout=0.0)
+        self.norm, self.restore = nn.LayerNorm(DECODED), Linear(DECODED, size)
+        nn.init.zeros_(self.restore.weight)  # at first it guesses the mean
+        nn.init.zeros_(self.restore.bias)
+
+    def forward(self, encoded, seen):
+        entered = self.enter(encoded)
+        x = self.hidden.to(entered.dtype).repeat(len(seen), len(self.position), 1)
+        x = x.scatter(1, seen[:, :, None].expand_as(entered), entered) + self.position
+        return self.restore(self.norm(self.layer(x)))
+
+
+class Masked(nn.Module):
+    """An encoder and its decoder. It is used where a Model is trained, and its encoder has the
+    names that it has in a Model: network.project.weight and so on.
+
+    settings: Masked(**settings) makes the same again, with weights of its own.
+    """
+
+    aux, features, ridge, n_outputs = (), "none", None, 1
+
+    def __init__(self, name, normalize, share, span, regions, n_chans=129, n_times=200, **more):
+        super().__init__()
+        self.settings = {"name": name, "normalize": normalize, "share": share, "span": span}
+        self.settings |= {"regions": regions, "n_chans": n_chans, "n_times": n_times, **more}
+        self.window, self.hiding = (n_chans, n_times), Hiding(share, span, regions)
+        self.normalize = Normalize(normalize)
+        if regions and n_chans != len(CHANNELS):
+            raise ValueError(f"regions of {n_chans} electrodes are not known: choose 0 of them")
+        self.network = ENCODERS[name](n_chans, n_times, 1, **more)
+        width = self.network.position.shape[1]
+        self.network.head = nn.Identity()  # nothing is answered
+        self.decoder = Decoder(self.network.n_tokens, width, n_chans * self.network.patch)
+
+    def restored(self, x, seen, covered=None):
+        """Windows (B, C, T) -> their patches (B, N, P, C) in their own standard deviations, the
+        guess at them, and (B, N, C) whether an electrode of a patch was hidden."""
+        x = self.normalize(x)
+        patches = cut(x, self.network.patch)
+        patches = patches - patches.mean((2, 3), keepdim=True)
+        spread = patches.square().mean((2, 3), keepdim=True).sqrt()
+        patches = patches * torch.where(spread > LEAST, 1 / spread, 0)
+        hidden = seen.new_ones(patches.shape[:2], dtype=torch.bool).scatter(1, seen, False)
+        hidden = hidden[:, :, None].expand(-1, -1, x.shape[1])
+        if covered is not None:
+            x, hidden = x * ~covered[:, :, None], hidden | covered[:, None]
+        guess = self.decoder(self.network.encode(x, seen), seen).float()
+        return patches, guess.unflatten(2, (-1, x.shape[1])), hidden
+
+    def errors(self, x, seen, covered=None):
+        """(B,) the mean squared error over what was hidden of each window."""
+        patches, guess, hidden = self.restored(x, seen, covered)
+        squares = (guess - patches).square().mean(2)
+        return (squares * hidden).sum((1, 2)) / hidden.sum((1, 2))
+
+    def raw(self, x, features=None):
+        """(B, 1): the errors where every window has the same tokens hidden; to measure what a step
+        takes."""
+        every = self.hiding.draw(1, self.network.n_tokens, torch.Generator().manual_seed(0))
+        drawn = {name: part.to(x.device).expand(len(x), -1) for name, part in every.items()}
+        return self.errors(x, **drawn)[:, None]

@@ -24,8 +24,9 @@ from eeg.data.features import compute
 from eeg.data.split import Damaged, Split
 from eeg.data.windows import INPUT
 from eeg.machine.memory import fits
-from eeg.models.ridge import Features, Potentials, Ridge
-from eeg.ridge import gram
+from eeg.models.ridge import Embeddings, Features, Potentials, Ridge
+from eeg.ridge import embeddings, gram
+from eeg.ridge.embeddings import crops_of
 from eeg.ridge.representation import SAMPLED, averages_of, learn_sizes
 
 FOLDS = 5  # of the training subjects
@@ -72,13 +73,6 @@ class Found:
         return f"strength {kinds}; trusted to {self.trust:.0%}"
 
 
-def crops_of(cache) -> tuple[int, ...]:
-    """The stored samples at which each window is cut. Challenge 2's windows overlap by half:
-    cutting each at its start and 1 s later cuts the recording every second."""
-    first = cache.margin_samples
-    return (first,) if cache.challenge == 1 else (first, first + INPUT // 2)
-
-
 def fold_of(subjects: np.ndarray, seed: int) -> np.ndarray:
     """(n,) the fold of each window, by subject, in an order that the seed draws. Raises UserError
     where there is only one subject."""
@@ -123,6 +117,10 @@ class Fit:
             (kind for kind in self.network.kinds.values() if isinstance(kind, Potentials)), None
         )
         self.direct = not fits(self.rows.size * cache[0].nbytes)
+        self.stored = None  # (N, crops, size) embeddings of the cache's windows
+        if "embeddings" in self.network.kinds:
+            made = self.network.kinds["embeddings"].made
+            self.stored = embeddings.stored(cache, made)
 
     def run(self, progress=lambda done, total: None) -> Found:
         self._learn_sizes()
@@ -169,28 +167,37 @@ class Fit:
             first = crop - self.crops[0]
             yield number, first, torch.from_numpy(x[:, :, first : first + INPUT])
 
-    def _features(self, x, first):
-        """(B, F) raw features of a crop, by the kernels: the network's layer takes seven times as
-        long. None where they are not used."""
-        if "features" not in self.network.kinds:
-            return None
-        return torch.from_numpy(compute(x, first, INPUT, threads=self.threads))
+    def _raw(self, rows, x, number, first):
+        """{kind: (B, F)} numbers that another than the network computes faster: features of a crop
+        of windows `rows` by the kernels, in a seventh of the time, and stored embeddings."""
+        found = {}
+        if "features" in self.network.kinds:
+            made = compute(x, first, INPUT, threads=self.threads)
+            found["features"] = torch.from_numpy(made)
+        if "embeddings" in self.network.kinds:
+            if self.stored is not None:
+                found["embeddings"] = torch.from_numpy(self.stored[rows, number])
+            else:
+                cut = torch.from_numpy(x[:, :, first : first + INPUT])
+                with torch.inference_mode():
+                    found["embeddings"] = self.network.kinds["embeddings"].made(cut).clone()
+        return found
 
     # fitting
 
     def _learn_sizes(self):
         some = self.rows[:: max(1, len(self.rows) * len(self.crops) // SAMPLED)]
-        cut, features = [], []
-        for _, x in self._batches(some):
-            for _, first, part in self._cuts(x):
+        cut, raw = [], []
+        for which, x in self._batches(some):
+            for number, first, part in self._cuts(x):
                 cut.append(part.clone())  # the batch's memory is used again
-                features.append(self._features(x, first))
+                raw.append(self._raw(some[which], x, number, first))
         if not cut:
             raise UserError(
                 f"all {len(some)} training windows that were looked at hold NaN or infinity: "
                 f"{self.damaged.files()}"
             )
-        known = None if features[0] is None else torch.cat(features)
+        known = {kind: torch.cat([each[kind] for each in raw]) for kind in raw[0]}
         learn_sizes(self.network, torch.cat(cut), known)
 
     def _components(self, progress):
@@ -224,7 +231,7 @@ class Fit:
             if generalised:
                 labels.append(self.number[which])
             for number, first, cut in self._cuts(x):
-                fixed = self._fixed(cut, self._features(x, first))
+                fixed = self._fixed(cut, self._raw(self.rows[which], x, number, first))
                 for fold in range(len(known)):
                     z = self._numbers(fixed, components and components[1 + fold])
                     own = self.fold[which] == fold
@@ -244,14 +251,14 @@ class Fit:
             fitted = [each.generalised(ALIKE) for each in fitted]
         return fitted, tried, seen
 
-    def _fixed(self, x, features):
+    def _fixed(self, x, raw):
         """What of the numbers of windows depends on no label: {kind: numbers}; of potentials, the
         averages of which components are taken."""
         bounded = self.network.bounded(x)
         found = {}
         for name, kind in self.network.kinds.items():
-            if isinstance(kind, Features):
-                found[name] = kind.standard(kind.plain(features))
+            if isinstance(kind, (Features, Embeddings)):
+                found[name] = kind.standard(kind.plain(raw[name]))
             else:
                 found[name] = kind.smooth(bounded) if kind is self.potentials else kind(bounded)
         return found

@@ -13,6 +13,7 @@ USUAL |= {"blend": "none", "members": 1}
 UNREAD = (
     *("lr", "weight_decay", "batch_size", "l1", "loss", "optimizer", "rho", "clip", "schedule"),
     *("warmup", "ema", "patience", "balance", "features", "checkpoint_minutes"),
+    *("freeze", "lora", "layer_decay"),
 )
 
 

@@ -4,7 +4,7 @@ sample of them; and the spatial components of slow potentials, from averages ove
 import numpy as np
 import torch
 
-from eeg.models.ridge import Covariance, Features, Potentials, Ridge, Standard
+from eeg.models.ridge import Covariance, Embeddings, Features, Potentials, Ridge, Standard
 
 SAMPLED = 1000  # windows from which sizes are learned
 CUT = 8.0  # an electrode's samples are cut at so many of its usual standard deviations
@@ -13,13 +13,13 @@ SHRINKAGE = 0.1  # of the covariance of electrodes towards a sphere
 PART = 100  # windows computed at once
 
 
-def learn_sizes(model: Ridge, x: torch.Tensor, features: torch.Tensor | None) -> None:
+def learn_sizes(model: Ridge, x: torch.Tensor, known: dict[str, torch.Tensor]) -> None:
     """Standardise by a sample of training windows x (N, C, T), microvolts, and their raw features
-    (N, F): by medians, which artefacts do not move."""
+    and embeddings (N, F) by kind, where they are used: by medians, which artefacts do not move."""
     model.limit.copy_(CUT * x.std(2, unbiased=False).median(0).values)
-    for kind in model.kinds.values():
-        if isinstance(kind, Features):
-            _standardise(kind.standard, kind.plain(features))
+    for name, kind in model.kinds.items():
+        if isinstance(kind, (Features, Embeddings)):
+            _standardise(kind.standard, kind.plain(known[name]))
         elif isinstance(kind, Covariance):
             _learn_covariance(kind, [model.bounded(part) for part in x.split(PART)])
 

@@ -158,8 +158,9 @@ def choose_runs(
     seeds: Sequence[int] | None = None,
     several: bool = False,
     challenge: int | None = None,
+    encoders: bool = False,
 ) -> list[Run]:
-    """The runs that RUN arguments mean, each once.
+    """The runs that RUN arguments mean, each once. encoders: pretrained ones will do.
 
     A name stands for its newest finished run; with `several` or `seeds`, for all finished ones, as
     a range of stamps does. seeds: keep the runs trained with one of them, without folds. Raises
@@ -175,6 +176,10 @@ def choose_runs(
         chosen |= {run.folder.resolve(): run for run in finished}
     runs = _with_seeds(list(chosen.values()), seeds) if seeds else list(chosen.values())
     for run in runs:
+        if run.pretrained and not encoders:
+            use = hints.command("train", "--challenge", 1, "--init", run.folder)
+            what = f"{run.name} is pretrained and answers nothing yet"
+            raise UserError(f"{what}; train a model that begins with it: {use}")
         if challenge not in (None, run.challenge):
             what = f"{run.name} is a run of challenge {run.challenge}, not {challenge}"
             raise UserError(f"{what}; leave --challenge {challenge} out, or name other runs")

@@ -126,7 +126,7 @@ class Run:
         known = kept and said and os.path.abspath(kept) == os.path.abspath(said)
         cache = hints.default("cache") if known else None
         words = ("--resume", self.folder)
-        return hints.command("train", *words, cache=cache, out=hints.default("out"))
+        return hints.command(self._script, *words, cache=cache, out=hints.default("out"))
 
     @property
     def watch(self) -> str:
@@ -148,21 +148,30 @@ class Run:
         for name, values in options.items():
             if name not in NOT_AGAIN and values != [None]:
                 words += [f"--{name}", *values]
-        return hints.command("train", *words, out=self.folder.parents[1])
+        return hints.command(self._script, *words, out=self.folder.parents[1])
+
+    @property
+    def _script(self):
+        return "pretrain" if self.pretrained else "train"
 
     @property
     def finished(self) -> bool:
-        return self.status == "finished" and self._weights.exists()
+        return self.status == "finished" and self.weights_path.exists()
 
     @property
-    def _weights(self):
-        return self.folder / f"weights_challenge_{self.challenge}.pt"
+    def pretrained(self) -> bool:
+        """Whether it is a run of run/pretrain.py, which answers nothing."""
+        return self.config["target"] == "signal"
+
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / weights_name(self.challenge, self.pretrained)
 
     @property
     def weights(self) -> Path:
         """The file of its best epoch's weights. Raises UserError unless training has finished."""
         if self.finished:
-            return self._weights
+            return self.weights_path
         if self.status == "running":
             at = f"epoch {self.state.get('epoch', 0)} of {self.state.get('epochs', '?')}"
             raise UserError(f"{self.folder} is still running ({at}); see: {self.watch}")
@@ -170,6 +179,11 @@ class Run:
         words["finished"] = "lost its weights file"
         what = words.get(self.status, self.status)
         raise UserError(f"{self.folder} has not finished (it {what}); resume with: {self.resume}")
+
+
+def weights_name(challenge: int, pretrained: bool = False) -> str:
+    """The file of a finished run's weights."""
+    return f"weights_{'encoder' if pretrained else f'challenge_{challenge}'}.pt"
 
 
 def split_options(words: Sequence[str]) -> list[tuple[str, list[str]]]:

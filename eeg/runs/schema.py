@@ -73,7 +73,9 @@ RELEASE = matching("R[1-9][0-9]?", "a release")
 RELEASES = list_of(RELEASE, "a list of releases")
 
 NORMAL = f"({'|'.join(NORMALS)})"
-TARGET = choice("rt_from_stimulus", "rt_from_trialstart", "correct", "externalizing", "factors")
+TARGET = choice(
+    *("rt_from_stimulus", "rt_from_trialstart", "correct", "externalizing", "factors", "signal")
+)
 SIDE = {
     "releases": list_of(RELEASE, "a list of releases", least=1),
     "windows": COUNT,
@@ -97,12 +99,16 @@ OPTIONS: dict[str, Schema] = {
     "optimizer?": choice("adamw", "sam"),
     "schedule?": choice("cosine", "onecycle", "plateau", "constant"),
     "amp?": choice("auto", "off", "fp16", "bf16"),
+    "init?": or_null(TEXT),
+    "mask?": numbers(0, 1),
+    "layer_decay?": numbers(0, 1),
 }
 OPTIONS |= optional("model cache", TEXT)
 OPTIONS |= optional("train valid", RELEASES)
 OPTIONS |= optional("mini keep_copies keep_bad balance", FLAG)
 OPTIONS |= optional("max_recordings max_subjects", or_null(POSITIVE))
-OPTIONS |= optional("epochs batch_size patience members", POSITIVE)
+OPTIONS |= optional("epochs batch_size patience members span", POSITIVE)
+OPTIONS |= optional("mask_regions freeze lora", COUNT)
 OPTIONS |= optional("lr weight_decay l1 rho clip warmup", SETTING)
 
 EVENT = {"epoch": COUNT, "batch?": COUNT, "kind": TEXT, "text": TEXT}
@@ -125,6 +131,7 @@ FILES: dict[str, Schema] = {
         "threads?": POSITIVE,
         "precision?": choice("fp32", "fp16", "bf16"),
         "simulated?": FLAG,
+        "begun?": {"run": TEXT, "sha256": TEXT, "matched": TEXTS, "new": TEXTS, "not_used": TEXTS},
         **optional("name device loss", TEXT),
     },
     "history.json": {"epochs": [EPOCH], "events": [EVENT]},

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from eeg import cli
 from eeg.data.plots import draw_scalp
+from eeg.models.montage import SFREQ
 
 MANY = 2500  # windows, above which cells are drawn and not dots
 BLUE, ORANGE, GREY, DARK = "#3b6ea5", "#cf6f2e", "#9aa0a6", "#30343a"
@@ -143,6 +144,19 @@ def course(axes, epochs, events):
     highest = max(entry.get("memory", 0) / 1e9 for entry in epochs)
     low.set(xlabel="epoch", ylabel="peak of the process's\nown memory (GB)")
     low.set(ylim=(0, 1.1 * highest or 1))
+
+
+@drawn(0, height=5)
+def restored(fig, signal, guess, names):
+    """The signal and the guess at what was hidden of it, NaN elsewhere (samples, electrodes)."""
+    rows = fig.subplots(len(names), sharex=True)
+    seconds = np.arange(len(signal)) / SFREQ
+    for ax, name, truth, said in zip(rows, names, signal.T, guess.T):
+        ax.plot(seconds, truth, color=DARK, lw=0.9, label="signal")
+        ax.plot(seconds, said, color=ORANGE, label="restored")
+        ax.set(ylabel=name, xlim=(0, seconds[-1]))
+    rows[0].legend(loc="upper right", ncols=2)
+    rows[-1].set_xlabel("time in the window (s)")
 
 
 @drawn(1, 5.6, 5.2, "upper left")

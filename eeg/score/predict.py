@@ -187,8 +187,8 @@ def _starts(cache):
     return starts + cache.margin_samples
 
 
-def load_model(path: Path):
-    """A Model in eval mode from exported weights {"settings", "state"}.
+def load_model(path: Path, build: Callable = eeg.models.build):
+    """A Model in eval mode from exported weights {"settings", "state"}. build(**settings) makes it.
 
     Nothing but tensors and plain values is read from the file.
     """
@@ -199,7 +199,7 @@ def load_model(path: Path):
     except unreadable as e:
         raise _unusable(path, f"{path} cannot be read as weights", e) from None
     try:
-        model = eeg.models.build(**settings)
+        model = build(**settings)
         model.load_state_dict(state)
     except (RuntimeError, ValueError, TypeError) as e:
         what = f"the weights in {path} do not fit the model that this version of eeg builds from "

@@ -22,18 +22,21 @@ from eeg.score import report_numbers as numbers
 from eeg.score.metrics import FEW, mae, nrmse, pearson, r2, rmse
 from eeg.score.predict import load_model
 from eeg.score.scores import factor_rows, factor_scores, score
+from eeg.score.sides import side
 
 WHAT = {
     "rt_from_stimulus": ("response time", "s"),
     "rt_from_trialstart": ("response time from the trial's start", "s"),
     "externalizing": ("externalizing", "factor score"),
     "factors": ("externalizing", "factor score"),
+    "signal": ("hidden parts of windows", "1"),
 }
 EXAMPLES = 6
 BARS = f"95 % intervals by subject, where there are {FEW} subjects or more"
 # The nearest places of the 10-20 system
 PLACES = {"E36": "C3", "E104": "C4", "E62": "Pz", "E11": "Fz", "E24": "F3", "E124": "F4"}
 PLACES |= {"E52": "P3", "E92": "P4", "E70": "O1", "E75": "Oz", "E83": "O2"}
+SHOWN = ("E11", "E36", "E62", "E75")  # electrodes whose restored signals are drawn
 CSS = """
 #content img { max-width: min(100%, 620px); height: auto; }
 #content .figure-caption {
@@ -91,6 +94,8 @@ def write(
     seen = None
     if not run.finished:
         done = f"it has not finished ({run.status})"
+    elif run.pretrained:
+        done = "pretrained without labels, it answers nothing"
     elif not run.scored:
         done = f"it predicts {run.config['target']}, which the competition does not score"
     else:
@@ -100,6 +105,8 @@ def write(
         done = f"{_counts(seen)} ({seen.where})"
     add(None, _summary(run, seen) if seen else _summary_without_answers(run, done))
     add("Training", _training(run))
+    if run.pretrained and run.finished:
+        add("Restored", _restored(run, caches))
     if seen:
         add("Answers", _answers(seen, model, *WHAT[run.config["target"]]))
         if seen.constant:
@@ -216,6 +223,19 @@ def _training(run):
         rows.append((f"epoch {event.get('epoch', '?')}, {place}", event["kind"], event["text"]))
     nothing = "<p>Nothing went wrong, and it was never stopped.</p>"
     yield "Events", _table(rows) if rows else nothing
+
+
+def _restored(run, caches):
+    """Some windows of a pretrained encoder: what was hidden, and what was restored of it."""
+    both = numbers.restored(run, caches)
+    names = side(caches, [run], "valid").cache.channels
+    shown = [names.index(name) for name in SHOWN if name in names] or list(range(4))
+    for number in range(len(both[0])):
+        own = (part[number][:, :, shown].reshape(-1, len(shown)) for part in both)
+        fig = plots.restored(*own, [PLACES.get(names[i], names[i]) for i in shown])
+        caption = "Orange: restored where it was hidden from the encoder. "
+        caption += "Each patch is in its own standard deviations."
+        yield f"Validation window {number + 1}", fig, caption
 
 
 def _settings(run):

@@ -18,14 +18,17 @@ import torch
 
 from eeg import UserError
 from eeg.data.release import find_release
+from eeg.data.windows import INPUT
+from eeg.models.transformer import Masked
 from eeg.score.metrics import FEW, interval_difference, nrmse, student
-from eeg.score.predict import Question, all_answers, answers, predict
+from eeg.score.predict import Question, all_answers, answers, load_model, predict
 from eeg.score.sides import TEST, Side, cached_tests, check_side, flattered, scored_side, side
 
 STEP = 10  # samples of a stretch of time that is occluded: 100 ms
 LEAST, MOST, BLOCK = 64, 500, 16  # windows that are occluded: at least, at most, at a time
 PATIENCE_S = 20  # how long occlusion may take, judging by the first block
 FLAT = 1e-3  # answers that vary less than this share of the labels' deviation are called a constant
+RESTORED = 3  # validation windows of which a pretrained encoder restores hidden parts
 TOP = 10  # electrodes that are named
 LEVELS = np.arange(0.1, 1.0, 0.1)
 
@@ -191,3 +194,19 @@ def importance(model, side: Side, progress: Callable | None = None) -> Importanc
     n = len(side.cache.channels)
     top, times = np.argsort(-rise[:n])[:TOP], np.arange(n, len(rise))
     return Importance(len(y), rise[:n], rise[n:], top, ends(top), ends(times))
+
+
+def restored(run, caches: Path) -> tuple[np.ndarray, ...]:
+    """Of some validation windows of a finished run: the signal and the guess at what was hidden of
+    it, NaN elsewhere, each (RESTORED, N, P, C), in standard deviations of each patch."""
+    model = load_model(run.weights, Masked)
+    seen = side(caches, [run], "valid")
+    rows = seen.rows[np.linspace(0, len(seen.rows) - 1, RESTORED).astype(int)]
+    start = (seen.cache[0].shape[1] - INPUT) // 2
+    x = np.stack([seen.cache[row][:, start : start + INPUT] for row in rows]).astype(np.float32)
+    tokens = model.network.n_tokens
+    drawn = model.hiding.draw(len(x), tokens, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        patches, guess, hidden = model.restored(torch.from_numpy(x), **drawn)
+    guess = torch.where(hidden[:, :, None], guess, torch.nan)
+    return patches.numpy(), guess.numpy()

@@ -15,10 +15,10 @@ from eeg.data.split import Damaged, Split
 from eeg.models.model import Model
 from eeg.ridge.fit import Fit
 from eeg.runs.journal import Journal
+from eeg.runs.parallel import Ranks
 from eeg.score.metrics import auroc, nrmse
 from eeg.train import checkpoint
 from eeg.train.options import Options
-from eeg.train.parallel import Ranks
 from eeg.train.progress import best_so_far, finite, say_result
 from eeg.train.targets import choose_targets
 from eeg.train.validation import Validation

@@ -14,10 +14,10 @@ from torch import nn
 from eeg.machine import amp
 from eeg.machine.recovery import Recovery, on_host
 from eeg.models.model import Model
-from eeg.train import losses
+from eeg.runs.parallel import Ranks
 from eeg.train.options import Options
-from eeg.train.parallel import Ranks
 from eeg.train.targets import Targets
+from eeg.transfer import begin as transfer
 
 
 class Place(NamedTuple):
@@ -51,9 +51,11 @@ class Stepper:
     ):
         self.options, self.targets, self.ranks = options, targets, ranks
         self.precision, self.home = place.precision, torch.device(place.device)
-        self.model = model.train()
+        self.model = model
+        transfer.train_mode(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = adamw(model, options.lr, options.weight_decay)
+        factors = transfer.decays(model, options.layer_decay) if options.init else None
+        self.optimizer = adamw(model, options.lr, options.weight_decay, factors)
         self.sam = SAM(model, options.rho) if options.optimizer == "sam" else None
         self.average = Average(model, options.ema) if options.ema else None
         self.scale = amp.LossScale(place.precision)
@@ -71,12 +73,12 @@ class Stepper:
         return self.guard.read("the weights", self._weights)
 
     def _weights(self):
-        return on_host(self.validated.state_dict())
+        return on_host(transfer.plain_state(self.validated))
 
     def take(self, batch: dict, rate: float, asked: Callable) -> Taken:
         """Take one step at this learning rate. asked(): whether this process was asked to stop."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
         taken = self._take(batch, asked)
         if taken.done and self.average:
             self.average.steps += 1
@@ -107,7 +109,7 @@ class Stepper:
         loss, answers = self.guard.gradients(batch, self.scale.scale)
         bad = not math.isfinite(loss)
         mean, (stopping, bad) = self.ranks.sum_gradients(
-            self.parameters, self._gradients_on_host(), len(batch["y"]), asked(), bad
+            self.parameters, self._gradients_on_host(), len(batch["x"]), asked(), bad
         )
         return loss, answers, mean, not bad, stopping
 
@@ -123,14 +125,10 @@ class Stepper:
         device = next(model.parameters()).device
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         with amp.autocast(device, self.precision if device == self.home else "fp32"):
-            raw = model.raw(batch["x"], batch.get("features"))
+            raw = self.targets.raw(model, batch)
         average = (lambda square: self._agree(square, len(raw))) if self.ranks.world > 1 else None
-        kind, positive = self.targets.loss, self.targets.positive
-        members = len(raw) // len(batch["y"])  # each answers every window
-        y, mix, other = (_repeated(batch.get(name), members) for name in ("y", "mix", "other"))
-        value = losses.loss(kind, model, raw, y, mix, other, positive, average)
+        value, answers = self.targets.judge(model, raw, batch, average)
         (weight * value).backward()
-        answers = model.answer(raw.detach()).unflatten(0, (members, -1)).mean(0)
         return value.item(), answers.cpu()
 
     def _agree(self, square, windows):
@@ -219,19 +217,27 @@ class Stepper:
             self.average.model.load_state_dict(state["average"]["model"])
 
 
-def _repeated(values, times):
-    return None if values is None else values.repeat(times, *[1] * (values.dim() - 1))
-
-
 # --------------------------------------------------------------------- what a step is made of
 
 
-def adamw(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that does not decay biases and normalisations, whose best values are not near zero."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    weights = {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay}
-    others = {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0}
-    return torch.optim.AdamW([weights, others], lr=lr)
+def adamw(
+    model: nn.Module, lr: float, weight_decay: float, factors: dict[str, float] | None = None
+) -> torch.optim.AdamW:
+    """AdamW that does not decay biases and normalisations, whose best values are not near zero.
+
+    factors: {name of a parameter: what its learning rate is multiplied by}, as each group keeps it.
+    """
+    groups: dict[float, list[dict]] = {}
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        factor = factors[name] if factors else 1.0
+        if factor not in groups:
+            weights = {"params": [], "weight_decay": weight_decay, "factor": factor}
+            groups[factor] = [weights, {"params": [], "weight_decay": 0.0, "factor": factor}]
+        groups[factor][p.dim() <= 1]["params"].append(p)
+    found = [group for factor in sorted(groups, reverse=True) for group in groups[factor]]
+    return torch.optim.AdamW(found, lr=lr)
 
 
 def add_l1(model: nn.Module, strength: float) -> None:

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from eeg import cli
 from eeg.data.augment import AUGMENTATIONS
 from eeg.models import SETTINGS, check, normals, tuned
+from eeg.models.montage import REGIONS
 from eeg.ridge import options as ridge
 from eeg.train.losses import LOSSES
+from eeg.transfer import options as pretraining
 
 TARGETS = {  # by challenge; the one that the competition scores comes first
     1: ("rt_from_stimulus", "rt_from_trialstart", "correct"),
@@ -71,10 +73,11 @@ class About:
     shared: bool = False  # by all trials of a search
     searched: each = each((), ())  # what a search draws from
 
-    def help(self) -> str:
+    def help(self, *instead) -> str:
+        """instead: the default of a command that has another one."""
         usual = self.usual
         if not usual and self.argument.get("action") != "store_true":
-            one, two = map(_shown, self.defaults)
+            one, two = map(_shown, instead * 2 or self.defaults)
             usual = one if one == two else f"{one}; challenge 2: {two}"
         return f"{self.words} (default: {usual})" if usual else self.words
 
@@ -220,6 +223,35 @@ class Options:
     cache: Path = option(Path("cache"))
     fold: tuple | None = option(None)  # (number, of how many)
     seed: int = option(0)
+    mask: float = amount(0.4, "share of a window's time to hide", "model", type=cli.share)
+    span: int = count(3, "hide spans of N tokens", "model")
+    mask_regions: int = option(
+        4,
+        f"also hide N of {len(REGIONS)} groups of neighbouring electrodes for the whole window",
+        "model",
+        type=cli.whole,
+        metavar="N",
+    )
+    init: str | None = option(
+        None, "begin with the encoder of a run, as of run/pretrain.py", "model", metavar="RUN"
+    )
+    freeze: int = option(
+        0,
+        "leave the first N stages as they are: 1 makes the tokens, 2 is a layer of attention, ...",
+        "model",
+        type=cli.whole,
+        metavar="N",
+    )
+    lora: int = option(
+        0,
+        "leave the encoder as it is but for a change of rank R of each linear layer",
+        "model",
+        type=cli.positive,
+        metavar="R",
+    )
+    layer_decay: float = amount(
+        1.0, "multiply the learning rate by X for each stage further from the head", "model"
+    )
     # What follows may differ each time the run is resumed.
     device: str = option("auto", kept=False)
     threads: int | None = count(
@@ -247,11 +279,15 @@ class Options:
     )
 
     def __post_init__(self):
-        usual = ridge.usual(self.model)
+        usual = pretraining.USUAL if self.pretrains else ridge.usual(self.model)
         for name, about in ABOUT.items():
             if getattr(self, name) is None:
                 default = usual.get(name, about.defaults[self.challenge - 1])
                 setattr(self, name, dict(default) if isinstance(default, dict) else default)
+
+    @property
+    def pretrains(self) -> bool:
+        return self.target == pretraining.SIGNAL
 
     @classmethod
     def from_config(cls, config: dict, **now) -> "Options":
@@ -263,13 +299,18 @@ class Options:
 
     def kept(self) -> dict:
         """What config.json keeps of it, under "train"."""
-        found = {name: getattr(self, name) for name, about in ABOUT.items() if about.kept}
+        left_out = pretraining.not_kept(self.pretrains, bool(self.init))
+        names = [name for name, about in ABOUT.items() if about.kept and name not in left_out]
+        found = {name: getattr(self, name) for name in names}
         return found | {"cache": str(self.cache.absolute())}
 
     def check(self) -> None:
         """Raises ValueError, which names the argument, where options do not fit each other."""
         targets = TARGETS[self.challenge]
-        if self.target not in targets:
+        pretraining.check_transfer(self)
+        if self.pretrains:
+            pretraining.check_hiding(self)
+        elif self.target not in targets:
             fitting = f"the targets of challenge {self.challenge} are {', '.join(targets)}"
             raise ValueError(f"--target {self.target}: {fitting}")
         try:
@@ -301,13 +342,16 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def add_arguments(p: argparse.ArgumentParser) -> dict:
-    """Add the options to a parser. -> {name: group of arguments}, to which a script adds its own"""
+def add_arguments(p: argparse.ArgumentParser, pretrains: bool = False) -> dict:
+    """Add the options to a parser. -> {name: group of arguments}, to which a script adds its own.
+    pretrains: those of run/pretrain.py"""
+    left_out = pretraining.UNREAD if pretrains else pretraining.OWN
     titles = ("model", "data", "training", "machine")
     groups = {"": p} | {title: p.add_argument_group(title) for title in titles}
     for name, about in ABOUT.items():
-        if about.words:
-            known = about.argument | {"default": None, "help": about.help()}
+        if about.words and name not in left_out:
+            instead = [pretraining.USUAL[name]] if pretrains and name in pretraining.USUAL else []
+            known = about.argument | {"default": None, "help": about.help(*instead)}
             groups[about.group].add_argument(f"--{name.replace('_', '-')}", **known)
     return groups
 

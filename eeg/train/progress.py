@@ -45,10 +45,8 @@ def say_model(trainer, multiply_adds: int) -> None:
 def say_result(trainer, how: str, value: float, shrink: float) -> None:
     """Print how a run ended, and which windows it left out. value: 1 - AUROC of a class, else the
     NRMSE."""
-    what = f"AUROC {1 - value:.3f}" if trainer.targets.is_class else f"NRMSE {value:.4f}"
+    what = trainer.targets.result(value, shrink)
     cache, damaged = trainer.split.cache, trainer.damaged
-    if cache.challenge == 2:
-        what += f", answers shrunk to {shrink:.2f} of their distance from the training mean"
     simulated = " (simulated data)" if cache.simulated else ""
     trainer.journal.say(f"{how} validation {what}{simulated}")
     if damaged.rows:
@@ -145,21 +143,6 @@ class Progress:
 def best_so_far(best: dict) -> dict:
     """The best epoch, as state.json has it."""
     return {"best_nrmse": finite(best["value"]), "best_epoch": best["epoch"]}
-
-
-def batch_sums(batch: dict, loss: float, answers) -> dict[str, float]:
-    """What an epoch's loss and NRMSE are made of: sums over the windows of a batch."""
-    y = batch["y"][:, 0]
-    if "mix" in batch:
-        y = batch["other"][:, 0].lerp(y, batch["mix"])
-    y, error = y.double(), answers[:, 0].double() - y.double()
-    return {
-        "n": len(y),
-        "loss": loss * len(y),
-        "square": error.square().sum().item(),
-        "y": y.sum().item(),
-        "yy": y.square().sum().item(),
-    }
 
 
 def mean_loss(sums: Counter) -> float:

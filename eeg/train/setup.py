@@ -14,10 +14,10 @@ from eeg.data.cache import Cache
 from eeg.machine import amp, device
 from eeg.machine.recovery import outcome
 from eeg.models.model import Model
+from eeg.runs.parallel import Ranks
 from eeg.runs.plan import planned
 from eeg.runs.run import Run
 from eeg.train.options import Options
-from eeg.train.parallel import Ranks
 
 MEASURED = 64  # windows at most in the batch on which precisions are measured
 

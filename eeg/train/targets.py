@@ -13,6 +13,7 @@ from eeg.data.windows import INPUT
 from eeg.models import CLOSED_FORM, SETTINGS
 from eeg.models.model import Model
 from eeg.score.metrics import nrmse
+from eeg.train import losses
 from eeg.train.losses import LOSSES
 from eeg.train.options import Options
 
@@ -96,6 +97,44 @@ class Targets:
         if self.features is not None:
             found["features"] = torch.from_numpy(self.features[batch.rows])
         return _mixed(found, torch.from_numpy(batch.mix)) if mixed else found
+
+    def raw(self, model: Model, batch: dict) -> torch.Tensor:
+        """What the loss sees."""
+        return model.raw(batch["x"], batch.get("features"))
+
+    def judge(self, model: Model, raw, batch: dict, average=None) -> tuple:
+        """-> (the loss, the answers (B, K), the mean over the members). average: see Batch."""
+        members = len(raw) // len(batch["x"])  # each answers every window
+        y, mix, other = (_repeated(batch.get(name), members) for name in ("y", "mix", "other"))
+        value = losses.loss(self.loss, model, raw, y, mix, other, self.positive, average)
+        return value, model.answer(raw.detach()).unflatten(0, (members, -1)).mean(0)
+
+    def sums(self, batch: dict, loss: float, answers) -> dict[str, float]:
+        """What an epoch's loss and NRMSE are made of: sums over the windows of a batch."""
+        y = batch["y"][:, 0]
+        if "mix" in batch:
+            y = batch["other"][:, 0].lerp(y, batch["mix"])
+        y, error = y.double(), answers[:, 0].double() - y.double()
+        return {
+            "n": len(y),
+            "loss": loss * len(y),
+            "square": error.square().sum().item(),
+            "y": y.sum().item(),
+            "yy": y.square().sum().item(),
+        }
+
+    def result(self, value: float, shrink: float) -> str:
+        """What a validation came to, in words. value: 1 - AUROC of a class, else the NRMSE."""
+        if self.is_class:
+            return f"AUROC {1 - value:.3f}"
+        what = f"NRMSE {value:.4f}"
+        if self.name in ("externalizing", "factors"):
+            what += f", answers shrunk to {shrink:.2f} of their distance from the training mean"
+        return what
+
+
+def _repeated(values, times):
+    return None if values is None else values.repeat(times, *[1] * (values.dim() - 1))
 
 
 def _mixed(found, mix):

@@ -23,14 +23,13 @@ from eeg.machine.memory import Watch, fits, room
 from eeg.models.model import Model
 from eeg.ridge.fit import Fit
 from eeg.runs.journal import Journal
-from eeg.runs.run import Run
+from eeg.runs.parallel import Ranks
+from eeg.runs.run import Run, weights_name
 from eeg.train import checkpoint, optim
 from eeg.train.optim import Place, Stepper
 from eeg.train.options import Options
-from eeg.train.parallel import Ranks
 from eeg.train.progress import (
     Progress,
-    batch_sums,
     best_so_far,
     finite,
     mean_loss,
@@ -39,6 +38,7 @@ from eeg.train.progress import (
 )
 from eeg.train.targets import choose_targets
 from eeg.train.validation import Score, Validation, worse
+from eeg.transfer import begin as transfer
 
 AHEAD = 2  # batches filled before they are wanted
 LOOK = 10  # batches between two looks at the memory
@@ -63,7 +63,7 @@ class Trainer:
     ):
         self.options, self.split, self.journal = options, split, journal
         self.ranks = ranks or Ranks()
-        self.targets = choose_targets(options, split, model)
+        self.targets = self._choose_targets(options, split, model)
         self.damaged = Damaged(split.cache, self._on_event)
         self.epoch, self.batch = 1, 0
         if model.ridge is not None and not checkpoint.begun(journal.folder / "checkpoints"):
@@ -83,10 +83,28 @@ class Trainer:
         self.hopeless = 0  # batches in a row without a finite gradient
         self.events_shared = 0  # events that all processes know
         self.saved = time.monotonic()
-        self.validation = Validation(split, self.targets, self.damaged)
+        self.validation = self._make_validation(split, self.damaged)
         place = place._replace(part=self.part)
         self.stepper = Stepper(options, model, self.targets, place, self.ranks, self._on_event)
         self.progress = Progress(self)
+
+    # what pretraining does in another way
+
+    def _choose_targets(self, options, split, model):
+        return choose_targets(options, split, model)
+
+    def _make_validation(self, split, damaged):
+        return Validation(split, self.targets, damaged)
+
+    def _weights_to_keep(self, score):
+        """The weights with what the score says of the answers."""
+        weights = self.stepper.weights()
+        weights["shrink"] = torch.full_like(weights["shrink"], score.shrink)
+        if "share" in weights:
+            weights["share"] = torch.full_like(weights["share"], score.share)
+        return weights
+
+    # how it begins
 
     def _fit_ridge(self, model):
         """Fit the ridge beside the network; a resumed run has it in its checkpoint."""
@@ -167,7 +185,7 @@ class Trainer:
 
     def _train_epoch(self):
         """-> whether it came to the epoch's end, without a request to stop"""
-        self.stepper.model.train()
+        transfer.train_mode(self.stepper.model)
         if self.ranks.world > 1:  # each has its own dropout; a checkpoint holds one generator
             number = self.options.seed * 1000 + self.epoch
             torch.manual_seed(number * self.ranks.world + self.ranks.rank)
@@ -199,7 +217,7 @@ class Trainer:
         taken = self.stepper.take(batch, rate, lambda: self.asked)
         self.stopping |= taken.stopping
         if taken.done:
-            self.sums.update(batch_sums(batch, taken.loss, taken.answers))
+            self.sums.update(self.targets.sums(batch, taken.loss, taken.answers))
             self.hopeless = 0
         else:
             self.sums["skipped"] += 1
@@ -234,11 +252,8 @@ class Trainer:
         better = not worse(score, self.lowest)
         self.lowest = min(self.lowest, score, key=lambda each: each.value)
         self.waited = 0 if better else self.waited + 1
-        weights = self.stepper.weights()
-        weights["shrink"] = torch.full_like(weights["shrink"], score.shrink)
-        if "share" in weights:
-            weights["share"] = torch.full_like(weights["share"], score.share)
         if better:
+            weights = self._weights_to_keep(score)
             self.best = {"epoch": self.epoch, "value": score.value, "weights": weights}
         self._share()
         self._end_epoch(score, better)
@@ -297,14 +312,16 @@ class Trainer:
         early = self.epoch <= self.options.epochs
         reason = f"no better epoch for {self.options.patience}" if early else ""
         if self.ranks.main:
-            path = self.journal.folder / f"weights_challenge_{self.options.challenge}.pt"
+            name = weights_name(self.options.challenge, self.options.pretrains)
+            path = self.journal.folder / name
             settings, weights = self.stepper.model.settings, self.best["weights"]
             size = sum(tensor.nbytes for tensor in weights.values())
             with checkpoint.finishing(self.journal.folder, path, size):
                 checkpoint.export(path, settings, weights)
             how = f"stopped early, {reason}" if early else "finished"
             how = f"{how}: best epoch {self.best['epoch']},"
-            say_result(self, how, self.best["value"], float(weights["shrink"][0]))
+            shrink = float(weights["shrink"][0]) if "shrink" in weights else 1.0
+            say_result(self, how, self.best["value"], shrink)
             self.journal.say(f"weights {path}")
         self.journal.publish()
         facts = {"reason": reason, "epoch": self.epoch - 1, "seconds_left": 0}

@@ -198,24 +198,6 @@ def test_four_factors_in_their_units_and_further_numbers_aside():
     torch.testing.assert_close(model(x), torch.stack([*wanted, 4 + 0.4 * raw[:, 3]], 1))
 
 
-def test_what_is_hidden_from_the_encoder_it_cannot_know():
-    """Masked reconstruction: the guess at a hidden token depends on the others, not on what is
-    hidden."""
-    encoder = made("transformer", n_chans=5, n_times=50, dropout=0.0).network.eval()
-    x, _ = windows(2, 5, 50)
-    mask = torch.zeros(2, encoder.n_tokens, dtype=torch.bool)
-    mask[:, 4] = True
-    hidden = encoder.masked_samples(mask)
-    assert hidden.shape == (2, 50) and hidden.sum(1).tolist() == [4, 4] and hidden[:, 16:20].all()
-    guess = encoder.reconstruct(x, mask)
-    assert guess.shape == x.shape
-    inside, outside = x.clone(), x.clone()
-    inside[:, :, 16:20] += 9
-    outside[:, :, 15] += 9
-    assert torch.equal(encoder.reconstruct(inside, mask), guess)
-    assert not torch.allclose(encoder.reconstruct(outside, mask)[:, :, 16:20], guess[:, :, 16:20])
-
-
 MISTAKES = [
     ("resnet", dict(), "there is no model 'resnet'; there are tcn, eegnex"),
     ("tcn", dict(widht=3), "tcn has no setting 'widht'; it has head, width, depth"),

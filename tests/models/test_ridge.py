@@ -41,7 +41,7 @@ def settled(x, seed=0, **settings):
     features = None
     if settings.get("on", "all") in ("all", "features"):
         features = torch.from_numpy(compute(x.numpy(), threads=1))
-    learn_sizes(model.network, x, features)
+    learn_sizes(model.network, x, {"features": features})
     torch.nn.init.normal_(model.network.weight, std=0.05)
     torch.nn.init.normal_(model.network.bias)
     return model
@@ -206,7 +206,7 @@ def test_settings_are_declared_and_mistakes_named():
         ({"normalize": "channel"}, "normalize='channel': ridge reads amplitudes"),
         (
             {"on": "phase"},
-            "on=phase: ridge takes all or features or potentials or covariance or features",
+            "on=phase: ridge takes all, or some of features, potentials, covariance, embeddings",
         ),
         ({"n_chans": 20}, "these windows have 20: choose on='potentials' or on='covariance'"),
         ({"n_times": 2, "on": "covariance"}, "2 samples hold no frequency band"),

@@ -371,7 +371,10 @@ def test_an_interrupted_run_is_fitted_again_and_a_finished_one_is_not(train, mon
         (("--balance",), "--balance: ridge is fitted in closed form"),
         (("--augment", "noise=0.1"), "--augment: ridge is fitted in closed form"),
         (("--device", "cuda"), "--device: ridge is fitted in closed form"),
-        (("--set", "dropout=0.1"), "ridge has no setting 'dropout'; it has on, components, rank"),
+        (
+            ("--set", "dropout=0.1"),
+            "ridge has no setting 'dropout'; it has on, encoder, components, rank",
+        ),
     ],
 )
 def test_options_that_it_does_not_read_are_refused(train, capsys, given, text):

@@ -1,0 +1,57 @@
+"""The options of pretraining, and of a model that begins with pretrained weights: which there are,
+and what they are where they are not given.
+
+Imports nothing heavy: arguments are checked with it before torch is there.
+"""
+
+from eeg.models import CLOSED_FORM
+from eeg.models.montage import REGIONS
+
+SIGNAL = "signal"  # the target of pretraining, which needs no labels
+ENCODERS = ("transformer", "conformer")  # what can be pretrained
+# instead of the defaults of training
+USUAL = {"model": ENCODERS[0], "normalize": "channel", "blend": "none", "members": 1, "aux": ()}
+USUAL |= {"augment": {}, "epochs": 30, "lr": 1e-3, "weight_decay": 5e-2, "patience": 1000}
+OWN = ("mask", "span", "mask_regions")  # options that run/pretrain.py alone has
+TRANSFER = ("init", "freeze", "lora", "layer_decay")  # what --init brings with it
+UNREAD = (
+    *("target", "blend", "members", "features", "aux", "train", "cv", "l1", "loss", "optimizer"),
+    *("rho", *TRANSFER),
+)
+
+
+def not_kept(pretrains: bool, begins: bool) -> set[str]:
+    """Options that the config.json of a run leaves out, because it has no use for them. begins:
+    whether it begins with pretrained weights."""
+    if pretrains:
+        return set(UNREAD) - {"target", "train", "cv"}
+    return {*OWN, *(() if begins else TRANSFER)}
+
+
+def check_transfer(options) -> None:
+    """Raises ValueError where options go with --init, and there is none, or the other way round."""
+    embeds = "embeddings" in str(options.set.get("on", ""))
+    if options.model in CLOSED_FORM and embeds != bool(options.init):
+        raise ValueError("--model ridge: --on embeddings and --init RUN go with each other")
+    for name, unused in {"freeze": 0, "lora": 0, "layer_decay": 1.0}.items():
+        if getattr(options, name) != unused and not options.init:
+            raise ValueError(f"--{name.replace('_', '-')} goes with --init RUN")
+    if options.freeze < 0:
+        raise ValueError(f"--freeze {options.freeze}: expected a whole number of at least 0")
+    if not 0 < options.layer_decay <= 1:
+        raise ValueError(f"--layer-decay {options.layer_decay:g}: expected above 0, at most 1")
+    if options.freeze and options.lora:
+        raise ValueError("--freeze with --lora, which freezes every layer: choose one of them")
+
+
+def check_hiding(options) -> None:
+    """Raises ValueError where an encoder cannot be pretrained so."""
+    if options.model not in ENCODERS:
+        raise ValueError(f"--model {options.model}: pretraining knows {' and '.join(ENCODERS)}")
+    if "head" in options.set:
+        raise ValueError("--set head: an encoder is pretrained without a head")
+    if not 0 <= options.mask_regions < len(REGIONS):
+        what = f"--mask-regions {options.mask_regions}: expected 0 to {len(REGIONS) - 1}"
+        raise ValueError(f"{what}, for there are {len(REGIONS)}")
+    if options.mask == 0:
+        raise ValueError("--mask 0 hides no patch: there is nothing to restore")

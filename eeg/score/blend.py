@@ -48,6 +48,8 @@ def weigh(parts, y, subjects, challenge: int) -> np.ndarray:
     found = np.linalg.solve(left, right)
     if found.min() < 0:  # the other alone
         kept = int(found.argmax())
+        if challenge == 2 and kept == 0:  # it was trusted because the ridge was
+            right = seen * parts.T @ y
         found = np.zeros(2)
         found[kept] = right[kept] / left[kept, kept]
     return found.clip(0, MOST)

@@ -51,6 +51,16 @@ def test_in_challenge_2_the_network_says_no_more_than_the_ridge():
     assert blend.trusted(parts, 2) @ parts.T == pytest.approx(np.zeros(3))
 
 
+def test_in_challenge_2_a_network_falls_with_its_ridge():
+    """The ridge says the opposite of six subjects, and the network nothing: it was only trusted
+    because of the ridge."""
+    parts, y, subjects = windows(6, 50)
+    parts = np.stack([np.roll(y, 7), -0.2 * y], 1)
+    assert blend.trusted(parts, 2)[0] > 0.09
+    network, ridge = blend.weigh(parts, y, subjects, 2)
+    assert ridge == 0 and network < 0.02
+
+
 def test_a_part_that_says_the_opposite_has_no_weight():
     parts, y, subjects = windows(500, 4)
     parts[:, 1] = -y

@@ -20,7 +20,10 @@ from eeg.machine.load import Load
 def arguments():
     p = cli.parser(__doc__)
     help = "a run's folder; name/stamp under --out; a name, for its newest finished run"
-    p.add_argument("run", metavar="RUN", help=help)
+    usual = "signal_transformer"
+    p.add_argument(
+        "run", nargs="?", default=usual, metavar="RUN", help=f"{help} (default: {usual})"
+    )
     cli.add_release(p, required=True)
     cli.add_mini(p)
     cli.add_challenge(p, default=1)

@@ -2,13 +2,14 @@
 files a folder may hold, how many lines a file, and how many columns a line."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eeg"
-FOLDERS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
+FOLDERS = sorted(path.parent for path in PACKAGE.rglob("*/__init__.py"))
 SOURCES = [*PACKAGE.rglob("*.py"), *(ROOT / "run").glob("*.py"), *(ROOT / "csrc").rglob("*.?pp")]
 SOURCES.sort()
 MOST_FILES, MOST_LINES = 13, 400  # of Python in a folder, with its __init__; in a file
@@ -71,6 +72,12 @@ def test_arrows_point_down(path):
 def test_every_part_has_its_place():
     parts = {part(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
     assert parts == set(ORDER)
+
+
+def test_every_folder_is_installed():
+    [listed] = re.findall(r"^packages = (.*)$", (ROOT / "pyproject.toml").read_text(), re.M)
+    parents = (path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py"))
+    assert set(ast.literal_eval(listed)) == {".".join(parent.parts) for parent in parents}
 
 
 @pytest.mark.parametrize("folder", [PACKAGE, *FOLDERS], ids=lambda folder: folder.name)

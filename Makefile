@@ -99,15 +99,20 @@ lint: build
 # A copy of what tests/csrc needs, without the extension: $(call copied,folder)
 copied = rm -rf $(1) && mkdir -p $(1) && cp -r eeg tests pyproject.toml $(1)/ && rm -f $(1)/eeg/*.so
 
-# The native code under the address and undefined-behaviour sanitizers: its tests, and a fuzzer over FUZZ spoilt BDF files.
-FUZZ ?= 1000000
-SANITIZED := build/sanitize
-sanitize: build
-	$(call copied,$(SANITIZED))
-	EEG_MARCH=native EEG_SANITIZE=1 $(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/objects
-	cd $(SANITIZED) && PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" $(PY) -m pytest tests/csrc
-	$(COMPILER) -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all tests/csrc/drivers/fuzz_bdf.cpp -o $(SANITIZED)/fuzz_bdf
-	$(SANITIZED)/fuzz_bdf $(FUZZ)
+# The native code under the address and undefined-behaviour sanitizers, built for this processor and for any: its tests,
+# CALLS calls of its bindings with what nobody should pass, and FUZZ spoilt BDF files.
+FUZZ     ?= 1000000
+CALLS    ?= 200000
+SANITIZE ?= native x86-64
+UNDER := ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(COMPILER) -print-file-name=libasan.so) $$($(COMPILER) -print-file-name=libubsan.so)"
+sanitize: $(addprefix sanitize-,$(SANITIZE))
+sanitize-%: build
+	$(call copied,build/sanitize/$*)
+	EEG_MARCH=$* EEG_SANITIZE=1 $(PY) setup.py --quiet build_ext --build-lib build/sanitize/$* --build-temp build/sanitize/$*/objects
+	cd build/sanitize/$* && PYTHONPATH=. $(UNDER) $(PY) -m pytest tests/csrc
+	cd build/sanitize/$* && PYTHONPATH=. $(UNDER) $(PY) -m tests.csrc.fuzz $(CALLS)
+	$(COMPILER) -std=c++17 -O1 -g -march=$* -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=all tests/csrc/drivers/fuzz_bdf.cpp -o build/sanitize/$*/fuzz_bdf
+	build/sanitize/$*/fuzz_bdf $(FUZZ)
 
 # Every kernel with several threads under GCC's thread sanitizer, with OpenMP made of threads that it can see into.
 DRIVERS := batches features files layers

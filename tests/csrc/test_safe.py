@@ -64,6 +64,12 @@ def test_strengths_that_would_draw_for_ever_are_refused():
     assert (mixed >= 0.5).all() and (mixed <= 1).all()
 
 
+def test_strengths_that_are_no_numbers():
+    for mix in (None, "x", []):
+        with pytest.raises(TypeError, match="mix must be a number, got"):
+            _native.Augment(mix=mix)
+
+
 def misaligned(like):
     """A copy that begins at an odd address."""
     room = np.zeros(like.nbytes + 1, np.uint8)

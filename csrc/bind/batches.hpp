@@ -6,9 +6,9 @@
 
 namespace eeg::bind {
 
-inline double number_of(const char* name, const py::object& given) {
+inline float number_of(const char* name, const py::object& given) {
     const double value = PyFloat_AsDouble(given.ptr());
-    if (!PyErr_Occurred()) return value;
+    if (!PyErr_Occurred()) return static_cast<float>(value);
     PyErr_Clear();
     throw py::type_error(
         text(name, " must be a number, got ", py::cast<std::string>(py::repr(given))));
@@ -21,11 +21,11 @@ inline Augment make_augment(uint32_t seed, uint32_t epoch, const py::kwargs& giv
     size_t known = 0;
     for (const auto& [name, member, most, least] : strengths) {
         if (!given.contains(name)) continue;
-        const double value = number_of(name, given[name]);
+        const float value = number_of(name, given[name]);
         if (value != 0 && !(value >= least && value <= most))
             throw py::value_error(
                 text(name, " must be 0 or lie from ", least, " to ", most, ", got ", value));
-        made.*member = static_cast<float>(value);
+        made.*member = value;
         ++known;
     }
     if (known != given.size())

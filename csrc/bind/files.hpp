@@ -59,7 +59,9 @@ struct CheckedPieces {
 #ifdef __linux__
 inline std::unique_ptr<DirectFiles> open_direct(const std::vector<std::string>& paths,
                                                 int64_t most) {
-    if (most < 1) throw py::value_error(text("most must be 1 or more, got ", most));
+    constexpr int64_t limit = 65536;  // of Linux, for all processes
+    if (most < 1 || most > limit)
+        throw py::value_error(text("most must be 1 to ", limit, " pieces, got ", most));
     return std::make_unique<DirectFiles>(paths, most);
 }
 

@@ -101,9 +101,14 @@ def gather(rng, files):
     }
 
 
+def activations(rng, *shape):
+    x = floats(rng, *shape)
+    return x if rng.random() < 0.5 else (x.view(np.uint32) >> 16).astype(np.uint16)  # bfloat16
+
+
 def depthwise(rng):
     B, T, C, half = (int(n) for n in rng.integers((0, 1, 1, 0), (4, 40, 36, 9)))
-    x, weight = floats(rng, B, T, C), floats(rng, C, 2 * half + 1)
+    x, weight = activations(rng, B, T, C), floats(rng, C, 2 * half + 1)
     return {"x": x, "weight": weight, "dilation": int(rng.integers(1, 9)), "threads": 1}
 
 
@@ -113,12 +118,35 @@ def depthwise_forward(rng, files):
     return call | {"bias": bias, "y": np.zeros_like(call["x"])}
 
 
+def some(rng, **arrays):
+    return {name: value if rng.random() < 0.7 else None for name, value in arrays.items()}
+
+
 def depthwise_backward(rng, files):
     call = depthwise(rng)
     x, weight = call["x"], call["weight"]
     made = {"gx": np.zeros_like(x), "gw": np.zeros_like(weight), "gb": np.zeros_like(weight[:, 0])}
-    wanted = {name: value if rng.random() < 0.7 else None for name, value in made.items()}
-    return call | {"gy": floats(rng, *x.shape)} | wanted
+    return call | {"gy": x[::-1].copy()} | some(rng, **made)
+
+
+def norm(rng):
+    B, T, C = (int(n) for n in rng.integers(1, (4, 30, 36)))
+    z, names = activations(rng, B, T, C), ("gain", "bias", "mean", "variance")
+    call = {"z": z, "eps": 1e-5, "threads": int(rng.integers(0, 3))}
+    return call | {name: floats(rng, C) for name in names} | some(rng, mask=floats(rng, B, C))
+
+
+def norm_forward(rng, files):
+    call = norm(rng)
+    z = call["z"]
+    return call | {"y": np.zeros_like(z)} | some(rng, residual=z[::-1].copy())
+
+
+def norm_backward(rng, files):
+    call = norm(rng)
+    z, C = call["z"], call["z"].shape[2]
+    sums = {"ggain": np.zeros(C, np.float32), "gbias": np.zeros(C, np.float32)}
+    return call | {"gy": z[::-1].copy(), "gz": np.zeros_like(z)} | sums
 
 
 def windows(rng, shape_of_out):
@@ -198,6 +226,8 @@ GOOD = {
     "gather": gather,
     "lagged_correlations": lagged_correlations,
     "md5": md5,
+    "norm_backward": norm_backward,
+    "norm_forward": norm_forward,
     "window_features": window_features,
 }
 
@@ -268,8 +298,9 @@ def another_array(array, rng, others):
         return placed(array, rng, aligned=False)
     if kind == 4 and others:  # the same memory twice, perhaps with its own shape
         other = others[rng.integers(0, len(others))]
+        hasobject = other.dtype.hasobject or array.dtype.hasobject
         small = other.flags.c_contiguous and other.nbytes >= array.nbytes > 0
-        if small and not other.dtype.hasobject and rng.random() < 0.8:
+        if small and not hasobject and rng.random() < 0.8:
             return (
                 other.reshape(-1)
                 .view(np.uint8)[: array.nbytes]

@@ -142,6 +142,13 @@ def test_a_child_of_fork_computes_on():
 
 
 @pytest.mark.skipif(not hasattr(_native, "DirectFiles"), reason="Linux alone reads directly")
+@pytest.mark.parametrize("most", [0, -1, 65537, 2**62])
+def test_direct_reading_of_more_pieces_than_there_can_be(most):
+    with pytest.raises(ValueError, match="most must be 1 to 65536 pieces"):
+        _native.DirectFiles([], most)
+
+
+@pytest.mark.skipif(not hasattr(_native, "DirectFiles"), reason="Linux alone reads directly")
 def test_threads_that_read_directly_wait_for_each_other(tmp_path):
     path, blocks = tmp_path / "x", np.arange(64, dtype=np.uint8)
     path.write_bytes(np.repeat(blocks, 4096).tobytes())

@@ -34,6 +34,14 @@ inline Augment make_augment(uint32_t seed, uint32_t epoch, const py::kwargs& giv
     return made;
 }
 
+// A batch is not written over what it is read from.
+inline void check_apart(const py::array& part, const py::array& out) {
+    const auto *read = static_cast<const char*>(part.data()),
+               *written = static_cast<const char*>(out.data());
+    if (read < written + out.nbytes() && written < read + part.nbytes())
+        throw py::value_error("out must not share its memory with a cache part");
+}
+
 // The parts of a cache: all of C channels and as many samples as the first one.
 inline std::vector<Samples> parts_of(const std::vector<py::array>& parts, int64_t C) {
     if (parts.empty()) throw py::value_error("no cache part was given");
@@ -74,6 +82,7 @@ inline void gather_batch(const std::vector<py::array>& parts, const array<int32_
     check_indices("mirror: channel", other, C);
     if (T < 1 && B > 0) throw py::value_error("windows of no samples: out is " + shape_of(out));
     const std::vector<Samples> data = parts_of(parts, C);
+    for (const auto& part : parts) check_apart(part, out);
     check_indices("part", of, parts.size());
     const Places places{view_of(of), view_of(line), view_of(first), view_of(number)};
     check_places(data, places, T, augment.shift_samples());

@@ -49,6 +49,14 @@ def test_the_lists_of_a_batch_may_also_be_its_outputs():
     assert both.any()
 
 
+def test_a_batch_over_its_own_cache():
+    X = batch()[0]["parts"][0]
+    room = np.resize(X, 9 * 5 * 34 + 8)
+    cache, out = room[: X.size].reshape(X.shape), room[8:].reshape(9, 5, 34)
+    with pytest.raises(ValueError, match="out must not share its memory with a cache part"):
+        gathered(parts=[cache], out=out)
+
+
 @pytest.mark.parametrize("threads", [100_000, 2**31 - 1])
 def test_more_threads_than_there_can_be(threads):
     assert np.array_equal(gathered(threads), gathered())

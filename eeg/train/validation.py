@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from eeg import UserError
 from eeg.data.split import Damaged, Split
@@ -15,7 +16,7 @@ from eeg.train.optim import Stepper
 from eeg.train.targets import Targets
 
 BATCH, SMALL_BATCH = 128, 16  # windows; the second where memory runs out
-BEYOND_CHANCE = 1.645  # standard errors: 5 % of equal epochs seem worse
+CHANCE = 0.05  # share of equal epochs that seem worse
 
 
 def network_answers(model, x, features):
@@ -38,16 +39,17 @@ class Score:
 
 
 def worse(score: Score, lowest: Score) -> bool:
-    """Whether an epoch is worse than the one with the lowest value beyond chance: by more than
-    BEYOND_CHANCE standard errors over subjects. A few subjects cannot choose an epoch, and of two
-    that they cannot tell apart the later one has learned more."""
+    """Whether an epoch is worse than the one with the lowest value beyond chance: by Student's t
+    over subjects. A few subjects cannot choose an epoch, and of two that they cannot tell apart the
+    later one has learned more."""
     if score.value <= lowest.value:
         return False
     comparable = len(score.errors) == len(lowest.errors) >= 2
     if math.isnan(score.value) or not comparable:
         return True
     more = np.subtract(score.errors, lowest.errors)
-    return bool(more.sum() > BEYOND_CHANCE * np.sqrt(len(more)) * more.std(ddof=1))
+    standard_errors = stdtrit(len(more) - 1, 1 - CHANCE)
+    return bool(more.sum() > standard_errors * np.sqrt(len(more)) * more.std(ddof=1))
 
 
 class Validation:

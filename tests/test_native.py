@@ -37,7 +37,7 @@ def test_what_is_not_built_is_said_in_a_sentence(bare):
 
 
 def test_the_extension_of_another_checkout_is_not_taken(bare):
-    [extension] = (ROOT / "eeg").glob("_native*.so")
+    [extension] = (ROOT / "eeg").glob("_native.*.so")
     finder = f"""
 import sys
 from importlib.util import spec_from_file_location

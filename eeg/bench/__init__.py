@@ -10,6 +10,6 @@ ROWS = {  # name of a row and its function -> file
     **dict.fromkeys(("evaluate", "coverage"), "scoring"),
     **dict.fromkeys(("train", "large"), "training"),
     "quality": "quality",
-    "foundation": "foundation",
+    "foundation": "foundation.cells",
 }
 ONLY_BY_NAME = {"coverage", "quality", "foundation"}

@@ -92,7 +92,8 @@ def kinds(default: str, *values: str) -> Setting:
 
 
 def encoder() -> Setting:
-    return Setting(None, "an encoder, which --init names", lambda value: type(value) is dict)
+    fits = lambda value: value is None or type(value) is dict
+    return Setting(None, "an encoder, which --init names", fits)
 
 
 def head(default: str) -> Setting:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eeg import UserError
-from eeg.bench import foundation as row
+from eeg.bench.foundation import cells as row
 from eeg.bench.foundation.plan import Cell, Plan
 from eeg.bench.foundation.table import described, interval
 from eeg.files import locked

@@ -99,8 +99,8 @@ def _epochs(axes, number, events):
 
 
 @drawn(3, height=7.2)
-def learning(axes, epochs, metric, events):
-    """The curves of history.json: its epochs and events."""
+def learning(axes, epochs, metric, events, mean):
+    """The curves of history.json: its epochs and events. mean: what the mean predictor answers."""
     top, middle, low = axes
     number = [entry["epoch"] for entry in epochs]
     curve = lambda side, name: [entry.get(side, {}).get(name, np.nan) for entry in epochs]
@@ -117,7 +117,7 @@ def learning(axes, epochs, metric, events):
     chance, label = 0.5, "chance"
     if metric != "auroc":
         chance = epochs[-1].get("valid", {}).get("mean_predictor") or 1.0
-        label = "the mean of the training labels"
+        label = mean
     top.axhline(chance, color=DARK, lw=0.8, ls="--", label=label)
     top.set_ylabel(metric.upper())
     middle.plot(number, curve("train", "loss"), color=GREY, **dots)

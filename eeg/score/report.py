@@ -210,7 +210,8 @@ def _training(run):
     epochs, events, timing = run.history["epochs"], run.history["events"], run.timing
     if epochs:
         caption = "Dotted orange lines mark events, see Events." * bool(events)
-        yield "Learning curves", plots.learning(epochs, run.metric, events), caption
+        mean = "the mean of " + ("each patch" if run.pretrained else "the training labels")
+        yield "Learning curves", plots.learning(epochs, run.metric, events, mean), caption
     else:
         yield "Learning curves", "<p>No epoch has ended yet.</p>"
     if timing["epochs"]:

@@ -157,6 +157,8 @@ class Normalize(nn.Module):
             if self.kind == "window":
                 known = torch.where(alive, spread, torch.nan)
                 spread = torch.nanmedian(known, 1, keepdim=True).values
+            elif self.kind != "robust":
+                raise ValueError(f"normalize='{self.kind}' is not a single kind of normalisation")
             else:
                 x = x - x.median(2, keepdim=True).values
                 mad = x.abs().median(2, keepdim=True).values * 1.4826

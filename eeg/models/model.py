@@ -68,7 +68,7 @@ class Model(nn.Module):
                 f"normalize='{normalize}': {name} reads amplitudes and takes windows as they are, "
                 f"'{only}'"
             )
-        normalize = normalize or only or "channel"
+        kinds = normals(normalize or only or "channel")[:members]
         if features not in ("none", "file", "layer") or (features != "none" and not takes):
             taken = "none, file or layer" if takes else "no features"
             raise ValueError(f"features='{features}': {name} takes {taken}")
@@ -81,7 +81,7 @@ class Model(nn.Module):
             "n_chans": n_chans,
             "n_times": n_times,
             "n_outputs": n_outputs,
-            "normalize": normalize,
+            "normalize": "+".join(kinds),
             "aux": list(aux),
             "features": features,
             **settings,
@@ -92,7 +92,6 @@ class Model(nn.Module):
             self.settings["members"] = members
         self.head, self.window, self.n_outputs = head, (n_chans, n_times), n_outputs
         self.aux, self.features = aux, features
-        kinds = normals(normalize)[:members]
         self.normalize = Normalize(kinds[0]) if len(kinds) == 1 else Normals(kinds)
         if features != "none":
             self.neuro = NeuroFeatures()

@@ -53,5 +53,7 @@ def check_hiding(options) -> None:
     if not 0 <= options.mask_regions < len(REGIONS):
         what = f"--mask-regions {options.mask_regions}: expected 0 to {len(REGIONS) - 1}"
         raise ValueError(f"{what}, for there are {len(REGIONS)}")
+    if "+" in options.normalize:
+        raise ValueError(f"--normalize {options.normalize}: an encoder is pretrained with one kind")
     if options.mask == 0:
         raise ValueError("--mask 0 hides no patch: there is nothing to restore")

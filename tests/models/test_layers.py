@@ -207,3 +207,8 @@ def test_spread_and_level_keep_each_electrode_s_mean():
         window = torch.tensor(x * unit, dtype=torch.float32)
         assert np.allclose(Normalize("spread")(window), spread, atol=1e-4)
         assert np.allclose(Normalize("level")(window), np.arcsinh(x / 30), atol=1e-4)
+
+
+def test_a_kind_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="normalize='level[+]spread' is not a single kind"):
+        Normalize("level+spread")(torch.ones(1, 2, 3))

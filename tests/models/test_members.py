@@ -77,3 +77,5 @@ def test_members_take_turns_at_ways_to_normalise():
         assert torch.allclose(model(x), wanted, atol=1e-5)
         assert torch.allclose(models.fold(model)(x), wanted, atol=1e-4)
     assert made(normalize="level+none").settings["normalize"] == "level+none"
+    single = models.build("tcn", width=8, depth=1, normalize="level+none")
+    assert single.settings["normalize"] == single.normalize.kind == "level"

@@ -1,6 +1,6 @@
-// As much of GCC's OpenMP library as the kernels use, made of standard threads. The thread sanitizer
-// cannot see into libgomp, whose own waiting it takes for races; with this in its place, it sees all.
-// An entry that is missing here is an error of the linker.
+// As much of GCC's OpenMP library as the kernels use, made of standard threads. The thread
+// sanitizer cannot see into libgomp, whose own waiting it takes for races; with this in its
+// place, it sees all. An entry that is missing here is an error of the linker.
 
 #include <atomic>
 #include <condition_variable>

@@ -21,6 +21,7 @@ ORDER = (
     "native",
     "files",
     "cli",
+    "option",
     "models",
     "raw",
     "data",

@@ -54,6 +54,8 @@ class CNN(nn.Module):
     numbers and those units.
     """
 
+    hidden = "last"  # what it is given are the last hidden features
+
     def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
         super().__init__()
         s = chosen("cnn", settings)

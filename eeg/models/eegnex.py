@@ -37,6 +37,8 @@ class EEGNeX(nn.Module):
     statistics; some are never called.
     """
 
+    hidden = "drop5"  # what it is given are the last hidden features
+
     def __init__(self, n_chans: int = 129, n_times: int = 200, n_outputs: int = 1, **settings):
         super().__init__()
         s = chosen("eegnex", settings)

@@ -19,6 +19,8 @@ class TCN(nn.Module):
     block may lose.
     """
 
+    hidden = "head"  # what it is given are the last hidden features
+
     def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
         super().__init__()
         s = chosen("tcn", settings)

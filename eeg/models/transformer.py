@@ -62,6 +62,8 @@ class Encoder(nn.Module):
     and first, the names of what makes the tokens.
     """
 
+    hidden = "head"  # what it is given are the last hidden features
+
     def encode(self, x, seen=None):
         """(B, C, T) -> (B, N, D). seen (B, K): the numbers of the tokens to look at -> (B, K, D),
         which no sample of the others has touched."""

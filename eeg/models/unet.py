@@ -19,6 +19,8 @@ class UNet(nn.Module):
     the filters; dropout, share of channels a block may lose.
     """
 
+    hidden = "head"  # what it is given are the last hidden features
+
     def __init__(self, n_chans=129, n_times=200, n_outputs=1, **settings):
         super().__init__()
         s = chosen("unet", settings)

@@ -11,7 +11,18 @@ from eeg.models import CLOSED_FORM
 USUAL = {"normalize": "none", "aux": (), "augment": {}, "epochs": 1, "amp": "off", "device": "cpu"}
 USUAL |= {"blend": "none", "members": 1}
 UNREAD = (
-    *("lr", "weight_decay", "batch_size", "l1", "loss", "optimizer", "rho", "clip", "schedule"),
+    *(
+        "lr",
+        "weight_decay",
+        "batch_size",
+        "l1",
+        "coral",
+        "loss",
+        "optimizer",
+        "rho",
+        "clip",
+        "schedule",
+    ),
     *("warmup", "ema", "patience", "balance", "features", "checkpoint_minutes"),
     *("freeze", "lora", "layer_decay"),
 )

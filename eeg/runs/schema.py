@@ -109,7 +109,7 @@ OPTIONS |= optional("mini keep_copies keep_bad balance", FLAG)
 OPTIONS |= optional("max_recordings max_subjects", or_null(POSITIVE))
 OPTIONS |= optional("epochs batch_size patience members span", POSITIVE)
 OPTIONS |= optional("mask_regions freeze lora", COUNT)
-OPTIONS |= optional("lr weight_decay l1 rho clip warmup", SETTING)
+OPTIONS |= optional("lr weight_decay l1 coral rho clip warmup", SETTING)
 
 EVENT = {"epoch": COUNT, "batch?": COUNT, "kind": TEXT, "text": TEXT}
 EPOCH = {"epoch": COUNT, "train?": {"*": FIGURE}, "valid?": {"*": FIGURE}, "lr?": SETTING}

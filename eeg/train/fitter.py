@@ -33,6 +33,7 @@ class Fitter:
     """
 
     part = None  # windows are never computed in parts
+    domains = None  # nor compared
     epoch, batch = EPOCH, 0
 
     def __init__(

@@ -18,6 +18,7 @@ from eeg.runs.parallel import Ranks
 from eeg.train.options import Options
 from eeg.train.targets import Targets
 from eeg.transfer import begin as transfer
+from eeg.transfer import coral
 
 
 class Place(NamedTuple):
@@ -124,10 +125,13 @@ class Stepper:
         """Forward, and backward of weight * loss into .grad. -> (loss, answers)"""
         device = next(model.parameters()).device
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        with amp.autocast(device, self.precision if device == self.home else "fp32"):
+        watched, precision = coral.watched(model, "domain" in batch), self.precision
+        with watched as hidden, amp.autocast(device, precision if device == self.home else "fp32"):
             raw = self.targets.raw(model, batch)
         average = (lambda square: self._agree(square, len(raw))) if self.ranks.world > 1 else None
         value, answers = self.targets.judge(model, raw, batch, average)
+        if hidden:
+            value = value + self.options.coral * coral.penalty(hidden, batch["domain"])
         (weight * value).backward()
         return value.item(), answers.cpu()
 

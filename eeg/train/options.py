@@ -114,6 +114,11 @@ class Options:
     weight_decay: float = amount(each(1e-2, 5e-2), "weight decay of AdamW", searched=WEIGHT_DECAYS)
     batch_size: int = count(64, "windows in a step, over all processes", searched=BATCH_SIZES)
     l1: float = amount(0.0, "strength of an L1 penalty on the weights")
+    coral: float = amount(
+        0.0,
+        "strength of CORAL, which makes the covariance of the network's last hidden features alike "
+        "in all training releases or, where there is one release, subjects",
+    )
     loss: str | None = option(
         None,
         "what to minimise: " + "; ".join(f"{name}, {words}" for name, words in OFFERED.items()),
@@ -217,7 +222,7 @@ class Options:
 
     def kept(self) -> dict:
         """What config.json keeps of it, under "train"."""
-        left_out = pretraining.not_kept(self.pretrains, bool(self.init))
+        left_out = pretraining.not_kept(self)
         names = [name for name, about in ABOUT.items() if about.kept and name not in left_out]
         found = {name: getattr(self, name) for name in names}
         return found | {"cache": str(self.cache.absolute())}
@@ -242,6 +247,8 @@ class Options:
             raise ValueError("--augment: a strength is a number, as in --augment scale=0.2 mix=0.4")
         if self.aux and self.challenge == 1:
             raise ValueError("--aux: a cache of challenge 1 holds neither age nor sex")
+        if self.coral and self.augment.get("mix"):
+            raise ValueError("--coral with --augment mix, whose windows belong to two subjects")
         if self.cv == 1:
             raise ValueError("--cv 1: expected at least 2 folds")
         if not 0 <= self.seed < 2**32:

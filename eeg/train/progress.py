@@ -39,7 +39,10 @@ def left_out(reason: str, windows: int) -> str:
 def say_model(trainer, multiply_adds: int) -> None:
     parameters = sum(p.numel() for p in trainer.stepper.model.parameters())
     cost = f"{parameters:,} parameters, {multiply_adds / 1e6:.0f} M multiply-adds a window"
-    trainer.journal.say(f"model   {trainer.options.model}, {cost}, loss {trainer.targets.loss}")
+    loss = trainer.targets.loss
+    if trainer.domains:
+        loss += f" + {trainer.options.coral:g} CORAL between {trainer.domains.words}"
+    trainer.journal.say(f"model   {trainer.options.model}, {cost}, loss {loss}")
 
 
 def say_result(trainer, how: str, value: float, shrink: float) -> None:

@@ -39,6 +39,7 @@ from eeg.train.progress import (
 from eeg.train.targets import choose_targets
 from eeg.train.validation import Score, Validation, worse
 from eeg.transfer import begin as transfer
+from eeg.transfer import coral
 
 AHEAD = 2  # batches filled before they are wanted
 LOOK = 10  # batches between two looks at the memory
@@ -64,6 +65,7 @@ class Trainer:
         self.options, self.split, self.journal = options, split, journal
         self.ranks = ranks or Ranks()
         self.targets = self._choose_targets(options, split, model)
+        self.domains = coral.domains(split, model) if options.coral else None
         self.damaged = Damaged(split.cache, self._on_event)
         self.epoch, self.batch = 1, 0
         if model.ridge is not None and not checkpoint.begun(journal.folder / "checkpoints"):
@@ -209,7 +211,11 @@ class Trainer:
 
     def _tensors(self, batch):
         """What a step needs of a batch, without its damaged windows."""
-        return self.targets.tensors(self.damaged.without(batch), bool(self.batches.augment.mix))
+        batch = self.damaged.without(batch)
+        found = self.targets.tensors(batch, bool(self.batches.augment.mix))
+        if self.domains:
+            found["domain"] = torch.from_numpy(self.domains.of[batch.rows])
+        return found
 
     def _train_batch(self, batch):
         step = (self.epoch - 1) * len(self.batches) + self.batch

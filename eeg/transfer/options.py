@@ -14,18 +14,19 @@ USUAL = {"model": ENCODERS[0], "normalize": "channel", "blend": "none", "members
 USUAL |= {"augment": {}, "epochs": 30, "lr": 1e-3, "weight_decay": 5e-2, "patience": 1000}
 OWN = ("mask", "span", "mask_regions")  # options that run/pretrain.py alone has
 TRANSFER = ("init", "freeze", "lora", "layer_decay")  # what --init brings with it
+OFF = {"coral": 0.0}  # domain adaptation that a run does without
 UNREAD = (
-    *("target", "blend", "members", "features", "aux", "train", "cv", "l1", "loss", "optimizer"),
-    *("rho", *TRANSFER),
+    *("target", "blend", "members", "features", "aux", "train", "cv", "l1", "coral", "loss"),
+    *("optimizer", "rho", *TRANSFER),
 )
 
 
-def not_kept(pretrains: bool, begins: bool) -> set[str]:
-    """Options that the config.json of a run leaves out, because it has no use for them. begins:
-    whether it begins with pretrained weights."""
-    if pretrains:
+def not_kept(options) -> set[str]:
+    """Options that the config.json of a run leaves out, because it has no use for them."""
+    if options.pretrains:
         return set(UNREAD) - {"target", "train", "cv"}
-    return {*OWN, *(() if begins else TRANSFER)}
+    unused = {name for name, off in OFF.items() if getattr(options, name) == off}
+    return {*OWN, *(() if options.init else TRANSFER), *unused}
 
 
 def check_transfer(options) -> None:

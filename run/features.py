@@ -1,10 +1,11 @@
-"""Compute neuroscience features of cached windows and add them to the cache, as `neuro_features`.
+"""Compute features of cached windows and add them to the cache, as `neuro_features`.
 
 Features that are up to date are kept.
 
     python run/features.py --release R1                      challenge 1
     python run/features.py --release R1 R2 --challenge 2
     python run/features.py --release R1 --plot features.png  also draws them
+    python run/features.py --release R1 --groups transition  adds another group to those there
     python run/features.py --list                            what each feature is, and its unit
 """
 
@@ -12,6 +13,7 @@ import time
 
 from eeg import cli
 from eeg.files import check_writable
+from eeg.models.features import FEATURE_GROUPS, NEUROSCIENCE, definitions, feature_groups
 
 
 def arguments():
@@ -19,6 +21,12 @@ def arguments():
     cli.add_release(p)
     cli.add_mini(p)
     cli.add_challenge(p, default=1)
+    help = (
+        "features of these groups: neuroscience (103 features) and transition (23, about how "
+        "channels follow from themselves some samples earlier; slower) (default: neuroscience)"
+    )
+    groups = {"nargs": "+", "choices": tuple(FEATURE_GROUPS), "default": [NEUROSCIENCE]}
+    p.add_argument("--groups", metavar="GROUP", help=help, **groups)
     help = "compute them even if the cache has up-to-date features"
     p.add_argument("--force", action="store_true", help=help)
     cli.add_jobs(p)
@@ -30,32 +38,35 @@ def arguments():
         p.error("--release is needed: name R1 ... R12, or ask for --list")
     if args.plot and args.challenge != 1:
         p.error("--plot shows response times and hands, which challenge 1 has")
+    if args.plot and NEUROSCIENCE not in args.groups:
+        p.error(f"--plot draws the group {NEUROSCIENCE}, which --groups leaves out")
     return args
 
 
 def main():
     args = arguments()
-    from eeg.models.features import FEATURES
-
     if args.plot:
         check_writable(args.plot, "--plot FILE")
     if args.list:
-        for name, definition in FEATURES.items():
-            print(f"{name:24s}{definition}")
+        for group, features in FEATURE_GROUPS.items():
+            print(f"{group} ({len(features)}):")
+            for name, definition in features.items():
+                print(f"{name:24s}{definition}")
         return
     from eeg.data.cache import find_caches
     from eeg.data.features import add
 
+    groups = feature_groups("+".join(args.groups))
     cache = find_caches(args.cache, args.challenge, dict.fromkeys(args.release), args.mini)
     for path in cache.paths:
         start = time.perf_counter()
         with cli.Progress("windows") as progress:
-            report = add(path, args.force, args.jobs, progress)
+            report = add(path, args.force, args.jobs, progress, groups=groups)
         windows = cli.counted(report.windows, "window")
         if not report.computed:
             print(f"{path} has up-to-date features of {windows} (--force computes them again)")
             continue
-        print(f"features  {len(FEATURES)} of {windows}")
+        print(f"features  {len(definitions(groups))} of {windows}")
         if report.missing:
             print("NaN       in how many windows a feature could not be computed:")
             for name, n in sorted(report.missing.items(), key=lambda item: -item[1]):

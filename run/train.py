@@ -24,7 +24,8 @@ from eeg.models import CLOSED_FORM
 from eeg.train.options import TARGETS, add_arguments, from_arguments
 from eeg.transfer.options import ENCODERS
 
-KINDS = ("features", "potentials", "covariance", "embeddings")  # what a ridge may see of a window
+# what a ridge may see of a window
+KINDS = ("features", "transition", "potentials", "covariance", "embeddings")
 
 
 def arguments(words=None):
@@ -41,7 +42,10 @@ def arguments(words=None):
     about = "list the models, their parameters and cost"
     p.add_argument("--list-models", action="store_true", help=about)
     groups = add_arguments(p)
-    about = "what a ridge sees of a window (default: all but embeddings, which --init makes)"
+    about = (
+        "what a ridge sees of a window (default: all but transition, and embeddings, which --init "
+        "makes)"
+    )
     kinds = {"nargs": "+", "choices": ("all", *KINDS), "metavar": "KIND"}
     groups["model"].add_argument("--on", **kinds, help=f"{', '.join(KINDS)}: {about}")
     cli.add_mini(groups["data"])

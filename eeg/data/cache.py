@@ -17,6 +17,7 @@ import numpy as np
 
 from eeg import UserError, cli, files, hints
 from eeg.data.release import CONTRAST, TASKS, Exclusions, cache_path
+from eeg.models.features import NEUROSCIENCE, definitions
 from eeg.raw.preprocessing import Preprocessing
 
 FORMAT, VERSION = "eeg windows", 1
@@ -121,27 +122,43 @@ class Cache:
 
     @cached_property
     def features(self) -> np.ndarray | None:
-        """(N, F) float32, or None where run/features.py has not been run on every file."""
-        return self._read("neuro_features", optional=True)
+        """(N, 103) float32, or None where run/features.py has not been run on every file."""
+        return self._columns((NEUROSCIENCE,))
 
-    def needed_features(self) -> np.ndarray:
-        """(N, F) float32. Raises UserError where there are none."""
-        if self.features is None:
+    def needed_features(self, groups: tuple[str, ...] = (NEUROSCIENCE,)) -> np.ndarray:
+        """(N, F) float32 of these groups. Raises UserError where a file does not have them."""
+        usual = groups == (NEUROSCIENCE,)
+        found = self.features if usual else self._columns(groups)
+        if found is None:
             releases = list(dict.fromkeys(str(a["release"]) for a in self.attributes))
             words = arguments(releases, bool(self.attributes[0]["mini"]), self.challenge)
+            words += [] if usual else ["--groups", *groups]
             command = hints.command("features", *words, cache=self.paths[0].parent)
+            what = "the features" if usual else f"the features {' + '.join(groups)}"
             raise UserError(
-                f"this model takes the features of each window, and {self.paths[0]}, or one beside "
+                f"this model takes {what} of each window, and {self.paths[0]}, or one beside "
                 f"it, has none; train one with --features layer, or add them with: {command}"
             )
-        return self.features
+        return found
 
-    def _read(self, name, optional=False):
+    def _columns(self, groups):
+        """The stored features of these groups, None where a file lacks one."""
+        names, arrays = list(definitions(groups)), []
+        for path in self.paths:
+            with h5py.File(path, "r", locking=False) as f:
+                there = f.get("neuro_features")
+                known = [] if there is None else [name.decode() for name in there.attrs["names"]]
+                if not set(names) <= set(known):
+                    return None
+                columns = [known.index(name) for name in names]
+                whole = columns == list(range(len(known)))
+                arrays.append(there[()] if whole else there[()][:, columns])
+        return np.concatenate(arrays)
+
+    def _read(self, name):
         arrays = []
         for path in self.paths:
             with h5py.File(path, "r", locking=False) as f:
-                if optional and name not in f:
-                    return None
                 arrays.append(f[name][()])
         return np.concatenate(arrays)
 

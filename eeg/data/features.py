@@ -1,9 +1,10 @@
-"""Neuroscience features of windows: how they are computed, and how they get into a cache.
+"""Features of windows: how they are computed, and how they get into a cache.
 
     compute(X, ...)   (N, C, T) microvolts -> (N, F) float32, NaN where a feature cannot be computed
     add(path)         computes them for a cache and adds `neuro_features` to it
 
-A kill at any moment leaves the cache as it was. eeg/models/features.py says what each feature is.
+A kill at any moment leaves the cache as it was. eeg/models/features.py says what each feature is,
+and which groups there are.
 """
 
 import hashlib
@@ -21,10 +22,11 @@ import numpy as np
 
 from eeg import UserError, files
 from eeg.data.cache import DATA, Cache
-from eeg.models.features import FEATURES
+from eeg.models.features import FEATURE_GROUPS, FEATURES, NEUROSCIENCE, definitions
 from eeg.models.montage import CHANNELS, GROUPS, LAGS, SFREQ
 
 VERSION = 1  # of the arithmetic: raise it when a feature changes and its definition does not
+USUAL = (NEUROSCIENCE,)
 
 
 def compute(
@@ -32,20 +34,36 @@ def compute(
     first: int = 0,
     length: int | None = None,
     threads: int | None = None,
+    groups: tuple[str, ...] = USUAL,
 ) -> np.ndarray:
     """Features of X (N, C, samples), float32 or float16, microvolts at 100 Hz: (N, F) float32.
 
-    first, length: the samples that count, for windows stored with a margin. A channel that is flat
-    or not finite is left out of its groups; a feature that then cannot be computed is NaN. The
-    result is the same for any number of threads.
+    first, length: the samples that count, for windows stored with a margin. groups: of
+    FEATURE_GROUPS. A channel that is flat or not finite is left out of its groups; a feature that
+    then cannot be computed is NaN. `neuroscience` is the same for any number of threads, and
+    `transition` takes as many as torch does.
     """
-    from eeg.native import _native
-
     if X.dtype not in (np.float32, np.float16):
         raise TypeError(f"X must be float32 or float16, got {X.dtype}")
     if X.ndim != 3 or X.shape[1] != len(CHANNELS):
         raise ValueError(f"X must be (windows, {len(CHANNELS)} channels, samples), got {X.shape}")
-    length, threads = length or X.shape[2] - first, threads or 0
+    length = length or X.shape[2] - first
+    parts = {NEUROSCIENCE: _neuroscience, "transition": _transition}
+    return np.hstack([parts[group](X, first, length, threads or 0) for group in groups])
+
+
+def _transition(X, first, length, threads):
+    import torch
+
+    from eeg.models.neuro import NeuroFeatures
+
+    layer = NeuroFeatures(groups=("transition",))
+    return layer(torch.from_numpy(X[:, :, first : first + length].astype(np.float32))).numpy()
+
+
+def _neuroscience(X, first, length, threads):
+    from eeg.native import _native
+
     listed = [CHANNELS.index(name) for group in GROUPS.values() for name in group]
     chosen = np.unique(listed).astype(np.int32)
     members = np.searchsorted(chosen, listed).astype(np.int32)
@@ -73,10 +91,12 @@ def add(
     threads: int | None = None,
     progress: Callable | None = None,
     chunk: int = 512,
+    groups: tuple[str, ...] = USUAL,
 ) -> Report:
     """Add `neuro_features` to a cache, unless it has them as they would be computed now.
 
-    X is read from its map, `chunk` windows at a time. progress(done, total, bytes) is called after
+    groups: of FEATURE_GROUPS. Others that the cache has, as they would be computed now, stay. X is
+    read from its map, `chunk` windows at a time. progress(done, total, bytes) is called after
     each. Raises UserError if the file is not a cache of these channels or cannot be written, or if
     another process is at it.
     """
@@ -86,24 +106,32 @@ def add(
     _check(cache)
     X = cache.parts[0]
     source = cache.attributes[0]["fingerprint"]
-    identity = repr((VERSION, FEATURES, GROUPS, source, X.shape, str(X.dtype)))
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+
+    def fingerprint(groups):
+        identity = repr((VERSION, definitions(groups), GROUPS, source, X.shape, str(X.dtype)))
+        return hashlib.sha256(identity.encode()).hexdigest()
 
     with partial_file(path.with_name(path.name + ".features")) as partial:
-        if not force and (known := _present(path, fingerprint)) is not None:
-            return Report(len(known), False, _count(known))
+        known = _present(path, fingerprint)
+        missing = tuple(group for group in groups if force or group not in known)
+        if not missing:
+            return Report(len(X), False, _count(known, groups))
         with opened(path) as file:  # a file that cannot be written is refused before the work
-            values = np.empty((len(X), len(FEATURES)), np.float32)
+            made = np.empty((len(X), len(definitions(missing))), np.float32)
             cut = cache.margin_samples, cache.window_samples
             for at in range(0, len(X), chunk):
                 windows = X[at : at + chunk]
-                values[at : at + chunk] = compute(windows, *cut, threads=threads)
+                made[at : at + chunk] = compute(windows, *cut, threads=threads, groups=missing)
                 if progress:
                     progress(min(at + chunk, len(X)), len(X), windows.nbytes)
+            known |= _divided(missing, made)
+            stored = tuple(group for group in FEATURE_GROUPS if group in known)
+            values = np.hstack([known[group] for group in stored])
             with files.writing(path, "--cache DIR", values.nbytes):
-                about = {"names": np.array(list(FEATURES), "S32"), "fingerprint": fingerprint}
+                names = np.array(list(definitions(stored)), "S32")
+                about = {"names": names, "fingerprint": fingerprint(stored)}
                 publish(path, file.fileno(), partial, "neuro_features", values, about)
-    return Report(len(X), True, _count(values))
+    return Report(len(X), True, _count(known, groups))
 
 
 def _check(cache):
@@ -127,14 +155,30 @@ def opened(path: Path):
 
 
 def _present(path, fingerprint):
+    """{group: its columns} of a cache's features, {} where they are not as computed now."""
     with h5py.File(path, "r", locking=False) as f:
         there = f.get("neuro_features")
-        known = there is not None and there.attrs.get("fingerprint") == fingerprint
-        return there[()] if known else None
+        if there is None:
+            return {}
+        names = {name.decode() for name in there.attrs["names"]}
+        groups = tuple(group for group, known in FEATURE_GROUPS.items() if set(known) <= names)
+        same = there.attrs.get("fingerprint") == fingerprint(groups)
+        return _divided(groups, there[()]) if same else {}
 
 
-def _count(values):
-    return {name: int(n) for name, n in zip(FEATURES, np.isnan(values).sum(0)) if n}
+def _divided(groups, values):
+    """{group: its columns} of the features of several groups."""
+    ends = np.cumsum([len(FEATURE_GROUPS[group]) for group in groups])
+    return dict(zip(groups, np.split(values, ends[:-1], 1)))
+
+
+def _count(known, groups):
+    """{name: the windows in which the feature is NaN}, where there are any."""
+    missing = {}
+    for group in groups:
+        counts = np.isnan(known[group]).sum(0)
+        missing |= {name: int(n) for name, n in zip(FEATURE_GROUPS[group], counts) if n}
+    return missing
 
 
 # X may be tens of GB, so the dataset is added to the file that is there, and yet in one step. HDF5

@@ -87,7 +87,8 @@ def one_of(default: str, *values: str) -> Setting:
 def kinds(default: str, *values: str) -> Setting:
     """The default, or some of the values."""
     some = lambda value: type(value) is str and set(value.split("+")) <= set(values)
-    words = f"{default}, or some of {', '.join(values)}, joined by +"
+    words = f"some of {', '.join(values)}, joined by +"
+    words = words if default in values else f"{default}, or {words}"
     return Setting(default, words, lambda value: value == default or some(value))
 
 
@@ -151,7 +152,7 @@ SETTINGS = {
         "dropout": share(0.1, 0, 0.5),
     },
     "cnn": CNN,
-    "hybrid": CNN,
+    "hybrid": CNN | {"groups": kinds("neuroscience", "neuroscience", "transition")},
     "transformer": {
         "head": head("number"),
         "patch": whole(4, 1, 200),
@@ -171,7 +172,7 @@ SETTINGS = {
         "dropout": share(0.1, 0, 0.5),
     },
     "ridge": {
-        "on": kinds("all", "features", "potentials", "covariance", "embeddings"),
+        "on": kinds("all", "features", "transition", "potentials", "covariance", "embeddings"),
         "encoder": encoder(),
         "components": whole(12, 1, 64),
         "rank": whole(12, 2, 64),

@@ -86,10 +86,11 @@ class CNN(nn.Module):
 
 class Hybrid(CNN):
     """(B, C, T) and normalised features (B, n_features) -> (B, n_outputs): a CNN whose last hidden
-    layer also sees the features. Its settings are CNN's.
+    layer also sees the features. Its settings are CNN's, and groups, which says what features.
     """
 
     def __init__(self, n_chans=129, n_times=200, n_outputs=1, n_features=103, **settings):
+        settings.pop("groups", None)  # the model's matter: here is only their number
         super().__init__(n_chans, n_times, n_outputs, **settings)
         self.known = nn.Linear(n_features, self.joined.out_features, bias=False)
 

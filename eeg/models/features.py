@@ -1,5 +1,24 @@
-"""What each neuroscience feature of a window is, in one table. The kernels (csrc/features.hpp) and
-the layer (neuro.py) compute them; tests compare both with this table, name by name."""
+"""What each feature of a window is, in two groups, each a table.
+
+    neuroscience  103 features, the default: kernels (csrc/features.hpp) and the layer (neuro.py)
+                  compute them; tests compare both with this table, name by name
+    transition    23 numbers about how a window's channels follow from themselves some samples
+                  earlier, only where asked for: MBZUAI's submission to the NeurIPS 2025 EEG
+                  Foundation Challenge, second in challenge 2, was a ridge on them
+                  (github.com/eeg2025/hall-of-fame-2025, MBZUAI/externalizing). The layer alone
+                  computes them.
+
+Symbols of `transition`, for a lag of l samples. z: the U channels that are finite and move in both
+ends of the window, each less its mean over its standard deviation. P = z without its last l
+samples, N = z without its first l, S samples each.
+
+    R = correlations of the channels of P with those of N                          (U, U)
+    A = N P' (P P' + 0.01 a S I)^-1, where a is the mean of the diagonal of P P' / S (U, U)
+
+A is the matrix of the ridge regression of a moment on the one l samples before: N is about A P. The
+published code counts a flat channel, as the reference is, as a channel of zeros, and all means are
+over 129 channels. Here it is left out, so that no number depends on how many electrodes are flat.
+"""
 
 from .montage import BANDS, GROUPS, LAGS
 
@@ -103,3 +122,52 @@ for _group in GROUPS:
     FEATURES |= _of_group(_group)
 for _lag in LAGS:
     FEATURES |= _of_lag(_lag)
+
+
+def _of_transition(lag):
+    """The features that one lag could have, by the last part of their names."""
+    r, a = f"of R, lag {lag}", f"of A, lag {lag}"
+    return {
+        "corr_mean_abs": f"1, mean |R_ij| over all pairs, {r}",
+        "corr_diag_mean": f"1, mean R_ii, {r}",
+        "corr_off_mean": f"1, mean R_ij of i and j that differ, {r}",
+        "corr_entropy": f"nats, - sum p ln p, p = |R_ij| / sum |R|, {r}",
+        "A_mean_abs": f"1, mean |A_ij| over all pairs, {a}",
+        "A_diag_mean": f"1, mean A_ii, {a}",
+        "A_off_mean": f"1, mean A_ij of i and j that differ, {a}",
+        "A_fro": f"1, square root of the sum of A_ij^2, {a}",
+        "A_asym_mean_abs": f"1, mean |A_ij - A_ji| over all pairs, {a}",
+        "A_sparsity": f"0-1, share of the pairs with |A_ij| < 0.05, {a}",
+    }
+
+
+_CHOSEN = {  # by the competitors, in this order of lags
+    5: ("corr_diag_mean", "corr_off_mean", "corr_entropy", "A_off_mean"),
+    10: ("corr_mean_abs", "corr_diag_mean", "corr_entropy", "A_off_mean"),
+    25: ("corr_mean_abs", "corr_diag_mean", "corr_entropy", "A_mean_abs"),
+    50: ("corr_mean_abs", "corr_off_mean", "corr_entropy", "A_mean_abs", "A_diag_mean"),
+    100: ("corr_entropy", "A_mean_abs", "A_diag_mean", "A_fro", "A_asym_mean_abs", "A_sparsity"),
+}
+TRANSITION = {
+    f"lag{lag}_{part}": _of_transition(lag)[part]
+    for lag, parts in _CHOSEN.items()
+    for part in parts
+}
+
+NEUROSCIENCE = "neuroscience"  # the group that there is without being asked for
+FEATURE_GROUPS = {NEUROSCIENCE: FEATURES, "transition": TRANSITION}
+
+
+def feature_groups(text: str) -> tuple[str, ...]:
+    """The groups in "neuroscience+transition", in the order of FEATURE_GROUPS. Raises ValueError
+    for one that does not exist."""
+    asked = text.split("+")
+    if unknown := [group for group in asked if group not in FEATURE_GROUPS]:
+        known = ", ".join(FEATURE_GROUPS)
+        raise ValueError(f"there is no feature group '{unknown[0]}'; there are {known}")
+    return tuple(group for group in FEATURE_GROUPS if group in asked)
+
+
+def definitions(groups: tuple[str, ...]) -> dict[str, str]:
+    """{name: definition} of the features of these groups."""
+    return {name: text for group in groups for name, text in FEATURE_GROUPS[group].items()}

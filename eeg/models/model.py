@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from . import check, normals
+from .features import NEUROSCIENCE, feature_groups
 from .layers import Normalize, Normals, microvolts
 from .montage import SFREQ, START_S
 from .neuro import NeuroFeatures
@@ -48,7 +49,8 @@ class Model(nn.Module):
     center, scale, shrink (n_outputs): mean and spread of the targets in training, in their units,
     and how far from center answers may go, 1 all the way; the trainer sets them.
     features: "none"; "file", where the caller gives the raw features of eeg/data/features.py with
-    each window; "layer", where they are computed here. median, mad (F) normalise them.
+    each window; "layer", where they are computed here. The setting `groups` says which. median, mad
+    (F) normalise them.
     members: how many networks of this kind there are, see Members.
     blend: "none", or what a ridge reads (see ridge.py) whose answers join the network's: each lies
     `shrink` and `share` times as far from center as it would alone.
@@ -94,7 +96,7 @@ class Model(nn.Module):
         self.aux, self.features = aux, features
         self.normalize = Normalize(kinds[0]) if len(kinds) == 1 else Normals(kinds)
         if features != "none":
-            self.neuro = NeuroFeatures()
+            self.neuro = NeuroFeatures(groups=feature_groups(settings.get("groups", NEUROSCIENCE)))
             n_features = len(self.neuro.names)
             self.register_buffer("median", torch.zeros(n_features))
             self.register_buffer("mad", torch.ones(n_features))

@@ -1,4 +1,4 @@
-"""The neuroscience features as a layer, for a network that computes them from its own input."""
+"""The features as a layer, for a network that computes them from its own input."""
 
 import math
 
@@ -6,27 +6,33 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .features import FEATURES
+from .features import NEUROSCIENCE, TRANSITION, definitions
 from .montage import BANDS, CHANNELS, GROUPS, LAGS, SFREQ
 
 PEAK_SAMPLES = 10  # over which a wave is averaged before its peak is sought
 RISE_SAMPLES = 50  # before a peak, over which the slope towards it is measured
+RIDGE = 0.01  # of a transition matrix, in units of the mean diagonal of P P' / S
+SPARSE = 0.05  # elements of a transition matrix that are smaller count as absent
+AT_ONCE = 16  # windows whose transition matrices are computed together: 8 MB each way
 
 
 class NeuroFeatures(nn.Module):
     """The features of features.py: (N, C, T) in microvolts, at 100 Hz -> (N, F), float32.
 
-    channels: the names of the C channels. The columns, listed in `names`, are those of the cache
-    and equal to them within 1e-4 of their spread; what cannot be computed is NaN. It needs no
-    extension. No gradient flows: peaks and onsets have none.
+    channels: the names of the C channels. groups: of FEATURE_GROUPS. The columns, listed in
+    `names`, are those of the cache and equal to them within 1e-4 of their spread; what cannot be
+    computed is NaN. It needs no extension. No gradient flows: peaks and onsets have none.
     """
 
-    def __init__(self, channels: tuple[str, ...] = CHANNELS):
+    def __init__(
+        self, channels: tuple[str, ...] = CHANNELS, groups: tuple[str, ...] = (NEUROSCIENCE,)
+    ):
         super().__init__()
+        self.groups = groups
         for group, members in GROUPS.items():
             index = torch.tensor([channels.index(name) for name in members])
             self.register_buffer(f"_{group}", index, persistent=False)
-        self.names = list(FEATURES)
+        self.names = list(definitions(groups))
 
     def _of(self, group: str) -> torch.Tensor:
         """The channel numbers of a group."""
@@ -40,7 +46,12 @@ class NeuroFeatures(nn.Module):
             x = x.float()
             usable = torch.isfinite(x).all(-1) & (x != x[..., :1]).any(-1)  # (N, C)
             x = torch.where(usable[..., None], x, 0)
-            out = torch.stack(self._group_features(x, usable) + self._lagged(x), 1)
+            parts = []
+            if NEUROSCIENCE in self.groups:
+                parts.append(torch.stack(self._group_features(x, usable) + self._lagged(x), 1))
+            if "transition" in self.groups:
+                parts.append(torch.cat([transition(part) for part in x.split(AT_ONCE)]))
+            out = torch.cat(parts, 1)
             return torch.where(torch.isfinite(out), out, torch.nan)
 
     def _group_features(self, x, usable):
@@ -106,14 +117,8 @@ class NeuroFeatures(nn.Module):
             if x.shape[-1] < lag + 3:
                 columns += [x.new_full((len(x),), torch.nan)] * 4
                 continue
-            ends = [x[..., :-lag], x[..., lag:]]
-            used = (ends[0] != ends[0][..., :1]).any(-1) & (ends[1] != ends[1][..., :1]).any(-1)
-            ends = [part - part.mean(-1, keepdim=True) for part in ends]
-            early, late = (
-                torch.where(used[..., None], part / part.norm(dim=-1, keepdim=True), 0)
-                for part in ends
-            )
-            r, n = early @ late.mT, used.sum(-1)
+            r, used = _lagged_correlations(x, lag)
+            n = used.sum(-1)
             diagonal, square = r.diagonal(dim1=1, dim2=2).sum(-1), r.square()
             total = square.sum((1, 2))
             entropy = total.log() - torch.xlogy(square, square).sum((1, 2)) / total
@@ -124,6 +129,83 @@ class NeuroFeatures(nn.Module):
                 entropy / (2 * n.log()),
             ]
         return columns
+
+
+def _lagged_correlations(x, lag):
+    """(N, C, T) -> r (N, C, C) of each channel with each `lag` samples later, zero where one of the
+    two does not move, and which channels do (N, C)"""
+    ends = [x[..., :-lag], x[..., lag:]]
+    used = (ends[0] != ends[0][..., :1]).any(-1) & (ends[1] != ends[1][..., :1]).any(-1)
+    ends = [part - part.mean(-1, keepdim=True) for part in ends]
+    early, late = (
+        torch.where(used[..., None], part / part.norm(dim=-1, keepdim=True), 0) for part in ends
+    )
+    return early @ late.mT, used
+
+
+def transition(x: torch.Tensor) -> torch.Tensor:
+    """The features TRANSITION: (N, C, T), unusable channels zero -> (N, 23) float32."""
+    z = x.double() - x.double().mean(-1, keepdim=True)
+    z = z / z.std(-1, unbiased=False, keepdim=True).clamp_min(1e-30)
+    found, product, end = {}, 0.0, 0
+    for lag in reversed([lag for lag in LAGS if x.shape[-1] >= lag + 3]):
+        # P P' of a shorter lag is that of a longer one, and some samples more
+        more, end = z[..., end : x.shape[-1] - lag], x.shape[-1] - lag
+        product = product + more @ more.mT
+        r, used = _lagged_correlations(x, lag)
+        own = _about_correlations(r, used)
+        own |= _about_transition(_transition_matrix(z, product, used, lag), used)
+        known = used.sum(-1) > 1
+        for name, value in own.items():
+            found[f"lag{lag}_{name}"] = torch.where(known, value, torch.nan).float()
+    unknown = x.new_full((len(x),), torch.nan)
+    return torch.stack([found.get(name, unknown) for name in TRANSITION], 1)
+
+
+def _transition_matrix(z, product, used, lag):
+    """A (N, C, C), zero where a channel is not used. product: P P'.
+
+    In float64: the inverse of a covariance of 129 channels loses four digits.
+    """
+    past, samples, n = z[..., :-lag], z.shape[-1] - lag, used.sum(-1)
+    pairs = used[:, :, None] & used[:, None]
+    covariance = torch.where(pairs, product / samples, 0)
+    diagonal = covariance.diagonal(dim1=1, dim2=2)
+    # where no channel is used there is no mean, and none is asked for
+    mean = torch.where(n > 0, diagonal.sum(-1) / n, 1)
+    diagonal += RIDGE * mean[:, None]
+    across = torch.where(pairs, past @ z[..., lag:].mT / samples, 0)
+    return torch.cholesky_solve(across, torch.linalg.cholesky(covariance)).mT
+
+
+def _about_correlations(r, used):
+    """{the last part of a feature's name: (N,)}"""
+    n, size = used.sum(-1), r.abs()
+    total = size.sum((1, 2))
+    return {
+        "corr_mean_abs": total / n**2,
+        **_diagonal_and_off(r, n, "corr"),
+        "corr_entropy": total.log() - torch.xlogy(size, size).sum((1, 2)) / total,
+    }
+
+
+def _about_transition(a, used):
+    """{the last part of a feature's name: (N,)}"""
+    n, pairs = used.sum(-1), used[:, :, None] & used[:, None]
+    return {
+        "A_mean_abs": a.abs().sum((1, 2)) / n**2,
+        **_diagonal_and_off(a, n, "A"),
+        "A_fro": a.square().sum((1, 2)).sqrt(),
+        "A_asym_mean_abs": (a - a.mT).abs().sum((1, 2)) / n**2,
+        "A_sparsity": ((a.abs() < SPARSE) & pairs).sum((1, 2)) / n**2,
+    }
+
+
+def _diagonal_and_off(matrix, n, name):
+    """The mean of the diagonal, and of what is beside it, over n usable channels."""
+    diagonal = matrix.diagonal(dim1=1, dim2=2).sum(-1)
+    off = (matrix.sum((1, 2)) - diagonal) / (n * (n - 1))
+    return {f"{name}_diag_mean": diagonal / n, f"{name}_off_mean": off}
 
 
 def _channel_features(x, d):

@@ -3,10 +3,11 @@ eeg/ridge/fit.py, and takes no step.
 
 B windows, C electrodes, T samples, K components, R components of a band.
 
-Amplitude is information: windows are taken in microvolts and keep their size. Four kinds of
-numbers, each chosen by `on` or all side by side:
+Amplitude is information: windows are taken in microvolts and keep their size. Five kinds of
+numbers, chosen by `on`; `all` are the three of KINDS side by side:
 
     features    the neuroscience features of features.py
+    transition  the features of its group `transition`; only where asked for
     potentials  slow potentials of K spatial components, by which windows of different labels differ
     embeddings  what a pretrained encoder makes of the window (embedding.py); only where asked for
     covariance  the covariance of each frequency band, in the tangent space at its mean (Barachant
@@ -23,13 +24,15 @@ import torch
 from torch import nn
 
 from . import chosen
+from .features import NEUROSCIENCE
 from .layers import microvolts
 from .montage import BANDS, CHANNELS, SFREQ
 from .neuro import NeuroFeatures
 from .transformer import Embedding
 
 KINDS = ("features", "potentials", "covariance")  # of "all"
-WHOLE = ("features", "embeddings")  # kinds that bound large samples in a way of their own
+# kinds that bound large samples in a way of their own
+WHOLE = ("features", "transition", "embeddings")
 FAR = 5.0  # beyond which a single number is cut
 LOUD = 3.0  # root mean square of a window's numbers of one kind beyond which they are scaled down
 AVERAGED = 8  # samples of an average: 80 ms, which halve the power at 5.5 Hz
@@ -57,25 +60,25 @@ class Standard(nn.Module):
 
 
 class Features(nn.Module):
-    """Windows (B, C, T), microvolts -> (B, 103) features. Powers are logarithms already; other
-    amounts that are positive and skewed become logarithms here.
+    """Windows (B, C, T), microvolts -> (B, F) features of these groups. Powers are logarithms
+    already; other amounts that are positive and skewed become logarithms here.
     """
 
-    def __init__(self, n_chans):
+    def __init__(self, n_chans, groups=(NEUROSCIENCE,)):
         super().__init__()
         if n_chans != len(CHANNELS):
             raise ValueError(
                 f"ridge on features knows the {len(CHANNELS)} electrodes of the HydroCel net, "
                 f"these windows have {n_chans}: choose on='potentials' or on='covariance'"
             )
-        self.neuro = NeuroFeatures()
+        self.neuro = NeuroFeatures(groups=groups)
         skewed = [name.endswith(SKEWED) for name in self.neuro.names]
         self.register_buffer("skewed", torch.tensor(skewed), persistent=False)
         self.size = len(skewed)
         self.standard = Standard(self.size)
 
     def plain(self, features):
-        """The numbers before they are standardised, of raw features (B, 103)."""
+        """The numbers before they are standardised, of raw features (B, F)."""
         features = features.to(self.standard.median.dtype)
         return torch.where(self.skewed, features.clamp_min(1e-6).log(), features)
 
@@ -209,6 +212,7 @@ class Ridge(nn.Module):
         s = chosen("ridge", settings)
         made = {
             "features": lambda: Features(n_chans),
+            "transition": lambda: Features(n_chans, ("transition",)),
             "potentials": lambda: Potentials(n_chans, n_times, s.components),
             "covariance": lambda: Covariance(n_chans, n_times, s.rank),
             "embeddings": lambda: Embeddings(s.encoder),

@@ -171,9 +171,10 @@ class Fit:
         """{kind: (B, F)} numbers that another than the network computes faster: features of a crop
         of windows `rows` by the kernels, in a seventh of the time, and stored embeddings."""
         found = {}
-        if "features" in self.network.kinds:
-            made = compute(x, first, INPUT, threads=self.threads)
-            found["features"] = torch.from_numpy(made)
+        for name, kind in self.network.kinds.items():
+            if isinstance(kind, Features):
+                made = compute(x, first, INPUT, self.threads, kind.neuro.groups)
+                found[name] = torch.from_numpy(made)
         if "embeddings" in self.network.kinds:
             if self.stored is not None:
                 found["embeddings"] = torch.from_numpy(self.stored[rows, number])

@@ -140,7 +140,7 @@ def _stored_features(model, cache, question):
         takes = "this model takes the stored features of each window"
         why = "a shifted or mirrored window has none"
         raise UserError(f"{takes}, and {why}; leave out --shift and --mirror")
-    return cache.needed_features()
+    return cache.needed_features(model.neuro.groups)
 
 
 def _checked(model, cache, question):

@@ -208,8 +208,9 @@ def _fit_features(split, model):
     """Tell the model how to standardise its features. -> (N, F) those of the cache, or None"""
     if model.features == "none":
         return None
-    stored = split.cache.needed_features() if model.features == "file" else None
-    known = stored[split.train] if stored is not None else _computed_features(split)
+    groups = model.neuro.groups
+    stored = split.cache.needed_features(groups) if model.features == "file" else None
+    known = stored[split.train] if stored is not None else _computed_features(split, groups)
     with np.errstate(invalid="ignore"):
         median = np.nan_to_num(np.nanmedian(known, 0))
         mad = 1.4826 * np.nanmedian(np.abs(known - median), 0)
@@ -218,11 +219,11 @@ def _fit_features(split, model):
     return stored
 
 
-def _computed_features(split):
+def _computed_features(split, groups):
     """The features of some training windows, cut from their middle."""
     from eeg.data.features import compute
 
     some = split.train[:: max(1, len(split.train) // SAMPLED)]
     start = (split.cache[0].shape[1] - INPUT) // 2
     windows = [split.cache[row][:, start : start + INPUT] for row in some]
-    return compute(np.stack(windows).astype(np.float32))
+    return compute(np.stack(windows).astype(np.float32), groups=groups)

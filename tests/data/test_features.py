@@ -21,7 +21,7 @@ from eeg import UserError
 from eeg.data import features
 from eeg.data.cache import Cache
 from eeg.data.features import add, compute
-from eeg.models.features import FEATURES
+from eeg.models.features import FEATURES, TRANSITION, definitions
 from tests.data.helpers import ROOT, command, files_left, made
 
 
@@ -90,12 +90,41 @@ def test_up_to_date_features_are_kept(path, monkeypatch):
     assert add(path).computed and not add(path).computed
 
 
+def test_a_group_joins_those_that_are_there(path):
+    add(path)
+    plain, cache = stored(path)[0], Cache(path)
+    with pytest.raises(UserError, match="features transition of each.*run/features.py .*--groups"):
+        cache.needed_features(("transition",))
+    assert add(path, groups=("transition",), chunk=5).computed
+    values, names = stored(path)
+    assert names == [*FEATURES, *TRANSITION] and values.shape[1] == 126
+    np.testing.assert_array_equal(values[:, :103], plain)
+    inside = slice(cache.margin_samples, cache.margin_samples + cache.window_samples)
+    X = np.stack([cache[i][:, inside] for i in range(len(cache))])
+    np.testing.assert_array_equal(values[:, 103:], compute(X, groups=("transition",)))
+    for groups in (("neuroscience",), ("transition",), ("neuroscience", "transition")):
+        assert not add(path, groups=groups).computed
+        of_groups = Cache(path).needed_features(groups)
+        np.testing.assert_array_equal(
+            of_groups, values[:, [n in definitions(groups) for n in names]]
+        )
+    np.testing.assert_array_equal(Cache(path).features, plain)
+    assert add(path, force=True).computed and stored(path)[1] == names  # the others stay
+
+
+def test_a_group_alone(path):
+    assert add(path, groups=("transition",)).computed
+    assert stored(path)[1] == list(TRANSITION) and Cache(path).features is None
+    assert add(path).computed and stored(path)[1] == [*FEATURES, *TRANSITION]
+
+
 def test_definitions_have_a_name_and_a_unit():
     assert len(FEATURES) == len(set(FEATURES)) == 103 and all(len(name) < 32 for name in FEATURES)
     classical = "p300_amplitude p300_latency motor_slope motor_amplitude n200_amplitude"
     assert {*classical.split(), "alpha_suppression"} <= set(FEATURES)
-    units = ("uV", "s from", "log10", "Hz,", "1,", "1 where", "0-1,")
-    assert [name for name, text in FEATURES.items() if not text.startswith(units)] == []
+    units = ("uV", "s from", "log10", "Hz,", "1,", "1 where", "0-1,", "nats,")
+    every = FEATURES | TRANSITION
+    assert [name for name, text in every.items() if not text.startswith(units)] == []
 
 
 def test_lagged_columns_are_in_order():
@@ -277,7 +306,8 @@ def test_files_that_will_not_do(path, monkeypatch, tmp_path):
 
 def test_the_command(release_folder):
     listed = command(release_folder, "--list", script="features")
-    assert listed.returncode == 0 and all(f"\n{name} " in "\n" + listed.stdout for name in FEATURES)
+    names = [*FEATURES, *TRANSITION]
+    assert listed.returncode == 0 and all(f"\n{name} " in "\n" + listed.stdout for name in names)
     missing = command(release_folder, "--release", "R1", script="features")
     assert missing.returncode == 1 and "Traceback" not in missing.stderr
     assert "build it with: python run/cache.py --release R1" in missing.stderr
@@ -290,3 +320,8 @@ def test_the_command(release_folder):
     assert picture.stat().st_size > 20_000
     again = command(release_folder, "--release", "R1", "--jobs", "1", script="features")
     assert "up-to-date features of 12 windows" in again.stdout
+    more = command(release_folder, "--release", "R1", "--groups", "transition", script="features")
+    assert "23 of 12 windows" in more.stdout, more.stderr
+    words = "--release", "R1", "--groups", "transition", "--plot", picture
+    refused = command(release_folder, *words, script="features")
+    assert refused.returncode == 2 and "--plot draws the group neuroscience" in refused.stderr

@@ -206,7 +206,8 @@ def test_settings_are_declared_and_mistakes_named():
         ({"normalize": "channel"}, "normalize='channel': ridge reads amplitudes"),
         (
             {"on": "phase"},
-            "on=phase: ridge takes all, or some of features, potentials, covariance, embeddings",
+            "on=phase: ridge takes all, or some of features, transition, potentials, covariance, "
+            "embeddings",
         ),
         ({"n_chans": 20}, "these windows have 20: choose on='potentials' or on='covariance'"),
         ({"n_times": 2, "on": "covariance"}, "2 samples hold no frequency band"),

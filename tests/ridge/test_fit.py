@@ -102,15 +102,18 @@ def explicit(fit, model, sides):
     return x, y[again], subjects[again], weight[again], fit.fold[again]
 
 
-@pytest.mark.parametrize("challenge, on", [(1, "features"), (2, "features"), (1, "covariance")])
+@pytest.mark.parametrize(
+    "challenge, on", [(1, "features"), (2, "features"), (2, "transition"), (1, "covariance")]
+)
 def test_answers_out_of_fold_are_those_of_brute_force(caches, monkeypatch, challenge, on):
     monkeypatch.setattr(Fit, "_trust", lambda *_: (0.1, 1.0))
     fit, model, sides = made(caches, challenge, on=on)
     found = fit.run()
     x, y, subjects, weight, held = explicit(fit, model, sides)
     kind = model.network.kinds[on]
-    if on == "features":
-        z = kind.standard(kind.plain(torch.from_numpy(compute(x.numpy(), threads=1))))
+    if on in ("features", "transition"):
+        made_of = compute(x.numpy(), threads=1, groups=kind.neuro.groups)
+        z = kind.standard(kind.plain(torch.from_numpy(made_of)))
     else:
         z = kind(model.network.bounded(x))
     z = z.double().numpy()

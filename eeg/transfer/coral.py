@@ -55,8 +55,9 @@ def watched(model: Model, wanted: bool) -> Iterator[list[torch.Tensor]]:
         x = given[0].float()
         found.append(x.mean(1) if x.dim() == 3 else x.flatten(1))
 
-    modules = [network.get_submodule(network.hidden) for network in networks(model).values()]
-    hooks = [module.register_forward_pre_hook(keep) for module in modules * wanted]
+    watching = networks(model).values() if wanted else ()
+    modules = [network.get_submodule(network.hidden) for network in watching]
+    hooks = [module.register_forward_pre_hook(keep) for module in modules]
     try:
         yield found
     finally:

@@ -199,6 +199,9 @@ def print_runs(table, answers, runs, args):
         print(f"  {best:<70} {metrics.LEADERBOARD[table.side.cache.challenge]}")
     if note := sides.flattered(runs, table.side):
         print(f"  note: {note}")
+    if names := [run.name for run in runs if run.align != "none"]:
+        how = "each subject by all of its windows (--align), as a submission cannot"
+        print(f"  note: {', '.join(names)} {'aligns' if len(names) == 1 else 'align'} {how}")
 
 
 def print_parts(table, name, p):

@@ -104,6 +104,7 @@ def inherit(args):
         return
     args.model = args.model or train["model"]
     args.normalize = args.normalize or train["normalize"]
+    args.align = args.align or run.align
     args.set = list((train["set"] | dict(args.set or [])).items())
     if args.model not in ENCODERS:
         raise ValueError(f"--init: {args.model} has no encoder; {' and '.join(ENCODERS)} have one")

@@ -26,6 +26,11 @@ BLOCK = 4096  # bytes: every disk takes places, lengths and addresses that are m
 # to a container or to all processes together.
 REFUSED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EAGAIN)
 
+SIZE_UV = 20.0  # by which electrodes spread in aligned windows; a child's EEG spreads by 10 to 25
+# Share of the largest eigenvalue of a covariance below which there is no signal but rounding:
+# float32 has 1e-14, and float16 windows of 20 uV beside a common signal of all electrodes 1e-9.
+ROUNDING = 1e-9
+
 
 @dataclass
 class Batch:
@@ -224,8 +229,11 @@ class Batches:
 
     def _gather(self, rows, buffer, draws, direct):
         parts, (part, row) = self._parts, self._places(rows)
-        if direct is not None and len(rows):
-            parts = [_bits(X) for X in direct.windows(part, row)]
+        aligns = isinstance(self.cache, Aligned)
+        if len(rows) and (aligns or direct is not None):
+            read = direct.windows if direct else lambda *_: [self.cache[i][None] for i in rows]
+            found = read(part, row)
+            parts = list(map(_bits, self.cache.align(rows, found) if aligns else found))
             part, row = np.arange(len(rows), dtype=np.int32), np.zeros(len(rows), np.int64)
         x, starts = buffer[: len(rows)], self.starts[rows]
         shift, mix = np.zeros(len(rows), np.int32), np.ones(len(rows), np.float32)
@@ -239,6 +247,79 @@ class Batches:
 def _bits(X):
     """As the native side takes it: half precision by its bits."""
     return X.view(np.uint16) if X.dtype == np.float16 else X
+
+
+# ------------------------------------------------------------------ windows aligned by subject
+
+
+def aligned(cache: Cache, kind: str) -> Cache:
+    """The same windows, of which Batches gives aligned ones: kind is "spread" or "euclidean", see
+    Aligned, or "none"."""
+    if kind == "none":
+        return cache
+    known = vars(cache).setdefault("aligned", {})  # several runs are scored on the same windows
+    return known.setdefault(kind, Aligned(cache, kind))
+
+
+class Aligned(Cache):
+    """A Cache whose Batches take from each subject's windows how large its signals are, before
+    anything else is done to them.
+
+    "spread" divides each electrode by its standard deviation; "euclidean" multiplies the electrodes
+    by the inverse square root of their covariance (He & Wu 2019, doi:10.1109/TBME.2019.2913914).
+    Both are means over all finite windows that a file has of the subject, as they are stored, each
+    about its own mean; they need no label, and are computed when a window of the subject is first
+    asked for. Each electrode then spreads by SIZE_UV. Where there is no signal (Cz, the reference; a
+    flat electrode; what a common average takes away) there is none afterwards: the inverse is that
+    on the rank of the covariance.
+    """
+
+    def __init__(self, cache: Cache, kind: str):
+        vars(self).update(vars(cache))
+        self.kind, self._lock = kind, threading.Lock()  # several Batches may read at once
+        part = np.repeat(np.arange(len(cache.paths)), np.diff(cache.first))
+        who = np.char.add(part.astype("S"), cache.metadata["subject"])
+        _, self._subject = np.unique(who, return_inverse=True)
+        self._changes: dict[int, np.ndarray] = {}  # by subject (C,) or (C, C) float32
+
+    def align(self, rows: np.ndarray, windows: list[np.ndarray]) -> list[np.ndarray]:
+        """windows: (1, C, S) as stored, of these rows -> (1, C, S) float32, aligned"""
+        x = np.concatenate(windows).astype(np.float32)
+        with self._lock:
+            for number in set(self._subject[rows].tolist()) - self._changes.keys():
+                self._changes[number] = self._change(number)
+            changes = np.stack([self._changes[number] for number in self._subject[rows].tolist()])
+        with np.errstate(invalid="ignore"):  # of a damaged window, which is left out later
+            found = changes[:, :, None] * x if self.kind == "spread" else changes @ x
+        return list(found[:, None])
+
+    def _change(self, number):
+        covariance, windows = 0.0, 0
+        rows = np.flatnonzero(self._subject == number)
+        for start in range(0, len(rows), 64):
+            x = np.stack([self[row] for row in rows[start : start + 64]]).astype(float)
+            x = x[np.isfinite(x).all((1, 2))]
+            x -= x.mean(2, keepdims=True)
+            across = x.transpose(1, 0, 2).reshape(x.shape[1], -1)
+            covariance = covariance + across @ across.T / x.shape[2]
+            windows += len(x)
+        covariance = covariance / max(windows, 1)
+        change = _root(covariance.diagonal())
+        if self.kind == "euclidean":
+            alive = np.ix_(change > 0, change > 0)  # an electrode without a signal stays exactly so
+            change = np.zeros(covariance.shape)
+            values, vectors = np.linalg.eigh(covariance[alive])
+            change[alive] = (vectors * _root(values)) @ vectors.T
+        return (SIZE_UV * change).astype(np.float32)
+
+    def __reduce__(self):
+        return aligned, (Cache(self.paths), self.kind)
+
+
+def _root(values):
+    """values^(-1/2), 0 where there is nothing but rounding."""
+    signal = values > ROUNDING * values.max(initial=0)
+    return np.power(values, -0.5, out=np.zeros(len(values)), where=signal)
 
 
 # ---------------------------------------------------------- past the system's cache of files

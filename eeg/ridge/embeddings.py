@@ -64,6 +64,9 @@ def encoder_settings(run) -> dict:
     wanted = ("name", "normalize", "n_chans", "n_times", *known)
     if model["name"] not in ("transformer", "conformer"):
         raise UserError(f"{run.name} is a {model['name']}, which has no encoder")
+    if run.align != "none":
+        what = f"{run.name} was trained with --align {run.align}"
+        raise UserError(f"{what}, and embeddings are those of windows as they are; name another")
     return {name: model[name] for name in wanted if name in model}
 
 

@@ -66,6 +66,11 @@ class Run:
         return self.config["target"] in (TARGETS[self.challenge], "factors")
 
     @property
+    def align(self) -> str:
+        """How it aligns the windows of a subject, for which it takes all of them."""
+        return self.config.get("train", {}).get("align", "none")
+
+    @property
     def updated(self) -> float:
         """Unix time of its last update."""
         return float(self.state.get("updated") or (self.folder / "config.json").stat().st_mtime)

@@ -98,6 +98,7 @@ OPTIONS: dict[str, Schema] = {
     "loss?": or_null(TEXT),
     "optimizer?": choice("adamw", "sam"),
     "schedule?": choice("cosine", "onecycle", "plateau", "constant"),
+    "align?": choice("none", "spread", "euclidean"),
     "amp?": choice("auto", "off", "fp16", "bf16"),
     "init?": or_null(TEXT),
     "mask?": numbers(0, 1),

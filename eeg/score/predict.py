@@ -219,7 +219,7 @@ def _unusable(path, what, error):
 
 def predict_run(run: Run, side: Side, question=Question(), progress=None) -> np.ndarray:
     """`predict` by a run's best epoch. Raises UserError where an answer is not finite."""
-    p = predict(load_model(run.weights), *side, question, progress=progress)
+    p = predict(load_model(run.weights), *side.seen_by(run), question, progress=progress)
     return _finite(run, p)
 
 
@@ -237,7 +237,7 @@ def predict_validation(run: Run, side: Side) -> np.ndarray:
     center = float(model.center[0])
     if model.ridge is not None or run.challenge == 2:
         model.shrink.fill_(1)
-    p = _finite(run, predict(model, *side, Question(of=parts)))
+    p = _finite(run, predict(model, *side.seen_by(run), Question(of=parts)))
     if model.ridge is not None:
         return center + blend.cross_fitted(p, side.y - center, side.subjects, run.challenge)
     if run.challenge == 1:

@@ -69,7 +69,7 @@ def look_at(
     check_side(run, seen)
     if note := flattered([run], seen):
         where = f"{where}; {note}"
-    timed = model.head == "time"
+    timed, seen = model.head == "time", seen.seen_by(run)
     question = Question(with_chances if timed else all_answers)
     found = predict(model, *seen, question, progress=progress)
     chances = found[:, 1:] if timed else None

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eeg import UserError, cli
+from eeg.data.batches import aligned
 from eeg.data.cache import Cache, cache_path, find_caches, rebuild
 from eeg.data.release import CONTRAST
 from eeg.data.windows import LENGTH, TARGETS
@@ -35,6 +36,10 @@ class Side(NamedTuple):
     @property
     def names(self) -> set[str]:
         return {name.decode() for name in np.unique(self.subjects)}
+
+    def seen_by(self, run) -> "Side":
+        """The same windows as a run takes them."""
+        return self._replace(cache=aligned(self.cache, run.align))
 
     @property
     def releases(self) -> list[str]:

@@ -73,6 +73,10 @@ def _model(run):
     if not run.scored:
         was = f"{run.name} was trained for {run.config['target']}"
         raise UserError(f"{was}; the competition asks for {TARGETS[run.challenge]}")
+    if run.align != "none":
+        was = f"{run.name} aligns each subject by all of its windows (--align {run.align})"
+        why = "the server shows single windows of unknown subjects"
+        raise UserError(f"{was}, and {why}; train one with: {run.again(align=None)}")
     channels, samples = model.settings["n_chans"], model.settings["n_times"]
     if (channels, samples) != (129, 200):
         taken = f"{run.name} takes windows of {channels} channels x {samples} samples"

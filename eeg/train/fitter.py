@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from eeg import UserError, cli
+from eeg.data.batches import aligned
 from eeg.data.split import Damaged, Split
 from eeg.models.model import Model
 from eeg.ridge.fit import Fit
@@ -51,6 +52,7 @@ class Fitter:
                 "start run/train.py without it"
             )
         self.options, self.model, self.split, self.journal = options, model, split, journal
+        split.cache = aligned(split.cache, options.align)
         self.targets = choose_targets(options, split, model)
         self.damaged = Damaged(split.cache, self._on_event)
         self.validation = Validation(split, self.targets, self.damaged)

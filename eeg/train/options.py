@@ -109,6 +109,14 @@ class Options:
         "data",
         "*",
     )
+    align: str = choice(
+        "none spread euclidean",
+        "take from each subject's windows how large its signals are, known from all of its windows: "
+        "divide each electrode by its deviation (spread), or multiply by the inverse square root "
+        "of their covariance (euclidean); run/submit.py refuses such a run, because the server "
+        "shows single windows of unknown subjects",
+        "data",
+    )
     epochs: int = count(each(12, 10), "train for at most N epochs")
     lr: float = amount(each(3e-3, 1e-3), "learning rate", searched=RATES)
     weight_decay: float = amount(each(1e-2, 5e-2), "weight decay of AdamW", searched=WEIGHT_DECAYS)
@@ -247,6 +255,8 @@ class Options:
             raise ValueError("--augment: a strength is a number, as in --augment scale=0.2 mix=0.4")
         if self.aux and self.challenge == 1:
             raise ValueError("--aux: a cache of challenge 1 holds neither age nor sex")
+        if self.align != "none" and self.features == "layer":
+            raise ValueError("--align with --features layer: features are those of windows in uV")
         if self.coral and self.augment.get("mix"):
             raise ValueError("--coral with --augment mix, whose windows belong to two subjects")
         if self.cv == 1:

@@ -14,7 +14,7 @@ import torch
 
 from eeg import UserError, cli
 from eeg.data.augment import Augment
-from eeg.data.batches import Batches, Order, Reading
+from eeg.data.batches import Batches, Order, Reading, aligned
 from eeg.data.split import Damaged, Split
 from eeg.data.windows import INPUT
 from eeg.machine.capacity import largest_part
@@ -64,6 +64,7 @@ class Trainer:
     ):
         self.options, self.split, self.journal = options, split, journal
         self.ranks = ranks or Ranks()
+        split.cache = aligned(split.cache, options.align)
         self.targets = self._choose_targets(options, split, model)
         self.domains = coral.domains(split, model) if options.coral else None
         self.damaged = Damaged(split.cache, self._on_event)

@@ -14,10 +14,10 @@ USUAL = {"model": ENCODERS[0], "normalize": "channel", "blend": "none", "members
 USUAL |= {"augment": {}, "epochs": 30, "lr": 1e-3, "weight_decay": 5e-2, "patience": 1000}
 OWN = ("mask", "span", "mask_regions")  # options that run/pretrain.py alone has
 TRANSFER = ("init", "freeze", "lora", "layer_decay")  # what --init brings with it
-OFF = {"coral": 0.0}  # domain adaptation that a run does without
+OFF = {"coral": 0.0, "align": "none"}  # domain adaptation that a run does without
 UNREAD = (
     *("target", "blend", "members", "features", "aux", "train", "cv", "l1", "coral", "loss"),
-    *("optimizer", "rho", *TRANSFER),
+    *("optimizer", "rho", "align", *TRANSFER),
 )
 
 
@@ -34,6 +34,8 @@ def check_transfer(options) -> None:
     embeds = "embeddings" in str(options.set.get("on", ""))
     if options.model in CLOSED_FORM and embeds != bool(options.init):
         raise ValueError("--model ridge: --on embeddings and --init RUN go with each other")
+    if embeds and options.align != "none":
+        raise ValueError("--align with --on embeddings, which are those of windows as they are")
     for name, unused in {"freeze": 0, "lora": 0, "layer_decay": 1.0}.items():
         if getattr(options, name) != unused and not options.init:
             raise ValueError(f"--{name.replace('_', '-')} goes with --init RUN")

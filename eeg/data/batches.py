@@ -269,9 +269,9 @@ class Aligned(Cache):
     by the inverse square root of their covariance (He & Wu 2019, doi:10.1109/TBME.2019.2913914).
     Both are means over all finite windows that a file has of the subject, as they are stored, each
     about its own mean; they need no label, and are computed when a window of the subject is first
-    asked for. Each electrode then spreads by SIZE_UV. Where there is no signal (Cz, the reference; a
-    flat electrode; what a common average takes away) there is none afterwards: the inverse is that
-    on the rank of the covariance.
+    asked for. Each electrode then spreads by SIZE_UV. Where there is no signal (Cz, the reference;
+    a flat electrode; what a common average takes away) there is none afterwards: the inverse is
+    that on the rank of the covariance.
     """
 
     def __init__(self, cache: Cache, kind: str):

@@ -111,10 +111,10 @@ class Options:
     )
     align: str = choice(
         "none spread euclidean",
-        "take from each subject's windows how large its signals are, known from all of its windows: "
-        "divide each electrode by its deviation (spread), or multiply by the inverse square root "
-        "of their covariance (euclidean); run/submit.py refuses such a run, because the server "
-        "shows single windows of unknown subjects",
+        "take from each subject's windows how large its signals are, by all of them: divide each "
+        "electrode by its deviation (spread), or multiply by the inverse square root of their "
+        "covariance (euclidean); run/submit.py refuses such a run, because the server shows single "
+        "windows of unknown subjects",
         "data",
     )
     epochs: int = count(each(12, 10), "train for at most N epochs")

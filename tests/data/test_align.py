@@ -1,4 +1,4 @@
-"""Windows aligned by subject, against NumPy and SciPy: on flat electrodes, without full rank, before
+"""Windows aligned by subject, against NumPy and SciPy: flat electrodes, no full rank, before
 anything else is done to them."""
 
 import pickle

@@ -5,6 +5,7 @@
     python run/submit.py c1_tcn/20261121..20261123 c1_unet    the average of several runs
     python run/submit.py c1_tcn --seed 0 1 2          the average of those trained with these seeds
     python run/submit.py --constant 2                 the mean of the labels for challenge 2
+    python run/submit.py --smooth-in-order 20         averages challenge 2's answers, see the help
     python run/submit.py --check submission.zip       checks a zip and writes nothing
 
 To check it, the zip is unpacked into an empty folder and run by a fresh interpreter, and its
@@ -29,6 +30,12 @@ def arguments():
     help = "answer this challenge with the mean of its cached training labels"
     several = {"action": "append", "default": []}
     p.add_argument("--constant", type=cli.challenge, metavar="{1,2}", help=help, **several)
+    help = (
+        "in challenge 2, answer with the mean of the answers to this window and to the N - 1 "
+        "windows that the server sent before it: this uses the order of the windows, in which "
+        "those of one subject may follow each other, and nothing in the EEG (default: 1, off)"
+    )
+    p.add_argument("--smooth-in-order", type=cli.positive, default=1, metavar="N", help=help)
     poor = "does not beat the mean of its training labels on its validation subjects"
     help = f"submit even a model that {poor}, or that was trained on simulated data"
     p.add_argument("--anyway", action="store_true", help=help)
@@ -37,6 +44,11 @@ def arguments():
     cli.check_chosen(p, args)
     if args.check and (args.runs or args.constant):
         p.error("--check reads an existing zip: it takes neither RUN nor --constant")
+    if args.smooth_in_order > 1 and (args.check or 2 in args.constant):
+        p.error(
+            "--smooth-in-order averages what a model answers in challenge 2: name no constant "
+            "for it, and no zip to --check"
+        )
     if args.zip.suffix != ".zip" or args.zip.is_dir():
         p.error(f"--zip {args.zip}: name a .zip file")
     return args
@@ -49,7 +61,7 @@ def main():
     if args.check:
         return print_check(check(args.check), args.check)
     check_writable(args.zip, "--zip FILE")
-    entries, reasons = make_entries(choose(args), args.cache)
+    entries, reasons = make_entries(choose(args), args.cache, args.smooth_in_order)
     if reasons and not args.anyway:
         why = "; ".join(reasons)
         raise UserError(f"{args.zip} is not written: {why}; to write it all the same, add --anyway")
@@ -80,14 +92,14 @@ def choose(args):
     return runs | {challenge: [run] for challenge, run in best.items()}
 
 
-def make_entries(runs, cache_folder):
+def make_entries(runs, cache_folder, smooth_in_order):
     """({1: Entry, 2: Entry}, reasons against submitting them). Prints what they are."""
     from eeg.score.submission import constant_entry, doubts, entry
 
     entries, reasons = {}, []
     for challenge, chosen in runs.items():
         if chosen:
-            entries[challenge] = entry(chosen)
+            entries[challenge] = entry(chosen, smooth_in_order if challenge == 2 else 1)
             print_models(challenge, chosen, entries[challenge])
             reasons += [reason for run in chosen for reason in doubts(run)]
             continue
@@ -111,6 +123,9 @@ def print_models(challenge, runs, entry):
         print(f"             validation NRMSE {nrmse:.5f}, {mean}", flush=True)
     if len(runs) > 1:
         print(f"             the average of these {len(runs)}")
+    if (count := entry.smooth_in_order) > 1:
+        print(f"             the mean over {count} windows, as the server orders them; the scores")
+        print("             above, and those of run/evaluate.py, are without it")
 
 
 def print_check(checked, path):

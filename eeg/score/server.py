@@ -6,6 +6,7 @@ It needs only torch and numpy; torch 2.2.2 will do.
 
 import importlib.util
 import sys
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -52,8 +53,27 @@ class Constant(nn.Module):
         return self.value.repeat(len(x), 1)
 
 
+class InOrder(nn.Module):
+    """The mean of each answer (B, 1) and of up to count - 1 before it, in the order of the calls,
+    however the windows are divided into batches. Nothing comes before a new module's first answer.
+    """
+
+    def __init__(self, model, count):
+        super().__init__()
+        self.model = model
+        self.last = deque(maxlen=count)
+
+    def forward(self, x):
+        answers, means = self.model(x), []
+        for answer in answers[:, 0].tolist():
+            self.last.append(answer)
+            means.append(sum(self.last) / len(self.last))
+        return answers.new_tensor(means)[:, None]
+
+
 def _load(name):
-    """The module saved as {"constant": value} or {"members": [{"settings", "state"}, ...]}."""
+    """The module saved as {"constant": value}, or as {"members": [{"settings", "state"}, ...],
+    "smooth_in_order": count}, where 1 smooths nothing."""
     saved = torch.load(_find(name), map_location="cpu", weights_only=True)
     if "constant" in saved:
         return Constant(saved["constant"])
@@ -62,7 +82,8 @@ def _load(name):
         model = models.build(**member["settings"])
         model.load_state_dict(member["state"])
         members.append(models.fold(model))
-    return Average(members)
+    model, count = Average(members), saved["smooth_in_order"]
+    return InOrder(model, count) if count > 1 else model
 
 
 def _models():

@@ -2,8 +2,8 @@
 
     submission.py                     eeg/score/server.py
     models.py  layers.py  model.py    eeg/models/__init__.py and the modules the networks need
-    weights_challenge_1.pt  _2.pt     {"members": [{"settings", "state"}, ...]}, averaged,
-                                      or {"constant": value}
+    weights_challenge_1.pt  _2.pt     {"members": [{"settings", "state"}, ...], averaged,
+                                      "smooth_in_order": count}, or {"constant": value}
 
 All files are at the top: the server looks into no folder. Unpacked alone and loaded by a fresh
 interpreter, the submission must give the same answers as the runs.
@@ -42,21 +42,28 @@ ABSENT += ("braindecode", "eegdash", "sklearn", "pandas")
 
 @dataclass
 class Entry:
-    """What answers one challenge: models, by the names of their runs, or a constant."""
+    """What answers one challenge: models, by the names of their runs, or a constant.
+
+    smooth_in_order: how many answers are averaged, a window's own and those to the windows that
+    the server sent before it.
+    """
 
     models: dict
     constant: float = 0.0
+    smooth_in_order: int = 1
 
     def __call__(self, x):
-        """x (B, C, T) -> (B, 1), by the runs' own models."""
+        """x (B, C, T), in the server's order from the first -> (B, 1), by the runs' own models."""
         if not self.models:
             return torch.full((len(x), 1), self.constant)
-        return torch.stack([model(x)[:, :1] for model in self.models.values()]).mean(0)
+        answers = torch.stack([model(x)[:, :1] for model in self.models.values()]).mean(0)
+        before = [max(0, end - self.smooth_in_order) for end in range(1, len(x) + 1)]
+        return torch.stack([answers[first : i + 1].mean(0) for i, first in enumerate(before)])
 
 
-def entry(runs) -> Entry:
+def entry(runs, smooth_in_order: int = 1) -> Entry:
     """The Entry of these finished runs. Raises UserError where one cannot be submitted."""
-    return Entry({run.name: _model(run) for run in runs})
+    return Entry({run.name: _model(run) for run in runs}, smooth_in_order=smooth_in_order)
 
 
 def _model(run):
@@ -124,7 +131,9 @@ def write_zip(path: Path, entries: dict) -> None:
         for challenge, each in entries.items():
             weights, models = io.BytesIO(), each.models.values()
             members = [{"settings": m.settings, "state": m.state_dict()} for m in models]
-            torch.save({"members": members} if members else {"constant": each.constant}, weights)
+            smooth = {"smooth_in_order": each.smooth_in_order}
+            content_of = {"members": members} | smooth if members else {"constant": each.constant}
+            torch.save(content_of, weights)
             archive.writestr(WEIGHTS[challenge], weights.getvalue())
     with writing(path, "--zip FILE", len(content.getvalue())):
         Path(path).write_bytes(content.getvalue())

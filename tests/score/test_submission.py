@@ -392,6 +392,73 @@ def test_what_cannot_be_submitted_is_refused(submit, tmp_path):
         entry([run])
 
 
+IN_ORDER = """
+import sys
+import numpy as np, torch
+sys.path.insert(0, sys.argv[1])
+from submission import Submission
+submission = Submission(100, torch.device("cpu"))
+x, at, found = torch.from_numpy(np.load("x.npy")), 0, []
+model = submission.get_model_challenge_2().eval()
+with torch.inference_mode():
+    for size in map(int, sys.argv[2:]):
+        found.append(model.forward(x[at : at + size]))
+        assert found[-1].shape == (size, 1) and found[-1].dtype == torch.float32
+        at += size
+    again = submission.get_model_challenge_2()(x[:1])
+    first = submission.get_model_challenge_1()(x[:9])
+np.savez("found.npz", answers=torch.cat(found).numpy(), again=again.numpy(), first=first.numpy())
+"""
+
+
+@pytest.mark.parametrize("sizes", [[1] * 23, [4, 0, 7, 12], [23]])
+def test_smoothing_in_the_servers_order_is_a_running_mean(submit, tmp_path, sizes):
+    out, count = tmp_path / "experiments", 5
+    first = write_run(out, "c1_tcn/1", name="tcn", width=8, depth=1, head="number")
+    runs = [write_run(out, f"c2_tcn/{n}", challenge=2, seed=n, **TINY) for n in (1, 2)]
+    said = submit("c1_tcn", "c2_tcn/1", "c2_tcn/2", "--smooth-in-order", count)
+    assert said.count("the mean over 5 windows, as the server orders them") == 1
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    x = example_windows()[:23]
+    np.save(tmp_path / "x.npy", x)
+    plain = {}
+    for run in (first, *runs):
+        with torch.inference_mode():
+            plain[run.name] = entry([run])(torch.from_numpy(x)).numpy()[:, 0].astype(float)
+    means = (plain["c2_tcn/1"] + plain["c2_tcn/2"]) / 2
+    expected = [
+        (means[0]),
+        (means[0] + means[1]) / 2,
+        (means[0] + means[1] + means[2]) / 3,
+        (means[0] + means[1] + means[2] + means[3]) / 4,
+        *np.convolve(means, np.ones(count) / count, "valid"),
+    ]
+    assert np.abs(expected - means).max() > 1e-3
+    for _ in range(2):  # a second process begins afresh
+        command = [sys.executable, "-I", "-c", IN_ORDER, tmp_path / "unpacked", *map(str, sizes)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        with np.load(tmp_path / "found.npz") as found:
+            np.testing.assert_allclose(found["answers"][:, 0], expected, atol=1e-5)
+            np.testing.assert_allclose(found["again"][:, 0], means[:1], atol=1e-5)
+            np.testing.assert_allclose(found["first"][:, 0], plain["c1_tcn/1"][:9], atol=1e-5)
+
+
+def test_smoothing_is_off_unless_it_is_asked_for(submit, tmp_path):
+    write_run(tmp_path / "experiments", "c1_tcn/1", **TINY)
+    write_run(tmp_path / "experiments", "c2_tcn/1", challenge=2, **TINY)
+    assert "the mean over" not in submit()
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    weights = torch.load(tmp_path / "unpacked" / "weights_challenge_2.pt", weights_only=True)
+    assert weights["smooth_in_order"] == 1
+    for words in (["--check", "submission.zip"], ["--constant", 2], ["0"]):
+        with pytest.raises(SystemExit) as end:
+            submit("--smooth-in-order", *(words if words == ["0"] else [9, *words]))
+        assert end.value.code == 2
+
+
 def zipped(path, files):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():

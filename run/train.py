@@ -9,6 +9,7 @@
     python run/train.py --challenge 2 --target factors --aux age sex
     python run/train.py --challenge 1 --model ridge        fitted in closed form, in seconds
     python run/train.py --challenge 1 --init signal_transformer    after run/pretrain.py
+    python run/train.py --challenge 2 --init LUNA_base.safetensors --freeze 8   published weights
     python run/train.py --challenge 1 --model ridge --on embeddings --init signal_transformer
     python run/train.py --challenge 1 --model unet --set width=64 --optimizer sam --loss huber
     torchrun --nproc-per-node 2 run/train.py --challenge 1     several processes, one run
@@ -22,7 +23,7 @@ from pathlib import Path
 from eeg import cli
 from eeg.models import CLOSED_FORM
 from eeg.train.options import TARGETS, add_arguments, from_arguments
-from eeg.transfer.options import ENCODERS
+from eeg.transfer.options import BEGIN
 
 # what a ridge may see of a window
 KINDS = ("features", "transition", "potentials", "covariance", "embeddings")
@@ -91,7 +92,10 @@ def of_each_run(args):
 
 
 def inherit(args):
-    """Take over from the run that --init names what its encoder needs, where it is not given."""
+    """Take over from the run, or the file, that --init names what its encoder needs, where it is
+    not given."""
+    if Path(args.init).is_file():
+        return inherit_published(args)
     from eeg.runs.choice import choose_runs
 
     run = choose_runs(args.out, [args.init], encoders=True)[-1]
@@ -106,8 +110,23 @@ def inherit(args):
     args.normalize = args.normalize or train["normalize"]
     args.align = args.align or run.align
     args.set = list((train["set"] | dict(args.set or [])).items())
-    if args.model not in ENCODERS:
-        raise ValueError(f"--init: {args.model} has no encoder; {' and '.join(ENCODERS)} have one")
+    if args.model not in BEGIN:
+        raise ValueError(f"--init: {args.model} has no encoder; {', '.join(BEGIN)} have one")
+
+
+def inherit_published(args):
+    """The same of a file of published weights, which are of one network alone."""
+    from eeg.transfer.published import Published
+
+    weights = Published(Path(args.init))
+    args.init = str(weights.path.resolve())
+    if args.model in CLOSED_FORM:
+        args.set = [*(args.set or []), ("encoder", weights.encoder())]
+        return
+    if args.model not in (None, weights.model):
+        raise ValueError(f"--model {args.model}: {args.init} has weights of {weights.model}")
+    args.model = weights.model
+    args.set = list((weights.settings | dict(args.set or [])).items())
 
 
 def main():

@@ -101,7 +101,7 @@ def test_the_stored_answers_are_of_the_versions_that_are_installed_for_compariso
     pinned = dict(pin.split("==") for pin in pins.split())
     abouts = [
         json.loads((make.HERE / f"{name}.json").read_text())
-        for name in ("trials", "features", "eegnex")
+        for name in ("trials", "features", "eegnex", "published")
     ]
     abouts += [
         json.loads(str(np.load(make.HERE / f"{name}.npz")["about"]))

@@ -25,7 +25,7 @@ from eeg.bench.plain import plain_tcn
 from eeg.data.features import compute
 from eeg.machine.device import keep_freed_memory
 from eeg.machine.precision import LIMITS, at_precision, change, passes, size
-from eeg.models import CLOSED_FORM, MODELS, SETTINGS, build
+from eeg.models import CLOSED_FORM, MODELS, PUBLIC, SETTINGS, build
 from eeg.models.eegnex import EEGNeX, from_braindecode
 from eeg.models.layers import DepthwiseConv1d, NormReLU
 from eeg.models.tcn import TCN
@@ -210,7 +210,7 @@ def latency(rounds):
     columns = f"{'batch 1':<26}{'batch 128':<26}{'size':<10}{'answer moves':<14}{last}"
     print(f"{'':<13}{'precision':<12}{columns}")
     good = True
-    for name in (name for name in MODELS if name not in CLOSED_FORM):
+    for name in (name for name in MODELS if name not in (*CLOSED_FORM, *PUBLIC)):
         model = data.trained(name)
         for precision in (None, *LIMITS):
             title = f"{'' if precision else name:<13}{precision or 'as trained':<12}"

@@ -24,11 +24,16 @@ MODELS = {  # name -> module, class, description
         "attention between 40 ms tokens, fit for pretraining",
     ),
     "conformer": ("transformer", "Conformer", "convolutions, then attention"),
+    "cbramod": ("public.cbramod", "CBraMod", "a published encoder, for its weights (--init FILE)"),
+    "luna": ("public.luna", "LUNA", "the same, which knows where electrodes lie"),
     "ridge": ("ridge", "Ridge", "in closed form: features, slow potentials, covariance of bands"),
 }
 
+# Published encoders, and how each normalises windows: as when it was trained, and in no other way.
+PUBLIC = {"cbramod": "hundreds", "luna": "channel"}
+
 # What becomes of a window's unit, see layers.Normalize.
-NORMALS = ("channel", "spread", "window", "robust", "amplitude", "level", "none")
+NORMALS = ("channel", "spread", "window", "robust", "amplitude", "level", "hundreds", "none")
 
 
 def normals(text: str) -> list[str]:
@@ -95,6 +100,12 @@ def kinds(default: str, *values: str) -> Setting:
 def encoder() -> Setting:
     fits = lambda value: value is None or type(value) is dict
     return Setting(None, "an encoder, which --init names", fits)
+
+
+def electrodes() -> Setting:
+    named = lambda value: isinstance(value, (list, tuple)) and all(type(v) is str for v in value)
+    words = "a list of names of electrodes, as ['E36', 'Cz']"
+    return Setting(None, words, lambda value: value is None or named(value))
 
 
 def head(default: str) -> Setting:
@@ -169,6 +180,16 @@ SETTINGS = {
         "depth": whole(2, *DEPTH),
         "heads": whole(4, *HEADS),
         "inner": whole(192, 1, 8192),
+        "dropout": share(0.1, 0, 0.5),
+    },
+    "cbramod": {
+        "depth": whole(12, 1, 24),
+        "pool": one_of("electrodes", "electrodes", "none"),
+        "dropout": share(0.1, 0, 0.5),
+    },
+    "luna": {
+        "size": one_of("base", "base", "large", "huge"),
+        "channels": electrodes(),
         "dropout": share(0.1, 0, 0.5),
     },
     "ridge": {

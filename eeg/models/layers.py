@@ -125,8 +125,9 @@ class Normalize(nn.Module):
     by 1.4826 times the median absolute deviation. "amplitude" keeps all sizes: it takes microvolts,
     and compresses what is larger than UNIT. "spread" and "level" are "channel" and "amplitude"
     without subtracting the mean: of recordings without slow drifts it tells where in a slow wave
-    the window lies. "none" changes nothing. A channel that is constant but for rounding becomes 0,
-    but with "level". "window", "robust" and "spread" stop at +-30.
+    the window lies. "hundreds" are hundreds of microvolts, as some published encoders take them.
+    "none" changes nothing. A channel that is constant but for rounding becomes 0, but with "level".
+    "window", "robust" and "spread" stop at +-30, "hundreds" at +-10.
     """
 
     def __init__(self, kind="channel"):
@@ -148,6 +149,8 @@ class Normalize(nn.Module):
             x = whole - mean
             if self.kind == "amplitude":
                 return torch.asinh(microvolts(x) / UNIT)
+            if self.kind == "hundreds":
+                return (microvolts(x) / 100).clamp(-10, 10)
             spread = torch.linalg.vector_norm(x, dim=2, keepdim=True) / math.sqrt(x.shape[2])
             alive = spread > 1e-6 * mean.abs()  # relative: volts are 1e-5 and microvolts 10
             if self.kind == "channel":

@@ -64,12 +64,9 @@ class Model(nn.Module):
         head = check(name, settings).get("head", "number")
         takes = "n_features" in inspect.signature(network).parameters
         features = features or ("file" if takes else "none")
-        only = getattr(network, "normalize", None)  # of networks that read amplitudes
+        only = getattr(network, "normalize", None)  # of networks that take no other
         if only and normalize not in (only, None):
-            raise ValueError(
-                f"normalize='{normalize}': {name} reads amplitudes and takes windows as they are, "
-                f"'{only}'"
-            )
+            raise ValueError(f"normalize='{normalize}': {name} takes no other than '{only}'")
         kinds = normals(normalize or only or "channel")[:members]
         if features not in ("none", "file", "layer") or (features != "none" and not takes):
             taken = "none, file or layer" if takes else "no features"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import chosen
+from . import chosen, network
 from .layers import Block, Dropout, Linear, Normalize, Stem, halved
 from .montage import CHANNELS, REGIONS
 
@@ -74,6 +74,15 @@ class Encoder(nn.Module):
 
     def forward(self, x):
         return self.head(self.encode(x))
+
+    def moments(self, x):
+        """What is known of each moment of a window: (B, N, D), in their order."""
+        return self.encode(x)
+
+    @property
+    def size(self):
+        """D"""
+        return self.position.shape[1]
 
     def stages(self):
         """The names of its parts from the input on, in lists that are frozen one after the other;
@@ -173,17 +182,17 @@ class Embedding(nn.Module):
     def __init__(self, name, normalize, n_chans=129, n_times=200, **settings):
         super().__init__()
         self.normalize = Normalize(normalize)
-        self.network = ENCODERS[name](n_chans, n_times, 1, **settings)
+        self.network = network(name)(n_chans, n_times, 1, **settings)
         self.network.head = nn.Identity()
-        self.size = QUARTERS * self.network.position.shape[1]
+        self.size = QUARTERS * self.network.size
         self.requires_grad_(False).eval()
 
     def train(self, mode=True):
         return super().train(False)
 
     def forward(self, x):
-        x = self.normalize(x).to(self.network.position.dtype)
-        tokens = self.network.encode(x)
+        x = self.normalize(x).to(next(self.network.parameters()).dtype)
+        tokens = self.network.moments(x)
         return F.adaptive_avg_pool1d(tokens.transpose(1, 2), QUARTERS).flatten(1)
 
 
@@ -265,7 +274,7 @@ class Masked(nn.Module):
         if regions and n_chans != len(CHANNELS):
             raise ValueError(f"regions of {n_chans} electrodes are not known: choose 0 of them")
         self.network = ENCODERS[name](n_chans, n_times, 1, **more)
-        width = self.network.position.shape[1]
+        width = self.network.size
         self.network.head = nn.Identity()  # nothing is answered
         self.decoder = Decoder(self.network.n_tokens, width, n_chans * self.network.patch)
 

@@ -17,9 +17,10 @@ from eeg import UserError, files
 from eeg.data import features
 from eeg.data.batches import Batches, Order, Reading
 from eeg.data.build import partial_file
-from eeg.data.cache import Cache
+from eeg.data.cache import Cache, check_electrodes
 from eeg.data.windows import INPUT
 from eeg.machine.memory import fits
+from eeg.models import SETTINGS, network
 from eeg.models.transformer import Embedding
 
 NAME = "embeddings"  # of the dataset
@@ -60,14 +61,13 @@ def embedding_of(run) -> Embedding:
 def encoder_settings(run) -> dict:
     """What makes the Embedding of a run."""
     model = run.config["model"]
-    known = ("patch", "width", "kernel", "depth", "heads", "inner", "dropout")
-    wanted = ("name", "normalize", "n_chans", "n_times", *known)
-    if model["name"] not in ("transformer", "conformer"):
+    known = {*SETTINGS[model["name"]], "name", "normalize", "n_chans", "n_times"} - {"head"}
+    if not hasattr(network(model["name"]), "stages"):
         raise UserError(f"{run.name} is a {model['name']}, which has no encoder")
     if run.align != "none":
         what = f"{run.name} was trained with --align {run.align}"
         raise UserError(f"{what}, and embeddings are those of windows as they are; name another")
-    return {name: model[name] for name in wanted if name in model}
+    return {name: value for name, value in model.items() if name in known}
 
 
 def compute(
@@ -95,6 +95,7 @@ def add(path: Path, embedding: Embedding, run: str, force=False, progress=None) 
     """Add the embeddings of a cache's windows to it. -> False where it has them. Raises UserError
     where the file cannot be written."""
     cache, name = Cache(path), identity(embedding)
+    check_electrodes(embedding, cache)
     cache_fingerprint = cache.attributes[0]["fingerprint"]
     fingerprint = hashlib.sha256(f"{name} {cache_fingerprint}".encode()).hexdigest()
     with partial_file(path.with_name(f"{path.name}.{NAME}")) as partial:

@@ -4,6 +4,7 @@ Windows (B, 129, 200) at 100 Hz, in volts or microvolts -> (B, 1).
 It needs only torch and numpy; torch 2.2.2 will do.
 """
 
+import importlib.machinery
 import importlib.util
 import sys
 from collections import deque
@@ -87,13 +88,17 @@ def _load(name):
 
 
 def _models():
-    """The package of networks: models.py is its __init__, the files beside it are its modules."""
+    """The package of networks: models.py is its __init__, the files beside it are its modules, and
+    those of its folder `public`."""
     name = "submitted_models"
     if name not in sys.modules:
         places = {"submodule_search_locations": [str(folder) for folder in PLACES]}
         spec = importlib.util.spec_from_file_location(name, _find("models.py"), **places)
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
+        public = importlib.machinery.ModuleSpec(f"{name}.public", None, is_package=True)
+        public.submodule_search_locations = places["submodule_search_locations"]
+        sys.modules[public.name] = importlib.util.module_from_spec(public)
     return sys.modules[name]
 
 

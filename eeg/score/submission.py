@@ -33,6 +33,7 @@ from eeg.machine.load import Load
 from eeg.score.predict import load_model
 
 WEIGHTS = {1: "weights_challenge_1.pt", 2: "weights_challenge_2.pt"}
+FOLDER = "public."  # modules of eeg.models that are in a folder of it, and not in the zip
 # Answers may differ by rounding, this much in standard deviations of the training labels
 TOLERANCE = 1e-4
 # Perhaps installed here, and hidden from the check
@@ -123,11 +124,14 @@ def constant_entry(folder: Path, challenge: int) -> tuple[Entry, str, bool]:
 def write_zip(path: Path, entries: dict) -> None:
     """entries: {1: Entry, 2: Entry}. Raises UserError where the file cannot be written."""
     content = io.BytesIO()
-    names = {model.settings["name"] for each in entries.values() for model in each.models.values()}
+    settings = [model.settings for each in entries.values() for model in each.models.values()]
+    encoders = [each["encoder"] for each in settings if each.get("encoder")]
+    names = {each["name"] for each in (*settings, *encoders)}
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(eeg.score.server.__file__, "submission.py")
         for module in sorted(_needed(names)):
-            archive.write(_source(module), "models.py" if module == "__init__" else f"{module}.py")
+            flat = "models" if module == "__init__" else module.removeprefix(FOLDER)
+            archive.write(_source(module), f"{flat}.py")
         for challenge, each in entries.items():
             weights, models = io.BytesIO(), each.models.values()
             members = [{"settings": m.settings, "state": m.state_dict()} for m in models]
@@ -144,13 +148,15 @@ def _needed(names):
     found = ["__init__", *(eeg.models.MODELS[name][0] for name in names)] if names else []
     for module in found:  # which grows meanwhile
         for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                found += [node.module] * (node.module not in [None, *found])
+            if isinstance(node, ast.ImportFrom) and node.level and node.module:
+                beside = module.startswith(FOLDER) and node.level == 1
+                name = FOLDER * beside + node.module
+                found += [name] * (name not in found)
     return set(found)
 
 
 def _source(module):
-    return Path(eeg.models.__file__).with_name(f"{module}.py")
+    return Path(eeg.models.__file__).parent / f"{module.replace('.', '/')}.py"
 
 
 @dataclass

@@ -73,9 +73,13 @@ class SignalValidation(Validation):
             return model.errors(x, **own)[:, None]
 
         found = self._without_damaged(self._answers(stepper, progress, Question(of=errors)))
+        _, which = np.unique(
+            self.split.cache.metadata["subject"][self.split.valid], return_inverse=True
+        )
+        by_subject = np.bincount(which, found).tolist()
         nrmse = float(np.sqrt(found.mean()))
         figures = {"nrmse": nrmse, "mean_predictor": 1.0}
-        return Score(nrmse, figures, 1.0, 0.0, [])
+        return Score(nrmse, figures, 1.0, 0.0, by_subject)
 
 
 def _in_turn(part, count):

@@ -58,8 +58,8 @@ class Options:
         each("level+spread", "amplitude"),
         "normalise a window by each electrode's mean and deviation (channel) or deviation alone "
         "(spread), by one deviation for all (window), by median and MAD (robust), in unit alone so "
-        "that its amplitude stays, without its mean (amplitude) or with it (level), or not at all "
-        "(none); of several, joined by +, the --members take turns",
+        "that its amplitude stays, without its mean (amplitude, hundreds) or with it (level), or "
+        "not at all (none); of several, joined by +, the --members take turns",
         "model",
         type=normalization,
         metavar="KIND",
@@ -164,7 +164,11 @@ class Options:
         metavar="N",
     )
     init: str | None = option(
-        None, "begin with the encoder of a run, as of run/pretrain.py", "model", metavar="RUN"
+        None,
+        "begin with the encoder of a run, as of run/pretrain.py, or with published weights in a "
+        "file, .safetensors or a state dict of torch",
+        "model",
+        metavar="RUN",
     )
     freeze: int = option(
         0,
@@ -210,7 +214,8 @@ class Options:
     )
 
     def __post_init__(self):
-        usual = pretraining.USUAL if self.pretrains else ridge.usual(self.model)
+        usual = ridge.usual(self.model) | pretraining.usual(self.model)
+        usual = pretraining.USUAL if self.pretrains else usual
         for name, about in ABOUT.items():
             if getattr(self, name) is None:
                 default = usual.get(name, about.defaults[self.challenge - 1])

@@ -72,6 +72,7 @@ def prepare(folder, args, ranks, journal):
     load = Load()  # measures what other programs do while torch is imported
     import torch
 
+    from eeg.data.cache import check_electrodes
     from eeg.data.split import Keep
     from eeg.data.split import split as find_windows
     from eeg.machine import device
@@ -100,6 +101,7 @@ def prepare(folder, args, ranks, journal):
     sides = {side: split.describe(side) for side in ("train", "valid")}
     torch.manual_seed(options.seed)
     model = make_model(options)
+    check_electrodes(model, split.cache)
     setup.check_model(settled, model)
     setup.check_windows(settled, split.cache, sides)
     began = begin(model, options, journal) if options.init else {}
@@ -139,18 +141,21 @@ def make_model(options):
 
 
 def begin(model, options, journal):
-    """Let the model begin with the encoder of the run that --init names; a run that has begun has
-    it in its checkpoint. -> {"begun": what config.json says of it}, or {}"""
+    """Let the model begin with the encoder that --init names, of a run or in a file; a run that has
+    begun has it in its checkpoint. -> {"begun": what config.json says of it}, or {}"""
     from eeg.runs.run import Run
     from eeg.train import checkpoint
     from eeg.transfer import begin as transfer
+    from eeg.transfer import published
 
     found = {}
     closed = options.model in CLOSED_FORM  # it has no checkpoint to resume from
     if closed or not checkpoint.begun(journal.folder / "checkpoints"):
-        run = Run(Path(options.init))
-        found = {"begun": transfer.begin(model, run)}
-        journal.say(f"init    {transfer.described(found['begun'], run)}")
+        path = Path(options.init)
+        source = published.Published(path) if path.is_file() else Run(path)
+        how = published if path.is_file() else transfer
+        found = {"begun": how.begin(model, source)}
+        journal.say(f"init    {transfer.described(found['begun'], source.name)}")
     transfer.settle(model, options)
     return found
 

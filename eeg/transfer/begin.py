@@ -90,12 +90,12 @@ def begin(model: Model, run: Run) -> dict:
     }
 
 
-def described(about: dict, run: Run) -> str:
-    """A line about what `begin` did."""
+def described(about: dict, name: str) -> str:
+    """A line about what `begin` did. name: of the run or the file"""
     matched, new, unused = (len(about[name]) for name in ("matched", "new", "not_used"))
     kinds = sorted({name.split(".")[0] for name in about["not_used"]})
-    left = f", {unused} of that run are left over ({', '.join(kinds)})" if unused else ""
-    return f"{matched} tensors from {run.name}; {new} of this model are new{left}"
+    left = f", {unused} of its own are left over ({', '.join(kinds)})" if unused else ""
+    return f"{matched} tensors from {name}; {new} of this model are new{left}"
 
 
 def settle(model: Model, options) -> None:

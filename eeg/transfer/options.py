@@ -4,7 +4,7 @@ and what they are where they are not given.
 Imports nothing heavy: arguments are checked with it before torch is there.
 """
 
-from eeg.models import CLOSED_FORM
+from eeg.models import CLOSED_FORM, PUBLIC
 from eeg.models.montage import REGIONS
 
 SIGNAL = "signal"  # the target of pretraining, which needs no labels
@@ -12,6 +12,7 @@ ENCODERS = ("transformer", "conformer")  # what can be pretrained
 # instead of the defaults of training
 USUAL = {"model": ENCODERS[0], "normalize": "channel", "blend": "none", "members": 1, "aux": ()}
 USUAL |= {"augment": {}, "epochs": 30, "lr": 1e-3, "weight_decay": 5e-2, "patience": 1000}
+BEGIN = (*ENCODERS, *PUBLIC)  # what can begin with an encoder
 OWN = ("mask", "span", "mask_regions")  # options that run/pretrain.py alone has
 TRANSFER = ("init", "freeze", "lora", "layer_decay")  # what --init brings with it
 OFF = {"coral": 0.0, "align": "none"}  # domain adaptation that a run does without
@@ -19,6 +20,15 @@ UNREAD = (
     *("target", "blend", "members", "features", "aux", "train", "cv", "l1", "coral", "loss"),
     *("optimizer", "rho", "align", *TRANSFER),
 )
+
+
+def usual(model: str) -> dict:
+    """{option: what it is where it is not given}, of options in which a published encoder differs
+    from other models. It is large; CBraMod's own fine-tuning has this rate and decay."""
+    if model not in PUBLIC:
+        return {}
+    rates = {"lr": 1e-4, "weight_decay": 5e-2}
+    return {"normalize": PUBLIC[model], "members": 1, "batch_size": 16, **rates}
 
 
 def not_kept(options) -> set[str]:

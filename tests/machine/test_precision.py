@@ -8,11 +8,13 @@ import torch
 
 from eeg.machine.precision import LIMITS, at_precision, change, passes, size
 from eeg.models import CLOSED_FORM, MODELS, build, fold
+from eeg.models.montage import CHANNELS
 
 
 def model_and_windows(name="tcn", n=40, **settings):
     torch.manual_seed(0)
-    model = build(name, n_chans=20, n_times=100, **settings)
+    known = {"channels": CHANNELS[:20]} if name == "luna" else {}
+    model = build(name, n_chans=20, n_times=100, **settings | known)
     x = torch.randn(n, 20, 100) * 20
     with torch.no_grad():
         # for the statistics of batch norms

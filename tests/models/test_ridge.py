@@ -203,7 +203,7 @@ def test_settings_are_declared_and_mistakes_named():
     assert [kind.size for kind in usual.kinds.values()] == [103, 12 * 25, 5 * 12 * 13 // 2]
     assert made.network.weight.shape == usual.weight.shape
     for settings, text in (
-        ({"normalize": "channel"}, "normalize='channel': ridge reads amplitudes"),
+        ({"normalize": "channel"}, "normalize='channel': ridge takes no other than 'none'"),
         (
             {"on": "phase"},
             "on=phase: ridge takes all, or some of features, transition, potentials, covariance, "

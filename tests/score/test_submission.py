@@ -175,6 +175,22 @@ def test_it_answers_alone_as_the_runs_do(runs, submit, tmp_path):
             np.testing.assert_allclose(answers, mean, atol=3e-5, err_msg=name)
 
 
+def test_published_encoders_leave_their_folder(tmp_path):
+    """A network itself, and one inside a ridge: the zip is flat, and answers alone as they do."""
+    torch.manual_seed(0)
+    encoder = {"name": "luna", "normalize": "channel", "size": "base"}
+    ridge = eeg.models.build("ridge", on="embeddings", encoder=encoder).eval()
+    torch.nn.init.normal_(ridge.network.weight, std=0.1)
+    cbramod = eeg.models.build("cbramod", depth=1).eval()
+    entries = {1: Entry({"ridge": ridge}), 2: Entry({"cbramod": cbramod})}
+    write_zip(tmp_path / "a.zip", entries)
+    found = check(tmp_path / "a.zip", entries)
+    assert max(found.differences.values()) < 1e-4
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        names = set(archive.namelist())
+    assert {"luna.py", "cbramod.py", "attention.py", "patches.py"} < names
+
+
 def test_a_hybrid_with_stored_features_answers_alone_as_with_them(submit, tmp_path):
     """In volts without features it answers as with those that run/features.py would store."""
     run = write_run(tmp_path / "experiments", "c1_hybrid/1", name="hybrid", features="file")
@@ -288,7 +304,7 @@ def test_runs_of_a_name_are_chosen_by_seed(submit, tmp_path):
 
 def test_all_that_is_packed_imports_torch_alone():
     standard = sys.stdlib_module_names | {"torch", "numpy"}
-    for path in [Path(server.__file__), *Path(eeg.models.__file__).parent.glob("*.py")]:
+    for path in [Path(server.__file__), *Path(eeg.models.__file__).parent.rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = (
                 [alias.name for alias in node.names]

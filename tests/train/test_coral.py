@@ -70,6 +70,7 @@ def test_what_is_compared_are_the_last_hidden_features(name):
     assert len(hidden) == 2 and not torch.equal(*hidden)
     own, seen = model.network.networks[1], hidden[1]
     head = own.last if hasattr(own, "last") else own.head
+    head = own.get_submodule(own.hidden) if name in eeg.models.PUBLIC else head
     with torch.no_grad():
         if name == "eegnex":
             answer = seen @ head.weight.renorm(2, 0, 0.25).T + head.bias

@@ -87,7 +87,7 @@ def test_takes_over_the_encoder_and_says_how_much(train, encoder):
     theirs = state_of(encoder)
     own = [name for name in theirs if name.startswith("network.")]
     assert f"init    {len(own)} tensors from {encoder.name}; 12 of this model are new, " in printed
-    assert f"{len(theirs) - len(own)} of that run are left over (decoder)" in printed
+    assert f"{len(theirs) - len(own)} of its own are left over (decoder)" in printed
     about = run.config["begun"]
     assert about["matched"] == sorted(own) and all(".head." in name for name in about["new"])
     assert run.config["model"]["width"] == 8  # as the encoder's, without --set

@@ -142,6 +142,7 @@ class Table:
         self.y, known = y[np.isfinite(y)], scored.rows[np.isfinite(y)]
         self.side, self.target, self.entries = scored._replace(rows=known), target, []
         self.competes = target == TARGETS[scored.cache.challenge]
+        self.oracle = scored.cache.oracle if self.competes else None
         self.metric = auroc if target == "correct" else nrmse
         self.figure = self.metric.__name__
 
@@ -159,11 +160,21 @@ class Table:
             entry["low"], entry["high"] = found.interval
         self.entries.append(entry)
 
+    def oracle_line(self):
+        """Print how far the first line is from what its simulated world allows."""
+        first = self.entries[0].get(self.figure)
+        if self.oracle is not None:
+            away = f"  the first line is {first - self.oracle:.3f} away" if first else ""
+            what = "the simulated world's oracle, which sees the hidden sources"
+            print(f"  {what:<70} {self.oracle:.5f}{away}", flush=True)
+
     def about(self, name, p):
         """What --json says: the score of the first line, and all lines."""
         side, chosen = self.side, "chosen_on_these_subjects"
         found = {self.figure: self.metric(self.y, p), "target": self.target, "run": name}
         found |= {"releases": side.releases, "windows": len(self.y), "subjects": len(side.names)}
+        if self.oracle is not None:
+            found |= {"oracle": self.oracle}
         found |= {"simulated": side.cache.simulated, chosen: self.entries[0][chosen]}
         return found | {"table": self.entries}
 
@@ -197,6 +208,7 @@ def print_runs(table, answers, runs, args):
     if table.competes:
         best = "the final leaderboard's best" + ", on real data" * table.side.cache.simulated
         print(f"  {best:<70} {metrics.LEADERBOARD[table.side.cache.challenge]}")
+    table.oracle_line()
     if note := sides.flattered(runs, table.side):
         print(f"  note: {note}")
     if names := [run.name for run in runs if run.align != "none"]:

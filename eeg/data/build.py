@@ -255,6 +255,8 @@ class _Layout:
             "package": eeg.__version__,
             "fingerprint": fingerprint,
         }
+        if (oracle := release.oracle(settings.challenge)) is not None:
+            self.attributes["oracle_nrmse"] = oracle
         if excluded:
             self.attributes["exclude"] = np.bytes_(
                 os.fsencode(os.path.abspath(settings.exclude.path))

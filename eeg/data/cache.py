@@ -121,6 +121,13 @@ class Cache:
         """(N,) str: the release of each window."""
         return np.repeat([str(a["release"]) for a in self.attributes], np.diff(self.first))
 
+    @property
+    def oracle(self) -> float | None:
+        """The NRMSE that a reader of the hidden sources would reach, of simulated releases of one
+        world; else None."""
+        found = {a.get("oracle_nrmse") for a in self.attributes}
+        return None if len(found) > 1 or None in found else float(found.pop())
+
     @cached_property
     def features(self) -> np.ndarray | None:
         """(N, 103) float32, or None where run/features.py has not been run on every file."""

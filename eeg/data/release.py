@@ -4,6 +4,7 @@ out, and the releases used by default.
 Imports nothing heavy: a command knows its releases before torch, h5py or numpy are loaded.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -81,11 +82,25 @@ class Release:
     @property
     def simulated(self) -> bool:
         """Whether its dataset_description.json says that it is simulated."""
+        return "simulated" in self._description().lower()
+
+    def oracle(self, challenge: int) -> float | None:
+        """The NRMSE that the hidden sources of a simulated release allow, as its
+        dataset_description.json says; None for any other."""
         try:
-            about = (self.folder / "dataset_description.json").read_text(encoding="utf-8")
+            made_by = json.loads(self._description())["GeneratedBy"]
+            found = [
+                each["oracle"][f"challenge{challenge}"] for each in made_by if "oracle" in each
+            ]
+            return float(found[0]) if found else None
+        except (ValueError, LookupError, TypeError):  # it is somebody else's
+            return None
+
+    def _description(self):
+        try:
+            return (self.folder / "dataset_description.json").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
-            return False
-        return "simulated" in about.lower()
+            return ""
 
     def recordings(self, tasks: Iterable[str]) -> list[Recording]:
         """The recordings of these tasks for which there is a signal, sorted by file name."""

@@ -106,6 +106,25 @@ def test_flagged_windows_are_scored_and_reported_apart(script, caches, tmp_path,
     assert "R6 (simulated)" in printed and "best, on real data" in printed
 
 
+def test_the_distance_to_the_oracle_of_a_simulated_world(script, caches, tmp_path):
+    folder, oracles = copied(caches, tmp_path / "cache", 2), (("R6", 0.4674), ("R7", 0.4674))
+    run = write_run(tmp_path / "out", "c2_tcn/1", 2, seed=3)
+    arguments = tmp_path / "out", "--cache", folder, "--challenge", 2
+    before, printed = scores(script, *arguments)
+    assert "oracle" not in printed and "oracle" not in before["challenge2"]
+    for release, value in oracles:
+        with h5py.File(cache_path(folder, 2, release), "r+") as f:
+            f.attrs["oracle_nrmse"] = value
+    found, printed = scores(script, *arguments)
+    assert found["challenge2"]["oracle"] == 0.4674
+    line = next(line for line in printed.splitlines() if "oracle" in line)
+    away = found["challenge2"]["nrmse"] - 0.4674
+    assert line.endswith(f" 0.46740  the first line is {away:.3f} away") and "simulated" in line
+    with h5py.File(cache_path(folder, 2, "R7"), "r+") as f:
+        f.attrs["oracle_nrmse"] = 0.6  # another world: no one figure bounds both
+    assert "oracle" not in scores(script, *arguments, run.name)[1]
+
+
 def test_a_fold_is_not_the_best_run(script, tmp_path):
     write_run(tmp_path, "c1_tcn/1", nrmse=0.9)
     write_fold(tmp_path, 0.4)

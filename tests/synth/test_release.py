@@ -189,7 +189,23 @@ def test_the_command_says_what_the_world_allows(tmp_path):
         said = f"{about['oracle']['challenge1']:.2f} (challenge 1) and "
         assert said + f"{about['oracle']['challenge2']:.2f} (challenge 2)" in result.stdout
     assert about["settings"]["world"] == "network"
-    assert find_release("R3", tmp_path).simulated
+    release = find_release("R3", tmp_path)
+    assert release.simulated
+    for challenge in (1, 2):
+        cache = Cache(build(release, Settings(challenge), tmp_path / "cache").path)
+        assert cache.oracle == about["oracle"][f"challenge{challenge}"]
+    path = release.folder / "dataset_description.json"
+    whole = json.loads(path.read_text())
+    other = {"Name": "converter"}
+    for text, expected in (
+        (json.dumps(whole | {"GeneratedBy": [other, about]}), about["oracle"]["challenge2"]),
+        (json.dumps(whole | {"GeneratedBy": [other]}), None),
+        ('{"Name": "Healthy Brain Network"}', None),
+        ('["simulated"]', None),
+        ("no JSON", None),
+    ):
+        path.write_text(text)
+        assert release.oracle(2) == expected
 
 
 def test_help_lists_the_worlds():

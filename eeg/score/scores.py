@@ -51,20 +51,29 @@ def factor_scores(side: Side, p) -> tuple[dict, float | None]:
     """({factor: scores}, the mean correlation or None) of a run of `--target factors`.
 
     p (N, 4): its answers, externalizing first. Each factor is scored on the windows where it is
-    known: {"windows", "nrmse", "nrmse_interval", "pearson", "pearson_interval"}. What is not
-    defined is missing, and "reason" says why.
+    known: {"windows", "nrmse", "nrmse_interval", "pearson", "pearson_interval"}, and "by_subject",
+    the same with the mean answer to each subject's windows. What is not defined is missing, and
+    "reason" says why.
     """
     y = labels(side.cache, "factors")[side.rows]
     found = {}
     for k, name in enumerate(EXTERNALIZING_FIRST):
         known = np.isfinite(y[:, k])
-        found[name] = _factor(y[known, k], p[known, k], side.subjects[known])
-    correlations = [scores["pearson"] for scores in found.values() if "pearson" in scores]
-    return found, float(np.mean(correlations)) if correlations else None
+        of_windows = y[known, k], p[known, k], side.subjects[known]
+        subjects, which = np.unique(of_windows[2], return_inverse=True)
+        mean = lambda values: np.bincount(which, values) / np.bincount(which)
+        own = {"subjects": len(subjects)} | _factor(*map(mean, of_windows[:2]), subjects)
+        found[name] = {"windows": int(known.sum())} | _factor(*of_windows) | {"by_subject": own}
+    return found, _mean_correlation(found.values())
+
+
+def _mean_correlation(found):
+    correlations = [scores["pearson"] for scores in found if "pearson" in scores]
+    return float(np.mean(correlations)) if correlations else None
 
 
 def _factor(y, p, subjects):
-    found = {"windows": len(y)}
+    found = {}
     for metric in (nrmse, pearson):
         name, own = metric.__name__, score(y, p, subjects, metric)
         if own.value is not None:
@@ -77,17 +86,24 @@ def _factor(y, p, subjects):
 
 
 def factor_rows(found: dict, mean: float | None) -> list[list[str]]:
-    """What `factor_scores` returns as rows of text."""
-    rows = [["factor", "NRMSE", "95 % interval", "r", "95 % interval"]]
+    """What `factor_scores` returns as rows of text: of windows, then of the subjects' means."""
+    by_subject = {name: scores["by_subject"] for name, scores in found.items()}
+    titles = ["factor", "NRMSE", "95 % interval", "r", "95 % interval"]
+    rows = [titles, *_rows(found, mean, "")]
+    return rows + _rows(by_subject, _mean_correlation(by_subject.values()), ", mean by subject")
+
+
+def _rows(found, mean, ending):
+    rows = []
     for name, scores in found.items():
-        cells = [name]
+        cells = [name + ending]
         for metric in ("nrmse", "pearson"):
             ends = scores.get(f"{metric}_interval")
             cells.append(f"{scores[metric]:.5f}" if metric in scores else "-")
             cells.append(_ends(ends) if ends else "")
         cells[-1] = cells[-1] or scores.get("reason", "")
         rows.append(cells)
-    return [*rows, ["mean", "", "", "-" if mean is None else f"{mean:.5f}", ""]]
+    return [*rows, [f"mean{ending}", "", "", "-" if mean is None else f"{mean:.5f}", ""]]
 
 
 def verdict(first: str, p, second: str, q, y, subjects) -> tuple[bool, str]:

@@ -14,7 +14,7 @@ from eeg import UserError
 from eeg.data.cache import cache_path
 from eeg.data.split import EXTERNALIZING_FIRST
 from eeg.score import report
-from eeg.score.metrics import LEAST_FREEDOM
+from eeg.score.metrics import LEAST_FREEDOM, interval
 from eeg.score.predict import Question, all_answers, predict_run
 from eeg.score.sides import scored_side
 from tests.score.conftest import by_hand, copied, write_run
@@ -162,6 +162,19 @@ def factors_by_hand(run, folder):
     return found
 
 
+def by_subject(run, folder, name):
+    """(labels, mean answers, subjects) of those with a known factor, one by one."""
+    scored = scored_side(folder, 2)
+    p = predict_run(run, scored, Question(all_answers))[:, EXTERNALIZING_FIRST.index(name)]
+    found = []
+    for subject in np.unique(scored.subjects):
+        own = scored.subjects == subject
+        (y,) = np.unique(scored.metadata[name][own])
+        if not np.isnan(y):
+            found.append((y, np.mean(p[own].astype(float)), subject))
+    return tuple(map(np.array, zip(*found)))
+
+
 def test_each_factor_has_its_nrmse_and_correlation(script, four, tmp_path):
     run, folder = four
     expected = factors_by_hand(run, folder)
@@ -174,6 +187,14 @@ def test_each_factor_has_its_nrmse_and_correlation(script, four, tmp_path):
         assert told[name]["nrmse"] == pytest.approx(nrmse)
         assert told[name]["pearson"] == pytest.approx(r)
         assert re.search(rf"{name} +{nrmse:.5f} .* {r:.5f}", printed)
+        y, p, subjects = by_subject(run, folder, name)
+        own = told[name]["by_subject"]
+        assert own["subjects"] == len(y) == (11 if name == "attention" else 12)
+        assert own["nrmse"] == pytest.approx(np.sqrt(np.mean((y - p) ** 2)) / y.std())
+        assert own["pearson"] == pytest.approx(stats.pearsonr(y, p)[0])
+        assert own["nrmse_interval"] == pytest.approx(interval(y, p, subjects))
+        numbers = f"{own['nrmse']:.5f} .* {own['pearson']:.5f}"
+        assert re.search(rf"{name}, mean by subject +{numbers}", printed)
     # of all the same
     assert "pearson" not in told["internalizing"]
     assert "do not vary" in told["internalizing"]["reason"]

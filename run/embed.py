@@ -17,6 +17,7 @@ from pathlib import Path
 
 from eeg import cli
 from eeg.machine.load import Load
+from eeg.transfer.options import in_file
 
 
 def arguments():
@@ -37,7 +38,7 @@ def arguments():
 
 def encoder(args):
     """-> (its name, its Embedding)"""
-    if Path(args.run).is_file():
+    if in_file(args.run):
         from eeg.transfer.published import Published
 
         weights = Published(Path(args.run))

@@ -23,7 +23,7 @@ from pathlib import Path
 from eeg import cli
 from eeg.models import CLOSED_FORM
 from eeg.train.options import TARGETS, add_arguments, from_arguments
-from eeg.transfer.options import BEGIN
+from eeg.transfer.options import BEGIN, in_file
 
 # what a ridge may see of a window
 KINDS = ("features", "transition", "potentials", "covariance", "embeddings")
@@ -94,7 +94,7 @@ def of_each_run(args):
 def inherit(args):
     """Take over from the run, or the file, that --init names what its encoder needs, where it is
     not given."""
-    if Path(args.init).is_file():
+    if in_file(args.init):
         return inherit_published(args)
     from eeg.runs.choice import choose_runs
 

@@ -147,13 +147,14 @@ def begin(model, options, journal):
     from eeg.train import checkpoint
     from eeg.transfer import begin as transfer
     from eeg.transfer import published
+    from eeg.transfer.options import in_file
 
     found = {}
     closed = options.model in CLOSED_FORM  # it has no checkpoint to resume from
     if closed or not checkpoint.begun(journal.folder / "checkpoints"):
         path = Path(options.init)
-        source = published.Published(path) if path.is_file() else Run(path)
-        how = published if path.is_file() else transfer
+        source = published.Published(path) if in_file(options.init) else Run(path)
+        how = published if in_file(options.init) else transfer
         found = {"begun": how.begin(model, source)}
         journal.say(f"init    {transfer.described(found['begun'], source.name)}")
     transfer.settle(model, options)

@@ -4,6 +4,8 @@ and what they are where they are not given.
 Imports nothing heavy: arguments are checked with it before torch is there.
 """
 
+from pathlib import Path
+
 from eeg.models import CLOSED_FORM, PUBLIC
 from eeg.models.montage import REGIONS
 
@@ -20,6 +22,11 @@ UNREAD = (
     *("target", "blend", "members", "features", "aux", "train", "cv", "l1", "coral", "loss"),
     *("optimizer", "rho", "align", *TRANSFER),
 )
+
+
+def in_file(init: str) -> bool:
+    """Whether --init names a file of published weights, and not a run."""
+    return Path(init).is_file() or Path(init).suffix in (".safetensors", ".pt", ".pth")
 
 
 def usual(model: str) -> dict:

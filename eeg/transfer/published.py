@@ -43,7 +43,10 @@ class Published:
 
     def __init__(self, path: Path):
         self.path, self.name = Path(path), Path(path).name
-        content = self.path.read_bytes()
+        try:
+            content = self.path.read_bytes()
+        except OSError as e:
+            raise UserError(f"{path} cannot be read: {e.strerror}") from None
         self.sha256 = hashlib.sha256(content).hexdigest()
         read = safetensors if self.path.suffix == ".safetensors" else state_dict
         try:

@@ -290,6 +290,12 @@ def test_what_does_not_go_with_a_file_is_a_mistake(train, file, capsys):
         with pytest.raises(SystemExit):
             train.other("train", *TUNE, "--init", file, *words)
         assert message.split(": .*")[1] in capsys.readouterr().err
+    for script, words in (
+        ("train", (*TUNE, "--init", "nowhere.safetensors")),
+        ("embed", ("nowhere.safetensors", "--release", "R1")),
+    ):
+        with pytest.raises(UserError, match="nowhere.safetensors cannot be read: No such file"):
+            train.other(script, *words)
     with pytest.raises(UserError, match="cbramod takes no other than 'hundreds'"):
         train.other("train", *TUNE, "--init", file, "--normalize", "channel")
     assert not find_runs(train.out)

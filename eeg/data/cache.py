@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -172,20 +171,6 @@ class Cache:
 
     def __reduce__(self):
         return Cache, (self.paths,)
-
-
-def check_electrodes(model, cache: Cache) -> None:
-    """Raises UserError where a network that knows electrodes by their names was made for others, or
-    for another order of them, than the windows have."""
-    for network in model.modules():
-        known = list(getattr(network, "electrodes", cache.channels))
-        if known != cache.channels:
-            pairs = zip_longest(known, cache.channels)
-            number, (one, other) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
-            raise UserError(
-                f"electrode {number + 1} is {other} in {cache.paths[0]} and {one} for the model: "
-                f"its settings name the electrodes of its windows, in their order"
-            )
 
 
 def find_caches(folder: Path, challenge: int, releases: Iterable[str], mini: bool = False) -> Cache:

@@ -3,9 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 
+from eeg import UserError
 from eeg.data.release import FACTORS, BadRecording
 from eeg.models.montage import SFREQ, START_S
 
@@ -87,3 +90,14 @@ def cut_fixed(trials, n_times: int, participant: Mapping | None) -> Windows:
             begins, ends = starts / SFREQ, (starts + LENGTH[2]) / SFREQ
             rows["copy"] = (begins >= copied["start"].min()) & (ends <= copied["stop"].max())
     return Windows(starts, rows, np.full(len(starts), label))
+
+
+def check_electrodes(model, path: Path, channels: list[str]) -> None:
+    """Raises UserError where a network of the model knows electrodes by their names, and was made
+    for others than those of the windows in this cache, or for another order of them."""
+    for network in model.modules():
+        known = getattr(network, "electrodes", channels)
+        for number, (one, other) in enumerate(zip_longest(known, channels), 1):
+            if one != other:
+                what = f"electrode {number} is {other} in {path} and {one} for the model"
+                raise UserError(f"{what}, which knows electrodes by their names and order")

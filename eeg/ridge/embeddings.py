@@ -17,8 +17,8 @@ from eeg import UserError, files
 from eeg.data import features
 from eeg.data.batches import Batches, Order, Reading
 from eeg.data.build import partial_file
-from eeg.data.cache import Cache, check_electrodes
-from eeg.data.windows import INPUT
+from eeg.data.cache import Cache
+from eeg.data.windows import INPUT, check_electrodes
 from eeg.machine.memory import fits
 from eeg.models import SETTINGS, network
 from eeg.models.transformer import Embedding
@@ -95,7 +95,7 @@ def add(path: Path, embedding: Embedding, run: str, force=False, progress=None) 
     """Add the embeddings of a cache's windows to it. -> False where it has them. Raises UserError
     where the file cannot be written."""
     cache, name = Cache(path), identity(embedding)
-    check_electrodes(embedding, cache)
+    check_electrodes(embedding, path, cache.channels)
     cache_fingerprint = cache.attributes[0]["fingerprint"]
     fingerprint = hashlib.sha256(f"{name} {cache_fingerprint}".encode()).hexdigest()
     with partial_file(path.with_name(f"{path.name}.{NAME}")) as partial:

@@ -72,9 +72,9 @@ def prepare(folder, args, ranks, journal):
     load = Load()  # measures what other programs do while torch is imported
     import torch
 
-    from eeg.data.cache import check_electrodes
     from eeg.data.split import Keep
     from eeg.data.split import split as find_windows
+    from eeg.data.windows import check_electrodes
     from eeg.machine import device
     from eeg.models.model import multiply_adds
     from eeg.runs.run import Run
@@ -101,7 +101,7 @@ def prepare(folder, args, ranks, journal):
     sides = {side: split.describe(side) for side in ("train", "valid")}
     torch.manual_seed(options.seed)
     model = make_model(options)
-    check_electrodes(model, split.cache)
+    check_electrodes(model, split.cache.paths[0], split.cache.channels)
     setup.check_model(settled, model)
     setup.check_windows(settled, split.cache, sides)
     began = begin(model, options, journal) if options.init else {}

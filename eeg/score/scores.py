@@ -90,7 +90,7 @@ def factor_rows(found: dict, mean: float | None) -> list[list[str]]:
     by_subject = {name: scores["by_subject"] for name, scores in found.items()}
     titles = ["factor", "NRMSE", "95 % interval", "r", "95 % interval"]
     rows = [titles, *_rows(found, mean, "")]
-    return rows + _rows(by_subject, _mean_correlation(by_subject.values()), ", mean by subject")
+    return rows + _rows(by_subject, _mean_correlation(by_subject.values()), ", by subject")
 
 
 def _rows(found, mean, ending):

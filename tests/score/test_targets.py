@@ -194,7 +194,7 @@ def test_each_factor_has_its_nrmse_and_correlation(script, four, tmp_path):
         assert own["pearson"] == pytest.approx(stats.pearsonr(y, p)[0])
         assert own["nrmse_interval"] == pytest.approx(interval(y, p, subjects))
         numbers = f"{own['nrmse']:.5f} .* {own['pearson']:.5f}"
-        assert re.search(rf"{name}, mean by subject +{numbers}", printed)
+        assert re.search(rf"{name}, by subject +{numbers}", printed)
     # of all the same
     assert "pearson" not in told["internalizing"]
     assert "do not vary" in told["internalizing"]["reason"]

@@ -2,12 +2,15 @@
 
     python run/pretrain.py --release R1 R2                    windows of run/cache.py --challenge 2
     python run/pretrain.py --release R1 --model conformer --mask 0.6
+    python run/pretrain.py --release R1 --task positioning    are two windows near in time?
     python run/pretrain.py --resume                           the newest unfinished run
     python run/train.py --challenge 1 --init signal_transformer     then begin with its encoder
     python run/embed.py signal_transformer --release R1             or fit a ridge on what it sees
 
 The windows of any tasks will do: run/cache.py --challenge 2 --tasks all cuts them. What is restored
 is compared in the deviations of each hidden patch, so that a guess of its mean has an NRMSE of 1.
+--task positioning (Banville et al. 2021) is cheaper: two windows of one recording are near (--near)
+or far (--far) in time, and the encoder learns to tell. Chance has a log-loss of 0.693.
 A run lies in experiments/<name>/<YYYYmmdd_HHMMSS>/, stops, resumes and is watched as one of
 run/train.py; run/report.py shows windows that it has restored.
 """
@@ -46,7 +49,9 @@ def arguments():
         args.options = [from_arguments(args, **given, seed=seed) for seed in args.seed]
     except ValueError as e:
         p.error(str(e))
-    args.name = args.name or f"signal_{args.options[0].model}"
+    options = args.options[0]
+    usual = "signal" if options.task == "masked" else "position"
+    args.name = args.name or f"{usual}_{options.model}"
     if args.name.startswith(".") or "/" in args.name:
         p.error(f"--name {args.name}: expected the name of one folder under --out")
     return args

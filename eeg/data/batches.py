@@ -11,7 +11,7 @@ import mmap
 import os
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,9 @@ class Order:
     balance: bool = False  # draw subjects equally often, windows with replacement
     rank: int = 0
     world: int = 1
+    # Draws the windows of an epoch with a NumPy generator, two by two, as often as there are
+    # windows; a pair stays together. By default each window is drawn once.
+    pairs: Callable | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Batches:
         self.cache, self.batch_size, self.seed = cache, batch_size, seed
         self.augment, self.zscore = augment, zscore
         self.shuffle, self.rank, self.world = order.shuffle, order.rank, order.world
+        self.pairs = order.pairs
         self.ahead, self.pin, self.threads = reading.ahead, reading.pin, reading.threads
         self.rows = np.arange(len(cache)) if rows is None else np.asarray(rows, np.int64)
         _, self.channels, stored = cache.parts[0].shape
@@ -146,6 +150,8 @@ class Batches:
         if not self.shuffle:
             return self.rows
         rng = np.random.default_rng([self.seed, epoch])
+        if self.pairs:
+            return self.pairs(rng)
         if self._chances is None:
             return self.rows[rng.permutation(len(self.rows))]
         return self.rows[rng.choice(len(self.rows), len(self.rows), p=self._chances)]
@@ -204,7 +210,8 @@ class Batches:
         """This process's windows of batch `index`: every world-th of the global batch."""
         size = self.batch_size * self.world
         together = order[index * size : (index + 1) * size]
-        return np.ascontiguousarray(together[self.rank :: self.world])
+        together = together.reshape(-1, 2 if self.pairs else 1)
+        return together[self.rank :: self.world].flatten()
 
     def _places(self, rows):
         part = self.cache.part_of(rows)

@@ -305,3 +305,38 @@ class Masked(nn.Module):
         every = self.hiding.draw(1, self.network.n_tokens, torch.Generator().manual_seed(0))
         drawn = {name: part.to(x.device).expand(len(x), -1) for name, part in every.items()}
         return self.errors(x, **drawn)[:, None]
+
+
+# ---------------------------------------------------------------------------- relative positioning
+
+
+class Positioning(nn.Module):
+    """An encoder, and a layer that says of two windows whether they are near in time (Banville et
+    al. 2021, doi:10.1088/1741-2552/abca18). It is used where a Model is trained, as Masked is.
+
+    settings: Positioning(**settings) makes the same again, with weights of its own.
+    """
+
+    aux, features, ridge, n_outputs = (), "none", None, 1
+
+    def __init__(self, name, normalize, n_chans=129, n_times=200, **more):
+        super().__init__()
+        self.settings = {"name": name, "normalize": normalize, "n_chans": n_chans}
+        self.settings |= {"n_times": n_times, **more}
+        self.window, self.normalize = (n_chans, n_times), Normalize(normalize)
+        self.network = ENCODERS[name](n_chans, n_times, 1, **more)
+        width = self.network.position.shape[1]
+        self.network.head = nn.Identity()  # nothing is answered
+        self.norm, self.compare = nn.LayerNorm(width), nn.Linear(width, 1)
+
+    def embedded(self, x):
+        """Windows (B, C, T) -> (B, D), the mean of their tokens."""
+        return self.norm(self.network.encode(self.normalize(x))).mean(1).float()
+
+    def compared(self, one, other):
+        """What two windows are embedded as, both (B, D) -> (B,): above 0 where they are near."""
+        return self.compare((one - other).abs())[:, 0]
+
+    def raw(self, x, features=None):
+        """(B, 1): each window beside one without a signal; to measure what a step takes."""
+        return self.compare(self.embedded(x))

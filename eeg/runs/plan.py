@@ -37,7 +37,7 @@ def summarise(folder: Path) -> None:
     scored = [run for run in runs if run.finished and run.state.get("best_nrmse") is not None]
     if len(runs) < 2 or len(scored) < len(runs):
         return
-    what = "1 - AUROC" if runs[0].config["target"] == "correct" else "NRMSE"
+    what = {"auroc": "1 - AUROC", "log_loss": "log-loss"}.get(runs[0].metric, "NRMSE")
     simulated = " (simulated data)" if runs[0].config.get("simulated") else ""
     print(f"\n{len(runs)} runs: validation {what}{simulated}")
     found, values = [], [run.state["best_nrmse"] for run in runs]

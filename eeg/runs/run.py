@@ -91,7 +91,10 @@ class Run:
 
     @property
     def metric(self) -> str:
-        """What epochs are judged by: the auroc (higher is better) of a class, else the nrmse."""
+        """What epochs are judged by: the auroc (higher is better) of a class, the log_loss of
+        relative positioning, else the nrmse."""
+        if self.config.get("train", {}).get("task") == "positioning":
+            return "log_loss"
         return "auroc" if self.config["target"] == "correct" else "nrmse"
 
     @property

@@ -101,6 +101,7 @@ OPTIONS: dict[str, Schema] = {
     "align?": choice("none", "spread", "euclidean"),
     "amp?": choice("auto", "off", "fp16", "bf16"),
     "init?": or_null(TEXT),
+    "task?": choice("masked", "positioning"),
     "mask?": numbers(0, 1),
     "layer_decay?": numbers(0, 1),
 }
@@ -110,7 +111,7 @@ OPTIONS |= optional("mini keep_copies keep_bad balance", FLAG)
 OPTIONS |= optional("max_recordings max_subjects", or_null(POSITIVE))
 OPTIONS |= optional("epochs batch_size patience members span", POSITIVE)
 OPTIONS |= optional("mask_regions freeze lora", COUNT)
-OPTIONS |= optional("lr weight_decay l1 coral rho clip warmup", SETTING)
+OPTIONS |= optional("lr weight_decay l1 coral rho clip warmup near far", SETTING)
 
 EVENT = {"epoch": COUNT, "batch?": COUNT, "kind": TEXT, "text": TEXT}
 EPOCH = {"epoch": COUNT, "train?": {"*": FIGURE}, "valid?": {"*": FIGURE}, "lr?": SETTING}

@@ -68,6 +68,7 @@ CSS = """
   .accordion-body { padding: .6rem .5rem; }
 }
 """
+METRICS = {"nrmse": "NRMSE", "auroc": "AUROC", "log_loss": "log-loss"}
 SIMULATED = """<b>Simulated data.</b> No person was recorded: signals, events and labels come from
 a program. The figures show that the program works, not how well the model does on real EEG."""
 
@@ -105,7 +106,7 @@ def write(
         done = f"{_counts(seen)} ({seen.where})"
     add(None, _summary(run, seen) if seen else _summary_without_answers(run, done))
     add("Training", _training(run))
-    if run.pretrained and run.finished:
+    if run.pretrained and run.finished and run.metric == "nrmse":
         add("Restored", _restored(run, caches))
     if seen:
         add("Answers", _answers(seen, model, *WHAT[run.config["target"]]))
@@ -164,7 +165,7 @@ def _about(run, simulated, *more):
     ]
     epoch, best = run.best
     if epoch:
-        rows.append(("best epoch", f"{epoch}, validation {run.metric.upper()} {best:.4f}"))
+        rows.append(("best epoch", f"{epoch}, validation {METRICS[run.metric]} {best:.4f}"))
     return (_note(SIMULATED) if simulated else "") + _table([*rows, *more])
 
 
@@ -211,6 +212,7 @@ def _training(run):
     if epochs:
         caption = "Dotted orange lines mark events, see Events." * bool(events)
         mean = "the mean of " + ("each patch" if run.pretrained else "the training labels")
+        mean = "chance" if run.metric == "log_loss" else mean
         yield "Learning curves", plots.learning(epochs, run.metric, events, mean), caption
     else:
         yield "Learning curves", "<p>No epoch has ended yet.</p>"

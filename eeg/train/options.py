@@ -154,6 +154,18 @@ class Options:
     cache: Path = option(Path("cache"))
     fold: tuple | None = option(None)  # (number, of how many)
     seed: int = option(0)
+    task: str = choice(
+        "masked positioning",
+        "learn to restore hidden parts of windows (masked), or to tell whether two windows of a "
+        "recording are near in time, which is cheaper (positioning)",
+        "model",
+    )
+    near: float = amount(
+        10.0, "windows that begin at most S seconds apart are near", "model", metavar="S"
+    )
+    far: float = amount(
+        60.0, "windows that begin at least S seconds apart are far", "model", metavar="S"
+    )
     mask: float = amount(0.4, "share of a window's time to hide", "model", type=cli.share)
     span: int = count(3, "hide spans of N tokens", "model")
     mask_regions: int = option(
@@ -245,7 +257,7 @@ class Options:
         targets = TARGETS[self.challenge]
         pretraining.check_transfer(self)
         if self.pretrains:
-            pretraining.check_hiding(self)
+            pretraining.check_task(self)
         elif self.target not in targets:
             fitting = f"the targets of challenge {self.challenge} are {', '.join(targets)}"
             raise ValueError(f"--target {self.target}: {fitting}")
@@ -295,6 +307,7 @@ def from_arguments(args: argparse.Namespace, **more) -> Options:
         if given[name] is not None:
             given[name] = dict(given[name])
     ridge.check_read(given)
+    pretraining.check_read(given)
     options = Options(args.challenge, **given)
     options.check()
     return options

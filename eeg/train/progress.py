@@ -133,9 +133,10 @@ class Progress:
         left = cli.clock((trainer.options.epochs - trainer.epoch) * seconds / max(share, 0.01))
         train, valid, skipped = entry["train"], entry["valid"], entry["skipped_steps"]
         if trainer.targets.is_class:
-            scores = f"train loss {train['loss']:.3f}  valid AUROC {_figure(valid['auroc'])}"
+            own = f"loss {train['loss']:.3f}"
         else:
-            scores = f"train {_figure(train['nrmse'])}  valid {_figure(valid['nrmse'])}"
+            own = figure(train["nrmse"])
+        scores = f"train {own}  valid {trainer.targets.shown(valid)}"
         epoch = f"epoch {trainer.epoch:3d}/{trainer.options.epochs}"
         best = "*" if entry["best"] else " "
         pace = f"{rate:,.0f} win/s  {memory / 1e9:.1f} GB  {left} left"
@@ -163,7 +164,7 @@ def finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _figure(value):
+def figure(value: float | None) -> str:
     return f"{math.nan if value is None else value:.3f}"
 
 

@@ -130,11 +130,11 @@ def prepare(folder, args, ranks, journal):
 
 
 def make_model(options):
-    """-> Model, or the Masked of a run that pretrains"""
+    """-> Model, or the Masked or Positioning of a run that pretrains"""
     if options.pretrains:
-        from eeg.train.masked import make_masked
+        from eeg.train import pretraining
 
-        return make_masked(options)
+        return pretraining.make_model(options)
     from eeg.train import targets
 
     return targets.make_model(options)
@@ -168,9 +168,9 @@ def make_trainer(options, model, split, journal, place, ranks, threads):
 
         return Fitter(options, model, split, journal, ranks, threads)
     if options.pretrains:
-        from eeg.train.masked import Pretrainer
+        from eeg.train.pretraining import TRAINERS
 
-        return Pretrainer(options, model, split, journal, place, ranks)
+        return TRAINERS[options.task](options, model, split, journal, place, ranks)
     from eeg.train.trainer import Trainer
 
     return Trainer(options, model, split, journal, place, ranks)

@@ -16,6 +16,7 @@ from eeg.score.metrics import nrmse
 from eeg.train import losses
 from eeg.train.losses import LOSSES
 from eeg.train.options import Options
+from eeg.train.progress import figure
 
 CLASSES = ("correct",)  # targets that are hit or error; the others are numbers
 MAY_BE_UNKNOWN = ("correct", "factors")
@@ -122,6 +123,10 @@ class Targets:
             "y": y.sum().item(),
             "yy": y.square().sum().item(),
         }
+
+    def shown(self, valid: dict) -> str:
+        """What the line of an epoch says of its validation. valid: as history.json has it."""
+        return f"AUROC {figure(valid['auroc'])}" if self.is_class else figure(valid["nrmse"])
 
     def result(self, value: float, shrink: float) -> str:
         """What a validation came to, in words. value: 1 - AUROC of a class, else the NRMSE."""

@@ -99,6 +99,10 @@ class Trainer:
     def _make_validation(self, split, damaged):
         return Validation(split, self.targets, damaged)
 
+    def _order(self):
+        ranks = self.ranks
+        return Order(balance=self.options.balance, rank=ranks.rank, world=ranks.world)
+
     def _weights_to_keep(self, score):
         """The weights with what the score says of the answers."""
         weights = self.stepper.weights()
@@ -159,9 +163,8 @@ class Trainer:
         pin, threads = device.startswith("cuda"), int(device == "cpu")
         direct = not fits(self.split.train.size * cache[0].nbytes)
         reading = Reading(length=INPUT, ahead=AHEAD, pin=pin, direct=direct, threads=threads)
-        order = Order(balance=options.balance, rank=self.ranks.rank, world=self.ranks.world)
         windows, augment = (cache, self.split.train), Augment(**strengths)
-        further = {"order": order, "reading": reading}
+        further = {"order": self._order(), "reading": reading}
         return Batches(*windows, self.batch_size, options.seed, augment, **further)
 
     # the whole run

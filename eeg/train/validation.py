@@ -62,7 +62,7 @@ class Validation:
 
     def score(self, stepper: Stepper, progress: Callable) -> Score:
         """progress(done, total) is called as windows are answered, and may raise."""
-        p = self._without_damaged(self._answers(stepper, progress))
+        p = self._without_damaged(self._answers(stepper, progress))[:, 0]
         y = self.targets.answers(self.split.valid)
         p, shrink, share = self._weigh(p, y, stepper)
         if self.targets.is_class:
@@ -72,30 +72,31 @@ class Validation:
         return Score(figures["nrmse"], figures, shrink, share, self._errors(p, y))
 
     def _answers(self, stepper, progress, question=Question(of=network_answers)):
-        """(n,) answers of all processes, NaN where a window is damaged."""
+        """(n, K) answers of all processes, NaN where a window is damaged."""
         ranks, cache = stepper.ranks, self.split.cache
         rows = self.split.valid[ranks.rank :: ranks.world]
 
         def answer(size):
             how = {"batch": size, "device": stepper.guard.device, "progress": progress}
-            return predict(stepper.validated, cache, rows, question, leave_out=True, **how)[:, 0]
+            return predict(stepper.validated, cache, rows, question, leave_out=True, **how)
 
         small = lambda: answer(SMALL_BATCH)
         mine = stepper.guard.read("validation", lambda: answer(BATCH), small)
-        p = np.empty(len(self.split.valid))
-        for rank, part in enumerate(ranks.gather(mine)):
+        parts = ranks.gather(mine)
+        p = np.empty((len(self.split.valid), max(part.shape[1] for part in parts)))
+        for rank, part in enumerate(parts):
             p[rank :: ranks.world] = part
         return p
 
     def _without_damaged(self, p):
         """The answers to undamaged windows. The others are taken out of the split."""
-        silent = np.flatnonzero(np.isnan(p))
+        silent = np.flatnonzero(np.isnan(p).any(1))
         rows = self.split.valid[silent]
         bad = np.array([not self.split.cache.is_finite(row) for row in rows], bool)
         if bad.any():
             self.damaged.add(rows[bad], "validation")
             self.leave_out_damaged()
-        return np.delete(p, silent[bad])
+        return np.delete(p, silent[bad], 0)
 
     def leave_out_damaged(self) -> None:
         """Validate on the other windows alone."""
@@ -134,5 +135,5 @@ class Validation:
         if self.ridge is None:
             self.ridge = np.full(len(self.split.cache), np.nan)
             found = self._answers(stepper, lambda done, total: None, Question(of=ridge_answers))
-            self.ridge[self.split.valid] = found
+            self.ridge[self.split.valid] = found[:, 0]
         return self.ridge[self.split.valid]

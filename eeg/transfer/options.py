@@ -15,7 +15,8 @@ ENCODERS = ("transformer", "conformer")  # what can be pretrained
 USUAL = {"model": ENCODERS[0], "normalize": "channel", "blend": "none", "members": 1, "aux": ()}
 USUAL |= {"augment": {}, "epochs": 30, "lr": 1e-3, "weight_decay": 5e-2, "patience": 1000}
 BEGIN = (*ENCODERS, *PUBLIC)  # what can begin with an encoder
-OWN = ("mask", "span", "mask_regions")  # options that run/pretrain.py alone has
+TASKS = {"masked": ("mask", "span", "mask_regions"), "positioning": ("near", "far")}
+OWN = ("task", *sum(TASKS.values(), ()))  # options that run/pretrain.py alone has
 TRANSFER = ("init", "freeze", "lora", "layer_decay")  # what --init brings with it
 OFF = {"coral": 0.0, "align": "none"}  # domain adaptation that a run does without
 UNREAD = (
@@ -41,7 +42,8 @@ def usual(model: str) -> dict:
 def not_kept(options) -> set[str]:
     """Options that the config.json of a run leaves out, because it has no use for them."""
     if options.pretrains:
-        return set(UNREAD) - {"target", "train", "cv"}
+        others = (names for task, names in TASKS.items() if task != options.task)
+        return set(UNREAD) - {"target", "train", "cv"} | set().union(*others)
     unused = {name for name, off in OFF.items() if getattr(options, name) == off}
     return {*OWN, *(() if options.init else TRANSFER), *unused}
 
@@ -64,12 +66,23 @@ def check_transfer(options) -> None:
         raise ValueError("--freeze with --lora, which freezes every layer: choose one of them")
 
 
-def check_hiding(options) -> None:
+def check_read(given: dict) -> None:
+    """Raises ValueError where an option of another task is given. None counts as not given."""
+    for task, names in TASKS.items():
+        for name in names:
+            if given.get(name) is not None and task != (given.get("task") or "masked"):
+                raise ValueError(f"--{name.replace('_', '-')} goes with --task {task}")
+
+
+def check_task(options) -> None:
     """Raises ValueError where an encoder cannot be pretrained so."""
     if options.model not in ENCODERS:
         raise ValueError(f"--model {options.model}: pretraining knows {' and '.join(ENCODERS)}")
     if "head" in options.set:
         raise ValueError("--set head: an encoder is pretrained without a head")
+    if options.far <= options.near:
+        apart = f"--near {options.near:g} --far {options.far:g}"
+        raise ValueError(f"{apart}: what is far is further apart than what is near")
     if not 0 <= options.mask_regions < len(REGIONS):
         what = f"--mask-regions {options.mask_regions}: expected 0 to {len(REGIONS) - 1}"
         raise ValueError(f"{what}, for there are {len(REGIONS)}")

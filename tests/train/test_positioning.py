@@ -198,7 +198,7 @@ def test_a_model_begins_with_all_of_its_encoder(train, pretrain):
     tune = "--challenge 2 --epochs 1 --amp off --members 1 --blend none --name tuned".split()
     printed = train.other("train", *tune, "--init", run.folder)
     assert f"init    {len(encoder)} tensors from {run.name}" in printed
-    assert "4 of that run are left over (compare, norm)" in printed
+    assert "4 of its own are left over (compare, norm)" in printed
     (tuned,) = (each for each in find_runs(train.out) if each.name.startswith("tuned/"))
     assert tuned.config["begun"]["matched"] == sorted(encoder)
     with pytest.raises(UserError, match="answers nothing yet; train a model that begins"):

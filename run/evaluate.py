@@ -218,15 +218,16 @@ def print_runs(table, answers, runs, args):
 
 def print_parts(table, name, p):
     """Print the scores of the first line on parts of the windows."""
-    print(f"  parts of {name}:")
     slow, own = ~table.side.metadata["fast"], ~table.side.metadata["copy"]
     parts = {"without fast time line and copies": slow & own}
     parts |= {"without fast time line": slow, "without copies": own}
     of_window = table.side.cache.release[table.side.rows]
     parts |= {release: of_window == release for release in table.side.releases}
+    parts = {part: inside for part, inside in parts.items() if not inside.all()}
+    if parts:
+        print(f"  parts of {name}:")
     for part, inside in parts.items():
-        if not inside.all():
-            table.line(f"  {part}: {cli.counted(inside.sum(), 'window')}", p, inside)
+        table.line(f"  {part}: {cli.counted(inside.sum(), 'window')}", p, inside)
 
 
 def print_factors(scored, runs, found):

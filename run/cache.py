@@ -131,7 +131,10 @@ def stream(name, settings, args):
     choice = choose(list_objects(server, source.prefix)[0], settings.tasks)
     cache = cache_path(args.cache, settings.challenge, name, args.mini)
     fetched = Stream(server, choice, cache.with_name(f"{cache.name}.stream"), source.folder)
-    release = StreamedRelease(name, args.mini, fetched.folder, fetched, args.data, args.connections)
+    more = ("--source", args.source) if args.source != cli.SOURCES[0] else ()
+    more += ("--endpoint", args.endpoint) if args.endpoint else ()
+    how = fetched, args.data, args.connections, more
+    release = StreamedRelease(name, args.mini, fetched.folder, *how)
     try:
         with interruptible(server), fetched.held():
             if fetched.whole_bytes > WHOLE_BYTES:

@@ -211,6 +211,8 @@ def print_runs(table, answers, runs, args):
     table.oracle_line()
     if note := sides.flattered(runs, table.side):
         print(f"  note: {note}")
+    for note in filter(None, (sides.seen_by_encoder(run, table.side) for run in runs)):
+        print(f"  note: {note}")
     if names := [run.name for run in runs if run.align != "none"]:
         how = "each subject by all of its windows (--align), as a submission cannot"
         print(f"  note: {', '.join(names)} {'aligns' if len(names) == 1 else 'align'} {how}")

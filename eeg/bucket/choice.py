@@ -59,6 +59,12 @@ def choose(objects: Iterable[Object], tasks: Iterable[str], subjects: int | None
     return Choice(chosen, recordings, len(kept))
 
 
+def concerns(refused: str, tasks: Iterable[str]) -> bool:
+    """Whether a key that is refused may be one of the files of these tasks, by its words."""
+    common = ("participants.", "dataset_description.", *(f"task-{task}" for task in tasks))
+    return any(word in refused for word in common)
+
+
 def _format(files):
     """The suffixes of the format that a recording is read in, None where it has no signal."""
     return next((format for format in _FORMATS if format[0] in files), None)

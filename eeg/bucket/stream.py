@@ -8,6 +8,7 @@ that is interrupted continues.
 
 import json
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,11 @@ class StreamedRelease(Release):
     stream: "Stream"
     data: Path  # the data root that it would lie in
     connections: int
+    words: tuple[str, ...]  # of run/cache.py, beside --stream
+
+    @property
+    def streamed(self) -> str:
+        return shlex.join(("--stream", *self.words))
 
     @property
     def root(self) -> Path:

@@ -22,7 +22,7 @@ import numpy as np
 
 import eeg
 from eeg import UserError, files
-from eeg.data.cache import DATA, FORMAT, VERSION, look
+from eeg.data.cache import DATA, FORMAT, STREAM, VERSION, look
 from eeg.data.recording import open_signal, prepare
 from eeg.data.release import CONTRAST, BadRecording, Exclusions, Recording, Release, cache_path
 from eeg.data.sources import (
@@ -129,6 +129,8 @@ def build(
             return report
         # not in its content: two places with the same files make the same cache
         files.note(partial, DATA, os.fsencode(os.path.abspath(release.root)))
+        if release.streamed:
+            files.note(partial, STREAM, os.fsencode(release.streamed))
         os.replace(partial, report.path)
     if report.signals:
         report.signals.remove()

@@ -6,6 +6,7 @@ commands that build caches, for messages. eeg/data/build.py writes the files.
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,8 @@ from eeg.models.features import NEUROSCIENCE, definitions
 from eeg.raw.preprocessing import Preprocessing
 
 FORMAT, VERSION = "eeg windows", 1
-DATA = "data"  # the note of a cache that names the data root it was made from
+# notes of a cache: the data root it was made from; the words by which it came from a bucket
+DATA, STREAM = NOTES = "data", "stream"
 # what the files of one Cache must agree on
 ALIKE = "challenge sfreq unit target window_samples margin_samples windowing reference".split()
 
@@ -192,9 +194,9 @@ def find_caches(folder: Path, challenge: int, releases: Iterable[str], mini: boo
 
 
 def _attributes(file, path):
-    """Those of an HDF5 file, with where its release lay: old caches have that among them."""
-    origin = files.noted(path, DATA)
-    return ({DATA: origin} if origin else {}) | dict(file.attrs)
+    """Those of an HDF5 file, with its notes: old caches have the data root among them."""
+    notes = {name: files.noted(path, name) for name in NOTES}
+    return {name: note for name, note in notes.items() if note} | dict(file.attrs)
 
 
 def _open(path):
@@ -251,6 +253,8 @@ def known_settings(attributes: Mapping) -> dict[str, Any]:
         known["max_recordings"] = int(attributes["max_recordings"]) or None
     if DATA in attributes and (data := Path(os.fsdecode(attributes[DATA]))).is_dir():
         known["data"] = data
+    if STREAM in attributes:
+        known["stream"] = os.fsdecode(attributes[STREAM])
     if "exclude" in attributes:  # its path; what it excluded is in "excluded"
         known["exclude"] = Exclusions(Path(os.fsdecode(attributes["exclude"])))
     return known
@@ -329,8 +333,10 @@ def arguments(
     max_recordings: int | None = None,
     exclude: Exclusions = Exclusions(),
     preprocessing: Preprocessing = Preprocessing(),
+    stream: str = "",
 ) -> list[str]:
-    """Settings as arguments of run/cache.py, without those that are its defaults."""
+    """Settings as arguments of run/cache.py, without those that are its defaults. stream: --stream
+    and what goes with it."""
     found = ["--release", *([release] if isinstance(release, str) else release)]
     found += ["--mini"] * mini
     found += ["--challenge", str(challenge)] if challenge != 1 else []
@@ -339,7 +345,7 @@ def arguments(
     found += ["--margin", f"{margin_s:g}"] if margin_s else []
     found += ["--dtype", dtype] if dtype != "float32" else []
     found += ["--exclude", str(exclude.path)] if exclude.path else []
-    found += preprocessing.arguments()
+    found += preprocessing.arguments() + shlex.split(stream)
     return found + (["--max-recordings", str(max_recordings)] if max_recordings else [])
 
 

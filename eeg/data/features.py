@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from eeg import UserError, files
-from eeg.data.cache import DATA, Cache
+from eeg.data.cache import NOTES, Cache
 from eeg.models.features import FEATURE_GROUPS, FEATURES, NEUROSCIENCE, definitions
 from eeg.models.montage import CHANNELS, GROUPS, LAGS, SFREQ
 
@@ -279,6 +279,7 @@ def publish(
     with open(partial, "rb") as f:
         os.fsync(f.fileno())
     shutil.copymode(path, partial)
-    if origin := files.noted(path, DATA):
-        files.note(partial, DATA, origin)
+    for name in NOTES:
+        if note := files.noted(path, name):
+            files.note(partial, name, note)
     os.replace(partial, path)

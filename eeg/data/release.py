@@ -71,6 +71,11 @@ class Release:
         return self.folder.parent
 
     @property
+    def streamed(self) -> str:
+        """The words of run/cache.py by which it comes from a bucket, "" where it lies on disk."""
+        return ""
+
+    @property
     def readers(self) -> int | None:
         """How many recordings are best read at a time, None where that is up to the processor."""
         return None

@@ -89,7 +89,7 @@ def reason_to_replace(there, release, settings, recordings, excluded) -> str:
     folder, names = there.path.parent, file_names(release, recordings)
     known = {each.name: getattr(settings, each.name) for each in fields(settings)}
     known |= {"release": release.name, "mini": release.mini}
-    known["data"] = release.root
+    known |= {"data": release.root, "stream": release.streamed}
     if found := differences(there, known, names, release.simulated):
         lost = cli.counted(there.windows, "window") + " with their features" * there.features
         keep, replace = build_command(folder, there.settings), build_command(folder, known, True)

@@ -44,6 +44,10 @@ def _train_one(out, challenge=1):
     return f"train one with: {hints.command('train', '--challenge', challenge, out=out)}"
 
 
+def _pretrain_one(out):
+    return f"pretrain one with: {hints.command('pretrain', '--release', 'R1', out=out)}"
+
+
 Missing = dict[int, UserError]  # {challenge: why it has no best run}
 
 
@@ -117,14 +121,14 @@ def validation(run: Run) -> str:
     return f"{words} with {' '.join(limits)}" if limits else words
 
 
-def named(out: Path, text: str) -> list[Run]:
+def named(out: Path, text: str, encoders: bool = False) -> list[Run]:
     """The readable runs that a RUN argument means, oldest first; a single one is not checked."""
-    runs = meant(out, text)
+    runs = meant(out, text, encoders)
     return (readable(runs) if len(runs) > 1 else runs) or runs[-1:]
 
 
-def meant(out: Path, text: str) -> list[Run]:
-    """The runs that a RUN argument means, oldest first.
+def meant(out: Path, text: str, encoders: bool = False) -> list[Run]:
+    """The runs that a RUN argument means, oldest first. encoders: pretrained ones are looked for.
 
     It is a run folder, name/stamp under `out`, a name, which may have several, or a range.
     """
@@ -136,9 +140,10 @@ def meant(out: Path, text: str) -> list[Run]:
             return runs
     if found := RANGE.fullmatch(text):
         name, first, last = found.groups()
-        return _between(meant(out, name), name, first, last)
+        return _between(meant(out, name, encoders), name, first, last)
     names = sorted({run.folder.parent.name for run in all_runs(out)})
-    help = f"there are {', '.join(names)}; {_see(out)}" if names else _train_one(out)
+    make_one = _pretrain_one(out) if encoders else _train_one(out)
+    help = f"there are {', '.join(names)}; {_see(out)}" if names else make_one
     what = f"no run {text}: neither a run folder nor a name or name/stamp in {out}/"
     raise UserError(f"{what}; {help}")
 
@@ -168,7 +173,7 @@ def choose_runs(
     """
     chosen: dict[Path, Run] = {}
     for text in texts:
-        runs = named(out, text)
+        runs = named(out, text, encoders)
         # of none that has finished the newest: asked for its weights, it says what is wrong
         finished = [run for run in runs if run.finished] or runs[-1:]
         if not (several or seeds or RANGE.fullmatch(text)):

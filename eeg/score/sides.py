@@ -10,6 +10,7 @@ from eeg.data.batches import aligned
 from eeg.data.cache import Cache, cache_path, find_caches, rebuild
 from eeg.data.release import CONTRAST
 from eeg.data.windows import LENGTH, TARGETS
+from eeg.runs.run import Run
 
 TEST = ("R6", "R7")
 
@@ -145,6 +146,21 @@ def flattered(runs, scored: Side) -> str:
     if len(found) == 1:
         many, them = f"{chosen_on(found[0], scored)} of these {len(scored.names)} subjects", "it"
     return f"the {what.format(names)} chosen on {many}, which flatters {them}"
+
+
+def seen_by_encoder(run, scored: Side) -> str:
+    """A sentence where the encoder that a run began with has seen some of these subjects, else
+    "". An encoder in a file, or of a run that is gone, does not say whom it has seen."""
+    if "begun" not in run.config:
+        return ""
+    encoder = Run(Path(run.config["begun"]["run"]))
+    if not (encoder.folder / "config.json").is_file() or "split" not in encoder.config:
+        return ""
+    seen = scored.names & (subjects(encoder, "train") | subjects(encoder, "valid"))
+    how = "without labels" if encoder.pretrained else "with labels"
+    many = f"{len(seen)} of these {len(scored.names)} subjects"
+    what = f"the encoder of {run.name}, {encoder.name}, has seen {many}, {how}"
+    return f"{what}: they are not new to it" * bool(seen)
 
 
 def _few(names):

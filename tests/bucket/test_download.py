@@ -155,11 +155,19 @@ def test_the_time_limit(bucket, tmp_path):
     download(bucket, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../../evil.bdf", "/evil.bdf", "sub-A/eeg/..\\evil", "x\ny"])
-def test_names_that_lead_elsewhere(bucket, original, tmp_path, name):
+@pytest.mark.parametrize("name", ["../../evil.bdf", "/evil.bdf", "sub-A/eeg/..\\evil", "x\nevil"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_names_that_lead_elsewhere(bucket, original, tmp_path, name, asked):
+    """An error where it may be a file that was asked for, after all others have come."""
+    if asked:
+        name += "/sub-A_task-contrastChangeDetection_eeg.bdf"
     bucket.put(PREFIX + name, b"evil")
-    said = download(bucket, tmp_path / "a" / "data", code=1)
-    assert "the bucket has a key that is refused" in said and "\\n" in said or "evil" in said
+    bucket.put(PREFIX + "../evil_task-RestingState_eeg.bdf", b"evil")
+    said = download(bucket, tmp_path / "a" / "data", code=int(asked))
+    (line,) = (line for line in said.splitlines() if "the bucket has a key that is refused" in line)
+    assert line.startswith("error: " if asked else "warning   ") and line.isascii()
+    assert "evil" in line and "and 1 more" in line
+    assert asked == ("sub-A_task-contrast" in line) == ("no file that was asked for" not in line)
     assert len(content(tmp_path / "a" / "data" / "R1_L100_bdf")) == 10
     assert not list(tmp_path.rglob("*evil*"))
 

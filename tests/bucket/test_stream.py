@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,13 +13,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from eeg import UserError
+from eeg import UserError, files
 from eeg.bucket.choice import choose
 from eeg.bucket.listing import list_objects
 from eeg.bucket.patience import Patience
 from eeg.bucket.server import Server
 from eeg.bucket.stream import Stream, merged, without
+from eeg.data import features
+from eeg.data.cache import Cache, find_caches, rebuild
 from eeg.data.release import CONTRAST as CONTRAST_TASK
+from eeg.data.release import cache_path
 from tests.bucket import s3 as faults
 from tests.bucket.conftest import PREFIX
 from tests.bucket.s3 import BUCKET, S3
@@ -61,6 +65,27 @@ def both(bucket, folder, tmp_path, *words):
         expected
     )
     return bucket.sent
+
+
+def test_the_command_that_rebuilds_it_says_where_it_came_from(bucket, original, tmp_path):
+    """Also once features have been added; that of a cache from files says nothing of a bucket."""
+    more = ["--max-recordings", "2", "--dtype", "float16"]
+    made(original, tmp_path / "files", *more)
+    streamed = ["--stream", "--endpoint", bucket.url]
+    made(original, tmp_path / "stream", *streamed, *more)
+    assert "--stream" not in rebuild(Cache(cache_path(tmp_path / "files", 1, "R1")))
+    path = cache_path(tmp_path / "stream", 1, "R1")
+    if files.noted(path, "stream") is None:
+        pytest.skip("this file system keeps no notes with files")
+    assert features.add(path)
+    command = rebuild(Cache(path))
+    assert f"--stream --endpoint {bucket.url} --max-recordings 2 --force" in command
+    path.rename(path.with_name(path.name.replace("_R1_", "_R3_")))  # as one of another release
+    with pytest.raises(UserError, match="build it with: .* --release R1 .*--stream --endpoint"):
+        find_caches(tmp_path / "stream", 1, ["R1"])
+    _, script, *words = shlex.split(command.replace(" --release R3", " --release R1"))
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    assert done.returncode == 0 and "fetched" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

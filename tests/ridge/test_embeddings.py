@@ -112,3 +112,10 @@ def test_an_encoder_is_asked_for_with_its_run(train, encoder):
             train.other("train", "--challenge", 1, "--model", "ridge", *words)
     with pytest.raises(UserError, match="no run nothing"):
         train.other("embed", "nothing", "--release", "R1")
+
+
+def test_without_any_run_it_says_how_to_pretrain_one(train):
+    with pytest.raises(UserError, match="no run signal_transformer.*; pretrain one with: python"):
+        train.other("embed", "--release", "R1")
+    with pytest.raises(UserError, match=r"run/pretrain.py --release R1 --cache .* --out "):
+        train.other("embed", "conformer", "--release", "R1")

@@ -14,7 +14,7 @@ import torch
 import eeg.models
 from eeg import UserError
 from eeg.data.cache import cache_path
-from tests.score.conftest import ROOT, by_hand, copied, write_fold, write_run
+from tests.score.conftest import ROOT, by_hand, copied, subject_names, write_fold, write_run
 
 
 def by_definition(y, p):
@@ -159,6 +159,28 @@ def test_a_run_scored_on_its_validation_subjects_says_so(script, tmp_path):
     ] == [True, True, True, None]
     found, printed = scores(script, tmp_path)
     assert "note:" not in printed and found["challenge2"]["chosen_on_these_subjects"] is False
+
+
+def test_an_encoder_that_has_seen_the_subjects_is_named(script, tmp_path):
+    """No error: it may have seen them without labels."""
+    seen = subject_names("R6")[:5]
+    sides = {"train": subject_names("R1"), "valid": subject_names("R5") + seen}
+    about = {"sha256": "", "matched": [], "new": [], "not_used": []}
+    notes = []
+    for number, (target, known) in enumerate((("signal", sides), ("factors", sides), (None, None))):
+        more = {"target": target, "challenge": 2} if target else {}
+        encoder = write_run(tmp_path, f"encoder/{number}", sides=known, **more)
+        begun = about | {"run": str(encoder.folder)}
+        run = write_run(tmp_path, f"tuned/{number}", begun=begun)
+        printed = script("evaluate", run.folder, "--release", "R6", "R7")
+        notes.append([line for line in printed.splitlines() if "note: the encoder" in line])
+    said = "has seen 5 of these 12 subjects, with{} labels: they are not new to it"
+    for number, how in enumerate(("out", "")):
+        what = f"  note: the encoder of tuned/{number}, encoder/{number}, "
+        assert notes[number] == [what + said.format(how)]
+    assert notes[2] == []
+    gone = write_run(tmp_path, "tuned/gone", begun=about | {"run": str(tmp_path / "gone")})
+    assert "note: the encoder" not in script("evaluate", gone.folder, "--release", "R6")
 
 
 def test_one_challenge_is_scored_where_the_other_has_no_run(script, tmp_path):

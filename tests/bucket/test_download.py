@@ -147,11 +147,11 @@ def test_a_server_that_fails_for_good(bucket, tmp_path):
 
 
 def test_the_time_limit(bucket, tmp_path):
-    bucket.spoil(PREFIX + SIGNAL, faults.hang_inside(1000, 20))
+    bucket.spoil(PREFIX + SIGNAL, faults.hang_inside(1000, 60))
     start = time.monotonic()
     said = download(bucket, tmp_path, "--time-limit", 0.07, code=1)
     assert re.search("the time limit was reached with .* still to be fetched", said)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 45
     download(bucket, tmp_path)
 
 

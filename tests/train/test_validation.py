@@ -36,11 +36,17 @@ def test_what_one_subject_alone_says_is_no_chance_to_tell():
     assert worse(score(1.1, [1.1] * 5 + [1.2]), score(1.0, before))
 
 
-def test_without_subjects_to_compare_the_value_decides():
-    assert worse(score(1.01, [5.0]), score(1.0, [4.0]))
-    assert worse(score(0.31), score(0.3))
-    assert worse(score(1.01, [5.0, 1.0]), score(1.0, [4.0, 1.0, 1.0]))  # other windows are damaged
+def test_where_each_window_has_its_own_label_a_hundredth_is_as_good():
+    assert not worse(score(0.8417), score(0.834))
+    assert worse(score(0.8427), score(0.834))
+    assert worse(score(0.91), score(0.834))
+
+
+def test_without_the_same_subjects_the_value_decides():
+    assert worse(score(1.001, [5.0]), score(1.0, [4.0]))
+    assert worse(score(1.001, [5.0, 1.0]), score(1.0, [4.0, 1.0, 1.0]))  # other windows are damaged
 
 
 def test_no_number_is_worse():
     assert worse(score(math.nan, [math.nan, 1.0]), score(1.0, [1.0, 1.0]))
+    assert worse(score(math.nan), score(1.0))

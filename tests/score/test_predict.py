@@ -196,8 +196,7 @@ def test_mistakes(data, model):
         predict(eeg.models.build("tcn", n_times=500), cached(data, 2))
     numbers = eeg.models.build("tcn", width=8, depth=1, head="number")
     assert predict(numbers, cached(data, 1), question=Question(answers_and_times)).shape[1] == 1
-    takes_features = eeg.models.build("tcn", width=8, depth=1)
-    takes_features.features = "file"
+    takes_features = eeg.models.build("hybrid", features="file", width=8, depth=1)
     with pytest.raises(UserError, match="run/features.py --release R1 R2 --challenge 2"):
         predict(takes_features, cached(data, 2))
     with pytest.raises(UserError, match="leave out --shift and --mirror"):
